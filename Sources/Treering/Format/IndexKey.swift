@@ -1,0 +1,91 @@
+// The key of every index entry: 24 bytes, ordered as three unsigned words.
+
+/// What an index entry is about. The number orders the entries of one object and is on disk.
+enum EntryKind: UInt8 {
+    case inode = 1
+    case dirent = 2
+    case xattr = 3
+    case extent = 4
+    /// A range of a file that a truncate or punch cleared, its index work not yet done.
+    case pendingRemoval = 5
+    case payload = 16
+    case usage = 17
+    case orphan = 18
+    /// What hides older records of one key; `IndexKey.tombstone` says of which.
+    case tombstone = 19
+}
+
+/// The part of the key space an entry lies in. On disk.
+enum KeySpace: UInt8 {
+    /// Inodes and what belongs to them; the object is the inode number.
+    case tree = 1
+    /// Payload entries; the object is the payload id.
+    case payloads = 2
+    /// Segment usage; the object is the segment number.
+    case usage = 3
+    /// Orphans; the object is the inode number.
+    case orphans = 4
+    /// Tombstones; the object is the inode number whose entries they hide.
+    case tombstones = 5
+}
+
+/// The key of an index entry.
+///
+///     word 0  bits 63–56 space, 55–32 tree id (0: the live tree; room for snapshots), 31–0 upper half of the object
+///     word 1  bits 63–32 lower half of the object, 31–24 kind, 23–0 birth epoch (0; room for snapshots)
+///     word 2  subkey: cookie of a dirent or xattr, file offset of an extent, else 0
+///
+/// On disk the three words follow each other, each little-endian. Entries order by (word 0, word 1, word 2).
+struct IndexKey: Hashable, Comparable, Sendable {
+    static let byteCount = 24
+
+    var word0: UInt64
+    var word1: UInt64
+    var word2: UInt64
+
+    init(word0: UInt64, word1: UInt64, word2: UInt64) {
+        self.word0 = word0
+        self.word1 = word1
+        self.word2 = word2
+    }
+
+    init(space: KeySpace, object: UInt64, kind: UInt8, subkey: UInt64) {
+        word0 = UInt64(space.rawValue) << 56 | object >> 32
+        word1 = object << 32 | UInt64(kind) << 24
+        word2 = subkey
+    }
+
+    init(space: KeySpace, object: UInt64, kind: EntryKind, subkey: UInt64) {
+        self.init(space: space, object: object, kind: kind.rawValue, subkey: subkey)
+    }
+
+    static let min = IndexKey(word0: 0, word1: 0, word2: 0)
+    static let max = IndexKey(word0: .max, word1: .max, word2: .max)
+
+    var space: KeySpace? { KeySpace(rawValue: UInt8(truncatingIfNeeded: word0 >> 56)) }
+    var object: UInt64 { word0 << 32 | word1 >> 32 }
+    var kind: EntryKind? { EntryKind(rawValue: rawKind) }
+    var rawKind: UInt8 { UInt8(truncatingIfNeeded: word1 >> 24) }
+    var subkey: UInt64 { word2 }
+
+    @inline(__always)
+    static func < (a: IndexKey, b: IndexKey) -> Bool {
+        if a.word0 != b.word0 { return a.word0 < b.word0 }
+        if a.word1 != b.word1 { return a.word1 < b.word1 }
+        return a.word2 < b.word2
+    }
+
+    @inline(__always)
+    init(decoding bytes: UnsafeRawBufferPointer, at offset: Int) {
+        word0 = bytes.load(offset)
+        word1 = bytes.load(offset + 8)
+        word2 = bytes.load(offset + 16)
+    }
+
+    @inline(__always)
+    func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
+        bytes.store(word0, at: offset)
+        bytes.store(word1, at: offset + 8)
+        bytes.store(word2, at: offset + 16)
+    }
+}
