@@ -1,0 +1,112 @@
+// The values that file-system operations take and give: what POSIX calls stat, setattr, dirent. FuseServer translates
+// them from and to the kernel's structures.
+
+import Glibc
+
+/// The identity on whose behalf an operation runs.
+struct Caller: Sendable {
+    var uid: UInt32
+    var gid: UInt32
+    var umask: UInt32
+}
+
+/// What stat(2) tells of an inode, and what the index keeps of it.
+struct Attributes: Hashable, Sendable {
+    var inode: InodeNumber
+    /// Type (S_IFMT) and permission bits.
+    var mode: UInt32
+    var linkCount: UInt32
+    var uid: UInt32
+    var gid: UInt32
+    /// Device number of a special file, as the kernel's 32-bit encoding.
+    var deviceNumber: UInt32
+    /// In bytes; for a directory the number of its entries (without "." and "..") times 32.
+    var byteCount: UInt64
+    /// Bytes that extents name; st_blocks is this in units of 512, rounded up.
+    var storedByteCount: UInt64
+    var accessed: Timestamp
+    var modified: Timestamp
+    var changed: Timestamp
+    var born: Timestamp
+
+    var type: UInt32 { mode & UInt32(S_IFMT) }
+    var isDirectory: Bool { type == UInt32(S_IFDIR) }
+    var isRegular: Bool { type == UInt32(S_IFREG) }
+    var isSymbolicLink: Bool { type == UInt32(S_IFLNK) }
+}
+
+/// The attributes that a setattr changes; nil leaves one as it is.
+struct AttributeChanges: Sendable {
+    enum Time: Sendable {
+        case now
+        case at(Timestamp)
+    }
+    /// Permission bits (07777).
+    var mode: UInt32?
+    var uid: UInt32?
+    var gid: UInt32?
+    var byteCount: UInt64?
+    var accessed: Time?
+    var modified: Time?
+    var changed: Time?
+}
+
+/// What a new inode is to be.
+struct NewInode {
+    /// Type and permission bits, the umask already applied by the kernel.
+    var mode: UInt32
+    var deviceNumber: UInt32 = 0
+    /// The target of a symbolic link.
+    var target: UnsafeRawBufferPointer?
+}
+
+/// One entry of a directory. The name is borrowed until the callback that received it returns.
+struct DirectoryEntry {
+    var name: UnsafeRawBufferPointer
+    var inode: InodeNumber
+    /// S_IFMT bits.
+    var type: UInt32
+    /// Where the next readdir goes on: give it back as `after`.
+    var cookie: UInt64
+}
+
+/// Flags of renameat2(2).
+struct RenameFlags: OptionSet, Sendable {
+    let rawValue: UInt32
+    static let noReplace = RenameFlags(rawValue: 1)
+    static let exchange = RenameFlags(rawValue: 2)
+}
+
+/// Flags of setxattr(2).
+struct SetXattrFlags: OptionSet, Sendable {
+    let rawValue: Int32
+    static let create = SetXattrFlags(rawValue: 1)
+    static let replace = SetXattrFlags(rawValue: 2)
+}
+
+/// What statvfs(3) tells.
+struct FileSystemStatus: Sendable {
+    var totalByteCount: UInt64
+    var freeByteCount: UInt64
+    var availableByteCount: UInt64
+    var inodeCount: UInt64
+    var freeInodeCount: UInt64
+    static let blockByteCount: UInt64 = 4096
+    static let nameByteCountLimit: UInt64 = 255
+}
+
+/// Why an operation did not give its result.
+enum Stop: Error {
+    /// It failed; nothing was changed.
+    case failed(Errno)
+    /// It needs something that is on its way; nothing was changed. Hand it to `Volume.park` and run it again when told.
+    case blocked(Blocker)
+}
+
+/// What a blocked operation waits for.
+enum Blocker {
+    /// A page of the index.
+    case page(PageMiss)
+    /// Room in staging, in the log, or among the changed pages of the index.
+    case room
+}
