@@ -1,0 +1,4 @@
+import Glibc
+
+/// A tenth of a millisecond.
+func usleepShort() { usleep(100) }
