@@ -47,6 +47,8 @@ final class SimulatedDevice: Device {
 
     func perform(_ submission: Submission) -> Completion { core.withLock { $0.finish($0.begin(submission)) } }
 
+    func makeProgress() -> Bool { step() }
+
     func shutDown() { drain() }
 
     func list() -> [StoreFile] { core.withLock { $0.state.names.keys.sorted { $0.path < $1.path } } }

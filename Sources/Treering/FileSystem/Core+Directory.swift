@@ -15,15 +15,15 @@ extension Core {
         var after = max(cookie, Self.cookieOfParent)
         while after < UInt64(Int64.max) {
             guard
-                let (key, value) = try find({ () throws(PageMiss) in
+                let found = try find({ () throws(PageMiss) in
                     try index.tree.next(atOrAfter: DirentEntry.key(number, after + 1))
-                }), key.space == .tree, key.object == number.rawValue, key.kind == .dirent,
-                let entry = DirentEntry(decoding: value)
+                }), found.key.space == .tree, found.key.object == number.rawValue, found.key.kind == .dirent,
+                let entry = DirentEntry(decoding: found.value)
             else { return }
             let item = DirectoryEntry(
-                name: entry.name, inode: entry.inode, type: UInt32(entry.type) << 12, cookie: key.subkey)
+                name: entry.name, inode: entry.inode, type: UInt32(entry.type) << 12, cookie: found.key.subkey)
             if !(try body(item)) { return }
-            after = key.subkey
+            after = found.key.subkey
         }
     }
 

@@ -43,7 +43,7 @@ final class Core {
     /// Appends and applies what `writer` holds, or throws and changes nothing.
     func commit(freesSpace: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
-        guard !index.tree.isDirtyLimitReached else { throw .blocked(.room) }
+        guard !isDirtyLimitReached else { throw .blocked(.room) }
         let room = log.makeRoom(
             recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0, freesSpace: freesSpace)
         switch room {
@@ -60,9 +60,13 @@ final class Core {
 
     /// Runs a query of the index; a missing page blocks the operation.
     @inline(__always)
+    @discardableResult
     func find<Result>(_ query: () throws(PageMiss) -> Result) throws(Stop) -> Result {
         do { return try query() } catch { throw .blocked(.page(error)) }
     }
+
+    /// Changed pages fill so much of the page cache that a checkpoint must come first.
+    var isDirtyLimitReached: Bool { index.tree.dirtyByteCount * 4 >= index.tree.cacheLimitByteCount * 3 }
 
     // MARK: What operations share
 

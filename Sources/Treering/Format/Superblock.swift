@@ -37,7 +37,7 @@
 ///        208    8 time of formatting, seconds since 1970
 ///        216    8 number of inodes
 ///        224   32 zero
-///        256  256 index root (`IndexRoot`)
+///        256   64 index root (`IndexRoot`), then zeros
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
 struct Superblock: Equatable {
@@ -96,7 +96,7 @@ struct Superblock: Equatable {
         position.encode(into: bytes, at: 184)
         bytes.store(formattedSeconds, at: 208)
         bytes.store(inodeCount, at: 216)
-        indexRoot.encode(into: bytes.part(256, IndexRoot.byteCount))
+        indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
 
@@ -113,6 +113,12 @@ struct Superblock: Equatable {
     /// Read-only-compatible features that this program does not know: the store may be mounted read-only.
     var unknownReadOnlyFeatures: UInt64 { readOnlyCompatibleFeatures }
 
+    /// How many segments the capacity allows.
+    var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
+}
+
+extension Superblock {
+    /// Decodes a slot; nothing in it is trusted before its checksum and its numbers were checked.
     init(decoding bytes: UnsafeRawBufferPointer) throws(Refusal) {
         guard bytes.count == Self.slotByteCount else { throw .damaged("it is only \(bytes.count) bytes long") }
         guard bytes.load(0, as: UInt64.self) == Self.magic else {
@@ -156,7 +162,7 @@ struct Superblock: Equatable {
         formattedSeconds = bytes.load(208)
         inodeCount = bytes.load(216)
         do {
-            indexRoot = try IndexRoot(decoding: bytes.part(256, IndexRoot.byteCount))
+            indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
             throw .damaged(error.description)
         }
@@ -175,9 +181,6 @@ struct Superblock: Equatable {
             UInt64(position.segment.rawValue) < capacityByteCount / UInt64(size)
         else { throw .damaged("its log position is impossible") }
     }
-
-    /// How many segments the capacity allows.
-    var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
 }
 
 /// A place between two batches of the log: what was written so far, and where the next batch goes.

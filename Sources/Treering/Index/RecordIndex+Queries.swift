@@ -83,16 +83,15 @@ extension RecordIndex {
 
     /// The first extent that ends after `offset` and begins before `limit`.
     func extent(_ inode: InodeNumber, endingAfter offset: UInt64, before limit: UInt64) throws(PageMiss) -> (UInt64, ExtentEntry)? {
-        if let (key, value) = try tree.previous(before: ExtentEntry.key(inode, offset)), key.object == inode.rawValue,
-            key.space == .tree, key.kind == .extent, let extent = ExtentEntry(decoding: value),
-            key.subkey + UInt64(extent.length) > offset
+        if let before = try tree.previous(before: ExtentEntry.key(inode, offset)), before.key.isExtent(of: inode),
+            let extent = ExtentEntry(decoding: before.value), before.key.subkey + UInt64(extent.length) > offset
         {
-            return key.subkey < limit ? (key.subkey, extent) : nil
+            return before.key.subkey < limit ? (before.key.subkey, extent) : nil
         }
-        guard let (key, value) = try tree.next(atOrAfter: ExtentEntry.key(inode, offset)), key.object == inode.rawValue,
-            key.space == .tree, key.kind == .extent, key.subkey < limit, let extent = ExtentEntry(decoding: value)
+        guard let after = try tree.next(atOrAfter: ExtentEntry.key(inode, offset)), after.key.isExtent(of: inode),
+            after.key.subkey < limit, let extent = ExtentEntry(decoding: after.value)
         else { return nil }
-        return (key.subkey, extent)
+        return (after.key.subkey, extent)
     }
 
     /// How many extents overlap a range, counting no further than `limit`.
@@ -168,5 +167,11 @@ extension RecordIndex {
             return true
         }
         return keys
+    }
+}
+
+extension IndexKey {
+    fileprivate func isExtent(of inode: InodeNumber) -> Bool {
+        object == inode.rawValue && space == .tree && kind == .extent
     }
 }

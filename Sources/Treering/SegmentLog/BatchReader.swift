@@ -88,6 +88,21 @@ final class BatchReader<D: Device> {
         return .batch(found)
     }
 
+    /// The next place after `offset` where a batch header might be; `end` when there is none.
+    func candidate(_ file: DeviceFile, after offset: Int, end: Int) throws(Errno) -> Int {
+        var start = offset + blockByteCount
+        while start < end {
+            let bytes = try read(file, start, min(end - start, 1 << 20))
+            if bytes.isEmpty { return end }
+            for position in stride(from: 0, to: bytes.count - 7, by: blockByteCount)
+            where bytes.load(position, as: UInt64.self) == BatchHeader.magic {
+                return start + position
+            }
+            start += (bytes.count + blockByteCount - 1) / blockByteCount * blockByteCount
+        }
+        return end
+    }
+
     private static func problem(_ batch: FoundBatch, verifyPayload: Bool) -> String? {
         let area = batch.bytes.part(0, Int(batch.header.recordAreaByteCount))
         var position = BatchHeader.byteCount

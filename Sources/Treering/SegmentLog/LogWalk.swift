@@ -37,10 +37,10 @@ struct LogWalk<D: Device> {
     /// The next batch of the log, verified whole, or nil at its end.
     mutating func next() throws(Errno) -> FoundBatch? {
         let candidate = successor()
-        if let candidate, candidate.header.number != position.segment || endedSegment,
-            candidate.header.epoch > epoch || !(try hasBatchHere())
-        {
-            return try batch(in: candidate, at: SegmentHeader.byteCount)
+        if let candidate, candidate.header.number != position.segment || endedSegment {
+            var isNext = candidate.header.epoch > epoch
+            if !isNext { isNext = try !hasBatchHere() }
+            if isNext { return try batch(in: candidate, at: SegmentHeader.byteCount) }
         }
         guard !endedSegment, let here = segments[position.segment] else { return nil }
         return try batch(in: here, at: Int(position.offsetInSegment))
@@ -58,7 +58,7 @@ struct LogWalk<D: Device> {
         let outcome = try reader.batch(
             in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: true)
         guard case .batch(let found) = outcome, found.header.sequence == position.lastBatch.next,
-            found.header.previousChecksum == position.lastChecksum, found.header.epoch == header.epoch
+            found.header.previousChecksum == position.lastChecksum, found.header.epoch >= epoch
         else { return nil }
         return found
     }
@@ -68,7 +68,7 @@ struct LogWalk<D: Device> {
         position = LogPosition(
             lastBatch: found.header.sequence, lastChecksum: found.checksum, segment: segment.header.number,
             incarnation: segment.header.incarnation, offsetInSegment: UInt32(offset + found.header.byteCount))
-        epoch = segment.header.epoch
+        epoch = found.header.epoch
         durable = max(durable, found.header.durable)
         endedSegment = found.header.endsSegment
         return found
@@ -94,12 +94,16 @@ struct LogWalk<D: Device> {
             while offset < end {
                 let outcome = try reader.batch(
                     in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: false)
-                if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch == header.epoch {
+                if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
                     return CorruptionReport(
                         place: place,
                         reason: "batch \(found.header.sequence.rawValue) says that the log was durable through \(found.header.durable.rawValue)")
                 }
-                if case .batch(let found) = outcome { offset += found.header.byteCount } else { offset += blockByteCount }
+                if case .batch(let found) = outcome {
+                    offset += found.header.byteCount
+                } else {
+                    offset = try reader.candidate(segment.file, after: offset, end: end)
+                }
             }
         }
         return nil

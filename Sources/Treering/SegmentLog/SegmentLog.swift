@@ -52,6 +52,8 @@ final class SegmentLog {
     let staging: Staging
     /// Told where each payload of a batch came to lie when the batch is closed. Filled in by the index.
     var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
+    /// The host has no room for another segment.
+    var isHostFull = false
     /// Segments that only operations that free space may open.
     var reservedSegmentCount = 0
 
@@ -72,10 +74,10 @@ final class SegmentLog {
     private var head: SegmentNumber?
     private var payloadsToPlace: [(PayloadID, UInt32)] = []
 
-    /// Goes on behind `position` in a fresh segment.
+    /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
     init(
         uuid: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging, position: LogPosition,
-        nextSequence: RecordSequence, nextInode: InodeNumber
+        nextSequence: RecordSequence, nextInode: InodeNumber, continuesSegment: Bool
     ) {
         self.uuid = uuid
         self.epoch = epoch
@@ -86,6 +88,7 @@ final class SegmentLog {
         self.nextInode = nextInode
         tracker = DurabilityTracker(through: position.lastBatch)
         slots = Array(repeating: nil, count: staging.geometry.slotCount)
+        if continuesSegment { head = position.segment }
         outbox.reserveCapacity(32)
         payloadsToPlace.reserveCapacity(1024)
     }
@@ -95,7 +98,7 @@ final class SegmentLog {
     /// The stamp of the segment that the next record will lie in, if it is known: the head's.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
     /// Whether a new head will be needed before long and none is prepared.
-    var wantsPreparedSegment: Bool { table.pool.count < 1 }
+    var wantsPreparedSegment: Bool { table.pool.isEmpty && table.freeCount > 0 && !isHostFull }
 
     // MARK: Appending
 
@@ -130,7 +133,7 @@ final class SegmentLog {
         if head == nil {
             if !freesSpace && table.freeCount <= reservedSegmentCount { return .full }
             guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: epoch) else {
-                return table.freeCount == 0 ? .full : .wait
+                return table.freeCount == 0 || isHostFull ? .full : .wait
             }
             head = number
             beginsSegment = true

@@ -105,6 +105,12 @@ final class SegmentTable {
         pool.append(number)
     }
 
+    /// Remembers the file and the last known life of a segment that is not in use.
+    func note(_ number: SegmentNumber, file: DeviceFile?, incarnation: UInt32) {
+        self[number].file = file
+        self[number].incarnation = max(self[number].incarnation, incarnation)
+    }
+
     /// Takes a prepared segment as the new head; nil when the pool is empty.
     func openHead(firstBatch: BatchSequence, epoch: MountEpoch) -> SegmentNumber? {
         guard let number = pool.popLast() else { return nil }
@@ -134,6 +140,14 @@ final class SegmentTable {
         segments[index].isChanged = true
         inUseCount -= 1
         pool.append(number)
+    }
+
+    /// Takes a prepared segment out of the pool: its file is gone. Its incarnation is remembered.
+    func remove(_ number: SegmentNumber) {
+        precondition(self[number].state == .prepared)
+        pool.removeAll { $0 == number }
+        self[number].state = .absent
+        self[number].file = nil
     }
 
     /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
