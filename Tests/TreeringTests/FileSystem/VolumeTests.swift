@@ -1,0 +1,109 @@
+import Testing
+
+@testable import Treering
+
+/// A store on a simulated device, with operations by path component.
+final class TestStore {
+    let device: SimulatedDevice
+    var volume: Volume<SimulatedDevice>
+    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022)
+
+    static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
+
+    init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions()) throws {
+        device = SimulatedDevice()
+        let format = FormatOptions(
+            capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4), now: Self.now)
+        try Volume.format(device, format)
+        volume = try Volume.mount(device, options, now: Self.now) { _ in }
+    }
+
+    func remount(options: VolumeOptions = VolumeOptions()) throws {
+        try volume.unmount()
+        volume = try Volume.mount(device, options, now: Self.now) { _ in }
+    }
+
+    func make(_ name: String, in parent: InodeNumber = .root, mode: UInt32 = 0o100644) throws -> Attributes {
+        try withBytes(name) { name in
+            try volume.perform { (core) throws(Stop) in try core.make(parent, name, NewInode(mode: mode), Self.caller) }
+        }
+    }
+
+    func lookup(_ name: String, in parent: InodeNumber = .root) throws -> Attributes {
+        try withBytes(name) { name in
+            try volume.perform { (core) throws(Stop) in try core.lookup(parent, name) }
+        }
+    }
+
+    func unlink(_ name: String, in parent: InodeNumber = .root) throws {
+        try withBytes(name) { name in
+            try volume.perform { (core) throws(Stop) in try core.unlink(parent, name) }
+        }
+    }
+
+    func write(_ inode: InodeNumber, _ offset: UInt64, _ bytes: [UInt8]) throws {
+        try bytes.withUnsafeBytes { bytes in
+            try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+        }
+    }
+
+    func read(_ inode: InodeNumber, _ offset: UInt64, _ count: Int) throws -> [UInt8] {
+        try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: offset, count) }
+    }
+
+    func names(in directory: InodeNumber = .root) throws -> [String] {
+        var names: [String] = []
+        try volume.perform { (core) throws(Stop) in
+            names = []
+            try core.readDirectory(directory, after: 2) { (entry) throws(Stop) in
+                names.append(String(decoding: entry.name, as: UTF8.self))
+                return true
+            }
+        }
+        return names.sorted()
+    }
+
+    private func withBytes<R>(_ text: String, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+        try Array(text.utf8).withUnsafeBytes(body)
+    }
+}
+
+@Suite struct VolumeTests {
+    @Test func filesSurviveARemount() throws {
+        let store = try TestStore()
+        let file = try store.make("hello")
+        let data = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        try store.write(file.inode, 0, data)
+        try store.write(file.inode, 200_000, [1, 2, 3])
+        #expect(try store.read(file.inode, 0, 100_000) == data)
+        try store.remount()
+        let found = try store.lookup("hello")
+        #expect(found.byteCount == 200_003)
+        #expect(try store.read(found.inode, 0, 100_000) == data)
+        #expect(try store.read(found.inode, 99_999, 10) == [data[99_999]] + [UInt8](repeating: 0, count: 9))
+        #expect(try store.read(found.inode, 199_999, 100) == [0, 1, 2, 3])
+        #expect(try store.names() == ["hello"])
+        try store.unlink("hello")
+        try store.remount()
+        #expect(try store.names() == [])
+    }
+
+    @Test func whatWasSyncedIsThereAfterACrash() throws {
+        let store = try TestStore()
+        for index in 0..<50 {
+            let file = try store.make("file\(index)")
+            try store.write(file.inode, UInt64(index), Array("data \(index)".utf8))
+        }
+        try store.volume.syncAndWait()
+        let crashed = store.device.crash(seed: 7).device()
+        let volume = try Volume.mount(crashed, VolumeOptions()) { _ in }
+        var names = 0
+        try volume.perform { (core) throws(Stop) in
+            try core.readDirectory(.root, after: 2) { (_) throws(Stop) in
+                names += 1
+                return true
+            }
+        }
+        #expect(names == 50)
+    }
+}
