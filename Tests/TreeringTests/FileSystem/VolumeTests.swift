@@ -42,8 +42,12 @@ final class TestStore {
     }
 
     func write(_ inode: InodeNumber, _ offset: UInt64, _ bytes: [UInt8]) throws {
+        let limit = volume.maxWriteByteCount
         try bytes.withUnsafeBytes { bytes in
-            try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+            for start in stride(from: 0, to: bytes.count, by: limit) {
+                let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(bytes.count, start + limit)])
+                try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset + UInt64(start), part) }
+            }
         }
     }
 
@@ -105,5 +109,27 @@ final class TestStore {
             }
         }
         #expect(names == 50)
+    }
+}
+
+extension VolumeTests {
+    @Test func checkFindsNothingAfterAMixtureOfOperations() throws {
+        let store = try TestStore(capacity: 16 << 20)
+        for round in 0..<30 {
+            let file = try store.make("f\(round)")
+            try store.write(file.inode, 0, [UInt8](repeating: UInt8(round), count: 300_000))
+            try store.write(file.inode, 1000, [UInt8](repeating: 9, count: 5000))
+            if round >= 3 { try store.unlink("f\(round - 3)") }
+            store.volume.housekeep(commits: true, checkpoints: true)
+        }
+        try store.volume.syncAndWait()
+        let crashed = store.device.crash(seed: 1).device()
+        let report = try Checker.check(crashed, readsData: true)
+        #expect(report.problems == [])
+        try store.volume.unmount()
+        let final = try Checker.check(store.device, readsData: true)
+        #expect(final.problems == [])
+        #expect(final.notes == [])
+        #expect(final.recordCount > 0)
     }
 }
