@@ -58,6 +58,23 @@ final class Core {
         index.apply(record, at: place)
     }
 
+    /// Appends and applies a record of a dead mount's tail.
+    func append(again record: Record, _ payload: UnsafeRawBufferPointer?) throws(Stop) {
+        guard !isDirtyLimitReached else { throw .blocked(.room) }
+        switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, freesSpace: true) {
+        case .ready: break
+        case .wait: throw .blocked(.room)
+        case .full: throw .failed(.noSpace)
+        case .failed: throw .failed(.input)
+        }
+        try find { () throws(PageMiss) in try index.touch(record) }
+        record.forEachChange { change, _, _ in
+            if case .inode(let inode) = change { log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1)) }
+        }
+        let (record, place) = log.append(again: record, payload: payload)
+        index.apply(record, at: place)
+    }
+
     /// Runs a query of the index; a missing page blocks the operation.
     @inline(__always)
     @discardableResult

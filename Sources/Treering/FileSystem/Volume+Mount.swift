@@ -107,7 +107,8 @@ extension Volume {
 
     /// Mounts a store: recovers it, and makes what was recovered durable before it returns. Does not start the housekeeper.
     static func mount(
-        _ device: D, _ options: VolumeOptions, bootID: StoreUUID = StoreUUID(high: 0, low: 0), staging: Staging? = nil,
+        _ device: D, _ options: VolumeOptions, hostStaging: HostStaging? = nil,
+        staging: Staging? = nil, tails: [StagingTail] = [],
         now: @escaping @Sendable () -> Timestamp = Timestamp.now, log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> Volume<D> {
         let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, log: log)
@@ -128,9 +129,11 @@ extension Volume {
         }
         let geometry = StagingGeometry(
             stagingByteCount: options.stagingByteCount, segmentByteCount: recovery.table.segmentByteCount)
+        let epoch = MountEpoch(recovery.epoch.rawValue + 1)
+        let staging = try makeStaging(staging, geometry, epoch, recovery, options.isReadOnly ? nil : hostStaging)
         let segmentLog = SegmentLog(
-            uuid: superblock.uuid, epoch: MountEpoch(recovery.epoch.rawValue + 1), table: recovery.table,
-            staging: staging ?? Staging(geometry: geometry), position: recovery.position,
+            uuid: superblock.uuid, epoch: epoch, table: recovery.table,
+            staging: staging, position: recovery.position,
             nextSequence: recovery.nextSequence, nextInode: recovery.nextInode, continuesSegment: continues)
         segmentLog.reservedSegmentCount = min(4, max(2, recovery.table.countLimit / 32))
         let core = Core(
@@ -138,9 +141,14 @@ extension Volume {
             isReadOnly: options.isReadOnly, now: now)
         let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
         if !options.isReadOnly {
-            do throws(Errno) { try volume.begin(segmentLog.epoch, bootID) } catch {
+            do throws(Errno) {
+                try volume.begin(epoch, hostStaging)
+                try volume.replay(tails + (hostStaging?.tails.map(\.tail) ?? []))
+                hostStaging?.dropTails()
+            } catch {
                 throw MountError("the mount cannot be begun", error)
             }
+            volume.hostStaging = hostStaging
             var orphans: [InodeNumber] = []
             try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
             core.reapable = orphans
@@ -150,12 +158,41 @@ extension Volume {
     }
 
     /// Raises the epoch durably: from here on the store is not clean.
-    private func begin(_ epoch: MountEpoch, _ bootID: StoreUUID) throws(Errno) {
+    private func begin(_ epoch: MountEpoch, _ staging: HostStaging?) throws(Errno) {
         var superblock = state.withLock { $0.superblock }
         superblock.epoch = epoch
         superblock.isClean = false
-        superblock.bootID = bootID
+        superblock.bootID = staging == nil ? StoreUUID(high: 0, low: 0) : HostStaging.bootID()
+        superblock.stagingIdentity = staging?.identity ?? 0
         try writeSuperblock(superblock)
+    }
+
+    private static func makeStaging(
+        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>, _ host: HostStaging?
+    ) throws(MountError) -> Staging {
+        guard let host else { return given ?? Staging(geometry: geometry) }
+        host.findTails(recovery.superblock)
+        do throws(Errno) {
+            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
+        } catch {
+            throw MountError("staging cannot be made", error)
+        }
+    }
+
+    /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
+    private func replay(_ tails: [StagingTail]) throws(Errno) {
+        var count = 0
+        while true {
+            let sequence = state.withLock { $0.core.log.nextSequence }
+            guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
+            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload) }
+            count += 1
+        }
+        if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
+        if let lost = tails.map(\.highestSequence).max(), lost >= state.withLock({ $0.core.log.nextSequence }) {
+            log("the staging of the last mount holds operations that do not continue the log; they are lost")
+        }
+        if !tails.isEmpty { try syncAndWait() }
     }
 
     /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
@@ -179,6 +216,7 @@ extension Volume {
         }
         housekeep(commits: true)
         try checkpoint(isClean: true)
+        hostStaging?.unlink()
         closeFiles()
     }
 

@@ -42,6 +42,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     var waitingThreadCount = 0
     /// Set once before the first request.
     nonisolated(unsafe) var housekeeper: DeviceThread?
+    nonisolated(unsafe) var hostStaging: HostStaging?
     let log: @Sendable (String) -> Void
 
     init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {

@@ -16,6 +16,21 @@ struct RecordWriter: ~Copyable {
     init(capacity: Int) { memory = .allocate(byteCount: capacity, alignment: 16) }
     deinit { memory.deallocate() }
 
+    /// A record that was written before, to be appended again. Its payload's bytes, if in blocks, are `payload`.
+    init(copying record: Record, payload: UnsafeRawBufferPointer?) {
+        self.init(capacity: record.bytes.count)
+        memory.copy(record.bytes, to: 0)
+        byteCount = record.bytes.count
+        changeCount = record.changeCount
+        payloadBlocks = payload
+        var position = 0
+        record.forEachChange { change, offset, _ in
+            if case .payload(let found) = change, !found.isInline { position = offset + 40 }
+        }
+        payloadPositionOffset = position
+        precondition((position > 0) == (payload != nil))
+    }
+
     mutating func reset() {
         byteCount = Record.headerByteCount
         changeCount = 0

@@ -182,6 +182,13 @@ final class SegmentLog {
         return (Record(trusting: UnsafeRawBufferPointer(bytes)), place)
     }
 
+    /// Appends a record of a dead mount's tail again, under its old sequence; it must be the next. `makeRoom` said `.ready`.
+    func append(again record: Record, payload: UnsafeRawBufferPointer?) -> (record: Record, place: RecordPlace) {
+        precondition(record.sequence == nextSequence)
+        var writer = RecordWriter(copying: record, payload: payload)
+        return append(&writer)
+    }
+
     /// Ends the open batch, if it holds anything, and submits its write.
     func closeBatch(durable: Bool) {
         guard let slot = current, slots[slot]!.recordCount > 0 else { return }
