@@ -13,6 +13,9 @@
 extern ssize_t pwritev2(int, const struct iovec *, int, off_t, int);
 extern int fallocate(int, int, off_t, off_t);
 extern int pthread_setname_np(pthread_t, const char *);
+// Swift marks fork(2) unavailable: in the child only the calling thread lives on.
+extern pid_t linux_fork(void) __asm__("fork");
+extern int linux_flock(int, int) __asm__("flock");
 
 // include/uapi/linux/fs.h, fcntl.h, falloc.h
 enum {

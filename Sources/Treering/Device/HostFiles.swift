@@ -15,6 +15,8 @@ final class HostFiles: Sendable {
     let capacity: Int
     let direct: DirectSupport
     let isReadOnly: Bool
+    /// The soft limit of open files, raised as far as was needed and allowed.
+    let descriptorLimit: Int
     /// The host refused an aligned direct transfer that went well through the page cache: not tried again.
     let directIsRefused = Atomic(false)
     let lacksDurableWrites = Atomic(false)
@@ -72,7 +74,7 @@ final class HostFiles: Sendable {
         isReadOnly = options.readOnly
         mustBeDirect = options.direct == .on
         capacity = max(8, options.fileCapacity)
-        _ = linux_raise_file_limit(UInt64(2 * capacity + 256))
+        descriptorLimit = Int(clamping: linux_raise_file_limit(UInt64(2 * capacity + 256)))
         table = .allocate(capacity: capacity)
         for index in 0..<capacity { (table + index).initialize(to: Atomic(.max)) }
         slots = Mutex(Slots())

@@ -40,7 +40,7 @@ final class WorkerPool: @unchecked Sendable {
     func submit(_ submissions: borrowing [Submission]) {
         let isQueued = monitor.withLock {
             precondition(!isFinishing, "a submission after the end of the device")
-            guard start() else { return false }
+            guard startWithLock(threadCount) else { return false }
             for index in submissions.indices {
                 while queue.count >= capacity && !isOwnThread { room.wait() }
                 queue.append(submissions[index])
@@ -56,12 +56,19 @@ final class WorkerPool: @unchecked Sendable {
     /// own slot table bounds what it hands over).
     func submitWithoutWaiting(_ submission: Submission) {
         let isQueued = monitor.withLock {
-            guard start() else { return false }
+            guard startWithLock(threadCount) else { return false }
             queue.append(submission)
             work.signal()
             return true
         }
         if !isQueued { handler?(files.perform(submission)) }
+    }
+
+    /// Waits until everything queued has completed and been told.
+    func waitUntilIdle() {
+        monitor.withLock {
+            while queue.count > 0 || busyCount > 0 { idle.wait() }
+        }
     }
 
     /// Waits until everything queued has completed, then ends the threads.
@@ -78,10 +85,12 @@ final class WorkerPool: @unchecked Sendable {
 
     private var isOwnThread: Bool { threads.contains { $0.isCurrent } }
 
-    /// With the lock held. One thread is enough to go on; false where the system gives none: the caller does the work.
-    private func start() -> Bool {
-        guard threads.isEmpty else { return true }
-        while threads.count < threadCount,
+    /// Starts threads before the first submission asks for them; false where the system gives none.
+    func start(threadCount: Int) -> Bool { monitor.withLock { startWithLock(threadCount) } }
+
+    /// One thread is enough to go on; false where the system gives none: the caller does the work.
+    private func startWithLock(_ wanted: Int) -> Bool {
+        while threads.count < wanted,
             let thread = try? DeviceThread(name: "treering-posix", { [unowned self] in run() })
         {
             threads.append(thread)

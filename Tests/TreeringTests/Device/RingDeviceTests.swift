@@ -1,0 +1,130 @@
+// The ring engine: its bounded table of slots, its end, and what becomes of everything when it breaks.
+
+#if Liburing
+    import CLinux
+    import Glibc
+    import Testing
+
+    @testable import Treering
+
+    @Suite(.enabled(if: EngineProbe().ring.reason == nil)) struct RingDeviceTests {
+        let directory = TemporaryDirectory()
+
+        func device(_ options: DeviceOptions = DeviceOptions()) throws -> RingDevice {
+            try HostFiles.create(directory: directory.path)
+            return try RingDevice(HostFiles(directory: directory.path, options: options), options)
+        }
+
+        @Test(arguments: [16, 256]) func flood(depth: Int) throws {
+            try QueueTests.flood(device(DeviceOptions(queueDepth: depth)))
+        }
+
+        @Test func chain() throws { try QueueTests.chain(device(DeviceOptions(queueDepth: 2))) }
+
+        @Test func floodWithPollingThread() throws {
+            try QueueTests.flood(device(DeviceOptions(queueDepth: 16, sqpoll: true)))
+        }
+
+        /// More files than a small table of registered files holds go by their descriptors.
+        @Test func filesAreRegistered() throws {
+            let device = try device(DeviceOptions(fileCapacity: 8))
+            #expect(device.registeredCount == 17)
+            for _ in 0..<3 {
+                let files = try (0..<8).map { number in
+                    try device.open(
+                        .segment(SegmentNumber(UInt32(number))), create: (try? device.list().count) == number)
+                }
+                #expect(files.allSatisfy { device.isRegistered[Int($0.rawValue)] })
+                for file in files { device.close(file) }
+            }
+            device.shutDown()
+        }
+
+        @Test func errorsAreReported() throws {
+            let device = try device()
+            let log = CompletionLog()
+            log.attach(to: device)
+            let file = try device.open(.index, create: true)
+            let buffer = AlignedBuffer(byteCount: 4096)
+            device.submit([
+                Submission(.write, file, offset: 1 << 62, buffer.bytes, tag: 1),
+                Submission(.read, file, offset: 4096, buffer.bytes, tag: 2),
+                Submission(.sync, file, tag: 3),
+                Submission(.write, file, offset: 0, buffer.bytes.part(0, 0), tag: 4),
+            ])
+            #expect(log.wait(for: 4))
+            #expect(log.all[1] == [-Int(EFBIG)])
+            #expect(log.all[2] == [0] && log.all[3] == [0] && log.all[4] == [0])
+            device.shutDown()
+        }
+
+        /// Reads that end early at the end of the file are continued, aligned or not, and end there.
+        @Test func shortReads() throws {
+            let device = try device()
+            let log = CompletionLog()
+            log.attach(to: device)
+            let file = try device.open(.index, create: true)
+            let buffer = AlignedBuffer(byteCount: 16384)
+            buffer.bytes.initializeMemory(as: UInt8.self, repeating: 3)
+            #expect(device.perform(Submission(.write, file, buffer.bytes.part(0, 5000), tag: 0)).result == 5000)
+            let target = AlignedBuffer(byteCount: 16384)
+            device.submit([
+                Submission(.read, file, target.bytes.part(0, 4096), target.bytes.part(4096, 4096), tag: 1),
+                Submission(.read, file, target.bytes.part(8192, 8192), tag: 2),
+            ])
+            #expect(log.wait(for: 2))
+            #expect(log.all[1] == [5000] && log.all[2] == [5000])
+            #expect(target.bytes[4999] == 3)
+            device.shutDown()
+        }
+
+        /// io_uring_enter fails in the middle of a flood: everything completes exactly once, with the right bytes.
+        @Test(arguments: [1, 16, 256]) func aRingThatBreaksDegradesToPosix(depth: Int) throws {
+            let device = try device(DeviceOptions(queueDepth: depth))
+            let log = CompletionLog()
+            log.attach(to: device)
+            let file = try device.open(.index, create: true)
+            let count = 2000
+            let buffer = AlignedBuffer(byteCount: count * 8)
+            for index in 0..<count { buffer.bytes.store(UInt64(index), at: index * 8) }
+            for index in 0..<count {
+                if index == count / 2 { device.injectedError.store(EPERM, ordering: .relaxed) }
+                let tag = UInt64(index)
+                device.submit([Submission(.write, file, offset: tag * 8, buffer.bytes.part(index * 8, 8), tag: tag)])
+            }
+            #expect(log.wait(for: count))
+            #expect(log.all.count == count && log.all.values.allSatisfy { $0 == [8] })
+            #expect(device.degradation != nil && device.engineName != "ring")
+            #expect(device.redoneCount.load(ordering: .relaxed) >= 1)
+            let target = AlignedBuffer(byteCount: count * 8)
+            #expect(
+                device.perform(Submission(.read, file, target.bytes.part(0, count * 8), tag: 0)).result == count * 8)
+            #expect(target.bytes.part(0, count * 8).elementsEqual(buffer.bytes.part(0, count * 8)))
+            device.shutDown()
+            #expect(log.count == count)
+        }
+
+        /// The same with submissions made by completions while the slots are full.
+        @Test func breakingUnderAChain() throws {
+            let device = try device(DeviceOptions(queueDepth: 2))
+            let breaker = try DeviceThread(name: "breaker") {
+                usleep(5000)
+                device.injectedError.store(EBADF, ordering: .relaxed)
+            }
+            try QueueTests.chain(device)
+            breaker.join()
+        }
+
+        @Test func shutDownCompletesWhatWasSubmitted() throws {
+            let device = try device()
+            let log = CompletionLog()
+            log.attach(to: device)
+            let file = try device.open(.index, create: true)
+            let buffer = AlignedBuffer(byteCount: 4096)
+            device.submit(
+                (0..<200).map { Submission(.writeDurable, file, offset: $0 * 4096, buffer.bytes, tag: $0) })
+            device.shutDown()
+            #expect(log.count == 200)
+        }
+    }
+#endif
