@@ -10,6 +10,8 @@ final class Rebuild<D: Device> {
     /// The log's last batch.
     private(set) var position: LogPosition
     private(set) var problems: [CorruptionReport] = []
+    /// Segments whose last batch says so.
+    private(set) var endedSegments: Set<SegmentNumber> = []
 
     /// What is known of a segment in use before its batches are read.
     struct Source {
@@ -73,6 +75,7 @@ final class Rebuild<D: Device> {
             nextSequence = max(nextSequence, batch.header.lastRecord.next)
             nextInode = max(nextInode, batch.header.nextInode)
             hasEnded = batch.header.endsSegment
+            if hasEnded { endedSegments.insert(source.number) }
             offset += batch.header.byteCount
         }
         if last > position.lastBatch {

@@ -24,7 +24,11 @@ extension Volume {
     }
 
     /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
-    func checkpoint(isClean: Bool = false) throws(Errno) {
+    ///
+    /// `beforeSuperblock` runs when the pages are durable and before the superblock names them.
+    func checkpoint(
+        isClean: Bool = false, beforeSuperblock: () throws(Errno) -> Void = { () throws(Errno) in }
+    ) throws(Errno) {
         let frozen = try freeze(isClean: isClean)
         var isWritten = false
         do throws(Errno) {
@@ -37,6 +41,7 @@ extension Volume {
             if state.withLock({ $0.core.log.failure != nil }) { throw Errno.input }
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
+            try beforeSuperblock()
             try writeSuperblock(frozen.superblock)
         } catch {
             state.withLock { state in

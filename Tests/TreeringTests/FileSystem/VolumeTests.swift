@@ -10,12 +10,29 @@ final class TestStore {
 
     static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
 
-    init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions()) throws {
+    let stagingBuffer = AlignedBuffer(byteCount: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20).byteCount)
+
+    /// Staging whose memory the test can read after a kill.
+    func makeStaging() -> Staging {
+        let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
+        stagingBuffer.bytes.zero(0, stagingBuffer.bytes.count)
+        StagingHeader(
+            uuid: StoreUUID(high: 1, low: 2), epoch: MountEpoch(2), generation: 0, device: 0, directory: 0,
+            bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
+        ).encode(into: stagingBuffer.bytes)
+        return Staging(geometry: geometry, memory: stagingBuffer.bytes, owner: stagingBuffer)
+    }
+
+    init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
         device = SimulatedDevice()
         let format = FormatOptions(
             capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4), now: Self.now)
         try Volume.format(device, format)
         volume = try Volume.mount(device, options, now: Self.now) { _ in }
+        if keepsStaging {
+            try volume.unmount()
+            volume = try Volume.mount(device, options, staging: makeStaging(), now: Self.now) { _ in }
+        }
     }
 
     func remount(options: VolumeOptions = VolumeOptions()) throws {
@@ -131,5 +148,52 @@ extension VolumeTests {
         #expect(final.problems == [])
         #expect(final.notes == [])
         #expect(final.recordCount > 0)
+    }
+}
+
+extension VolumeTests {
+    @Test func aRebuiltIndexIsTheSame() throws {
+        let store = try TestStore(capacity: 16 << 20)
+        var inodes: [InodeNumber] = []
+        for round in 0..<20 {
+            let file = try store.make("f\(round)")
+            inodes.append(file.inode)
+            try store.write(file.inode, 0, [UInt8](repeating: UInt8(round), count: 100_000))
+            if round % 3 == 0 { try store.unlink("f\(round)") }
+        }
+        try store.volume.unmount()
+        try store.device.unlink(.index)
+        let count = try IndexRebuilder.rebuild(store.device) { _ in }
+        #expect(count > 0)
+        let report = try Checker.check(store.device, readsData: true)
+        #expect(report.problems == [])
+        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try store.names().count == 13)
+        #expect(try store.read(inodes[1], 50_000, 3) == [1, 1, 1])
+    }
+
+    @Test func aKilledMountLosesNothingItAcknowledged() throws {
+        for sync in [false, true] {
+            let store = try TestStore(capacity: 16 << 20, keepsStaging: true)
+            var written: [(InodeNumber, [UInt8])] = []
+            for round in 0..<40 {
+                let file = try store.make("f\(round)")
+                let data = [UInt8](repeating: UInt8(round), count: 1000 + round * 2000)
+                try store.write(file.inode, 0, data)
+                written.append((file.inode, data))
+                if sync, round == 20 { try store.volume.syncAndWait() }
+                if round % 7 == 0 { try store.unlink("f\(round)") }
+            }
+            let killed = store.device.snapshotAfterKill(seed: 3)
+            let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+            store.volume = try Volume.mount(killed, VolumeOptions(), tails: [tail], now: TestStore.now) { _ in }
+            for (round, (inode, data)) in written.enumerated() where round % 7 != 0 {
+                #expect(try store.lookup("f\(round)").inode == inode)
+                #expect(try store.read(inode, 0, 1 << 20) == data)
+            }
+            #expect(try store.names().count == 34)
+            try store.volume.unmount()
+            #expect(try Checker.check(killed, readsData: true).problems == [])
+        }
     }
 }
