@@ -67,7 +67,7 @@ extension Index {
             let frame = resident(pointer, level: level)
             precondition(frame >= 0, "an index page was not touched before a modification")
             if cache.frames[frame].state != .dirty {
-                let moved = makeDirty(frame, bornAt: building)
+                let moved = makeDirty(frame)
                 if level == rootLevel { root = moved } else { path[level + 1].page.setChild(path[level + 1].position, moved) }
             }
             let page = cache.page(frame)
@@ -81,7 +81,7 @@ extension Index {
     }
 
     /// Gives a clean or frozen page an address of this generation. The caller updates the pointer to it.
-    func makeDirty(_ frame: Int, bornAt birth: CheckpointNumber) -> PagePointer {
+    func makeDirty(_ frame: Int) -> PagePointer {
         let old = PageAddress(cache.frames[frame].address)
         let address = newAddress()
         if cache.frames[frame].state == .frozen && inFlight != nil {
@@ -93,7 +93,7 @@ extension Index {
         allocator.free(old, heldFor: building)
         let page = cache.page(frame)
         page.address = address
-        page.birth = birth
+        page.birth = building
         counters.copyCount &+= 1
         return page.pointer
     }
