@@ -55,7 +55,7 @@ import Testing
         let harness = IndexHarness(cachePageCount: 1000)
         var random = IndexRandom(seed: 3)
         for number in (0..<entryCount).shuffled(using: &random) {
-            harness.put(indexKey(number), random.bytes(random.below(valueByteCount + 1)))
+            harness.put(indexKey(number), random.bytes(valueByteCount - random.below(min(valueByteCount, 600))))
         }
         harness.checkpoint()
         return (harness.file, harness.slots[0]!.root, harness.slots[0]!.pages.sorted())
@@ -195,5 +195,71 @@ import Testing
         var reports: [String] = []
         _ = IndexVerifier.verify(root: root, uuid: IndexHarness.uuid, read: file.read) { reports.append($0.reason) }
         #expect(reports.contains("two places of the index name it"))
+    }
+
+    /// The pages of a level.
+    private func inner(_ file: PageFile, _ pages: [UInt32], level: UInt8) -> [UInt32] {
+        pages.filter { file.pages[$0]![36] == level }
+    }
+
+    @Test func aPageThatTheBitmapGivesAwayIsReported() {
+        let (file, root, pages) = store(300, 60)
+        let leaf = inner(file, pages, level: 0)[3]
+        // As many pages as before, so that only the walk can tell.
+        let free = root.pageCount - 1
+        file.pages[root.bitmap.rawValue]![64 + Int(leaf) / 8] ^= 1 << UInt8(leaf % 8)
+        file.pages[root.bitmap.rawValue]![64 + Int(free) / 8] ^= 1 << UInt8(free % 8)
+        seal(&file.pages[root.bitmap.rawValue]!)
+        #expect(report(file, root) == "the bitmap says that it is free")
+        var reports: [CorruptionReport] = []
+        _ = IndexVerifier.verify(root: root, uuid: IndexHarness.uuid, read: file.read) { reports.append($0) }
+        #expect(reports.map(\.place) == ["index page \(leaf)", "index page \(free)"])
+    }
+
+    @Test func aPointerToAResidentPageOfAnotherLevelIsReported() {
+        let (file, root, pages) = store(700, 2680)
+        let top = IndexPage(copy(file.pages[root.page.address.rawValue]!))
+        defer { top.base.deallocate() }
+        #expect(top.level == 2)
+        // The last leaf of the second inner page is "the first inner page", which the scan has used before.
+        let first = top.child(0)
+        let second = top.child(1).address.rawValue
+        #expect(inner(file, pages, level: 1).contains(second))
+        file.pages[second]!.withUnsafeMutableBytes { bytes in
+            let page = IndexPage(bytes.baseAddress!)
+            page.setChild(page.count - 1, PagePointer(address: first.address, birth: first.birth))
+        }
+        seal(&file.pages[second]!)
+        #expect(report(file, root) == "two places of the index name it")
+    }
+
+    @Test func aPointerToAResidentPageWithAnotherBirthIsReported() {
+        let harness = IndexHarness(cachePageCount: 1000)
+        for number in 0..<300 { harness.put(indexKey(number), [UInt8](repeating: 1, count: 60)) }
+        harness.checkpoint()
+        harness.put(indexKey(0), [1])
+        harness.checkpoint()
+        let slot = harness.slots.compactMap { $0 }.max { $0.root.checkpoint < $1.root.checkpoint }!
+        harness.file.pages[slot.root.page.address.rawValue]!.withUnsafeMutableBytes { bytes in
+            let page = IndexPage(bytes.baseAddress!)
+            page.setChild(1, PagePointer(address: page.child(0).address, birth: page.child(1).birth))
+        }
+        seal(&harness.file.pages[slot.root.page.address.rawValue]!)
+        #expect(report(harness.file, slot.root) == "two places of the index name it")
+    }
+
+    private func copy(_ page: [UInt8]) -> UnsafeMutableRawPointer {
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: IndexPage.byteCount, alignment: 4096)
+        page.withUnsafeBytes { memory.copyMemory(from: $0.baseAddress!, byteCount: IndexPage.byteCount) }
+        return memory
+    }
+
+    @Test func pagesDescribeThemselves() {
+        let (file, root, pages) = store(300, 60)
+        let texts = pages.map { address in file.pages[address]!.withUnsafeBytes { IndexPage.describe($0) } }
+        #expect(texts.contains { $0.contains("leaf") } && texts.contains { $0.contains("inner, level 1") })
+        #expect(texts.contains { $0.hasPrefix("page \(root.bitmap.rawValue): bitmap") })
+        #expect(texts.allSatisfy { $0.hasSuffix("checksum good") })
+        #expect([UInt8](repeating: 0, count: 8192).withUnsafeBytes { IndexPage.describe($0) } == "not an index page")
     }
 }
