@@ -68,7 +68,11 @@ extension Index {
             precondition(frame >= 0, "an index page was not touched before a modification")
             if cache.frames[frame].state != .dirty {
                 let moved = makeDirty(frame)
-                if level == rootLevel { root = moved } else { path[level + 1].page.setChild(path[level + 1].position, moved) }
+                if level == rootLevel {
+                    root = moved
+                } else {
+                    path[level + 1].page.setChild(path[level + 1].position, moved)
+                }
             }
             let page = cache.page(frame)
             path[level] = PathStep(page: page, position: 0)

@@ -24,8 +24,7 @@ import Testing
         do throws(PageMiss) { return try body() } catch { fatalError("\(error)") }
     }
 
-    @Test func costPerOperation() {
-        let count = Self.isMeasuring ? 1_000_000 : 2000
+    @Test(arguments: isMeasuring ? [100_000, 1_000_000] : [2000]) func costPerOperation(_ count: Int) {
         let index = Index(uuid: IndexHarness.uuid, cacheLimitByteCount: 1 << 30)
         let value = [UInt8](repeating: 3, count: 120)
         var random = IndexRandom(seed: 1)
@@ -64,7 +63,12 @@ import Testing
         var total = 0
         nanoseconds("scan, per entry", 1) { _ in
             let start = ContinuousClock.now
-            touched { () throws(PageMiss) in _ = try index.scan(from: .min, through: .max) { total += $1.count; return $0 < .max } }
+            touched { () throws(PageMiss) in
+                _ = try index.scan(from: .min, through: .max) { key, value in
+                    total += value.count
+                    return key < .max
+                }
+            }
             if Self.isMeasuring { print("index scan: \((ContinuousClock.now - start) / count) per entry") }
         }
         #expect(total == count * 120)
@@ -85,7 +89,9 @@ import Testing
         let sealed = ContinuousClock.now
         index.checkpointDurable()
         if Self.isMeasuring {
-            print("index freeze of \(pageCount) pages: \(frozen - start), sealing \((sealed - frozen) / pageCount) per page")
+            print(
+                "index freeze of \(pageCount) pages: \(frozen - start), sealing \((sealed - frozen) / pageCount) per page"
+            )
             print("index checkpointDurable: \(ContinuousClock.now - sealed)")
         }
     }

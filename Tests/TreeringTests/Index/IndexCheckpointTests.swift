@@ -77,7 +77,9 @@ import Testing
     @Test func placesAreReusedOnlyWhenBothSlotsHaveMovedOn() {
         let harness = filled(2000)
         for round in 0..<30 {
-            for number in 0..<2000 where number % 40 == round { harness.put(indexKey(number), [UInt8](repeating: 3, count: 100)) }
+            for number in 0..<2000 where number % 40 == round {
+                harness.put(indexKey(number), [UInt8](repeating: 3, count: 100))
+            }
             harness.checkpoint()
         }
         // Live pages, and the generations that either slot still needs: the file does not grow for ever.

@@ -103,7 +103,9 @@ import Testing
         let last = indexKey(random.below(plan.keyCount))
         let found = harness.run { index throws(PageMiss) in try index.value(of: key).map(Array.init) }
         #expect(found == harness.model[key])
-        let next = harness.run { index throws(PageMiss) in try index.next(atOrAfter: key).map { ($0.key, Array($0.value)) } }
+        let next = harness.run { index throws(PageMiss) in
+            try index.next(atOrAfter: key).map { ($0.key, Array($0.value)) }
+        }
         let wantedNext = harness.model.keys.filter { $0 >= key }.min()
         #expect(next?.0 == wantedNext)
         #expect(next?.1 == wantedNext.flatMap { harness.model[$0] })

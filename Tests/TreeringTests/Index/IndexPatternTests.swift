@@ -51,7 +51,8 @@ import Testing
         for number in 0..<1500 { harness.put(indexKey(number), [UInt8](repeating: UInt8(number & 255), count: 60)) }
         harness.checkpoint()
         var random = IndexRandom(seed: 9)
-        let numbers = order == 0 ? Array(0..<1500) : order == 1 ? (0..<1500).reversed() : (0..<1500).shuffled(using: &random)
+        let numbers =
+            order == 0 ? Array(0..<1500) : order == 1 ? (0..<1500).reversed() : (0..<1500).shuffled(using: &random)
         for (step, number) in numbers.enumerated() {
             harness.remove(indexKey(number))
             if step % 100 == 0 { harness.checkpoint() }
