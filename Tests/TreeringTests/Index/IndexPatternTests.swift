@@ -87,6 +87,21 @@ import Testing
         #expect(harness.index.counters.mergeCount > 0)
     }
 
+    /// Ascending, inner pages merge with their left neighbour; descending, with their right one.
+    @Test(arguments: [true, false]) func innerPagesMerge(_ isAscending: Bool) {
+        let harness = IndexHarness(cachePageCount: 3000)
+        var random = IndexRandom(seed: 17)
+        for number in (0..<1400).shuffled(using: &random) { harness.put(indexKey(number), random.bytes(2600)) }
+        #expect(harness.index.rootLevel == 2)
+        let numbers = (0..<1400).filter { $0 % 16 != 0 }
+        for number in isAscending ? numbers : numbers.reversed() { harness.remove(indexKey(number)) }
+        #expect(harness.index.rootLevel == 1)
+        harness.expectEqualToModel()
+        harness.checkpoint()
+        harness.crash()
+        harness.expectEqualToModel()
+    }
+
     @Test func aPageHoldsThreeLargestValues() {
         #expect(3 * (IndexPage.leafEntryByteCount + IndexPage.maxValueByteCount) <= IndexPage.capacityByteCount)
         let index = fill(0..<3, value: [UInt8](repeating: 1, count: IndexPage.maxValueByteCount))
