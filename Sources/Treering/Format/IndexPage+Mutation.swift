@@ -35,7 +35,9 @@ extension IndexPage {
 
     /// Appends entries of another leaf, which must fit.
     func appendValues(from other: IndexPage, _ range: Range<Int>) {
-        for position in range { insertValue(count, other.leafKey(position), UnsafeRawBufferPointer(other.value(position))) }
+        for position in range {
+            insertValue(count, other.leafKey(position), UnsafeRawBufferPointer(other.value(position)))
+        }
     }
 
     /// Drops all entries of a leaf from `newCount` on.

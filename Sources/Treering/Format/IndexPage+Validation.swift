@@ -28,7 +28,9 @@ extension IndexPage {
         guard page.heapStart <= byteCount, headerByteCount + page.count * stride <= page.heapStart else {
             throw page.damage(expected, "entries reach into the values")
         }
-        guard page.count > 0 || (expected.isRoot && page.isLeaf) else { throw page.damage(expected, "it has no entries") }
+        guard page.count > 0 || (expected.isRoot && page.isLeaf) else {
+            throw page.damage(expected, "it has no entries")
+        }
         try page.validateKeys(expected, stride: stride)
         if page.isLeaf { try page.validateValues(expected) } else { try page.validateChildren(expected) }
     }
@@ -66,7 +68,9 @@ extension IndexPage {
         }
         for position in first + 1..<max(count, first + 1) {
             let key = Self.loadKey(entry(position, stride: stride))
-            guard previous < key else { throw damage(expected, "keys \(position - 1) and \(position) are not ascending") }
+            guard previous < key else {
+                throw damage(expected, "keys \(position - 1) and \(position) are not ascending")
+            }
             previous = key
         }
         guard previous < expected.upper else { throw damage(expected, "a key lies above the page's range") }
@@ -110,7 +114,9 @@ extension IndexPage {
     }
 
     private func validateChildren(_ expected: PageExpectation) throws(CorruptionReport) {
-        guard heapStart == Self.byteCount, deadByteCount == 0 else { throw damage(expected, "an inner page has values") }
+        guard heapStart == Self.byteCount, deadByteCount == 0 else {
+            throw damage(expected, "an inner page has values")
+        }
         for position in 0..<count {
             let child = child(position)
             guard child.address.rawValue != 0, UInt64(child.address.rawValue) < expected.pageCount else {

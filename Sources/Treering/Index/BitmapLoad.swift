@@ -21,7 +21,9 @@ struct BitmapLoad {
 
     /// Takes the page that `next` asked for. After an error the bitmap is of no use.
     mutating func add(_ bytes: UnsafeMutableRawBufferPointer) throws(CorruptionReport) {
-        guard let pointer = next, bytes.count == IndexPage.byteCount else { preconditionFailure("no page was asked for") }
+        guard let pointer = next, bytes.count == IndexPage.byteCount else {
+            preconditionFailure("no page was asked for")
+        }
         let place = "bitmap page \(pointer.address.rawValue)"
         let bitmap = IndexBitmapPage(bytes.baseAddress!)
         try IndexPage.validateHeader(bitmap.page, uuid, pointer, IndexPage.bitmapLevel)
@@ -38,7 +40,9 @@ struct BitmapLoad {
             }
             next = PagePointer(address: bitmap.next, birth: root.checkpoint)
         } else {
-            guard bitmap.next.rawValue == 0 else { throw CorruptionReport(place: place, reason: "the bitmap does not end") }
+            guard bitmap.next.rawValue == 0 else {
+                throw CorruptionReport(place: place, reason: "the bitmap does not end")
+            }
             next = nil
             try validateWhole()
         }

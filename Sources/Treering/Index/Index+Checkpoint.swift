@@ -100,48 +100,54 @@ extension Index {
     func release(through checkpoint: CheckpointNumber) { allocator.release(through: checkpoint) }
 
     /// The checkpoint was given up before any of its pages was handed out for writing (the file could not grow): they go into
-    /// the next one as they are.
+    /// the next one where they are.
     func checkpointAbandoned() {
         precondition(inFlight?.writtenCount == 0, "pages of the checkpoint may have been written")
-        for frame in endFailedCheckpoint() {
-            dirtyAddresses.append(cache.frames[frame].address)
-            cache.setState(frame, .dirty)
-        }
+        endFailedCheckpoint()
+        root = reviveFrozen(root, level: rootLevel, inPlace: true)
+        precondition(cache.frozenCount == 0, "a frozen page is not in the tree")
     }
 
     /// A write or flush of the checkpoint failed, and no write is in flight any more. What is on disk at its pages is
     /// unknown, and so is whether its superblock slot counts: every page of it gets a new address, and the old ones are not
     /// reused before both slots hold later checkpoints. Nothing is lost; the next checkpoint has its own number.
     func checkpointFailed() {
-        _ = endFailedCheckpoint()
-        root = relocateFrozen(root, level: rootLevel)
+        endFailedCheckpoint()
+        root = reviveFrozen(root, level: rootLevel, inPlace: false)
         precondition(cache.frozenCount == 0, "a frozen page is not in the tree")
     }
 
-    /// Forgets the checkpoint in flight; returns the frames that are still frozen.
-    private func endFailedCheckpoint() -> [Int] {
+    /// Forgets the checkpoint in flight and its pages that the tree has replaced.
+    private func endFailedCheckpoint() {
         guard let flight = inFlight else { preconditionFailure("no checkpoint is in flight") }
         inFlight = nil
-        var frames: [Int] = []
         for address in flight.addresses {
             let frame = cache.find(PageAddress(address))
-            if cache.frames[frame].state == .superseded { cache.drop(frame) } else { frames.append(frame) }
+            if cache.frames[frame].state == .superseded { cache.drop(frame) }
         }
-        return frames
     }
 
-    /// Gives the frozen pages below a pointer new addresses. Only a dirty or frozen page can have frozen ones below it.
-    private func relocateFrozen(_ pointer: PagePointer, level: Int) -> PagePointer {
+    /// Makes the frozen pages below a pointer ones of this generation, at their places or at new ones. Returns the pointer's
+    /// new value. Only a dirty or frozen page can have frozen ones below it.
+    private func reviveFrozen(_ pointer: PagePointer, level: Int, inPlace: Bool) -> PagePointer {
         let frame = resident(pointer, level: level)
         if frame < 0 || cache.frames[frame].state == .clean { return pointer }
-        let result = cache.frames[frame].state == .frozen ? makeDirty(frame, bornAt: building) : pointer
-        if level > 0 {
-            let page = cache.page(frame)
-            for position in 0..<page.count {
-                let child = page.child(position)
-                let moved = relocateFrozen(child, level: level - 1)
-                if moved != child { page.setChild(position, moved) }
+        var result = pointer
+        let page = cache.page(frame)
+        if cache.frames[frame].state == .frozen {
+            if inPlace {
+                cache.setState(frame, .dirty)
+                dirtyAddresses.append(pointer.address.rawValue)
+                page.birth = building
+                result.birth = building
+            } else {
+                result = makeDirty(frame)
             }
+        }
+        for position in 0..<(level > 0 ? page.count : 0) {
+            let child = page.child(position)
+            let revived = reviveFrozen(child, level: level - 1, inPlace: inPlace)
+            if revived != child { page.setChild(position, revived) }
         }
         return result
     }

@@ -32,25 +32,29 @@ extension Index {
     /// Modifies a value in place, its length unchanged. Nil if there is no such entry.
     @discardableResult
     func update<Result>(_ key: IndexKey, _ body: (UnsafeMutableRawBufferPointer) -> Result) -> Result? {
-        guard isThere(key) else { return nil }
-        let page = dirtyPath(to: key)
-        return body(page.value(page.leafPosition(of: key)))
+        guard let (page, position) = find(key) else { return nil }
+        // A leaf of this generation has only such pages above it.
+        if page.birth == building { return body(page.value(position)) }
+        return body(dirtyPath(to: key).value(position))
     }
 
     /// Takes an entry out. Returns whether there was one.
     @discardableResult
     func remove(_ key: IndexKey) -> Bool {
-        guard isThere(key) else { return false }
+        guard let (_, position) = find(key) else { return false }
         let page = dirtyPath(to: key)
-        page.removeValue(page.leafPosition(of: key))
+        page.removeValue(position)
         entryCount &-= 1
         if page.usedByteCount < IndexPage.capacityByteCount / 4 { shrink(level: 0) }
         return true
     }
 
-    private func isThere(_ key: IndexKey) -> Bool {
+    /// Where an entry stands, nil if there is none.
+    private func find(_ key: IndexKey) -> (page: IndexPage, position: Int)? {
         do throws(PageMiss) {
-            return try contains(key)
+            let page = try leaf(for: key).page
+            let position = page.leafPosition(of: key)
+            return position < page.count && page.leafKey(position) == key ? (page, position) : nil
         } catch {
             preconditionFailure("index page \(error.address.rawValue) was not touched before a modification")
         }
@@ -67,8 +71,12 @@ extension Index {
             let frame = resident(pointer, level: level)
             precondition(frame >= 0, "an index page was not touched before a modification")
             if cache.frames[frame].state != .dirty {
-                let moved = makeDirty(frame, bornAt: building)
-                if level == rootLevel { root = moved } else { path[level + 1].page.setChild(path[level + 1].position, moved) }
+                let moved = makeDirty(frame)
+                if level == rootLevel {
+                    root = moved
+                } else {
+                    path[level + 1].page.setChild(path[level + 1].position, moved)
+                }
             }
             let page = cache.page(frame)
             path[level] = PathStep(page: page, position: 0)
@@ -81,7 +89,7 @@ extension Index {
     }
 
     /// Gives a clean or frozen page an address of this generation. The caller updates the pointer to it.
-    func makeDirty(_ frame: Int, bornAt birth: CheckpointNumber) -> PagePointer {
+    func makeDirty(_ frame: Int) -> PagePointer {
         let old = PageAddress(cache.frames[frame].address)
         let address = newAddress()
         if cache.frames[frame].state == .frozen && inFlight != nil {
@@ -93,7 +101,7 @@ extension Index {
         allocator.free(old, heldFor: building)
         let page = cache.page(frame)
         page.address = address
-        page.birth = birth
+        page.birth = building
         counters.copyCount &+= 1
         return page.pointer
     }

@@ -129,7 +129,8 @@ final class Index {
         for frame in 0..<cache.frameCount where cache.frames[frame].isLive {
             let address = PageAddress(cache.frames[frame].address)
             guard live.isUsed(address), !live.pages.contains(address) else {
-                throw CorruptionReport(place: "index page \(address.rawValue)", reason: "the bitmap says that it is free")
+                throw CorruptionReport(
+                    place: "index page \(address.rawValue)", reason: "the bitmap says that it is free")
             }
         }
         allocator = PageAllocator(live: live, other: other)
