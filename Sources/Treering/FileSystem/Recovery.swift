@@ -84,7 +84,8 @@ final class Recovery<D: Device> {
         let segmentByteCount = Int(superblock.segmentByteCount)
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
-        let building = pair.summary.map(\.checkpoint).max()!.next
+        // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
+        let building = pair.summary.map(\.checkpoint).max()!.next.next
         let tree =
             withIndex
             ? Index(

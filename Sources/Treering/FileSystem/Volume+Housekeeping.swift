@@ -101,32 +101,18 @@ extension Volume {
             do throws(Stop) { return try run(operation) } catch {
                 switch error {
                 case .failed(let errno): throw errno
-                case .blocked(.page(let miss)): try fetch(miss, &pins)
+                case .blocked(.page(let miss)): fetch(miss, &pins)
                 case .blocked(.room): try provideRoom()
                 }
             }
         }
     }
 
-    /// Brings one page into memory, waiting for it.
-    private func fetch(_ miss: PageMiss, _ pins: inout [PagePin]) throws(Errno) {
-        let fetch = state.withLock { $0.core.index.tree.beginFetch(miss) }
-        let indexFile = state.withLock { $0.indexFile }
-        let completion = device.perform(Submission(.read, indexFile, offset: miss.offsetInFile, fetch.buffer, tag: 0))
-        let report = state.withLock { state -> CorruptionReport? in
-            let tree = state.core.index.tree
-            guard completion.result == fetch.buffer.count else {
-                tree.cancelFetch(fetch)
-                return CorruptionReport(place: "index page \(miss.address.rawValue)", reason: "cannot be read")
-            }
-            do throws(CorruptionReport) { try tree.install(fetch) } catch { return error }
-            if let pin = tree.pin(miss.address) { pins.append(pin) }
-            return nil
-        }
-        guard let report else { return }
-        state.withLock { $0.core.report(report) }
-        log(report.description)
-        throw .input
+    /// Waits for a page whose fetch has begun.
+    private func fetch(_ miss: PageMiss, _ pins: inout [PagePin]) {
+        if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { complete(device.perform(submission)) }
+        wait { !$0.isFetching(miss.address) }
+        if let pin = state.withLock({ $0.core.index.tree.pin(miss.address) }) { pins.append(pin) }
     }
 
     /// What the housekeeper does when one of its own operations finds no room.

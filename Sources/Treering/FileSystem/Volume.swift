@@ -77,7 +77,10 @@ final class Volume<D: Device>: @unchecked Sendable {
                 core.index.tree.evict()
             }
             do throws(Stop) { return try operation(core) } catch {
-                if case .blocked(.page(let miss)) = error, state.badPages.contains(miss.address) { throw .failed(.input) }
+                if case .blocked(.page(let miss)) = error {
+                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    state.beginFetch(miss)
+                }
                 throw error
             }
         }

@@ -24,7 +24,14 @@ final class VolumeState {
     }
 
     let core: Core
-    private var fetches: [PageAddress: (fetch: PageFetch, waiters: [Waiter])] = [:]
+    private struct PendingFetch {
+        var fetch: PageFetch
+        var waiters: [Waiter] = []
+        /// Until the first who waits takes it.
+        var submission: Submission?
+    }
+
+    private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
     private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
@@ -60,27 +67,38 @@ final class VolumeState {
             roomWaiters.append(waiter)
             return nil
         case .page(let miss):
-            let tree = core.index.tree
-            if tree.isPresent(miss.address) || badPages.contains(miss.address) { return waiter }
+            guard fetches[miss.address] != nil else { return waiter }
             waiter.attempt.isParked = true
-            if fetches[miss.address] != nil {
-                fetches[miss.address]!.waiters.append(waiter)
-                return nil
-            }
-            let fetch = tree.beginFetch(miss)
-            fetches[miss.address] = (fetch, [waiter])
-            submissions.append(
-                Submission(
-                    .read, indexFile, offset: miss.offsetInFile, fetch.buffer,
-                    tag: VolumeTag.page | UInt64(miss.address.rawValue)))
+            fetches[miss.address]!.waiters.append(waiter)
+            if let submission = takeSubmission(miss.address) { submissions.append(submission) }
             return nil
         }
+    }
+
+    /// An operation missed a page: its fetch begins under the same hold of the lock, since the page could move later. Whoever
+    /// waits for it first submits it.
+    func beginFetch(_ miss: PageMiss) {
+        guard fetches[miss.address] == nil else { return }
+        let fetch = core.index.tree.beginFetch(miss)
+        let submission = Submission(
+            .read, indexFile, offset: miss.offsetInFile, fetch.buffer, tag: VolumeTag.page | UInt64(miss.address.rawValue))
+        fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
+    }
+
+    func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
+
+    /// The read of a page that nobody has submitted yet.
+    func takeSubmission(_ address: PageAddress) -> Submission? {
+        defer { fetches[address]?.submission = nil }
+        return fetches[address]?.submission
     }
 
     /// A page was read: those who wait for it run again.
     func pageCompleted(_ completion: Completion, _ ready: inout [Waiter]) {
         let address = PageAddress(UInt32(truncatingIfNeeded: completion.tag))
-        guard let (fetch, waiters) = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
+        guard let pending = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
+        let fetch = pending.fetch
+        let waiters = pending.waiters
         let tree = core.index.tree
         if completion.result == fetch.buffer.count {
             do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(address, error) }
