@@ -22,10 +22,11 @@ let package = Package(
         .systemLibrary(name: "CFuse3"),
         .systemLibrary(name: "CUring"),
         .systemLibrary(name: "CIsal"),
+        .systemLibrary(name: "CLinux"),
         .target(
             name: "Treering",
             dependencies: [
-                "CFuse3", "CIsal",
+                "CFuse3", "CIsal", "CLinux",
                 .target(name: "CUring", condition: .when(traits: ["Liburing"])),
             ],
             swiftSettings: strict),

@@ -1,0 +1,75 @@
+// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Only Device/ imports this.
+#ifndef TREERING_CLINUX_H
+#define TREERING_CLINUX_H
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+extern ssize_t pwritev2(int, const struct iovec *, int, off_t, int);
+extern int fallocate(int, int, off_t, off_t);
+extern int pthread_setname_np(pthread_t, const char *);
+// Swift marks fork(2) unavailable: in the child only the calling thread lives on.
+extern pid_t linux_fork(void) __asm__("fork");
+extern int linux_flock(int, int) __asm__("flock");
+
+// include/uapi/linux/fs.h, fcntl.h, falloc.h
+enum {
+    LINUX_RWF_DSYNC = 0x2,
+    LINUX_FALLOCATE_KEEP_SIZE = 0x1,
+    LINUX_FALLOCATE_PUNCH_HOLE = 0x2,
+    LINUX_LOCK_EXCLUSIVE = 2,
+    LINUX_LOCK_NONBLOCKING = 4,
+};
+
+// O_DIRECT and O_TMPFILE differ between architectures; the double-underscored names are always there.
+static const int linux_o_direct = __O_DIRECT;
+static const int linux_o_tmpfile = __O_TMPFILE;
+
+// include/uapi/linux/stat.h: struct statx, 256 bytes; only the fields that are read here have names.
+struct linux_statx {
+    uint32_t mask;
+    uint8_t other[148];
+    uint32_t dio_memory_alignment;
+    uint32_t dio_offset_alignment;
+    uint64_t spare[12];
+};
+_Static_assert(sizeof(struct linux_statx) == 256, "struct statx");
+extern int linux_statx_call(int, const char *, int, unsigned, struct linux_statx *) __asm__("statx");
+
+/// The alignments that direct I/O on an open file needs, in bytes; both 0 where it is impossible.
+/// Returns 0, or -1 where the file system does not say.
+static inline int linux_direct_alignment(int descriptor, uint32_t *memory, uint32_t *offset) {
+    const int empty_path = 0x1000;
+    const unsigned dioalign = 0x2000;
+    struct linux_statx result;
+    memset(&result, 0, sizeof result);
+    if (linux_statx_call(descriptor, "", empty_path, dioalign, &result) != 0 || !(result.mask & dioalign)) return -1;
+    *memory = result.dio_memory_alignment;
+    *offset = result.dio_offset_alignment;
+    return 0;
+}
+
+/// getrlimit and setrlimit with plain numbers (the enumeration does not import everywhere).
+static inline uint64_t linux_memory_lock_limit(void) {
+    struct rlimit limit;
+    return getrlimit((__rlimit_resource_t)8, &limit) == 0 ? (uint64_t)limit.rlim_cur : 0;
+}
+
+/// Raises the soft limit of open files to `wanted` as far as the hard limit allows; returns the limit then in force.
+static inline uint64_t linux_raise_file_limit(uint64_t wanted) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+    if (limit.rlim_cur < wanted) {
+        struct rlimit raised = limit;
+        raised.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+    }
+    return (uint64_t)limit.rlim_cur;
+}
+
+#endif

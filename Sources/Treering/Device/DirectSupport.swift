@@ -1,0 +1,79 @@
+// Whether a directory's files can be read and written past the page cache: asked of statx where the host tells, and
+// tried on a nameless file where it can be.
+
+import CLinux
+import Glibc
+
+/// What the host said about direct I/O.
+struct DirectSupport: Sendable {
+    let isUsable: Bool
+    /// From STATX_DIOALIGN, in bytes; nil where the host does not tell.
+    let memoryAlignment: Int?
+    let offsetAlignment: Int?
+    /// For a person: why it is not usable, or what was found.
+    let explanation: String
+
+    static let switchedOff = DirectSupport(false, nil, nil, "switched off (direct=off)")
+
+    private init(_ isUsable: Bool, _ memory: Int?, _ offset: Int?, _ explanation: String) {
+        self.isUsable = isUsable
+        memoryAlignment = memory
+        offsetAlignment = offset
+        self.explanation = explanation
+    }
+
+    /// Asks, and writes and reads one block of a file without a name. A read-only store is believed to have direct I/O;
+    /// a transfer that is refused goes through the page cache then.
+    init(_ directory: Int32, isReadOnly: Bool) {
+        if isReadOnly {
+            self.init(true, nil, nil, "not tried on a read-only store")
+            return
+        }
+        let descriptor = Self.namelessFile(directory)
+        guard descriptor >= 0 else {
+            self.init(false, nil, nil, "a file cannot be opened with O_DIRECT: \(Errno.last)")
+            return
+        }
+        defer { Glibc.close(descriptor) }
+        var memory: UInt32 = 0
+        var offset: UInt32 = 0
+        let isTold = linux_direct_alignment(descriptor, &memory, &offset) == 0
+        let limit = DeviceOptions.directAlignment
+        if isTold && (memory == 0 || offset == 0) {
+            self.init(false, 0, 0, "the host says that it has none")
+        } else if isTold && (Int(memory) > limit || Int(offset) > limit) {
+            self.init(
+                false, Int(memory), Int(offset),
+                "the host needs an alignment of \(max(memory, offset)) bytes, more than \(limit)")
+        } else if let error = Self.trial(descriptor) {
+            self.init(false, isTold ? Int(memory) : nil, isTold ? Int(offset) : nil, "a trial failed: \(error)")
+        } else if isTold {
+            self.init(true, Int(memory), Int(offset), "memory aligned to \(memory), offsets to \(offset) bytes")
+        } else {
+            self.init(true, nil, nil, "works with blocks of \(limit) bytes")
+        }
+    }
+
+    private static func namelessFile(_ directory: Int32) -> Int32 {
+        let descriptor = openat(directory, ".", O_RDWR | O_CLOEXEC | linux_o_tmpfile | linux_o_direct, 0o600)
+        if descriptor >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT) { return descriptor }
+        // An old or unusual host without O_TMPFILE.
+        let name = ".probe-\(getpid())"
+        let named = openat(
+            directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW | linux_o_direct, 0o600)
+        let error = errno
+        unlinkat(directory, name, 0)
+        errno = error
+        return named
+    }
+
+    private static func trial(_ descriptor: Int32) -> Errno? {
+        let count = DeviceOptions.directAlignment
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: count)
+        defer { memory.deallocate() }
+        memory.initializeMemory(as: UInt8.self, repeating: 0x5A, count: count)
+        guard pwrite(descriptor, memory, count, 0) == count else { return errno == 0 ? .input : .last }
+        guard pread(descriptor, memory, count, 0) == count else { return errno == 0 ? .input : .last }
+        return nil
+    }
+}

@@ -1,0 +1,175 @@
+// The device of a mounted store: ring or posix behind one concrete type, chosen at mount with a reason for people.
+
+import Glibc
+
+/// `engine=` of a mount.
+enum EngineChoice: String, Sendable, CaseIterable {
+    /// The ring where the kernel allows it, posix elsewhere.
+    case auto
+    case ring
+    case posix
+}
+
+/// A store's directory through whichever engine was chosen; generic code specialises on this one type.
+final class HostDevice: Device {
+    enum Engine: Sendable {
+        case posix(PosixDevice)
+        #if Liburing
+            case ring(RingDevice)
+        #endif
+    }
+
+    let engine: Engine
+    /// For example "Linux 6.18.44: engine ring (io_uring: 256 entries, registered files; direct I/O: …)" or
+    /// "Linux 6.18.44: engine posix (io_uring_setup refused with EPERM (kernel.io_uring_disabled=2); …)".
+    let sentence: String
+
+    /// Makes the directory of a store where there is none; durable when it returns.
+    static func create(directory: String) throws(Errno) { try HostFiles.create(directory: directory) }
+
+    /// Opens a store's directory with the engine asked for, or the best that this kernel allows. The process must not
+    /// fork afterwards: a ring and its threads belong to the process that set them up.
+    static func open(
+        directory: String, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
+    ) throws(DeviceError) -> HostDevice {
+        try check(options, engine)
+        let kernel = EngineProbe(queueDepth: options.queueDepth)
+        if engine == .ring, let reason = kernel.ring.reason {
+            throw DeviceError("\(kernel.kernel): engine=ring cannot be had: \(reason); use engine=auto or engine=posix")
+        }
+        let files: HostFiles
+        do throws(Errno) {
+            files = try HostFiles(directory: directory, options: options)
+        } catch {
+            if error == .notSupported {
+                throw DeviceError("\(directory): direct=on cannot be had here; use direct=auto or direct=off")
+            }
+            throw DeviceError("\(directory): \(error)")
+        }
+        return try HostDevice(files, engine, options, kernel)
+    }
+
+    private init(
+        _ files: HostFiles, _ choice: EngineChoice, _ options: DeviceOptions, _ probe: EngineProbe
+    ) throws(DeviceError) {
+        let direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
+        var reason = choice == .posix ? "as asked" : probe.ring.reason ?? ""
+        #if Liburing
+            if choice != .posix && probe.ring.reason == nil {
+                do throws(Errno) {
+                    let device = try RingDevice(files, options)
+                    engine = .ring(device)
+                    let table = device.registeredCount > 0 ? "registered files" : "no registered files"
+                    let polled = options.sqpoll ? ", sqpoll" : ""
+                    sentence =
+                        "\(probe.kernel): engine ring (io_uring: \(device.depth) entries, \(table)\(polled); \(direct))"
+                    return
+                } catch {
+                    reason = EngineProbe.refusal(error)
+                    if choice == .ring {
+                        throw DeviceError("\(probe.kernel): engine=ring cannot be had: \(reason)")
+                    }
+                }
+            }
+        #endif
+        engine = .posix(PosixDevice(files, options))
+        sentence = "\(probe.kernel): engine posix (\(reason); \(direct))"
+    }
+
+    /// Refuses options out of bounds and combinations that no kernel has.
+    private static func check(_ options: DeviceOptions, _ engine: EngineChoice) throws(DeviceError) {
+        if !(1...4096).contains(options.queueDepth) {
+            throw DeviceError("queue_depth=\(options.queueDepth): must be between 1 and 4096")
+        }
+        if options.iopoll {
+            throw DeviceError("iopoll: not offered yet; leave the option out")
+        }
+        if options.sqpoll && engine == .posix {
+            throw DeviceError("sqpoll: needs a ring, but engine=posix has none")
+        }
+    }
+
+    /// Why the engine is not what `sentence` says any more; nil while it is.
+    var degradation: String? {
+        #if Liburing
+            if case .ring(let device) = engine { return device.degradation }
+        #endif
+        return nil
+    }
+
+    var files: HostFiles {
+        switch engine {
+        case .posix(let device): return device.files
+        #if Liburing
+            case .ring(let device): return device.files
+        #endif
+        }
+    }
+
+    var engineName: String {
+        switch engine {
+        case .posix(let device): return device.engineName
+        #if Liburing
+            case .ring(let device): return device.engineName
+        #endif
+        }
+    }
+
+    func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) {
+        switch engine {
+        case .posix(let device): device.onCompletion(handler)
+        #if Liburing
+            case .ring(let device): device.onCompletion(handler)
+        #endif
+        }
+    }
+
+    func submit(_ submissions: borrowing [Submission]) {
+        switch engine {
+        case .posix(let device): device.submit(submissions)
+        #if Liburing
+            case .ring(let device): device.submit(submissions)
+        #endif
+        }
+    }
+
+    func perform(_ submission: Submission) -> Completion { files.perform(submission) }
+
+    func shutDown() {
+        switch engine {
+        case .posix(let device): device.shutDown()
+        #if Liburing
+            case .ring(let device): device.shutDown()
+        #endif
+        }
+    }
+
+    func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
+        switch engine {
+        case .posix(let device): return try device.open(file, create: create)
+        #if Liburing
+            case .ring(let device): return try device.open(file, create: create)
+        #endif
+        }
+    }
+
+    func close(_ file: DeviceFile) {
+        switch engine {
+        case .posix(let device): device.close(file)
+        #if Liburing
+            case .ring(let device): device.close(file)
+        #endif
+        }
+    }
+
+    func list() throws(Errno) -> [StoreFile] { try files.list() }
+    func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
+    func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
+    func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
+        try files.punch(file, offset: offset, byteCount: byteCount)
+    }
+    func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
+    func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
+    func syncDirectories() throws(Errno) { try files.syncDirectories() }
+    func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
+}

@@ -1,0 +1,107 @@
+// The control calls of Device on the host's directory: names, lengths, room. None of them is on a hot path.
+
+import CLinux
+import Glibc
+
+extension HostFiles {
+    func list() throws(Errno) -> [StoreFile] {
+        var found: [StoreFile] = []
+        try names(in: directory) { if let file = StoreFile(path: $0) { found.append(file) } }
+        try names(in: segments) { if let file = StoreFile(path: "segments/" + $0) { found.append(file) } }
+        return found.sorted { $0.path < $1.path }
+    }
+
+    func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 {
+        var status = stat()
+        guard fstat(descriptors(of: file).buffered, &status) == 0 else { throw .last }
+        return UInt64(status.st_size)
+    }
+
+    /// posix_fallocate(3) would write into every block where the host cannot reserve; fallocate(2) says so instead.
+    func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) {
+        let descriptor = descriptors(of: file).buffered
+        guard let length = off_t(exactly: byteCount) else { throw .fileTooBig }
+        let before = try self.byteCount(of: file)
+        guard byteCount >= before, byteCount > 0 else { return try truncate(descriptor, length) }
+        do {
+            try retrying { fallocate(descriptor, 0, 0, length) }
+        } catch {
+            switch error.rawValue {
+            case EOPNOTSUPP, ENOSYS:
+                try truncate(descriptor, length)
+            default:
+                // The host may have grown the file part of the way.
+                try? truncate(descriptor, off_t(before))
+                throw error
+            }
+        }
+    }
+
+    func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
+        guard byteCount > 0 else { return }
+        guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { throw .invalid }
+        let descriptor = descriptors(of: file).buffered
+        let mode = Int32(LINUX_FALLOCATE_PUNCH_HOLE | LINUX_FALLOCATE_KEEP_SIZE)
+        do {
+            try retrying { fallocate(descriptor, mode, start, length) }
+        } catch {
+            throw error.rawValue == ENOSYS ? .notSupported : error
+        }
+    }
+
+    func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
+        let (from, name) = place(of: file)
+        let (to, other) = place(of: newName)
+        guard renameat(from, name, to, other) == 0 else { throw .last }
+    }
+
+    func unlink(_ file: StoreFile) throws(Errno) {
+        let (parent, name) = place(of: file)
+        guard unlinkat(parent, name, 0) == 0 else { throw .last }
+    }
+
+    func syncDirectories() throws(Errno) {
+        try retrying { fsync(segments) }
+        try retrying { fsync(directory) }
+    }
+
+    func hostSpace() throws(Errno) -> HostSpace {
+        var status = statvfs()
+        guard fstatvfs(directory, &status) == 0 else { throw .last }
+        let unit = UInt64(status.f_frsize)
+        return HostSpace(
+            totalByteCount: UInt64(status.f_blocks) * unit, availableByteCount: UInt64(status.f_bavail) * unit)
+    }
+
+    private func truncate(_ descriptor: Int32, _ length: off_t) throws(Errno) {
+        try retrying { ftruncate(descriptor, length) }
+    }
+
+    private func retrying(_ call: () -> Int32) throws(Errno) {
+        while call() != 0 {
+            if errno != EINTR { throw .last }
+        }
+    }
+
+    /// Calls `body` with every name of a directory, without "." and "..".
+    private func names(in directory: Int32, _ body: (String) -> Void) throws(Errno) {
+        let own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard own >= 0 else { throw .last }
+        guard let stream = fdopendir(own) else {
+            let error = Errno.last
+            Glibc.close(own)
+            throw error
+        }
+        defer { closedir(stream) }
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else {
+                if errno != 0 { throw .last }
+                return
+            }
+            let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!
+            let name = String(cString: start.assumingMemoryBound(to: CChar.self))
+            if name != "." && name != ".." { body(name) }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+// A lock with conditions, for the few places of Device/ where a thread waits for room or for work. Waiting is what
+// Synchronization.Mutex cannot do; everything else uses that.
+
+import Glibc
+
+/// A mutex at a stable address.
+final class Monitor: @unchecked Sendable {
+    fileprivate let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+
+    init() {
+        mutex.initialize(to: pthread_mutex_t())
+        precondition(pthread_mutex_init(mutex, nil) == 0)
+    }
+
+    deinit {
+        pthread_mutex_destroy(mutex)
+        mutex.deallocate()
+    }
+
+    @inline(__always)
+    func withLock<Result>(_ body: () -> Result) -> Result {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return body()
+    }
+}
+
+/// Something that a thread waits for with its monitor's lock held.
+final class Condition: @unchecked Sendable {
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let monitor: Monitor
+
+    init(_ monitor: Monitor) {
+        self.monitor = monitor
+        condition.initialize(to: pthread_cond_t())
+        precondition(pthread_cond_init(condition, nil) == 0)
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        condition.deallocate()
+    }
+
+    /// Gives up the lock, waits, and takes it again. Wakes for no reason at times: ask again in a loop.
+    func wait() { pthread_cond_wait(condition, monitor.mutex) }
+    func signal() { pthread_cond_signal(condition) }
+    func broadcast() { pthread_cond_broadcast(condition) }
+}

@@ -1,0 +1,206 @@
+// The submission side of the ring: slots are taken first, without the ring's lock, because waiting for one must not
+// keep the completion thread from the ring; then everything ready goes to the kernel with one io_uring_enter.
+
+#if Liburing
+    import CLinux
+    import CUring
+    import Glibc
+    import Synchronization
+
+    extension RingDevice {
+        /// How often "try again" is believed of io_uring_enter, at a millisecond each.
+        private static var retryLimit: Int { 5000 }
+
+        func submit(_ submissions: borrowing [Submission]) {
+            let submissions = copy submissions
+            withUnsafeTemporaryAllocation(of: UInt32.self, capacity: depth) { taken in
+                var next = 0
+                while next < submissions.count {
+                    if brokenBy.load(ordering: .relaxed) != 0 { break }
+                    let count = takeSlots(taken, upTo: submissions.count - next)
+                    if count == 0 {
+                        if thread?.isCurrent == true {
+                            deferRest(of: submissions, from: next)
+                            return
+                        }
+                        continue
+                    }
+                    for index in 0..<count { fill(taken[index], submissions[next + index]) }
+                    enter(UnsafeBufferPointer(rebasing: taken[0..<count]))
+                    next += count
+                }
+                if next < submissions.count { pool.submit(next == 0 ? submissions : Array(submissions[next...])) }
+            }
+        }
+
+        /// Takes free slots, at least one; waits for it, except in the completion thread and with a broken ring (0).
+        private func takeSlots(_ taken: UnsafeMutableBufferPointer<UInt32>, upTo wanted: Int) -> Int {
+            monitor.withLock {
+                while state.free.isEmpty {
+                    if thread?.isCurrent == true || brokenBy.load(ordering: .relaxed) != 0 { return 0 }
+                    state.waiterCount += 1
+                    room.wait()
+                    state.waiterCount -= 1
+                }
+                let count = min(wanted, state.free.count, taken.count)
+                for index in 0..<count { taken.initializeElement(at: index, to: state.free.removeLast()) }
+                state.activeCount += count
+                return count
+            }
+        }
+
+        /// In the completion thread, which alone frees slots and so finds those that it needs later.
+        private func deferRest(of submissions: [Submission], from next: Int) {
+            monitor.withLock {
+                let isBroken = brokenBy.load(ordering: .relaxed) != 0
+                for submission in submissions[next...] {
+                    if isBroken {
+                        pool.submitWithoutWaiting(submission)
+                    } else {
+                        state.overflow.append(submission)
+                    }
+                }
+            }
+        }
+
+        /// Puts a submission into a slot that the caller owns.
+        @inline(__always)
+        func fill(_ slot: UInt32, _ submission: Submission) {
+            (slots + Int(slot)).initialize(
+                to: Slot(original: submission, rest: submission, doneByteCount: 0))
+        }
+
+        /// Hands slots to the kernel.
+        func enter(_ ready: UnsafeBufferPointer<UInt32>) {
+            submission.withLock { _ in
+                for slot in ready {
+                    if brokenBy.load(ordering: .relaxed) != 0 {
+                        redo(slot)
+                    } else {
+                        prepare(slot)
+                    }
+                }
+                flush()
+            }
+        }
+
+        /// Writes the slot's submission queue entry. With the ring's lock held.
+        private func prepare(_ slot: UInt32) {
+            var entry = io_uring_get_sqe(ring.ring)
+            while entry == nil {
+                // Only a polled ring gets here: its thread completes an entry before it gives the place back.
+                io_uring_submit(ring.ring)
+                sched_yield()
+                entry = io_uring_get_sqe(ring.ring)
+            }
+            guard let entry else { return }
+            let rest = slots[Int(slot)].rest
+            let descriptors = files.descriptors(of: rest.file)
+            let isDirect = rest.operation != .sync && files.mayGoDirect(rest, descriptors)
+            let isFixed = isRegistered[Int(rest.file.rawValue)]
+            let descriptor =
+                isFixed
+                ? Int32(registeredIndex(rest.file, direct: isDirect))
+                : isDirect ? descriptors.direct : descriptors.buffered
+            switch rest.operation {
+            case .sync:
+                io_uring_prep_fsync(entry, descriptor, UInt32(IORING_FSYNC_DATASYNC))
+            case .read, .write, .writeDurable:
+                prepareTransfer(entry, slot, rest, descriptor)
+            }
+            // IOSQE_FIXED_FILE does not import.
+            if isFixed { entry.pointee.flags |= 1 }
+            entry.pointee.user_data = UInt64(slot)
+        }
+
+        @inline(__always)
+        private func prepareTransfer(
+            _ entry: UnsafeMutablePointer<io_uring_sqe>, _ slot: UInt32, _ rest: Submission, _ descriptor: Int32
+        ) {
+            if let second = rest.second, second.count > 0 {
+                let pair = vectors + 2 * Int(slot)
+                let count = UInt32(rest.fill(pair))
+                if rest.operation == .read {
+                    io_uring_prep_readv(entry, descriptor, pair, count, rest.offset)
+                } else {
+                    io_uring_prep_writev(entry, descriptor, pair, count, rest.offset)
+                }
+            } else {
+                let count = UInt32(clamping: min(rest.first.count, 1 << 30))
+                if rest.operation == .read {
+                    io_uring_prep_read(entry, descriptor, rest.first.baseAddress, count, rest.offset)
+                } else {
+                    io_uring_prep_write(entry, descriptor, rest.first.baseAddress, count, rest.offset)
+                }
+            }
+            if rest.operation == .writeDurable { entry.pointee.rw_flags = Int32(LINUX_RWF_DSYNC) }
+        }
+
+        /// Gives everything prepared to the kernel. With the ring's lock held.
+        private func flush() {
+            var retries = 0
+            while brokenBy.load(ordering: .relaxed) == 0 && io_uring_sq_ready(ring.ring) > 0 {
+                let injected = injectedError.exchange(0, ordering: .relaxed)
+                let result = injected == 0 ? io_uring_submit(ring.ring) : -injected
+                if ring.isPolledByKernel && result >= 0 { return }
+                if result > 0 || result == -EINTR {
+                    retries = 0
+                } else if (result == 0 || result == -EAGAIN || result == -EBUSY) && retries < Self.retryLimit {
+                    retries += 1
+                    usleep(1000)
+                } else {
+                    breakDown(result == 0 ? EAGAIN : -result)
+                }
+            }
+        }
+
+        /// Gives the ring up. With the ring's lock held: nothing enters the kernel from here on.
+        func breakDown(_ error: Int32) {
+            guard brokenBy.compareExchange(expected: 0, desired: error, ordering: .sequentiallyConsistent).exchanged
+            else { return }
+            // What the kernel has not taken is between its head and the tail. A polling thread may still take it,
+            // unless it sleeps.
+            while ring.isPolledByKernel && io_uring_sq_ready(ring.ring) > 0 && !isPollingThreadAsleep { usleep(1000) }
+            let queue = ring.ring.pointee.sq
+            var head = queue.khead.pointee
+            let tail = queue.sqe_tail
+            while head != tail {
+                let slot = queue.sqes[Int(head & queue.ring_mask)].user_data
+                if slot < UInt64(depth) { redo(UInt32(slot)) }
+                head &+= 1
+            }
+            monitor.withLock {
+                while let deferred = state.overflow.popFirst() { pool.submitWithoutWaiting(deferred) }
+                room.broadcast()
+                if state.activeCount == 0 { idle.broadcast() }
+            }
+        }
+
+        private var isPollingThreadAsleep: Bool {
+            UnsafePointer(ring.ring.pointee.sq.kflags).pointee & UInt32(IORING_SQ_NEED_WAKEUP) != 0
+        }
+
+        /// Does a slot's whole submission again on the posix path. The kernel must have no part in it any more.
+        func redo(_ slot: UInt32) {
+            redoneCount.add(1, ordering: .relaxed)
+            let original = slots[Int(slot)].original
+            pool.submitWithoutWaiting(original)
+            monitor.withLock {
+                state.free.append(slot)
+                state.activeCount -= 1
+                if state.waiterCount > 0 { room.signal() }
+                if state.activeCount == 0 { idle.broadcast() }
+            }
+        }
+
+        /// Makes the completion thread look at `isEnding`; a broken ring's thread looks by itself.
+        func wakeCompletionThread() {
+            submission.withLock { _ in
+                guard brokenBy.load(ordering: .relaxed) == 0, let entry = io_uring_get_sqe(ring.ring) else { return }
+                io_uring_prep_nop(entry)
+                entry.pointee.user_data = UInt64.max - 1
+                flush()
+            }
+        }
+    }
+#endif

@@ -1,0 +1,169 @@
+// The ring engine: one shared io_uring with registered files. Any thread submits under one lock; a completion thread
+// reaps and tells the handler. Lone operations (`perform`) stay on the caller's thread, which is faster than a hop.
+
+#if Liburing
+    import CUring
+    import Glibc
+    import Synchronization
+
+    /// A store's directory reached through io_uring.
+    ///
+    /// Ownership: a slot belongs to the free list, or to the kernel from its submission until its completion is reaped,
+    /// and then to the completion thread. `user_data` is the slot's number.
+    ///
+    /// A ring that breaks (`io_uring_enter` failing with what cannot be retried) is given up for the life of the
+    /// device: entries that the kernel has not taken are done again by the posix path; those that it has taken are
+    /// waited for, since their memory may still be read or written, and only then done again or completed. Nothing
+    /// is lost, and new work goes to the posix path at once.
+    ///
+    /// COOP_TASKRUN is not used: it delays completions while a submitting thread computes, and another thread waits.
+    final class RingDevice: Device {
+        /// One operation in flight.
+        struct Slot {
+            /// As submitted, for doing it again.
+            var original: Submission
+            /// What is left of it.
+            var rest: Submission
+            var doneByteCount: Int
+        }
+
+        let files: HostFiles
+        let pool: WorkerPool
+        let ring: Ring
+        let depth: Int
+        /// Entries of the ring's table of files; 0: none are registered. Entry 0 is the lock.
+        let registeredCount: Int
+        nonisolated(unsafe) let slots: UnsafeMutablePointer<Slot>
+        /// Two vectors for each slot: they must stay in place while the kernel has the slot.
+        nonisolated(unsafe) let vectors: UnsafeMutablePointer<iovec>
+        /// Whether a file's descriptors are in the ring's table.
+        nonisolated(unsafe) let isRegistered: UnsafeMutablePointer<Bool>
+        /// The submission side of the ring. Taken before `monitor`; held across `io_uring_enter`, never while waiting.
+        let submission = Mutex<Void>(())
+        /// Guards `state`. Taken last but for the pool's own lock.
+        let monitor = Monitor()
+        let room: Condition
+        let idle: Condition
+        nonisolated(unsafe) var state: State
+        /// The error number that broke the ring; 0: it works.
+        let brokenBy = Atomic<Int32>(0)
+        /// Set by a test: what the next `io_uring_enter` is to fail with.
+        let injectedError = Atomic<Int32>(0)
+        /// Counts for tests and statistics.
+        let redoneCount = Atomic<Int>(0)
+        nonisolated(unsafe) var handler: (@Sendable (Completion) -> Void)?
+        nonisolated(unsafe) var thread: DeviceThread?
+
+        /// What submitters and the completion thread share besides the ring.
+        struct State: ~Copyable {
+            var free: [UInt32]
+            /// Slots taken and not yet told of, those being told included.
+            var activeCount = 0
+            var waiterCount = 0
+            /// Submissions by the completion thread that found no slot: it must not wait for itself.
+            var overflow: SubmissionQueue
+            var isEnding = false
+        }
+
+        var engineName: String { brokenBy.load(ordering: .relaxed) == 0 ? "ring" : "ring (broken; posix)" }
+
+        /// Why the ring was given up, for logs and statistics; nil while it works.
+        var degradation: String? {
+            let error = brokenBy.load(ordering: .relaxed)
+            return error == 0 ? nil : "io_uring_enter failed (\(Errno(error))); operations go through the posix engine"
+        }
+
+        /// Sets up the ring. Throws what io_uring_setup said, or ENOTSUP where an operation is missing.
+        init(_ files: HostFiles, _ options: DeviceOptions) throws(Errno) {
+            self.files = files
+            let ring = try Ring(entryCount: options.queueDepth, sqpoll: options.sqpoll)
+            guard ring.missing.isEmpty else { throw .notSupported }
+            self.ring = ring
+            depth = min(options.queueDepth, ring.entryCount)
+            pool = WorkerPool(files, capacity: options.queueDepth, threadCount: options.workerCount)
+            slots = .allocate(capacity: depth)
+            vectors = .allocate(capacity: 2 * depth)
+            isRegistered = .allocate(capacity: files.capacity)
+            isRegistered.initialize(repeating: false, count: files.capacity)
+            room = Condition(monitor)
+            idle = Condition(monitor)
+            state = State(free: (0..<UInt32(depth)).reversed(), overflow: SubmissionQueue(capacity: 64))
+            // The redone submissions of a broken ring are handed over under locks: a thread must be there.
+            guard pool.start(threadCount: 1) else { throw Errno(EAGAIN) }
+            var registered = ring.registerSparseFiles(min(1 + 2 * files.capacity, files.descriptorLimit, 1 << 20))
+            if registered > 0, let lock = options.lockDescriptor, !ring.register([lock], at: 0) {
+                io_uring_unregister_files(ring.ring)
+                registered = 0
+            }
+            registeredCount = registered
+            thread = try DeviceThread(name: "treering-ring") { [unowned self] in reapUntilTheEnd() }
+        }
+
+        deinit {
+            precondition(thread == nil, "a ring device must be shut down")
+            slots.deallocate()
+            vectors.deallocate()
+            isRegistered.deallocate()
+        }
+
+        /// Whether the lock's open file description is kept by the ring.
+        var holdsLock: Bool { registeredCount > 0 }
+
+        func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) {
+            self.handler = handler
+            pool.onCompletion(handler)
+        }
+
+        func perform(_ submission: Submission) -> Completion { files.perform(submission) }
+
+        func shutDown() {
+            while true {
+                monitor.withLock {
+                    while state.activeCount > 0 || state.overflow.count > 0 { idle.wait() }
+                }
+                pool.waitUntilIdle()
+                let isQuiet = monitor.withLock { state.activeCount == 0 && state.overflow.count == 0 }
+                if isQuiet { break }
+            }
+            monitor.withLock { state.isEnding = true }
+            wakeCompletionThread()
+            thread?.join()
+            thread = nil
+            pool.finish()
+            files.closeAll()
+        }
+
+        // MARK: files
+
+        func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
+            let opened = try files.open(file, create: create)
+            let descriptors = files.descriptors(of: opened)
+            let index = registeredIndex(opened, direct: false)
+            isRegistered[Int(opened.rawValue)] =
+                index + 1 < registeredCount && ring.register([descriptors.buffered, descriptors.direct], at: index)
+            return opened
+        }
+
+        func close(_ file: DeviceFile) {
+            if isRegistered[Int(file.rawValue)] {
+                _ = ring.register([-1, -1], at: registeredIndex(file, direct: false))
+                isRegistered[Int(file.rawValue)] = false
+            }
+            files.close(file)
+        }
+
+        @inline(__always)
+        func registeredIndex(_ file: DeviceFile, direct: Bool) -> Int { 1 + 2 * Int(file.rawValue) + (direct ? 1 : 0) }
+
+        func list() throws(Errno) -> [StoreFile] { try files.list() }
+        func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
+        func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
+        func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
+            try files.punch(file, offset: offset, byteCount: byteCount)
+        }
+        func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
+        func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
+        func syncDirectories() throws(Errno) { try files.syncDirectories() }
+        func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
+    }
+#endif
