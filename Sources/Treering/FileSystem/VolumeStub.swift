@@ -15,7 +15,7 @@ final class ReadPlan: @unchecked Sendable {
         memory = AlignedBuffer(byteCount: bytes.count)
         byteCount = bytes.count
         needsIO = io
-        _ = bytes.withUnsafeBytes { memory.bytes.copy($0, to: 0) }
+        bytes.withUnsafeBytes { memory.bytes.copy($0, to: 0) }
     }
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(memory.bytes).part(0, byteCount) }
 }
