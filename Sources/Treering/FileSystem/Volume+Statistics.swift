@@ -62,8 +62,7 @@ extension Volume {
 
     /// The figures in the text format of Prometheus.
     func statisticsPrometheus() -> String {
-        figures().map { "# HELP treering_\($0.name) \($0.help)\n# TYPE treering_\($0.name) gauge\ntreering_\($0.name) \($0.value)\n" }
-            .joined()
+        figures().prometheus
     }
 
     private static func escaped(_ text: String) -> String {

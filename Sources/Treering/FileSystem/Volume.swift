@@ -4,7 +4,7 @@
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
-    enum Acknowledgement: String, Sendable {
+    enum Acknowledgement: String, Sendable, CaseIterable {
         /// When the record is in staging, which outlives the process.
         case staged
         /// When its batch's write has completed.

@@ -1,0 +1,124 @@
+// A store's directory before anything is opened in it: what is there, and taking it for oneself.
+
+import CLinux
+import Glibc
+
+/// What a path that is to be a store leads to.
+enum StoreState: Equatable, Sendable {
+    /// Nothing; its parent directory is there.
+    case missing
+    case empty
+    /// Parts of a store, but no superblock.
+    case incomplete
+    case store
+    /// Other people's files: the first few names.
+    case foreign([String])
+}
+
+enum StoreDirectory {
+    private static let lockName = "lock"
+    private static let segmentsName = "segments"
+
+    /// The path of a store as it was typed: mount(8) may pass "store:/path".
+    static func path(ofSource source: String) -> String {
+        source.hasPrefix("store:") ? String(source.dropFirst("store:".count)) : source
+    }
+
+    /// Looks at the directory. Anything but a directory or nothing is an error.
+    static func state(_ path: String) throws(CommandError) -> StoreState {
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            if errno == ENOENT { return .missing }
+            throw CommandError("\(path): \(Errno.last)")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else { throw CommandError("\(path): is not a directory") }
+        let names: [String]
+        do throws(Errno) { names = try HostFile.names(in: path) } catch { throw CommandError("\(path): \(error)") }
+        if names.contains(StoreFile.superblock.path) { return .store }
+        let strangers = names.filter { name in
+            name != lockName && name != segmentsName && name != "staging" && StoreFile(path: name) == nil
+        }
+        // A new file system's own directory is no stranger.
+        let foreign = strangers.filter { $0 != "lost+found" }
+        if !foreign.isEmpty { return .foreign(Array(foreign.prefix(3))) }
+        let segments = (try? HostFile.names(in: path + "/" + segmentsName)) ?? []
+        let isBare = names.allSatisfy { $0 == lockName || $0 == segmentsName || $0 == "lost+found" } && segments.isEmpty
+        return isBare ? .empty : .incomplete
+    }
+
+    /// Removes the files of a store, and the directory itself where it was made for it. Foreign files stay.
+    static func clear(_ path: String, andDirectory: Bool) {
+        let segments = path + "/" + segmentsName
+        for name in (try? HostFile.names(in: segments)) ?? [] where StoreFile(path: segmentsName + "/" + name) != nil {
+            unlink(segments + "/" + name)
+        }
+        rmdir(segments)
+        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil { unlink(path + "/" + name) }
+        if andDirectory {
+            unlink(path + "/" + lockName)
+            rmdir(path)
+        }
+    }
+
+    /// What to say of a directory that is not to be touched.
+    static func refusal(_ path: String, _ names: [String]) -> CommandError {
+        let list = names.map { "'\($0)'" }.joined(separator: ", ")
+        return CommandError(
+            "\(path): is neither empty nor a Treering store (it holds \(list)); nothing was changed. "
+                + "Name an empty or a new directory.")
+    }
+}
+
+/// The claim on a store: an exclusive flock(2) on its `lock` file, which names the owner. Released with the object, or
+/// by the kernel when the process is gone and its I/O has drained.
+final class StoreLock: @unchecked Sendable {
+    /// For the device, whose ring registers it so that the lock outlives a killed process's requests.
+    let descriptor: Int32
+
+    private static let patienceMilliseconds = 5000
+    private static let pauseMilliseconds = 20
+
+    /// Takes the lock, waiting a little for a process that is just leaving.
+    init(_ directory: String) throws(CommandError) {
+        let path = directory + "/lock"
+        var opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        // On a host that cannot be written to, an existing lock will do, and so will none.
+        if opened < 0 && errno == EROFS { opened = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
+        if opened < 0 && errno == ENOENT { opened = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
+        descriptor = opened
+        var waited = 0
+        while linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0 {
+            let error = errno
+            guard error == EWOULDBLOCK || error == EINTR else {
+                close(descriptor)
+                throw CommandError("\(path): cannot be locked: \(Errno(error))")
+            }
+            guard waited < Self.patienceMilliseconds else {
+                let owner = Self.owner(descriptor)
+                close(descriptor)
+                throw CommandError("\(directory): is in use by \(owner); unmount it there first")
+            }
+            usleep(UInt32(Self.pauseMilliseconds * 1000))
+            waited += Self.pauseMilliseconds
+        }
+        writeOwner()
+    }
+
+    deinit { close(descriptor) }
+
+    private func writeOwner() {
+        let text = "\(getpid())\n"
+        guard ftruncate(descriptor, 0) == 0 else { return }
+        pwrite(descriptor, text, text.utf8.count, 0)
+    }
+
+    private static func owner(_ descriptor: Int32) -> String {
+        var bytes = [UInt8](repeating: 0, count: 32)
+        let count = pread(descriptor, &bytes, bytes.count, 0)
+        let digits = String(decoding: bytes.prefix(max(0, count)).prefix { (48...57).contains($0) }, as: UTF8.self)
+        guard let pid = Int32(digits) else { return "another process" }
+        let command = (HostFile.text("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").joined(separator: " ")
+        return command.isEmpty ? "process \(pid)" : "process \(pid) (\(command))"
+    }
+}
