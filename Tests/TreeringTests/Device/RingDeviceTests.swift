@@ -7,7 +7,7 @@
 
     @testable import Treering
 
-    @Suite(.enabled(if: EngineProbe().ring.reason == nil)) struct RingDeviceTests {
+    @Suite(.enabled(if: EngineProbe.ringIsTestable)) struct RingDeviceTests {
         let directory = TemporaryDirectory()
 
         func device(_ options: DeviceOptions = DeviceOptions()) throws -> RingDevice {
