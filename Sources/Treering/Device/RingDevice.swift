@@ -49,7 +49,9 @@
         let brokenBy = Atomic<Int32>(0)
         /// Set by a test: what the next `io_uring_enter` is to fail with.
         let injectedError = Atomic<Int32>(0)
-        /// Counts for tests and statistics.
+        /// The most that one entry transfers; a test lowers it to have transfers end early.
+        let transferByteLimit = Atomic<Int>(1 << 30)
+        /// Submissions that the posix path did again.
         let redoneCount = Atomic<Int>(0)
         nonisolated(unsafe) var handler: (@Sendable (Completion) -> Void)?
         nonisolated(unsafe) var thread: DeviceThread?

@@ -8,15 +8,17 @@ import Synchronization
 /// Collects completions; a test waits for them by asking again and again.
 final class CompletionLog: Sendable {
     private let state = Mutex<[UInt64: [Int]]>([:])
+    private let total = Counter()
 
     func attach(to device: some Device) {
         device.onCompletion { [self] completion in
             state.withLock { $0[completion.tag, default: []].append(completion.result) }
+            _ = total.raise()
         }
     }
 
     var all: [UInt64: [Int]] { state.withLock { $0 } }
-    var count: Int { state.withLock { $0.values.reduce(0) { $0 + $1.count } } }
+    var count: Int { total.value }
 
     /// Waits until `count` completions have come in; false after ten seconds.
     func wait(for count: Int, pump: () -> Void = {}) -> Bool {

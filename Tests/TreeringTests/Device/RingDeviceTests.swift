@@ -78,6 +78,33 @@
             device.shutDown()
         }
 
+        /// Transfers that end early go on where they ended, aligned or not.
+        @Test(arguments: [4096, 512]) func shortTransfers(limit: Int) throws {
+            let device = try device(DeviceOptions(queueDepth: 4))
+            device.transferByteLimit.store(limit, ordering: .relaxed)
+            let log = CompletionLog()
+            log.attach(to: device)
+            let file = try device.open(.index, create: true)
+            let buffer = AlignedBuffer(byteCount: 65536)
+            for index in 0..<8192 { buffer.bytes.store(UInt64(index) &* 0x9E37_79B9, at: index * 8) }
+            let target = AlignedBuffer(byteCount: 65536)
+            for round in 0..<2 {
+                device.submit(
+                    (0..<8).map { part in
+                        let memory = (round == 0 ? buffer : target).bytes.part(part * 8192, 8192)
+                        return Submission(
+                            round == 0 ? .writeDurable : .read, file, offset: UInt64(part * 8192), memory,
+                            tag: UInt64(round * 8 + part))
+                    })
+                #expect(log.wait(for: (round + 1) * 8))
+            }
+            #expect(log.all.values.allSatisfy { $0 == [8192] })
+            #expect(target.bytes.elementsEqual(buffer.bytes))
+            // A host that wants direct transfers of more than 512 bytes has the posix path do them.
+            if limit == 4096 { #expect(device.redoneCount.load(ordering: .relaxed) == 0) }
+            device.shutDown()
+        }
+
         /// io_uring_enter fails in the middle of a flood: everything completes exactly once, with the right bytes.
         @Test(arguments: [1, 16, 256]) func aRingThatBreaksDegradesToPosix(depth: Int) throws {
             let device = try device(DeviceOptions(queueDepth: depth))
