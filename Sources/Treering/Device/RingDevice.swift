@@ -145,6 +145,15 @@
             files.closeAll()
         }
 
+        // MARK: what tests ask for
+
+        /// Submissions that the posix path did again.
+        var redone: Int { redoneCount.load(ordering: .relaxed) }
+        /// Has the next `io_uring_enter` fail with this error number.
+        func failNextEnter(_ error: Int32) { injectedError.store(error, ordering: .relaxed) }
+        /// Has no entry transfer more than so many bytes.
+        func limitTransfers(to byteCount: Int) { transferByteLimit.store(byteCount, ordering: .relaxed) }
+
         // MARK: files
 
         func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
