@@ -96,7 +96,8 @@ struct OpenStore {
 
     /// Locks a store and opens its device. `requiresStore` refuses a directory without a superblock first.
     init(
-        _ path: String, _ engine: EngineChoice = .auto, _ options: DeviceOptions = DeviceOptions(), requiresStore: Bool = false
+        _ path: String, _ engine: EngineChoice = .auto, _ options: DeviceOptions = DeviceOptions(),
+        requiresStore: Bool = false
     ) throws(CommandError) {
         self.path = path
         if requiresStore {
@@ -134,11 +135,15 @@ struct OpenStore {
 enum Remount {
     static func run(_ source: String, _ typed: String, _ options: MountOptions) throws(CommandError) -> Int32 {
         let mountPoint: String
-        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch { throw CommandError("\(typed): \(error)") }
-        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
-            throw CommandError("\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
+            throw CommandError("\(typed): \(error)")
         }
-        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0 else {
+        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
+            throw CommandError(
+                "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        }
+        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
+        else {
             throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
         }
         return 0

@@ -17,7 +17,9 @@ enum StatsCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
-        if arguments.has("json") && arguments.has("prometheus") { throw CommandError("--json, --prometheus: choose one") }
+        if arguments.has("json") && arguments.has("prometheus") {
+            throw CommandError("--json, --prometheus: choose one")
+        }
         let target = try arguments.operands("MOUNTPOINT or STORE")[0]
         while true {
             let text = try text(of: target, isPrometheus: arguments.has("prometheus"))
@@ -108,7 +110,9 @@ enum ProbeCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, [])
-        guard arguments.operands.count <= 1 else { throw CommandError("'\(arguments.operands[1])': one argument too many") }
+        guard arguments.operands.count <= 1 else {
+            throw CommandError("'\(arguments.operands[1])': one argument too many")
+        }
         let probe = EngineProbe(directory: arguments.operands.first)
         for line in probe.lines { print(line) }
         print("libfuse: \(FuseLibrary.version)")

@@ -53,7 +53,9 @@ enum StoreDirectory {
             unlink(segments + "/" + name)
         }
         rmdir(segments)
-        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil { unlink(path + "/" + name) }
+        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil {
+            unlink(path + "/" + name)
+        }
         if andDirectory {
             unlink(path + "/" + lockName)
             rmdir(path)
