@@ -42,7 +42,7 @@ enum StatsCommand {
         guard try StoreDirectory.state(path) == .store else {
             throw CommandError("\(target): is neither a mounted Treering store nor a store")
         }
-        let store = try OpenStore(path, .posix, DeviceOptions(readOnly: true), requiresStore: true)
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
         defer { store.device.shutDown() }
         do throws(MountError) {
             return isPrometheus ? try Dump.statisticsPrometheus(store.device) : try Dump.statistics(store.device)

@@ -33,32 +33,23 @@ enum FormatCommand {
             throw CommandError("\(path): holds parts of a store; --force deletes them")
         default: break
         }
+        var lock: StoreLock?
         do throws(CommandError) {
             try OpenStore.makeDirectory(path)
-            let lock = try StoreLock(path)
-            if state == .store || state == .incomplete { StoreDirectory.clear(path, andDirectory: false) }
-            try OpenStore.makeDirectory(path)
-            try withExtendedLifetime(lock) { () throws(CommandError) in try make(path, lock, format) }
+            let taken = try StoreLock(path)
+            lock = taken
+            if state == .store || state == .incomplete {
+                StoreDirectory.clear(path, andDirectory: false)
+                try OpenStore.makeDirectory(path)
+            }
+            let store = try OpenStore(path, taken, .posix, DeviceOptions())
+            defer { store.device.shutDown() }
+            try store.format(format)
         } catch {
-            if state == .missing { StoreDirectory.clear(path, andDirectory: true) }
+            if lock != nil { StoreDirectory.clear(path, andDirectory: state == .missing) }
             throw error
         }
         return 0
-    }
-
-    private static func make(_ path: String, _ lock: StoreLock, _ options: FormatOptions) throws(CommandError) {
-        let device: HostDevice
-        var deviceOptions = DeviceOptions()
-        deviceOptions.lockDescriptor = lock.descriptor
-        do throws(DeviceError) {
-            device = try HostDevice.open(directory: path, engine: .auto, options: deviceOptions)
-        } catch {
-            throw CommandError(error.description)
-        }
-        defer { device.shutDown() }
-        do throws(MountError) { try HostVolume.format(device, options) } catch {
-            throw CommandError("\(path): cannot be formatted: \(error)")
-        }
     }
 
     private static func environmentSize(_ name: String) -> UInt64? {
@@ -106,7 +97,7 @@ enum CheckCommand {
 
     private static func check(_ path: String, _ checks: Checker.Options) throws(CommandError) -> Int32 {
         let device = DeviceOptions(readOnly: checks.isReadOnly)
-        let store = try OpenStore(path, .posix, device, requiresStore: true)
+        let store = try OpenStore(existing: path, device)
         defer { store.device.shutDown() }
         let outcome: Checker.Outcome
         do throws(MountError) {
@@ -143,7 +134,7 @@ enum DumpCommand {
         if arguments.has("index") { subjects.append(.index) }
         if arguments.has("superblock") { subjects.append(.superblock) }
         guard subjects.count <= 1 else { throw CommandError("--segment, --inode, --index, --superblock: choose one") }
-        let store = try OpenStore(path, .posix, DeviceOptions(readOnly: true), requiresStore: true)
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
         defer { store.device.shutDown() }
         do throws(MountError) {
             try Dump.dump(store.device, subjects.first ?? .all) { print($0) }
