@@ -26,7 +26,8 @@ final class CommandLog: Sendable {
             line.withCString { text in withVaList([text]) { vsyslog(level.rawValue, "%s", $0) } }
         }
         // Before the prompt is back a person reads along, who wants to know what went wrong and no more.
-        let isForPerson = isForeground || (!isDetached.load(ordering: .relaxed) && level.rawValue <= LogSink.Level.warning.rawValue)
+        let isForPerson =
+            isForeground || (!isDetached.load(ordering: .relaxed) && level.rawValue <= LogSink.Level.warning.rawValue)
         if isForPerson { StandardError.print("treering: " + line) }
     }
 }
@@ -35,6 +36,8 @@ final class CommandLog: Sendable {
 enum StandardError {
     static func print(_ line: String) {
         let text = line + "\n"
-        _ = text.utf8.withContiguousStorageIfAvailable { write(2, $0.baseAddress, $0.count) } ?? write(2, text, text.utf8.count)
+        _ =
+            text.utf8.withContiguousStorageIfAvailable { write(2, $0.baseAddress, $0.count) }
+            ?? write(2, text, text.utf8.count)
     }
 }

@@ -59,7 +59,10 @@ struct CommandOption: Sendable {
         let width = min(38, named.map { prefix.count + $0.synopsis.count }.max() ?? 0)
         return named.map { option in
             let left = prefix + option.synopsis
-            let gap = left.count > width ? "\n" + String(repeating: " ", count: width + 4) : String(repeating: " ", count: width - left.count + 2)
+            let gap =
+                left.count > width
+                ? "\n" + String(repeating: " ", count: width + 4)
+                : String(repeating: " ", count: width - left.count + 2)
             return "  " + left + gap + option.help + (option.defaultText.isEmpty ? "" : " (\(option.defaultText))")
         }.joined(separator: "\n")
     }
@@ -105,7 +108,8 @@ extension CommandOption {
         case .number(let range):
             guard let text else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
             guard let number = Int(text), range.contains(number) else {
-                throw CommandError("\(place): \(name)=\(text): is a number from \(range.lowerBound) to \(range.upperBound)")
+                throw CommandError(
+                    "\(place): \(name)=\(text): is a number from \(range.lowerBound) to \(range.upperBound)")
             }
             return .number(number)
         case .size(let range):

@@ -63,7 +63,11 @@ enum JSONLines {
             bytes.removeFirst()
             var content: [UInt8] = []
             while let byte = bytes.popFirst(), byte != UInt8(ascii: "\"") {
-                if byte == UInt8(ascii: "\\"), let next = bytes.popFirst() { content.append(next) } else { content.append(byte) }
+                if byte == UInt8(ascii: "\\"), let next = bytes.popFirst() {
+                    content.append(next)
+                } else {
+                    content.append(byte)
+                }
             }
             return String(decoding: content, as: UTF8.self)
         }

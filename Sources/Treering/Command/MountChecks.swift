@@ -26,7 +26,8 @@ struct MountPlan: Sendable {
         if state == .incomplete {
             throw CommandError(
                 "\(path): holds parts of a store but no superblock, and is left as it is. "
-                    + "If formatting was interrupted, run `treering format --force \(path)`; that deletes what is there.")
+                    + "If formatting was interrupted, run `treering format --force \(path)`; that deletes what is there."
+            )
         }
         if isReadOnly && state != .store { throw CommandError("\(path): holds no store, and -o ro does not make one") }
         try checkNesting(path, typed)
@@ -42,18 +43,22 @@ struct MountPlan: Sendable {
             switch error.rawValue {
             case ENOENT: throw CommandError("\(typed): there is no such directory to mount on; make it with `mkdir -p`")
             case ENOTCONN:
-                throw CommandError("\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
+                throw CommandError(
+                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
             default: throw CommandError("\(typed): \(error)")
             }
         }
         var status = stat()
         guard stat(real, &status) == 0 else {
             if errno == ENOTCONN {
-                throw CommandError("\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
+                throw CommandError(
+                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
             }
             throw CommandError("\(typed): \(Errno.last)")
         }
-        guard status.st_mode & S_IFMT == S_IFDIR else { throw CommandError("\(typed): is not a directory, so nothing can be mounted on it") }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw CommandError("\(typed): is not a directory, so nothing can be mounted on it")
+        }
         return real
     }
 
@@ -62,13 +67,15 @@ struct MountPlan: Sendable {
             throw CommandError("\(typed): lies in the store \(path); the mount point must be outside of it")
         }
         if HostFile.isPath(store, within: mountPoint) {
-            throw CommandError("\(path): lies in the mount point \(typed), which would hide it; the store must be outside of it")
+            throw CommandError(
+                "\(path): lies in the mount point \(typed), which would hide it; the store must be outside of it")
         }
     }
 
     private func checkNotMounted(_ typed: String) throws(CommandError) {
         if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering {
-            throw CommandError("\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first")
+            throw CommandError(
+                "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first")
         }
     }
 
@@ -77,15 +84,19 @@ struct MountPlan: Sendable {
         guard descriptor >= 0 else {
             switch errno {
             case ENOENT, ENODEV, ENXIO:
-                throw CommandError("/dev/fuse: is not there; load the module with `modprobe fuse` (in a container, pass the device in)")
+                throw CommandError(
+                    "/dev/fuse: is not there; load the module with `modprobe fuse` (in a container, pass the device in)"
+                )
             case EACCES, EPERM:
-                throw CommandError("/dev/fuse: may not be opened by this user; root can allow it with `chmod 666 /dev/fuse`")
+                throw CommandError(
+                    "/dev/fuse: may not be opened by this user; root can allow it with `chmod 666 /dev/fuse`")
             default: throw CommandError("/dev/fuse: \(Errno.last)")
             }
         }
         close(descriptor)
         if geteuid() != 0 && HostFile.executable("fusermount3") == nil {
-            throw CommandError("fusermount3: is not installed, and only root can mount without it; run `apt-get install fuse3`")
+            throw CommandError(
+                "fusermount3: is not installed, and only root can mount without it; run `apt-get install fuse3`")
         }
     }
 }

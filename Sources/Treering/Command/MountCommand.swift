@@ -48,8 +48,9 @@ enum MountCommand {
     ) throws(CommandError) -> Int32 {
         MountService.prepareSignals()
         FuseLog.send(to: log.sink)
-        let (lock, volume) = try open(plan, options, log.sink)
-        defer { withExtendedLifetime(lock) {} }
+        let (store, volume) = try open(plan, options, log.sink)
+        // The lock is let go last, when nothing of this process can touch the store any more.
+        defer { store.device.shutDown() }
         let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink)
         return try service.run {
             log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
@@ -61,19 +62,29 @@ enum MountCommand {
     /// Takes the store and opens the volume, formatting where nothing is. What was created is removed again on failure.
     private static func open(
         _ plan: MountPlan, _ options: MountOptions, _ log: LogSink
-    ) throws(CommandError) -> (StoreLock, HostVolume) {
+    ) throws(CommandError) -> (OpenStore, HostVolume) {
         let isNew = plan.state != .store
+        var locked: (lock: StoreLock, wasEmpty: Bool)?
+        var opened: OpenStore?
         do throws(CommandError) {
             if isNew { try OpenStore.makeDirectory(plan.store) }
-            let store = try OpenStore(plan.store, options.engine, options.device)
+            let lock = try StoreLock(plan.store)
+            // Somebody else may have formatted it meanwhile.
+            let isEmpty = try StoreDirectory.state(plan.store) == .empty
+            locked = (lock, isEmpty)
+            let store = try OpenStore(plan.store, lock, options.engine, options.device)
+            opened = store
             log.notice(store.device.sentence)
-            if isNew && store.isEmpty {
+            if isEmpty {
                 try store.format(options.format)
                 log.notice("\(plan.source) was formatted")
             }
-            return (store.lock, try store.mount(options.volume, log))
+            return (store, try store.mount(options.volume, log))
         } catch {
-            if isNew { StoreDirectory.clear(plan.store, andDirectory: plan.state == .missing) }
+            opened?.device.shutDown()
+            if isNew, let locked, locked.wasEmpty {
+                StoreDirectory.clear(plan.store, andDirectory: plan.state == .missing)
+            }
             throw CommandError(error.message, exitCode: error.exitCode == 1 ? 32 : error.exitCode)
         }
     }
@@ -84,8 +95,6 @@ struct OpenStore {
     let path: String
     let lock: StoreLock
     let device: HostDevice
-    /// Nothing was in it when the lock was taken.
-    let isEmpty: Bool
 
     /// Makes the directory of a new store.
     static func makeDirectory(_ path: String) throws(CommandError) {
@@ -94,20 +103,20 @@ struct OpenStore {
         }
     }
 
-    /// Locks a store and opens its device. `requiresStore` refuses a directory without a superblock first.
-    init(
-        _ path: String, _ engine: EngineChoice = .auto, _ options: DeviceOptions = DeviceOptions(), requiresStore: Bool = false
-    ) throws(CommandError) {
-        self.path = path
-        if requiresStore {
-            switch try StoreDirectory.state(path) {
-            case .store: break
-            case .missing: throw CommandError("\(path): there is no such directory")
-            default: throw CommandError("\(path): is not a Treering store (it has no superblock)")
-            }
+    /// Locks a directory that must be a store, and opens its device.
+    init(existing path: String, _ options: DeviceOptions) throws(CommandError) {
+        switch try StoreDirectory.state(path) {
+        case .store: break
+        case .missing: throw CommandError("\(path): there is no such directory")
+        default: throw CommandError("\(path): is not a Treering store (it has no superblock)")
         }
-        lock = try StoreLock(path)
-        isEmpty = try StoreDirectory.state(path) == .empty
+        try self.init(path, try StoreLock(path), .posix, options)
+    }
+
+    /// Opens the device of a directory that this process has locked.
+    init(_ path: String, _ lock: StoreLock, _ engine: EngineChoice, _ options: DeviceOptions) throws(CommandError) {
+        self.path = path
+        self.lock = lock
         var options = options
         options.lockDescriptor = lock.descriptor
         do throws(DeviceError) {
@@ -134,11 +143,15 @@ struct OpenStore {
 enum Remount {
     static func run(_ source: String, _ typed: String, _ options: MountOptions) throws(CommandError) -> Int32 {
         let mountPoint: String
-        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch { throw CommandError("\(typed): \(error)") }
-        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
-            throw CommandError("\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
+            throw CommandError("\(typed): \(error)")
         }
-        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0 else {
+        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
+            throw CommandError(
+                "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        }
+        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
+        else {
             throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
         }
         return 0

@@ -30,41 +30,47 @@ struct MountOptions: Sendable {
         var defaultPermissions = true
     }
 
-    static let table: [CommandOption] = [
-        CommandOption("engine", .choice(EngineChoice.allCases.map(\.rawValue)), "auto", "how the store is read and written"),
-        CommandOption("transport", .choice(TransportChoice.allCases.map(\.rawValue)), "auto", "how requests come in"),
-        CommandOption("queue_depth", .number(1...4096), "256", "operations on the store in flight"),
-        CommandOption("max_inflight", .number(16...65536), "1024", "requests handled or waiting at a time"),
-        CommandOption("readers", .number(1...64), "4", "threads that read requests"),
-        CommandOption("sqpoll", .flag, "", "a kernel thread picks up submissions (engine=ring)"),
-        CommandOption("iopoll", .flag, "", "wait for the disk by polling (engine=ring)"),
-        CommandOption("direct", .choice(["auto", "on", "off"]), "auto", "O_DIRECT for aligned reads and writes"),
-        CommandOption("commit", .number(1...3600), "5", "seconds until what was acknowledged is on disk"),
-        CommandOption(
-            "ack", .choice(VolumeOptions.Acknowledgement.allCases.map(\.rawValue)), "staged",
-            "answer when staged in memory, written to disk, or durable"),
-        CommandOption("staging", .size(1 << 20...4 << 30), "16M", "memory for what is not on disk yet"),
-        CommandOption("index_cache", .size(4 << 20...1 << 40), "256M", "memory for the index"),
-        CommandOption("open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"),
-        CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
-        CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
-        CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
-        CommandOption("fsname", .text("NAME"), "the store", "source shown in /proc/mounts"),
-        CommandOption("subtype", .text("NAME"), "treering", "accepted only as treering"),
-        CommandOption("allow_other", .flag, "", "other users may use the mount"),
-        CommandOption("allow_root", .flag, "", "root may use the mount"),
-        CommandOption("default_permissions", .flag, "on", "the kernel checks permissions"),
-        CommandOption("no_default_permissions", .flag, "", "nobody checks permissions"),
-        CommandOption("ro", .flag, "", "read only"),
-        CommandOption("suid", .flag, "", "heed set-user-ID bits (root)"),
-        CommandOption("dev", .flag, "", "heed device files (root)"),
-        CommandOption("noexec", .flag, "", "run no programs from the mount"),
-        CommandOption("noatime", .flag, "", "do not show access times changing"),
-    ] + genericWords.map { CommandOption($0, .generic, "", "") }
+    static let table: [CommandOption] =
+        [
+            CommandOption(
+                "engine", .choice(EngineChoice.allCases.map(\.rawValue)), "auto", "how the store is read and written"),
+            CommandOption(
+                "transport", .choice(TransportChoice.allCases.map(\.rawValue)), "auto", "how requests come in"),
+            CommandOption("queue_depth", .number(1...4096), "256", "operations on the store in flight"),
+            CommandOption("max_inflight", .number(16...65536), "1024", "requests handled or waiting at a time"),
+            CommandOption("readers", .number(1...64), "4", "threads that read requests"),
+            CommandOption("sqpoll", .flag, "", "a kernel thread picks up submissions (engine=ring)"),
+            CommandOption("iopoll", .flag, "", "wait for the disk by polling (engine=ring)"),
+            CommandOption("direct", .choice(["auto", "on", "off"]), "auto", "O_DIRECT for aligned reads and writes"),
+            CommandOption("commit", .number(1...3600), "5", "seconds until what was acknowledged is on disk"),
+            CommandOption(
+                "ack", .choice(VolumeOptions.Acknowledgement.allCases.map(\.rawValue)), "staged",
+                "answer when staged in memory, written to disk, or durable"),
+            CommandOption("staging", .size(1 << 20...4 << 30), "16M", "memory for what is not on disk yet"),
+            CommandOption("index_cache", .size(4 << 20...1 << 40), "256M", "memory for the index"),
+            CommandOption(
+                "open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"
+            ),
+            CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
+            CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
+            CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
+            CommandOption("fsname", .text("NAME"), "the store", "source shown in /proc/mounts"),
+            CommandOption("subtype", .text("NAME"), "treering", "accepted only as treering"),
+            CommandOption("allow_other", .flag, "", "other users may use the mount"),
+            CommandOption("allow_root", .flag, "", "root may use the mount"),
+            CommandOption("default_permissions", .flag, "on", "the kernel checks permissions"),
+            CommandOption("no_default_permissions", .flag, "", "nobody checks permissions"),
+            CommandOption("ro", .flag, "", "read only"),
+            CommandOption("suid", .flag, "", "heed set-user-ID bits (root)"),
+            CommandOption("dev", .flag, "", "heed device files (root)"),
+            CommandOption("noexec", .flag, "", "run no programs from the mount"),
+            CommandOption("noatime", .flag, "", "do not show access times changing"),
+        ] + genericWords.map { CommandOption($0, .generic, "", "") }
 
     /// Words of fstab(5) that mean what they mean everywhere, or nothing to us.
     private static let genericWords = [
-        "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime", "relatime",
+        "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
+        "relatime",
         "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
         "nogroup", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent", "loud",
         "mand", "nomand", "iversion", "noiversion",
@@ -73,7 +79,9 @@ struct MountOptions: Sendable {
     /// Options from the environment and then from the words of `-o`, which win.
     init(words: [String]) throws(CommandError) {
         for option in Self.table {
-            guard let name = option.environmentName, let text = getenv(name).map({ String(cString: $0) }) else { continue }
+            guard let name = option.environmentName, let text = getenv(name).map({ String(cString: $0) }) else {
+                continue
+            }
             try set(option, try option.value(text, place: name))
         }
         for word in words {

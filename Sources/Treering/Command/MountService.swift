@@ -55,7 +55,9 @@ final class MountService {
             code = 1
         }
         let defects = Reply.defectCount.load(ordering: .relaxed)
-        if defects > 0 { log.error("\(mountPoint): \(defects) requests were dropped and answered EIO, which is a defect in Treering") }
+        if defects > 0 {
+            log.error("\(mountPoint): \(defects) requests were dropped and answered EIO, which is a defect in Treering")
+        }
         if let failure { throw failure }
         return code
     }

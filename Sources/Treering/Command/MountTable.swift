@@ -28,7 +28,8 @@ enum MountTable {
         let fields = line.split(separator: " ", omittingEmptySubsequences: false).map(String.init)
         guard let dash = fields.firstIndex(of: "-"), dash >= 6, fields.count > dash + 2 else { return nil }
         return MountedFileSystem(
-            device: fields[2], mountPoint: unescaped(fields[4]), type: fields[dash + 1], source: unescaped(fields[dash + 2]))
+            device: fields[2], mountPoint: unescaped(fields[4]), type: fields[dash + 1],
+            source: unescaped(fields[dash + 2]))
     }
 
     /// Space, tab, newline and backslash are written as \040, \011, \012 and \134.
@@ -98,7 +99,9 @@ enum HostFile {
         defer { closedir(directory) }
         var names: [String] = []
         while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
             if name != "." && name != ".." { names.append(name) }
         }
         return names.sorted()

@@ -17,7 +17,9 @@ enum StatsCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
-        if arguments.has("json") && arguments.has("prometheus") { throw CommandError("--json, --prometheus: choose one") }
+        if arguments.has("json") && arguments.has("prometheus") {
+            throw CommandError("--json, --prometheus: choose one")
+        }
         let target = try arguments.operands("MOUNTPOINT or STORE")[0]
         while true {
             let text = try text(of: target, isPrometheus: arguments.has("prometheus"))
@@ -40,7 +42,7 @@ enum StatsCommand {
         guard try StoreDirectory.state(path) == .store else {
             throw CommandError("\(target): is neither a mounted Treering store nor a store")
         }
-        let store = try OpenStore(path, .posix, DeviceOptions(readOnly: true), requiresStore: true)
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
         defer { store.device.shutDown() }
         do throws(MountError) {
             let figures = try HostVolume.offlineFigures(store.device)
@@ -109,7 +111,9 @@ enum ProbeCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, [])
-        guard arguments.operands.count <= 1 else { throw CommandError("'\(arguments.operands[1])': one argument too many") }
+        guard arguments.operands.count <= 1 else {
+            throw CommandError("'\(arguments.operands[1])': one argument too many")
+        }
         let probe = EngineProbe(directory: arguments.operands.first)
         for line in probe.lines { print(line) }
         print("libfuse: \(FuseLibrary.version)")

@@ -33,32 +33,23 @@ enum FormatCommand {
             throw CommandError("\(path): holds parts of a store; --force deletes them")
         default: break
         }
+        var lock: StoreLock?
         do throws(CommandError) {
             try OpenStore.makeDirectory(path)
-            let lock = try StoreLock(path)
-            if state == .store || state == .incomplete { StoreDirectory.clear(path, andDirectory: false) }
-            try OpenStore.makeDirectory(path)
-            try withExtendedLifetime(lock) { () throws(CommandError) in try make(path, lock, format) }
+            let taken = try StoreLock(path)
+            lock = taken
+            if state == .store || state == .incomplete {
+                StoreDirectory.clear(path, andDirectory: false)
+                try OpenStore.makeDirectory(path)
+            }
+            let store = try OpenStore(path, taken, .posix, DeviceOptions())
+            defer { store.device.shutDown() }
+            try store.format(format)
         } catch {
-            if state == .missing { StoreDirectory.clear(path, andDirectory: true) }
+            if lock != nil { StoreDirectory.clear(path, andDirectory: state == .missing) }
             throw error
         }
         return 0
-    }
-
-    private static func make(_ path: String, _ lock: StoreLock, _ options: FormatOptions) throws(CommandError) {
-        let device: HostDevice
-        var deviceOptions = DeviceOptions()
-        deviceOptions.lockDescriptor = lock.descriptor
-        do throws(DeviceError) {
-            device = try HostDevice.open(directory: path, engine: .auto, options: deviceOptions)
-        } catch {
-            throw CommandError(error.description)
-        }
-        defer { device.shutDown() }
-        do throws(MountError) { try HostVolume.format(device, options) } catch {
-            throw CommandError("\(path): cannot be formatted: \(error)")
-        }
     }
 
     private static func environmentSize(_ name: String) -> UInt64? {
@@ -105,7 +96,7 @@ enum CheckCommand {
     }
 
     private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
-        let store = try OpenStore(path, .posix, DeviceOptions(readOnly: !rebuilds), requiresStore: true)
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds))
         defer { store.device.shutDown() }
         let report: CheckReport
         do throws(MountError) {

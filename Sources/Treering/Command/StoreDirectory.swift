@@ -53,7 +53,9 @@ enum StoreDirectory {
             unlink(segments + "/" + name)
         }
         rmdir(segments)
-        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil { unlink(path + "/" + name) }
+        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil {
+            unlink(path + "/" + name)
+        }
         if andDirectory {
             unlink(path + "/" + lockName)
             rmdir(path)
@@ -80,29 +82,49 @@ final class StoreLock: @unchecked Sendable {
 
     /// Takes the lock, waiting a little for a process that is just leaving.
     init(_ directory: String) throws(CommandError) {
-        let path = directory + "/lock"
-        var opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        // On a host that cannot be written to, an existing lock will do, and so will none.
-        if opened < 0 && errno == EROFS { opened = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
-        if opened < 0 && errno == ENOENT { opened = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
-        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
-        descriptor = opened
         var waited = 0
-        while linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0 {
-            let error = errno
-            guard error == EWOULDBLOCK || error == EINTR else {
+        while true {
+            let descriptor = try Self.open(directory)
+            if linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) == 0 {
+                if Self.isCurrent(descriptor, directory) {
+                    self.descriptor = descriptor
+                    break
+                }
                 close(descriptor)
-                throw CommandError("\(path): cannot be locked: \(Errno(error))")
+                continue
+            }
+            let error = errno
+            let owner = Self.owner(descriptor)
+            close(descriptor)
+            guard error == EWOULDBLOCK || error == EINTR else {
+                throw CommandError("\(directory)/lock: cannot be locked: \(Errno(error))")
             }
             guard waited < Self.patienceMilliseconds else {
-                let owner = Self.owner(descriptor)
-                close(descriptor)
                 throw CommandError("\(directory): is in use by \(owner); unmount it there first")
             }
             usleep(UInt32(Self.pauseMilliseconds * 1000))
             waited += Self.pauseMilliseconds
         }
         writeOwner()
+    }
+
+    private static func open(_ directory: String) throws(CommandError) -> Int32 {
+        let path = directory + "/lock"
+        var opened = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        // On a host that cannot be written to, an existing lock will do, and so will none.
+        if opened < 0 && errno == EROFS { opened = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
+        if opened < 0 && errno == ENOENT { opened = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
+        return opened
+    }
+
+    /// A file that was removed while this process waited for it locks nothing.
+    private static func isCurrent(_ descriptor: Int32, _ directory: String) -> Bool {
+        var held = stat()
+        var named = stat()
+        guard fstat(descriptor, &held) == 0 else { return false }
+        if held.st_mode & 0o170000 == 0o040000 { return true }
+        return stat(directory + "/lock", &named) == 0 && named.st_ino == held.st_ino && named.st_dev == held.st_dev
     }
 
     deinit { close(descriptor) }

@@ -19,7 +19,8 @@ public enum TreeringCommand {
             name: "format", summary: "make an empty store", usage: FormatCommand.usage, options: FormatCommand.options,
             run: FormatCommand.run),
         Subcommand(
-            name: "mount", summary: "mount a store on a directory", usage: MountCommand.usage, options: MountOptions.table,
+            name: "mount", summary: "mount a store on a directory", usage: MountCommand.usage,
+            options: MountOptions.table,
             run: MountCommand.run),
         Subcommand(
             name: "check", summary: "check a store", usage: CheckCommand.usage, options: CheckCommand.options,
@@ -30,9 +31,12 @@ public enum TreeringCommand {
         Subcommand(
             name: "dump", summary: "show a store's structures", usage: DumpCommand.usage, options: DumpCommand.options,
             run: DumpCommand.run),
-        Subcommand(name: "sync", summary: "make a mount durable now", usage: SyncCommand.usage, options: [], run: SyncCommand.run),
         Subcommand(
-            name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [], run: ProbeCommand.run),
+            name: "sync", summary: "make a mount durable now", usage: SyncCommand.usage, options: [],
+            run: SyncCommand.run),
+        Subcommand(
+            name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
+            run: ProbeCommand.run),
     ]
     /// Known to the design, to come.
     private static let later = ["clean", "export", "bench", "repair"]
@@ -84,7 +88,9 @@ public enum TreeringCommand {
     }
 
     private static var overview: String {
-        let list = subcommands.map { $0.name.count < 8 ? "  " + $0.name + String(repeating: " ", count: 8 - $0.name.count) + $0.summary : "" }
+        let list = subcommands.map {
+            $0.name.count < 8 ? "  " + $0.name + String(repeating: " ", count: 8 - $0.name.count) + $0.summary : ""
+        }
         return """
             treering: a log-structured file system in user space
 

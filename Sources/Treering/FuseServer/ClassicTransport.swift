@@ -135,6 +135,7 @@ final class ClassicTransport: Transport {
                 if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
                 return
             }
+            InitReply.note(UnsafeRawBufferPointer(memory.bytes))
             request.mem = memory.bytes.baseAddress
             request.size = byteCount
             fuse_session_process_buf(session, &request)

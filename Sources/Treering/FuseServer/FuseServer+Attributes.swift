@@ -68,7 +68,9 @@ struct XattrOperation: Operation {
         case .plan(let plan):
             if limit == 0 {
                 reply.xattrByteCount(plan.byteCount)
-                return server.volume.execute(plan, mayWait: false) { [volume = server.volume] plan, _ in volume.recycle(plan) }
+                return server.volume.execute(plan, mayWait: false) { [volume = server.volume] plan, _ in
+                    volume.recycle(plan)
+                }
             }
             server.answer(plan, reply) { plan, reply in
                 if plan.byteCount > limit { reply.error(.range) } else { reply.bytes(plan.bytes) }
@@ -132,7 +134,8 @@ extension FuseServer {
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.getxattr = { request, inode, name, byteLimit in
-            let operation = XattrOperation(inode: InodeNumber(inode), name: FuseServer.bytes(name), byteLimit: byteLimit)
+            let operation = XattrOperation(
+                inode: InodeNumber(inode), name: FuseServer.bytes(name), byteLimit: byteLimit)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.listxattr = { request, inode, byteLimit in
@@ -146,7 +149,8 @@ extension FuseServer {
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.removexattr = { request, inode, name in
-            FuseServer.of(request).perform(RemoveXattrOperation(inode: InodeNumber(inode), name: FuseServer.bytes(name)), Reply(request!))
+            FuseServer.of(request).perform(
+                RemoveXattrOperation(inode: InodeNumber(inode), name: FuseServer.bytes(name)), Reply(request!))
         }
         table.statfs = { request, _ in FuseServer.of(request).perform(StatusOperation(), Reply(request!)) }
     }

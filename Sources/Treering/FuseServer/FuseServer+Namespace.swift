@@ -87,7 +87,8 @@ struct RenameOperation: Operation {
 extension FuseServer {
     static func addNamespaceCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.lookup = { request, parent, name in
-            FuseServer.of(request).perform(LookupOperation(parent: InodeNumber(parent), name: FuseServer.bytes(name)), Reply(request!))
+            FuseServer.of(request).perform(
+                LookupOperation(parent: InodeNumber(parent), name: FuseServer.bytes(name)), Reply(request!))
         }
         table.forget = { request, inode, count in
             FuseServer.of(request).volume.forget(InodeNumber(inode), count)
@@ -95,28 +96,35 @@ extension FuseServer {
         }
         table.forget_multi = { request, count, list in
             let volume = FuseServer.of(request).volume
-            for one in UnsafeBufferPointer(start: list, count: count) { volume.forget(InodeNumber(one.ino), one.nlookup) }
+            for one in UnsafeBufferPointer(start: list, count: count) {
+                volume.forget(InodeNumber(one.ino), one.nlookup)
+            }
             Reply(request!).none()
         }
         table.mknod = { request, parent, name, mode, device in
-            FuseServer.make(request, parent, name, NewInode(mode: mode, deviceNumber: UInt32(truncatingIfNeeded: device)))
+            FuseServer.make(
+                request, parent, name, NewInode(mode: mode, deviceNumber: UInt32(truncatingIfNeeded: device)))
         }
         table.mkdir = { request, parent, name, mode in
             FuseServer.make(request, parent, name, NewInode(mode: mode & 0o7777 | FileType.directory))
         }
         table.symlink = { request, target, parent, name in
-            FuseServer.make(request, parent, name, NewInode(mode: FileType.symbolicLink | 0o777, target: FuseServer.bytes(target)))
+            FuseServer.make(
+                request, parent, name, NewInode(mode: FileType.symbolicLink | 0o777, target: FuseServer.bytes(target)))
         }
         table.link = { request, inode, parent, name in
-            let operation = LinkOperation(inode: InodeNumber(inode), parent: InodeNumber(parent), name: FuseServer.bytes(name))
+            let operation = LinkOperation(
+                inode: InodeNumber(inode), parent: InodeNumber(parent), name: FuseServer.bytes(name))
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.unlink = { request, parent, name in
-            let operation = RemoveOperation(parent: InodeNumber(parent), name: FuseServer.bytes(name), isDirectory: false)
+            let operation = RemoveOperation(
+                parent: InodeNumber(parent), name: FuseServer.bytes(name), isDirectory: false)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.rmdir = { request, parent, name in
-            let operation = RemoveOperation(parent: InodeNumber(parent), name: FuseServer.bytes(name), isDirectory: true)
+            let operation = RemoveOperation(
+                parent: InodeNumber(parent), name: FuseServer.bytes(name), isDirectory: true)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.rename = { request, parent, name, newParent, newName, flags in

@@ -107,7 +107,9 @@ final class FuseServer: @unchecked Sendable {
     func park(_ reply: consuming Reply) -> ParkedReply { ParkedReply(reply, transport.takeRequestMemory()) }
 
     /// Answers with what a plan reads.
-    func answer(_ plan: ReadPlan, _ reply: consuming Reply, _ body: @escaping @Sendable (ReadPlan, consuming Reply) -> Void) {
+    func answer(
+        _ plan: ReadPlan, _ reply: consuming Reply, _ body: @escaping @Sendable (ReadPlan, consuming Reply) -> Void
+    ) {
         guard plan.needsIO else {
             body(plan, reply)
             return volume.recycle(plan)

@@ -127,12 +127,15 @@ struct Reply: ~Copyable {
     }
 
     /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is room.
-    borrowing func add(_ entry: DirectoryEntry, name: UnsafePointer<CChar>, to room: UnsafeMutableRawBufferPointer) -> Int {
+    borrowing func add(_ entry: DirectoryEntry, name: UnsafePointer<CChar>, to room: UnsafeMutableRawBufferPointer)
+        -> Int
+    {
         var status = stat()
         status.st_ino = UInt(entry.inode.rawValue)
         status.st_mode = entry.type
         return fuse_add_direntry(
-            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status, off_t(entry.cookie))
+            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status,
+            off_t(entry.cookie))
     }
 
     /// The same for readdirplus. `isKnown` is false for "." and "..", whose inodes the kernel does not take.
@@ -170,7 +173,9 @@ final class ParkedReply: @unchecked Sendable {
     }
 
     /// The reply, to be looked at while it waits.
-    func withReply<Result, Failure: Error>(_ body: (borrowing Reply) throws(Failure) -> Result) throws(Failure) -> Result {
+    func withReply<Result, Failure: Error>(_ body: (borrowing Reply) throws(Failure) -> Result) throws(Failure)
+        -> Result
+    {
         guard reply != nil else { preconditionFailure("a request was answered before it was done") }
         return try body(reply!)
     }
