@@ -147,7 +147,7 @@ private struct Books {
 
     private mutating func take(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ problems: inout [CorruptionReport]) {
         guard let charge = RecordIndex.charge(key, value) else {
-            problems.append(CorruptionReport(place: Rebuild<SimulatedDevice>.describe(key), reason: "malformed entry"))
+            problems.append(CorruptionReport(place: "\(key)", reason: "malformed entry"))
             return
         }
         living[charge.segment.rawValue, default: 0] += Int64(charge.byteCount)

@@ -120,13 +120,13 @@ final class Rebuild<D: Device> {
             switch (expected, actual) {
             case (nil, nil): cursor = nil
             case (let e?, let a?) where e.0 == a.0:
-                if e.1 != a.1 { differ("\(Self.describe(a.0))", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
+                if e.1 != a.1 { differ("\(a.0)", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
                 cursor = Self.after(e.0)
             case (let e?, let a) where a == nil || e.0 < a!.0:
-                differ("\(Self.describe(e.0))", "the log has it, the index does not: \(Self.hex(e.1))")
+                differ("\(e.0)", "the log has it, the index does not: \(Self.hex(e.1))")
                 cursor = Self.after(e.0)
             case (_, let a?):
-                differ("\(Self.describe(a.0))", "the index has it, the log does not: \(Self.hex(a.1))")
+                differ("\(a.0)", "the index has it, the log does not: \(Self.hex(a.1))")
                 cursor = Self.after(a.0)
             default: cursor = nil
             }
@@ -166,10 +166,6 @@ final class Rebuild<D: Device> {
             if key.word1 == 0 { key.word0 &+= 1 }
         }
         return key == .min ? nil : key
-    }
-
-    static func describe(_ key: IndexKey) -> String {
-        "\(key.space.map { "\($0)" } ?? "?") \(key.object), \(key.kind.map { "\($0)" } ?? "\(key.rawKind)") \(key.subkey)"
     }
 
     static func hex(_ bytes: [UInt8]) -> String {

@@ -1,3 +1,5 @@
+// A volume on a simulated device: files, remounts, crashes, checks, rebuilds. `TestStore` is for other tests too.
+
 import Testing
 
 @testable import Treering
