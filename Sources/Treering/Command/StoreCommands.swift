@@ -113,7 +113,8 @@ enum CheckCommand {
         for note in report.notes { print("\(path): \(note)") }
         for problem in report.problems { print("\(path): \(problem)") }
         let data = readsData ? ", \(report.dataBlockCount) pieces of data read" : ""
-        let found = "\(report.inodeCount) inodes, \(report.entryCount) index entries, \(report.recordCount) records\(data)"
+        let found =
+            "\(report.inodeCount) inodes, \(report.entryCount) index entries, \(report.recordCount) records\(data)"
         print("\(path): \(report.isClean ? "clean" : "\(report.problems.count) errors"): \(found)")
         if !report.isClean { return 4 }
         return rebuilds ? 1 : 0

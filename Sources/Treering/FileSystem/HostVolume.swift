@@ -31,7 +31,9 @@ extension Volume where D == HostDevice {
         return [
             Figure(name: "capacity_bytes", help: "Capacity of the store", value: recovery.superblock.capacityByteCount),
             Figure(name: "available_bytes", help: "What can still be written", value: free),
-            Figure(name: "living_bytes", help: "Bytes of the log that are in use", value: UInt64(max(0, table.livingByteCount))),
+            Figure(
+                name: "living_bytes", help: "Bytes of the log that are in use",
+                value: UInt64(max(0, table.livingByteCount))),
             Figure(name: "segments_in_use", help: "Segments that hold something", value: UInt64(table.inUseCount)),
             Figure(name: "inodes", help: "Files, directories and others", value: recovery.index.inodeCount),
             Figure(name: "index_entries", help: "Entries in the index", value: recovery.index.tree.entryCount),
@@ -48,6 +50,8 @@ extension [Figure] {
 
     /// The text format of Prometheus.
     var prometheus: String {
-        map { "# HELP treering_\($0.name) \($0.help)\n# TYPE treering_\($0.name) gauge\ntreering_\($0.name) \($0.value)\n" }.joined()
+        map {
+            "# HELP treering_\($0.name) \($0.help)\n# TYPE treering_\($0.name) gauge\ntreering_\($0.name) \($0.value)\n"
+        }.joined()
     }
 }

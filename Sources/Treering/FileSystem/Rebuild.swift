@@ -24,7 +24,8 @@ final class Rebuild<D: Device> {
 
     /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log.
     init(
-        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int, through lastBatch: BatchSequence,
+        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
+        through lastBatch: BatchSequence,
         building: CheckpointNumber
     ) throws(MountError) {
         table = SegmentTable(segmentByteCount: reader.segmentByteCount, countLimit: segmentCountLimit)
@@ -39,7 +40,8 @@ final class Rebuild<D: Device> {
                 source.number,
                 UsageEntry(
                     firstBatch: source.header.firstBatch, lastBatch: .zero, epoch: source.header.epoch, living: 0,
-                    incarnation: source.header.incarnation, end: source.header.end, state: .inUse, role: source.header.role))
+                    incarnation: source.header.incarnation, end: source.header.end, state: .inUse,
+                    role: source.header.role))
         }
         for (order, source) in ordered.enumerated() {
             let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
@@ -59,13 +61,15 @@ final class Rebuild<D: Device> {
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
-                    in: source.number, source.file, incarnation: source.header.incarnation, at: offset, verifyPayload: false)
+                    in: source.number, source.file, incarnation: source.header.incarnation, at: offset,
+                    verifyPayload: false)
             }
             guard case .batch(let batch) = outcome, batch.header.sequence == last.next,
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
                 if case .broken(let header, let reason) = outcome, header.sequence == last.next {
-                    problems.append(CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
+                    problems.append(
+                        CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
                 }
                 break
             }
@@ -80,7 +84,8 @@ final class Rebuild<D: Device> {
         }
         if last > position.lastBatch {
             position = LogPosition(
-                lastBatch: last, lastChecksum: checksum ?? 0, segment: source.number, incarnation: source.header.incarnation,
+                lastBatch: last, lastChecksum: checksum ?? 0, segment: source.number,
+                incarnation: source.header.incarnation,
                 offsetInSegment: UInt32(offset))
         }
         let isWhole = hasEnded || offset >= end || last >= lastBatch || (source.header.end == 0 && next == nil)

@@ -41,19 +41,23 @@ extension Volume {
             }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
-        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0 else {
+        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
+        else {
             throw MountError(.host, "the segment size must be a power of two from 1M to 64M")
         }
         guard capacity >= max(FormatOptions.capacityMinimum, UInt64(segmentByteCount) * 8),
             capacity / UInt64(segmentByteCount) <= 1 << 24
-        else { throw MountError(.host, "the capacity must be at least 16M and 8 segments, and at most 16777216 segments") }
+        else {
+            throw MountError(.host, "the capacity must be at least 16M and 8 segments, and at most 16777216 segments")
+        }
         do throws(Errno) {
             let superblockFile = try device.open(.superblock, create: true)
             try device.resize(superblockFile, to: Superblock.slotOffsets[1] + UInt64(Superblock.slotByteCount))
             device.close(superblockFile)
             let volume = try makeEmpty(device, options, segmentByteCount, capacity)
             let root = InodeRecord(
-                inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0, size: 0,
+                inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0,
+                size: 0,
                 since: .zero, now: options.now())
             try volume.runWaiting { (core) throws(Stop) in
                 core.writer.reset()
@@ -93,7 +97,8 @@ extension Volume {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: segmentByteCount)
         let log = SegmentLog(
             uuid: options.uuid, epoch: superblock.epoch, table: table, staging: Staging(geometry: geometry),
-            position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2), continuesSegment: false)
+            position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2),
+            continuesSegment: false)
         let core = Core(
             index: RecordIndex(tree: tree, table: table), log: log, nameHash: NameHash(key: options.hashKey),
             isReadOnly: false, now: options.now)
@@ -106,7 +111,8 @@ extension Volume {
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
         let index = core.index
-        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
+        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
+        }
         let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
@@ -176,7 +182,8 @@ extension Volume {
     }
 
     private static func makeStaging(
-        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>, _ host: HostStaging?
+        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>,
+        _ host: HostStaging?
     ) throws(MountError) -> Staging {
         guard let host else { return given ?? Staging(geometry: geometry) }
         host.findTails(recovery.superblock)
@@ -273,7 +280,8 @@ extension Recovery {
             table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
         }
         let last = position.segment
-        guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero, var header = headers[last]?.header
+        guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,
+            var header = headers[last]?.header
         else { return }
         if header.end == 0 {
             header.end = position.offsetInSegment

@@ -245,7 +245,8 @@ final class SegmentLog {
         batchCount += 1
         outbox.append(
             Submission(
-                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front, payload,
+                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front,
+                payload,
                 tag: LogTag.batch | UInt64(batch.slot)))
     }
 
