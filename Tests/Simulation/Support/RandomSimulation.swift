@@ -16,8 +16,8 @@ final class RandomSimulation {
         var syncs = 100
         var housekeepings = 120
         var remounts = 6
-        var kills = 6
-        var powerCuts = 6
+        var kills = 15
+        var powerCuts = 20
         var comparisons = 20
         var oracles = 8
         var keepsStaging = true
@@ -89,7 +89,8 @@ final class RandomSimulation {
         if isDrawn(options.housekeepings) { try housekeep() }
         if isDrawn(options.remounts) { try remount() }
         if isDrawn(options.kills) { try kill() }
-        if isDrawn(options.powerCuts) { try cutPower() }
+        // The power often fails again soon after.
+        if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
     }
