@@ -1,4 +1,4 @@
-// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Only Device/ imports this.
+// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Device/ and Command/ import this.
 #ifndef TREERING_CLINUX_H
 #define TREERING_CLINUX_H
 
@@ -15,6 +15,8 @@ extern int fallocate(int, int, off_t, off_t);
 extern int pthread_setname_np(pthread_t, const char *);
 // Swift marks fork(2) unavailable: in the child only the calling thread lives on.
 extern pid_t linux_fork(void) __asm__("fork");
+extern int syncfs(int);
+extern ssize_t getxattr(const char *, const char *, void *, size_t);
 extern int linux_flock(int, int) __asm__("flock");
 
 // include/uapi/linux/fs.h, fcntl.h, falloc.h

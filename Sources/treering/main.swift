@@ -1,1 +1,6 @@
-print("treering")
+// The executable: everything is in the library's Command/ folder.
+
+import Glibc
+import Treering
+
+exit(TreeringCommand.run(Array(CommandLine.arguments.dropFirst())))

@@ -20,7 +20,8 @@ final class SharedMemory: @unchecked Sendable {
             throw Errno(result)
         }
         let flags = MAP_SHARED | MAP_POPULATE
-        guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED else {
+        guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED
+        else {
             let error = Errno.last
             Glibc.unlink(path)
             throw error
@@ -40,7 +41,8 @@ final class SharedMemory: @unchecked Sendable {
             throw .notPermitted
         }
         guard status.st_size > 0, status.st_size <= byteCountLimit else { throw .invalid }
-        guard let address = mmap(nil, status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0), address != MAP_FAILED else {
+        guard let address = mmap(nil, status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0), address != MAP_FAILED
+        else {
             throw Errno.last
         }
         self.path = path

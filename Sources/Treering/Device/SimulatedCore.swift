@@ -128,7 +128,7 @@ final class SimulatedCore {
     /// A submitter may not touch the memory of a write before its completion.
     private func assertUnchanged(_ flight: Flight) {
         #if DEBUG
-            guard let change = state.inodes[flight.inode]!.pending.first(where: { $0.number == flight.change }),
+            guard let change = state.inodes[flight.inode]!.pending.last(where: { $0.number == flight.change }),
                 case .write(let data) = change.kind
             else { return }
             let now = SimulatedData(.init(flight.submission.first), flight.submission.second.map { .init($0) })

@@ -90,6 +90,13 @@ struct SimulatedInode {
 
     var usedByteCount: UInt64 { reservedByteCount - UInt64(holes.count * blockByteCount) }
 
+    /// What completed before is no longer to be seen in `range`.
+    mutating func supersede(_ range: Range<UInt64>) {
+        for index in pending.indices where pending[index].completedAt != nil && pending[index].range.overlaps(range) {
+            pending[index].superseded.append(range)
+        }
+    }
+
     /// Completed changes in the order of their completion: the order in which they overwrite each other.
     var completed: [PendingChange] {
         pending.filter { $0.completedAt != nil }.sorted { $0.completedAt! < $1.completedAt! }
@@ -161,7 +168,7 @@ struct SimulatedState {
 
     /// The change `number` of `inode` has completed and is seen by readers; with `isDurable` it outlives a power cut.
     mutating func complete(_ number: Int, inode: Int, isDurable: Bool) {
-        let index = inodes[inode]!.pending.firstIndex { $0.number == number }!
+        let index = inodes[inode]!.pending.lastIndex { $0.number == number }!
         var change = inodes[inode]!.pending[index]
         change.completedAt = event
         change.apply(to: &inodes[inode]!.bytes, [change.range])
@@ -172,9 +179,7 @@ struct SimulatedState {
         inodes[inode]!.pending.remove(at: index)
         makeShrinksDurable(inode)
         change.apply(to: &inodes[inode]!.durable, [change.range])
-        for index in inodes[inode]!.pending.indices where inodes[inode]!.pending[index].completedAt != nil {
-            inodes[inode]!.pending[index].superseded.append(change.range)
-        }
+        inodes[inode]!.supersede(change.range)
     }
 
     /// A durable write takes the inode's metadata along: a cut before it cannot come after it.
@@ -189,7 +194,7 @@ struct SimulatedState {
 
     /// A change has failed: the part of it that the host did anyway is seen, and may be lost; the rest never was.
     mutating func fail(_ number: Int, inode: Int, landing parts: [Range<UInt64>]) {
-        let index = inodes[inode]!.pending.firstIndex { $0.number == number }!
+        let index = inodes[inode]!.pending.lastIndex { $0.number == number }!
         var change = inodes[inode]!.pending.remove(at: index)
         guard !parts.isEmpty, case .write = change.kind else { return }
         change.superseded = Self.gaps(between: parts, in: change.range)

@@ -45,7 +45,9 @@ struct Checker<D: Device> {
         guard report.isClean else { return }
         try recovery.replay()
         if recovery.replayedRecordCount > 0 {
-            notes.lines.append("not cleanly unmounted: \(recovery.replayedRecordCount) operations lie in the log after the checkpoint; the next mount takes them in")
+            notes.lines.append(
+                "not cleanly unmounted: \(recovery.replayedRecordCount) operations lie in the log after the checkpoint; the next mount takes them in"
+            )
         }
         report.notes = notes.lines
         try recovery.index.settle(recovery.loader)
@@ -67,7 +69,8 @@ struct Checker<D: Device> {
             root: recovery.superblock.indexRoot, uuid: recovery.superblock.uuid,
             read: { address, buffer in
                 let completion = device.perform(
-                    Submission(.read, file, offset: UInt64(address.rawValue) * UInt64(IndexPage.byteCount), buffer, tag: 0))
+                    Submission(
+                        .read, file, offset: UInt64(address.rawValue) * UInt64(IndexPage.byteCount), buffer, tag: 0))
                 return completion.error ?? (completion.result == buffer.count ? nil : .input)
             },
             onDamage: { damage.append($0) })
@@ -82,7 +85,9 @@ struct Checker<D: Device> {
         for problem in rebuild.problems { report.add(problem) }
         for problem in try rebuild.differences(from: recovery.index, recovery.loader) { report.add(problem) }
         if rebuild.nextInode > recovery.nextInode {
-            report.add("next inode number", "\(rebuild.nextInode.rawValue) by the log, \(recovery.nextInode.rawValue) by the superblock")
+            report.add(
+                "next inode number",
+                "\(rebuild.nextInode.rawValue) by the log, \(recovery.nextInode.rawValue) by the superblock")
         }
         report.recordCount = rebuild.recordCount
     }
@@ -92,11 +97,16 @@ struct Checker<D: Device> {
         try recovery.collect(.payloads) { key, value in
             guard let entry = PayloadEntry(decoding: value) else { return }
             if entry.isInline {
-                targets.append((entry.origin.segment, entry.position, entry.checksum(ofBlock: 0), 0..<Int(entry.length)))
+                targets.append(
+                    (entry.origin.segment, entry.position, entry.checksum(ofBlock: 0), 0..<Int(entry.length)))
                 return
             }
             for block in 0..<entry.checksumCount where entry.namedCount(ofBlock: block) > 0 {
-                targets.append((entry.origin.segment, entry.position + UInt32(block * blockByteCount), entry.checksum(ofBlock: block), nil))
+                targets.append(
+                    (
+                        entry.origin.segment, entry.position + UInt32(block * blockByteCount),
+                        entry.checksum(ofBlock: block), nil
+                    ))
             }
         }
         let buffer = AlignedBuffer(byteCount: 4 * blockByteCount)
@@ -105,7 +115,8 @@ struct Checker<D: Device> {
             report.dataBlockCount += 1
             let start = Int(position) / blockByteCount * blockByteCount
             let lead = Int(position) - start
-            let count = (lead + (inline?.count ?? blockByteCount) + blockByteCount - 1) / blockByteCount * blockByteCount
+            let count =
+                (lead + (inline?.count ?? blockByteCount) + blockByteCount - 1) / blockByteCount * blockByteCount
             let bytes = buffer.bytes.part(0, count)
             let completion = device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
             let place = "segment \(segment.rawValue) at \(position)"
@@ -147,7 +158,7 @@ private struct Books {
 
     private mutating func take(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ problems: inout [CorruptionReport]) {
         guard let charge = RecordIndex.charge(key, value) else {
-            problems.append(CorruptionReport(place: Rebuild<SimulatedDevice>.describe(key), reason: "malformed entry"))
+            problems.append(CorruptionReport(place: "\(key)", reason: "malformed entry"))
             return
         }
         living[charge.segment.rawValue, default: 0] += Int64(charge.byteCount)
@@ -173,7 +184,9 @@ private struct Books {
             }
         case (.payloads, .payload):
             if let entry = PayloadEntry(decoding: value) {
-                payloads[key.object] = (0..<entry.checksumCount).reduce(0) { $0 + UInt64(entry.namedCount(ofBlock: $1)) }
+                payloads[key.object] = (0..<entry.checksumCount).reduce(0) {
+                    $0 + UInt64(entry.namedCount(ofBlock: $1))
+                }
             }
         case (.orphans, _): orphans.insert(key.object)
         default: break
@@ -190,23 +203,36 @@ private struct Books {
             if inode.linkCount != expected {
                 report.add("inode \(number)", "its link count is \(inode.linkCount), but \(expected) by its names")
             }
-            if inode.linkCount == 0, !orphans.contains(number) { report.add("inode \(number)", "it has no name and is no orphan") }
+            if inode.linkCount == 0, !orphans.contains(number) {
+                report.add("inode \(number)", "it has no name and is no orphan")
+            }
             let derived = isDirectory ? entries[number] ?? 0 : extents[number] ?? 0
             if derived != inode.derived {
-                report.add("inode \(number)", "it counts \(inode.derived) \(isDirectory ? "entries" : "bytes"), there are \(derived)")
+                report.add(
+                    "inode \(number)",
+                    "it counts \(inode.derived) \(isDirectory ? "entries" : "bytes"), there are \(derived)")
             }
         }
-        for number in names.keys where inodes[number] == nil { report.add("inode \(number)", "a name leads to it, but it is not there") }
-        for number in orphans where inodes[number]?.linkCount != 0 { report.add("orphan \(number)", "it is not there, or has names") }
+        for number in names.keys where inodes[number] == nil {
+            report.add("inode \(number)", "a name leads to it, but it is not there")
+        }
+        for number in orphans where inodes[number]?.linkCount != 0 {
+            report.add("orphan \(number)", "it is not there, or has names")
+        }
         if inodes[InodeNumber.root.rawValue] == nil { report.add("inode 1", "there is no root directory") }
         for (id, count) in namedBytes where payloads[id] != count {
-            report.add("payload \(id)", "\(count) bytes of it are named, it counts \(payloads[id].map(String.init) ?? "nothing: it is not there")")
+            report.add(
+                "payload \(id)",
+                "\(count) bytes of it are named, it counts \(payloads[id].map(String.init) ?? "nothing: it is not there")"
+            )
         }
         for id in payloads.keys where namedBytes[id] == nil { report.add("payload \(id)", "nothing names it") }
         for index in recovery.table.segments.indices {
             let stored = recovery.table.segments[index].living
             let counted = living[UInt32(index)] ?? 0
-            if stored != counted { report.add("segment \(index)", "\(stored) living bytes on the books, \(counted) by the entries") }
+            if stored != counted {
+                report.add("segment \(index)", "\(stored) living bytes on the books, \(counted) by the entries")
+            }
         }
     }
 }

@@ -7,7 +7,8 @@ extension Core {
     func attributes(_ number: InodeNumber) throws(Stop) -> Attributes { Attributes(try inode(number)) }
 
     /// chmod(2), chown(2), truncate(2), utimensat(2).
-    func setAttributes(_ number: InodeNumber, _ changes: AttributeChanges, _ caller: Caller) throws(Stop) -> Attributes {
+    func setAttributes(_ number: InodeNumber, _ changes: AttributeChanges, _ caller: Caller) throws(Stop) -> Attributes
+    {
         let entry = try inode(number)
         var inode = entry.record
         let time = now()
@@ -23,7 +24,9 @@ extension Core {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
-            if size < inode.size, try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil {
+            if size < inode.size,
+                try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
+            {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
                 freesSpace = true
             }
@@ -41,7 +44,8 @@ extension Core {
 
     /// What getxattr(2) gives: bytes, or a plan to read them.
     func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {
-        guard case .found(let cookie, _) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) }) else {
+        guard case .found(let cookie, _) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) })
+        else {
             throw .failed(.noData)
         }
         var bytes: [UInt8] = []
@@ -111,7 +115,10 @@ extension Core {
     /// removexattr(2).
     func removeXattr(_ number: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
         var inode = try self.inode(number).record
-        guard case .found(let cookie, let since) = try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) })
+        guard
+            case .found(let cookie, let since) = try find({ () throws(PageMiss) in
+                try index.xattr(number, name, nameHash)
+            })
         else { throw .failed(.noData) }
         inode.changed = now()
         writer.reset()

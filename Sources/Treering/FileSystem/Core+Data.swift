@@ -31,7 +31,8 @@ extension Core {
         try planned(plan) { () throws(Stop) in
             var pieces: [(UInt64, UInt64, PayloadID, UInt32)] = []
             try self.find { () throws(PageMiss) in
-                try self.index.forEachPiece(number, offset, end) { (start, length, payload, payloadOffset) throws(PageMiss) in
+                try self.index.forEachPiece(number, offset, end) {
+                    (start, length, payload, payloadOffset) throws(PageMiss) in
                     pieces.append((start, length, payload, payloadOffset))
                 }
             }
@@ -80,7 +81,9 @@ extension Core {
             }
         }
         guard isPlanned else {
-            report(CorruptionReport(place: "payload \(id.rawValue)", reason: "an extent names it but the index has no such payload"))
+            report(
+                CorruptionReport(
+                    place: "payload \(id.rawValue)", reason: "an extent names it but the index has no such payload"))
             throw .failed(.input)
         }
     }

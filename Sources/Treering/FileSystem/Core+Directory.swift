@@ -45,7 +45,8 @@ extension Core {
                     if entry.cookie > Self.cookieOfParent {
                         self.report(
                             CorruptionReport(
-                                place: "directory \(number.rawValue)", reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
+                                place: "directory \(number.rawValue)",
+                                reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
                         throw .failed(.input)
                     }
                     return true

@@ -147,7 +147,9 @@ extension Core {
     }
 
     private func noteUnlinked(_ inode: InodeRecord) {
-        if (inode.isDirectory || inode.linkCount == 1) && lookups[inode.inode] != nil { orphanCandidates.insert(inode.inode) }
+        if (inode.isDirectory || inode.linkCount == 1) && lookups[inode.inode] != nil {
+            orphanCandidates.insert(inode.inode)
+        }
     }
 
     /// Removes an orphan for good. Called by the housekeeper, and for every orphan at a mount.
@@ -164,7 +166,8 @@ extension Core {
 
     /// rename(2), renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE.
     func rename(
-        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber, _ newName: UnsafeRawBufferPointer,
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
+        _ newName: UnsafeRawBufferPointer,
         _ flags: RenameFlags
     ) throws(Stop) {
         try check(name: newName)

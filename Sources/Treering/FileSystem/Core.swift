@@ -27,7 +27,8 @@ final class Core {
     var hostReserveByteCount: UInt64 = 64 << 20
 
     init(
-        index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool, now: @escaping @Sendable () -> Timestamp
+        index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool,
+        now: @escaping @Sendable () -> Timestamp
     ) {
         self.index = index
         self.log = log
@@ -45,7 +46,8 @@ final class Core {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw .blocked(.room) }
         let room = log.makeRoom(
-            recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0, freesSpace: freesSpace)
+            recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0,
+            freesSpace: freesSpace)
         switch room {
         case .ready: break
         case .wait: throw .blocked(.room)
@@ -61,7 +63,9 @@ final class Core {
     /// Appends and applies a record of a dead mount's tail.
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?) throws(Stop) {
         guard !isDirtyLimitReached else { throw .blocked(.room) }
-        switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, freesSpace: true) {
+        switch log.makeRoom(
+            recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, freesSpace: true)
+        {
         case .ready: break
         case .wait: throw .blocked(.room)
         case .full: throw .failed(.noSpace)
@@ -69,7 +73,9 @@ final class Core {
         }
         try find { () throws(PageMiss) in try index.touch(record) }
         record.forEachChange { change, _, _ in
-            if case .inode(let inode) = change { log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1)) }
+            if case .inode(let inode) = change {
+                log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1))
+            }
         }
         let (record, place) = log.append(again: record, payload: payload)
         index.apply(record, at: place)

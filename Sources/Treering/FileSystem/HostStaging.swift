@@ -13,7 +13,9 @@ final class HostStaging {
         while digits.count < 32 {
             let character = fgetc(file)
             if character < 0 { break }
-            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else { continue }
+            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else {
+                continue
+            }
             digits.append(UInt64(digit))
         }
         guard digits.count == 32 else { return StoreUUID(high: 0, low: 0) }
@@ -62,16 +64,23 @@ final class HostStaging {
                 log("left \(path) alone: \(error)")
                 continue
             }
-            guard let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes)), matches(tail.header, superblock) else {
-                log("left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed")
+            guard let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes)),
+                matches(tail.header, superblock)
+            else {
+                log(
+                    "left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed"
+                )
                 continue
             }
             tails.append((tail, memory))
         }
         let isSameBoot = superblock.bootID == Self.bootID()
-        let isMissing = superblock.stagingIdentity != 0 && !tails.contains { $0.tail.header.identity == superblock.stagingIdentity }
+        let isMissing =
+            superblock.stagingIdentity != 0 && !tails.contains { $0.tail.header.identity == superblock.stagingIdentity }
         if !superblock.isClean, isSameBoot, isMissing {
-            log("the staging of the last mount is gone although the machine was not restarted: operations that were not synced may be lost")
+            log(
+                "the staging of the last mount is gone although the machine was not restarted: operations that were not synced may be lost"
+            )
         }
     }
 
@@ -92,7 +101,8 @@ final class HostStaging {
         let name = String(identity, radix: 16)
         var memory: SharedMemory
         do throws(Errno) {
-            memory = try SharedMemory(creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
+            memory = try SharedMemory(
+                creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
         } catch {
             log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))")
             memory = try SharedMemory(creating: "\(directory)/staging-\(name)", byteCount: geometry.byteCount)

@@ -9,7 +9,9 @@ struct IndexRebuilder<D: Device> {
         try ensureIndexFile(device)
         let recovery = try Recovery(device, indexCacheByteCount: 1 << 20, withIndex: false, log: log)
         let sources = recovery.headers.compactMap { number, segment -> Rebuild<D>.Source? in
-            guard segment.header.state == .inUse, segment.header.end != UInt32(SegmentHeader.byteCount) else { return nil }
+            guard segment.header.state == .inUse, segment.header.end != UInt32(SegmentHeader.byteCount) else {
+                return nil
+            }
             return Rebuild<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
         }
         let position = try endOfLog(recovery)
@@ -43,22 +45,29 @@ struct IndexRebuilder<D: Device> {
         return walk.position
     }
 
-    private static func store(_ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition) throws(MountError) {
+    private static func store(_ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition)
+        throws(MountError)
+    {
         let device = recovery.device
         do throws(Errno) {
             for segment in recovery.headers.values { try device.wait(Submission(.sync, segment.file, tag: 0)) }
             let file = try device.open(.newIndex, create: true)
             let head = rebuild.table[position.segment]
-            if head.state == .inUse, Int(position.offsetInSegment) < recovery.table.segmentByteCount, !rebuild.endedSegments.contains(position.segment) {
+            if head.state == .inUse, Int(position.offsetInSegment) < recovery.table.segmentByteCount,
+                !rebuild.endedSegments.contains(position.segment)
+            {
                 rebuild.table[position.segment].lastBatch = .zero
             }
             let segmentLog = SegmentLog(
                 uuid: recovery.superblock.uuid, epoch: recovery.superblock.epoch, table: rebuild.table,
-                staging: Staging(geometry: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: rebuild.table.segmentByteCount)),
+                staging: Staging(
+                    geometry: StagingGeometry(
+                        stagingByteCount: 1 << 20, segmentByteCount: rebuild.table.segmentByteCount)),
                 position: position, nextSequence: max(rebuild.nextSequence, recovery.superblock.highestSequence.next),
                 nextInode: max(rebuild.nextInode, recovery.superblock.nextInode), continuesSegment: false)
             let core = Core(
-                index: rebuild.index, log: segmentLog, nameHash: NameHash(key: recovery.superblock.hashKey), isReadOnly: false,
+                index: rebuild.index, log: segmentLog, nameHash: NameHash(key: recovery.superblock.hashKey),
+                isReadOnly: false,
                 now: Timestamp.now)
             for segment in rebuild.table.segments.indices where rebuild.table.segments[segment].state == .inUse {
                 rebuild.table[SegmentNumber(UInt32(segment))].isChanged = true

@@ -57,14 +57,17 @@ final class ReadPlan: @unchecked Sendable {
             reads.append(
                 PlannedRead(
                     segment: segment, file: file, position: UInt64(start), memory: scratch.bytes.part(0, end - start),
-                    scratch: scratch, checksums: [entry.checksum(ofBlock: 0)], inlineRange: lead..<lead + Int(entry.length),
+                    scratch: scratch, checksums: [entry.checksum(ofBlock: 0)],
+                    inlineRange: lead..<lead + Int(entry.length),
                     source: lead + offset, byteCount: byteCount, target: target))
             return
         }
         let first = offset / block
         let last = (offset + byteCount - 1) / block
         let count = (last - first + 1) * block
-        let isDirect = offset % block == 0 && target % block == 0 && target + count <= bytesToFill.count && (byteCount % block == 0 || target + byteCount == self.byteCount)
+        let isDirect =
+            offset % block == 0 && target % block == 0 && target + count <= bytesToFill.count
+            && (byteCount % block == 0 || target + byteCount == self.byteCount)
         let scratch = isDirect ? nil : AlignedBuffer(byteCount: count)
         reads.append(
             PlannedRead(
@@ -80,7 +83,8 @@ final class ReadPlan: @unchecked Sendable {
         let place = "segment \(read.segment.rawValue) at \(read.position)"
         if let error = completion.error { return CorruptionReport(place: place, reason: "reading failed: \(error)") }
         guard completion.result == read.memory.count else {
-            return CorruptionReport(place: place, reason: "only \(completion.result) of \(read.memory.count) bytes are there")
+            return CorruptionReport(
+                place: place, reason: "only \(completion.result) of \(read.memory.count) bytes are there")
         }
         let bytes = UnsafeRawBufferPointer(read.memory)
         if let range = read.inlineRange {

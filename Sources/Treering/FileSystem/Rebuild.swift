@@ -24,7 +24,8 @@ final class Rebuild<D: Device> {
 
     /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log.
     init(
-        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int, through lastBatch: BatchSequence,
+        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
+        through lastBatch: BatchSequence,
         building: CheckpointNumber
     ) throws(MountError) {
         table = SegmentTable(segmentByteCount: reader.segmentByteCount, countLimit: segmentCountLimit)
@@ -39,7 +40,8 @@ final class Rebuild<D: Device> {
                 source.number,
                 UsageEntry(
                     firstBatch: source.header.firstBatch, lastBatch: .zero, epoch: source.header.epoch, living: 0,
-                    incarnation: source.header.incarnation, end: source.header.end, state: .inUse, role: source.header.role))
+                    incarnation: source.header.incarnation, end: source.header.end, state: .inUse,
+                    role: source.header.role))
         }
         for (order, source) in ordered.enumerated() {
             let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
@@ -59,13 +61,15 @@ final class Rebuild<D: Device> {
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
-                    in: source.number, source.file, incarnation: source.header.incarnation, at: offset, verifyPayload: false)
+                    in: source.number, source.file, incarnation: source.header.incarnation, at: offset,
+                    verifyPayload: false)
             }
             guard case .batch(let batch) = outcome, batch.header.sequence == last.next,
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
                 if case .broken(let header, let reason) = outcome, header.sequence == last.next {
-                    problems.append(CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
+                    problems.append(
+                        CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
                 }
                 break
             }
@@ -80,7 +84,8 @@ final class Rebuild<D: Device> {
         }
         if last > position.lastBatch {
             position = LogPosition(
-                lastBatch: last, lastChecksum: checksum ?? 0, segment: source.number, incarnation: source.header.incarnation,
+                lastBatch: last, lastChecksum: checksum ?? 0, segment: source.number,
+                incarnation: source.header.incarnation,
                 offsetInSegment: UInt32(offset))
         }
         let isWhole = hasEnded || offset >= end || last >= lastBatch || (source.header.end == 0 && next == nil)
@@ -120,13 +125,13 @@ final class Rebuild<D: Device> {
             switch (expected, actual) {
             case (nil, nil): cursor = nil
             case (let e?, let a?) where e.0 == a.0:
-                if e.1 != a.1 { differ("\(Self.describe(a.0))", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
+                if e.1 != a.1 { differ("\(a.0)", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
                 cursor = Self.after(e.0)
             case (let e?, let a) where a == nil || e.0 < a!.0:
-                differ("\(Self.describe(e.0))", "the log has it, the index does not: \(Self.hex(e.1))")
+                differ("\(e.0)", "the log has it, the index does not: \(Self.hex(e.1))")
                 cursor = Self.after(e.0)
             case (_, let a?):
-                differ("\(Self.describe(a.0))", "the index has it, the log does not: \(Self.hex(a.1))")
+                differ("\(a.0)", "the index has it, the log does not: \(Self.hex(a.1))")
                 cursor = Self.after(a.0)
             default: cursor = nil
             }
@@ -166,10 +171,6 @@ final class Rebuild<D: Device> {
             if key.word1 == 0 { key.word0 &+= 1 }
         }
         return key == .min ? nil : key
-    }
-
-    static func describe(_ key: IndexKey) -> String {
-        "\(key.space.map { "\($0)" } ?? "?") \(key.object), \(key.kind.map { "\($0)" } ?? "\(key.rawKind)") \(key.subkey)"
     }
 
     static func hex(_ bytes: [UInt8]) -> String {

@@ -13,14 +13,16 @@ struct PageLoader<D: Device> {
         while true {
             do throws(PageMiss) { return try body() } catch {
                 let fetch = tree.beginFetch(error)
-                let completion = device.perform(Submission(.read, file, offset: error.offsetInFile, fetch.buffer, tag: 0))
+                let completion = device.perform(
+                    Submission(.read, file, offset: error.offsetInFile, fetch.buffer, tag: 0))
                 guard completion.result == fetch.buffer.count else {
                     tree.cancelFetch(fetch)
                     let reason = completion.error.map { "\($0)" } ?? "the file ends before it"
                     throw MountError(.damaged, "index page \(error.address.rawValue) cannot be read: \(reason)")
                 }
                 do throws(CorruptionReport) { try tree.install(fetch) } catch {
-                    throw MountError(.damaged, "\(error); `treering check --rebuild-index` makes a new index from the log")
+                    throw MountError(
+                        .damaged, "\(error); `treering check --rebuild-index` makes a new index from the log")
                 }
                 if let pin = tree.pin(error.address) { pins.append(pin) }
             }
@@ -37,7 +39,9 @@ struct PageLoader<D: Device> {
             guard completion.result == buffer.bytes.count else {
                 throw MountError(.damaged, "bitmap page \(next.address.rawValue) of the index cannot be read")
             }
-            do throws(CorruptionReport) { try load.add(buffer.bytes) } catch { throw MountError(.damaged, error.description) }
+            do throws(CorruptionReport) { try load.add(buffer.bytes) } catch {
+                throw MountError(.damaged, error.description)
+            }
         }
         return load
     }
@@ -78,7 +82,9 @@ final class Recovery<D: Device> {
         if let complaint = pair.complaint { log(complaint) }
         do throws(Errno) { indexFile = try device.open(.index, create: false) } catch {
             throw MountError(
-                .damaged, "the file `index` cannot be opened (\(error)); `treering check --rebuild-index` makes a new one from the log")
+                .damaged,
+                "the file `index` cannot be opened (\(error)); `treering check --rebuild-index` makes a new one from the log"
+            )
         }
         loader = PageLoader(device: device, file: indexFile)
         let segmentByteCount = Int(superblock.segmentByteCount)
@@ -89,7 +95,8 @@ final class Recovery<D: Device> {
         let tree =
             withIndex
             ? Index(
-                uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot, building: building)
+                uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
+                building: building)
             : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
         position = superblock.position
@@ -143,7 +150,9 @@ final class Recovery<D: Device> {
             if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }
         }
         for (number, usage) in usages {
-            guard table.contains(number) else { throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity") }
+            guard table.contains(number) else {
+                throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity")
+            }
             let header = headers[number]?.header
             let isSameLife = header?.state == .inUse && header?.incarnation == usage.incarnation
             if usage.state == .inUse, isSameLife {
@@ -151,7 +160,8 @@ final class Recovery<D: Device> {
             } else {
                 guard usage.living == 0 else {
                     throw MountError(
-                        .damaged, "segment \(number.rawValue) is missing or damaged, and \(usage.living) bytes in it are in use")
+                        .damaged,
+                        "segment \(number.rawValue) is missing or damaged, and \(usage.living) bytes in it are in use")
                 }
                 table.note(number, file: table[number].file, incarnation: usage.incarnation)
             }
@@ -222,7 +232,8 @@ final class Recovery<D: Device> {
     func enter(_ header: BatchHeader) {
         walkedSegments.insert(header.segment)
         guard table[header.segment].state != .inUse, let segment = headers[header.segment] else { return }
-        for index in table.segments.indices where table.segments[index].state == .inUse && table.segments[index].lastBatch == .zero {
+        for index in table.segments.indices
+        where table.segments[index].state == .inUse && table.segments[index].lastBatch == .zero {
             table[SegmentNumber(UInt32(index))].lastBatch = BatchSequence(header.sequence.rawValue - 1)
         }
         let usage = UsageEntry(

@@ -20,7 +20,9 @@ struct SuperblockPair {
                 } catch { slots.append(.failure(error)) }
             }
         } catch {
-            if error == .noEntry { throw MountError(.foreign, "there is no file `superblock`: this is not a treering store") }
+            if error == .noEntry {
+                throw MountError(.foreign, "there is no file `superblock`: this is not a treering store")
+            }
             throw MountError("the superblock cannot be read", error)
         }
         return SuperblockPair(slots: slots)
@@ -43,14 +45,16 @@ struct SuperblockPair {
         }
         throw MountError(
             .damaged,
-            "both slots of the superblock are damaged; nothing was changed. `treering check --rebuild-index` cannot help here: keep a copy of the store")
+            "both slots of the superblock are damaged; nothing was changed. `treering check --rebuild-index` cannot help here: keep a copy of the store"
+        )
     }
 
     /// What is wrong with the slot that is not used, if anything.
     var complaint: String? {
         for (index, slot) in slots.enumerated() {
             switch slot {
-            case .failure(.damaged(let text)): return "superblock slot \(index) is damaged (\(text)); going by the other one"
+            case .failure(.damaged(let text)):
+                return "superblock slot \(index) is damaged (\(text)); going by the other one"
             case .failure(.foreign): return "superblock slot \(index) is not a superblock; going by the other one"
             default: continue
             }

@@ -45,7 +45,11 @@ extension Volume {
             try writeSuperblock(frozen.superblock)
         } catch {
             state.withLock { state in
-                if isWritten { state.core.index.tree.checkpointFailed() } else { state.core.index.tree.checkpointAbandoned() }
+                if isWritten {
+                    state.core.index.tree.checkpointFailed()
+                } else {
+                    state.core.index.tree.checkpointAbandoned()
+                }
             }
             throw error
         }
@@ -92,7 +96,8 @@ extension Volume {
     }
 
     /// As `runWaiting`, with all of the state.
-    private func runWaitingWithState<Result>(_ operation: (VolumeState) throws(Stop) -> Result) throws(Errno) -> Result {
+    private func runWaitingWithState<Result>(_ operation: (VolumeState) throws(Stop) -> Result) throws(Errno) -> Result
+    {
         let guarded = state
         // `run` holds the lock already; the state is reached through a second name inside it.
         return try runWaiting { (_) throws(Stop) -> Result in
@@ -122,7 +127,8 @@ extension Volume {
                 var end = start + 1
                 while end < pages.count, pages[end].address.rawValue == pages[end - 1].address.rawValue + 1 { end += 1 }
                 for index in start..<end {
-                    bounce.bytes.copy(UnsafeRawBufferPointer(pages[index].bytes), to: (index - start) * IndexPage.byteCount)
+                    bounce.bytes.copy(
+                        UnsafeRawBufferPointer(pages[index].bytes), to: (index - start) * IndexPage.byteCount)
                 }
                 let bytes = bounce.bytes.part(0, (end - start) * IndexPage.byteCount)
                 try device.wait(Submission(.write, file, offset: pages[start].offsetInFile, bytes, tag: 0))

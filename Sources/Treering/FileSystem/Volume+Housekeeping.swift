@@ -17,7 +17,9 @@ extension Volume {
             var lastCheckpoint = lastCommit
             while true {
                 let isStopping = monitor.withLock {
-                    if !isKicked && !self.isStopping { wakeUp.wait(nanoseconds: min(1_000_000_000, options.commitIntervalNanoseconds)) }
+                    if !isKicked && !self.isStopping {
+                        wakeUp.wait(nanoseconds: min(1_000_000_000, options.commitIntervalNanoseconds))
+                    }
                     isKicked = false
                     return self.isStopping
                 }
@@ -62,7 +64,9 @@ extension Volume {
     private static func needsCheckpoint(_ state: VolumeState, _ options: VolumeOptions, isDue: Bool) -> Bool {
         let core = state.core
         let appended = core.log.appendedByteCount - core.appendedAtFreeze
-        if core.index.tree.needsCheckpoint || core.isDirtyLimitReached || appended >= options.checkpointByteCount { return true }
+        if core.index.tree.needsCheckpoint || core.isDirtyLimitReached || appended >= options.checkpointByteCount {
+            return true
+        }
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
         let isShort = core.table.freeCount <= core.log.reservedSegmentCount + 2
         let waits = core.table.segments.contains { $0.isSealed && $0.living == 0 }
@@ -74,7 +78,9 @@ extension Volume {
         state.withLock { state in
             let log = state.core.log
             state.core.hostAvailableByteCount = space.availableByteCount
-            if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 { log.isHostFull = false }
+            if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
+                log.isHostFull = false
+            }
         }
     }
 

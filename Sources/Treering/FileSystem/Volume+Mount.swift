@@ -2,12 +2,12 @@
 
 /// What a new store is to be.
 struct FormatOptions: Sendable {
-    /// In bytes; at least 8 segments.
-    var capacityByteCount: UInt64
+    /// In bytes; at least 8 segments. Nil: what the host has free.
+    var capacityByteCount: UInt64?
     /// A power of two from 1 MiB to 64 MiB; nil: near a 64th of the capacity.
     var segmentByteCount: Int?
-    var uuid: StoreUUID
-    var hashKey: StoreUUID
+    var uuid = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
+    var hashKey = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
     /// Owner of the root directory.
     var uid: UInt32 = 0
     var gid: UInt32 = 0
@@ -34,20 +34,30 @@ extension Timestamp {
 extension Volume {
     /// Makes a store in an empty directory of the device.
     static func format(_ device: D, _ options: FormatOptions) throws(MountError) {
-        let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: options.capacityByteCount)
-        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0 else {
+        var capacity = options.capacityByteCount ?? 0
+        if options.capacityByteCount == nil {
+            do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
+                throw MountError("the free space of the host cannot be had", error)
+            }
+        }
+        let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
+        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
+        else {
             throw MountError(.host, "the segment size must be a power of two from 1M to 64M")
         }
-        guard options.capacityByteCount >= max(FormatOptions.capacityMinimum, UInt64(segmentByteCount) * 8),
-            options.capacityByteCount / UInt64(segmentByteCount) <= 1 << 24
-        else { throw MountError(.host, "the capacity must be at least 16M and 8 segments, and at most 16777216 segments") }
+        guard capacity >= max(FormatOptions.capacityMinimum, UInt64(segmentByteCount) * 8),
+            capacity / UInt64(segmentByteCount) <= 1 << 24
+        else {
+            throw MountError(.host, "the capacity must be at least 16M and 8 segments, and at most 16777216 segments")
+        }
         do throws(Errno) {
             let superblockFile = try device.open(.superblock, create: true)
             try device.resize(superblockFile, to: Superblock.slotOffsets[1] + UInt64(Superblock.slotByteCount))
             device.close(superblockFile)
-            let volume = try makeEmpty(device, options, segmentByteCount)
+            let volume = try makeEmpty(device, options, segmentByteCount, capacity)
             let root = InodeRecord(
-                inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0, size: 0,
+                inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0,
+                size: 0,
                 since: .zero, now: options.now())
             try volume.runWaiting { (core) throws(Stop) in
                 core.writer.reset()
@@ -65,10 +75,12 @@ extension Volume {
     }
 
     /// An empty volume in memory over a new index file and one segment.
-    private static func makeEmpty(_ device: D, _ options: FormatOptions, _ segmentByteCount: Int) throws(Errno) -> Volume<D> {
+    private static func makeEmpty(
+        _ device: D, _ options: FormatOptions, _ segmentByteCount: Int, _ capacity: UInt64
+    ) throws(Errno) -> Volume<D> {
         let superblock = Superblock(
             uuid: options.uuid, generation: 0, epoch: MountEpoch(1), isClean: true,
-            capacityByteCount: options.capacityByteCount / UInt64(segmentByteCount) * UInt64(segmentByteCount),
+            capacityByteCount: capacity / UInt64(segmentByteCount) * UInt64(segmentByteCount),
             segmentByteCount: UInt32(segmentByteCount),
             hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
             position: LogPosition(
@@ -85,7 +97,8 @@ extension Volume {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: segmentByteCount)
         let log = SegmentLog(
             uuid: options.uuid, epoch: superblock.epoch, table: table, staging: Staging(geometry: geometry),
-            position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2), continuesSegment: false)
+            position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2),
+            continuesSegment: false)
         let core = Core(
             index: RecordIndex(tree: tree, table: table), log: log, nameHash: NameHash(key: options.hashKey),
             isReadOnly: false, now: options.now)
@@ -98,7 +111,8 @@ extension Volume {
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
         let index = core.index
-        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
+        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
+        }
         let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
@@ -168,7 +182,8 @@ extension Volume {
     }
 
     private static func makeStaging(
-        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>, _ host: HostStaging?
+        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>,
+        _ host: HostStaging?
     ) throws(MountError) -> Staging {
         guard let host else { return given ?? Staging(geometry: geometry) }
         host.findTails(recovery.superblock)
@@ -265,7 +280,8 @@ extension Recovery {
             table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
         }
         let last = position.segment
-        guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero, var header = headers[last]?.header
+        guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,
+            var header = headers[last]?.header
         else { return }
         if header.end == 0 {
             header.end = position.offsetInSegment

@@ -46,7 +46,8 @@ extension Volume {
     }
 
     func rename(
-        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber, _ newName: UnsafeRawBufferPointer,
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
+        _ newName: UnsafeRawBufferPointer,
         _ flags: RenameFlags
     ) throws(Stop) {
         try run { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags) }

@@ -2,7 +2,9 @@
 
 extension Volume {
     /// Runs an operation to its end, fetching pages and making room as needed.
-    func perform<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result { try runWaiting(operation) }
+    func perform<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
+        try runWaiting(operation)
+    }
 
     /// Carries out a planned read and gives its bytes.
     func bytes(_ plan: (Core) throws(Stop) -> ReadPlan) throws(Errno) -> [UInt8] {

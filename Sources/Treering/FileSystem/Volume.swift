@@ -4,7 +4,7 @@
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
-    enum Acknowledgement: String, Sendable {
+    enum Acknowledgement: String, Sendable, CaseIterable {
         /// When the record is in staging, which outlives the process.
         case staged
         /// When its batch's write has completed.
@@ -135,7 +135,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         case VolumeTag.plan:
             let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
             let damage = plan.accept(index, completion)
-            if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) { done(plan, plan.failure) }
+            if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) {
+                done(plan, plan.failure)
+            }
         default:
             completedCommit(completion)
         }
@@ -162,7 +164,9 @@ final class Volume<D: Device>: @unchecked Sendable {
             state.takeRoomWaiters(&ready)
             swap(&submissions, &core.log.outbox)
         }
-        if let failure { log("writing the log failed (\(failure)): the mount is read-only now and every fsync reports EIO") }
+        if let failure {
+            log("writing the log failed (\(failure)): the mount is read-only now and every fsync reports EIO")
+        }
         if !submissions.isEmpty { device.submit(submissions) }
         for continuation in continuations { continuation() }
         for waiter in ready { resume(waiter) }
@@ -194,7 +198,11 @@ final class Volume<D: Device>: @unchecked Sendable {
                 if log.tracker.durable >= batch { outcome = .some(nil) } else { state.waitDurable(batch, done) }
             } else {
                 log.closeBatch(durable: false)
-                if log.tracker.written >= log.lastBatch { outcome = .some(nil) } else { state.waitWritten(log.lastBatch, done) }
+                if log.tracker.written >= log.lastBatch {
+                    outcome = .some(nil)
+                } else {
+                    state.waitWritten(log.lastBatch, done)
+                }
             }
             swap(&submissions, &log.outbox)
         }
@@ -244,7 +252,8 @@ final class Volume<D: Device>: @unchecked Sendable {
 extension Core {
     /// Whether the housekeeper has something to do before its next regular round.
     var wantsHousekeeping: Bool {
-        log.wantsPreparedSegment || !reapable.isEmpty || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
+        log.wantsPreparedSegment || !reapable.isEmpty
+            || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
             || !index.removals.isEmpty
     }
 }

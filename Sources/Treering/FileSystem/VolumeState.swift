@@ -49,7 +49,10 @@ final class VolumeState {
     var reapedCount = 0
     var parkedCount = 0
 
-    init(core: Core, indexFile: DeviceFile, superblock: Superblock, slots: [(generation: UInt64, checkpoint: CheckpointNumber)]) {
+    init(
+        core: Core, indexFile: DeviceFile, superblock: Superblock,
+        slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+    ) {
         self.core = core
         self.indexFile = indexFile
         self.superblock = superblock
@@ -81,7 +84,8 @@ final class VolumeState {
         guard fetches[miss.address] == nil else { return }
         let fetch = core.index.tree.beginFetch(miss)
         let submission = Submission(
-            .read, indexFile, offset: miss.offsetInFile, fetch.buffer, tag: VolumeTag.page | UInt64(miss.address.rawValue))
+            .read, indexFile, offset: miss.offsetInFile, fetch.buffer,
+            tag: VolumeTag.page | UInt64(miss.address.rawValue))
         fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
     }
 
@@ -180,7 +184,8 @@ final class VolumeState {
         plan.pendingCount = plan.reads.count
         return plan.reads.enumerated().map { index, read in
             Submission(
-                .read, read.file, offset: read.position, read.memory, tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
+                .read, read.file, offset: read.position, read.memory,
+                tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
         }
     }
 
@@ -191,7 +196,8 @@ final class VolumeState {
     private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
 
     /// One read of a plan is over; gives the plan's continuation when it was the last.
-    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)? {
+    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)?
+    {
         let slot = Self.planSlot(tag)
         let (plan, done) = plans[slot]!
         if let damage {

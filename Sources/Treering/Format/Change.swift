@@ -16,12 +16,15 @@ enum Change {
     /// 1: sets an inode. Body: inode 8, then `InodeRecord` (96).
     case inode(InodeRecord)
     /// 2: sets a directory entry. Body: directory 8, cookie 8, since 8, inode 8, type 1 (S_IFMT >> 12), name length 1, name.
-    case dirent(directory: InodeNumber, cookie: UInt64, since: BatchSequence, inode: InodeNumber, type: UInt8, name: UnsafeRawBufferPointer)
+    case dirent(
+        directory: InodeNumber, cookie: UInt64, since: BatchSequence, inode: InodeNumber, type: UInt8,
+        name: UnsafeRawBufferPointer)
     /// 3: removes a directory entry. Body: directory 8, cookie 8, since 8.
     case removeDirent(directory: InodeNumber, cookie: UInt64, since: BatchSequence)
     /// 4: sets an extended attribute. Body: inode 8, cookie 8, since 8, payload 8 (0: the value follows the name), value
     /// length 4, name length 1, name, value.
-    case xattr(inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer, value: XattrStorage)
+    case xattr(
+        inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer, value: XattrStorage)
     /// 5: removes an extended attribute. Body: inode 8, cookie 8, since 8.
     case removeXattr(inode: InodeNumber, cookie: UInt64, since: BatchSequence)
     /// 6: brings a payload. Body: `PayloadRecord` (40), checksums 4 each, then the bytes of an inline payload.

@@ -72,7 +72,8 @@ struct PayloadEntry {
 
     /// Writes a new entry with every byte named once (`named`) or none.
     static func encode(
-        _ record: PayloadRecord, origin: Origin, position: UInt32, named: Bool, into bytes: UnsafeMutableRawBufferPointer
+        _ record: PayloadRecord, origin: Origin, position: UInt32, named: Bool,
+        into bytes: UnsafeMutableRawBufferPointer
     ) -> Int {
         let count = record.checksums.count / 4
         let width = named ? 0 : 4
@@ -90,7 +91,9 @@ struct PayloadEntry {
 
     /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`; gives its
     /// length, or 0 when nothing is named any more.
-    func encodeNaming(_ offset: UInt32, _ byteCount: UInt32, more: Bool, into target: UnsafeMutableRawBufferPointer) -> Int {
+    func encodeNaming(_ offset: UInt32, _ byteCount: UInt32, more: Bool, into target: UnsafeMutableRawBufferPointer)
+        -> Int
+    {
         let count = checksumCount
         let countsOffset = Self.headerByteCount + count * 4
         target.copy(bytes.part(0, countsOffset), to: 0)

@@ -118,7 +118,8 @@ struct DirentEntry {
 
     /// Borrows the name from `bytes`.
     init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count > Self.headerByteCount, bytes.count == Self.headerByteCount + Int(bytes.load(13, as: UInt8.self))
+        guard bytes.count > Self.headerByteCount,
+            bytes.count == Self.headerByteCount + Int(bytes.load(13, as: UInt8.self))
         else { return nil }
         origin = Origin(decoding: bytes)
         type = bytes.load(12)

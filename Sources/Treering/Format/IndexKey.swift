@@ -91,3 +91,10 @@ struct IndexKey: Hashable, Comparable, Sendable {
         bytes.store(word2, at: offset + 16)
     }
 }
+
+extension IndexKey: CustomStringConvertible {
+    /// The key for a person: "tree 17, extent 4096".
+    var description: String {
+        "\(space.map { "\($0)" } ?? "space \(word0 >> 56)") \(object), \(kind.map { "\($0)" } ?? "kind \(rawKind)") \(subkey)"
+    }
+}

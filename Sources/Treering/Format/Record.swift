@@ -71,11 +71,14 @@ struct Record {
     /// Whether every change is well formed. To be asked once of what comes from disk; `forEachChange` relies on it.
     func validate() -> String? {
         guard bytes.load(8, as: UInt16.self) == Self.operationType, bytes.load(10, as: UInt8.self) == 1 else {
-            return bytes.load(11, as: UInt8.self) & 1 != 0 ? nil : "unknown record type \(bytes.load(8, as: UInt16.self))"
+            return bytes.load(11, as: UInt8.self) & 1 != 0
+                ? nil : "unknown record type \(bytes.load(8, as: UInt16.self))"
         }
         var offset = Self.headerByteCount
         for index in 0..<changeCount {
-            guard offset + Change.headerByteCount <= bytes.count else { return "change \(index) lies outside the record" }
+            guard offset + Change.headerByteCount <= bytes.count else {
+                return "change \(index) lies outside the record"
+            }
             let length = Int(bytes.load(offset + 4, as: UInt32.self))
             guard length >= Change.headerByteCount, offset + length <= bytes.count else {
                 return "change \(index) has length \(length)"
@@ -93,7 +96,9 @@ struct Record {
 
     private static func decodeChange(_ change: UnsafeRawBufferPointer) -> Change? {
         let count = change.count
-        guard change.load(2, as: UInt8.self) == Change.version || change.load(3, as: UInt8.self) & 1 != 0 else { return nil }
+        guard change.load(2, as: UInt8.self) == Change.version || change.load(3, as: UInt8.self) & 1 != 0 else {
+            return nil
+        }
         switch change.load(0, as: UInt16.self) {
         case 1:
             guard count == 16 + InodeRecord.byteCount else { return nil }
@@ -113,7 +118,9 @@ struct Record {
             let offset: UInt64 = change.load(16)
             let length: UInt32 = change.load(36)
             guard length > 0, offset <= UInt64(Int64.max) - UInt64(length) else { return nil }
-            guard UInt64(change.load(32, as: UInt32.self)) + UInt64(length) <= PayloadRecord.byteCountLimit else { return nil }
+            guard UInt64(change.load(32, as: UInt32.self)) + UInt64(length) <= PayloadRecord.byteCountLimit else {
+                return nil
+            }
             return .extent(
                 inode: InodeNumber(change.load(8)), offset: offset, payload: PayloadID(change.load(24)),
                 payloadOffset: change.load(32), byteCount: length)
@@ -155,7 +162,8 @@ struct Record {
             inode: InodeNumber(change.load(8)), cookie: change.load(16), since: BatchSequence(change.load(24)),
             name: change.part(45, nameLength),
             value: payload == 0
-                ? .inline(change.part(45 + nameLength, inlineLength)) : .payload(PayloadID(payload), byteCount: valueLength))
+                ? .inline(change.part(45 + nameLength, inlineLength))
+                : .payload(PayloadID(payload), byteCount: valueLength))
     }
 
     private static func decodePayload(_ change: UnsafeRawBufferPointer) -> Change? {
@@ -171,7 +179,9 @@ struct Record {
         else { return nil }
         let inlineCount = storage == 0 ? Int(length) : 0
         let position: UInt32 = change.load(8 + 32)
-        guard change.count == fixed + checksumCount * 4 + inlineCount, position % UInt32(blockByteCount) == 0 else { return nil }
+        guard change.count == fixed + checksumCount * 4 + inlineCount, position % UInt32(blockByteCount) == 0 else {
+            return nil
+        }
         return .payload(
             PayloadRecord(
                 id: PayloadID(change.load(8)), isInline: storage == 0, length: length, position: position,

@@ -40,7 +40,8 @@ struct StagingHeader: Equatable, Sendable {
         guard whole.count >= StagingLayout.slotsOffset else { return nil }
         let bytes = whole.part(0, StagingLayout.headerByteCount)
         guard bytes.load(0, as: UInt64.self) == StagingLayout.magic,
-            bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8), bytes.load(12, as: UInt32.self) == 1
+            bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8),
+            bytes.load(12, as: UInt32.self) == 1
         else { return nil }
         uuid = StoreUUID(decoding: bytes, at: 16)
         epoch = MountEpoch(bytes.load(32))

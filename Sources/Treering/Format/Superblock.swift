@@ -133,12 +133,14 @@ extension Superblock {
         }
         guard StoreUUID(decoding: bytes, at: 40) == Self.formatUUID else { throw .foreign }
         guard bytes.load(14, as: UInt8.self) == Checksum.typeCRC32C else {
-            throw .newer("it uses checksum type \(bytes.load(14, as: UInt8.self)); this treering knows type 1 (CRC-32C)")
+            throw .newer(
+                "it uses checksum type \(bytes.load(14, as: UInt8.self)); this treering knows type 1 (CRC-32C)")
         }
         incompatibleFeatures = bytes.load(32)
         guard incompatibleFeatures == 0 else {
             throw .newer(
-                "it uses features 0x\(String(incompatibleFeatures, radix: 16)); this treering (format 1) knows none of them")
+                "it uses features 0x\(String(incompatibleFeatures, radix: 16)); this treering (format 1) knows none of them"
+            )
         }
         guard bytes.load(108, as: UInt32.self) == Self.indexPageByteCount,
             bytes.load(112, as: UInt32.self) == UInt32(blockByteCount),
@@ -199,7 +201,8 @@ struct LogPosition: Hashable, Sendable {
     var offsetInSegment: UInt32
 
     init(
-        lastBatch: BatchSequence, lastChecksum: UInt32, segment: SegmentNumber, incarnation: UInt32, offsetInSegment: UInt32
+        lastBatch: BatchSequence, lastChecksum: UInt32, segment: SegmentNumber, incarnation: UInt32,
+        offsetInSegment: UInt32
     ) {
         self.lastBatch = lastBatch
         self.lastChecksum = lastChecksum

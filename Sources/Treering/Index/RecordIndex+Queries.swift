@@ -24,7 +24,8 @@ extension RecordIndex {
         case none
     }
 
-    func dirent(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> NameSlot {
+    func dirent(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> NameSlot
+    {
         let base = hash.cookie(name)
         var expected = base
         var free: UInt64?
@@ -82,7 +83,9 @@ extension RecordIndex {
     }
 
     /// The first extent that ends after `offset` and begins before `limit`.
-    func extent(_ inode: InodeNumber, endingAfter offset: UInt64, before limit: UInt64) throws(PageMiss) -> (UInt64, ExtentEntry)? {
+    func extent(_ inode: InodeNumber, endingAfter offset: UInt64, before limit: UInt64) throws(PageMiss) -> (
+        UInt64, ExtentEntry
+    )? {
         if let before = try tree.previous(before: ExtentEntry.key(inode, offset)), before.key.isExtent(of: inode),
             let extent = ExtentEntry(decoding: before.value), before.key.subkey + UInt64(extent.length) > offset
         {
@@ -108,7 +111,8 @@ extension RecordIndex {
     /// Calls `body` for every visible piece of `from..<to` in order: its file offset, length, payload and offset in the payload.
     func forEachPiece(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
-        _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss) -> Void
+        _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss)
+            -> Void
     ) throws(PageMiss) {
         let hidden = removals[inode] ?? []
         var cursor = from
@@ -161,7 +165,8 @@ extension RecordIndex {
     func rangeTombstones(_ inode: InodeNumber, within from: UInt64, _ to: UInt64) throws(PageMiss) -> [IndexKey] {
         var keys: [IndexKey] = []
         try tree.scan(
-            from: TombstoneEntry.key(inode, .rangeTombstone, 0), through: TombstoneEntry.key(inode, .rangeTombstone, .max)
+            from: TombstoneEntry.key(inode, .rangeTombstone, 0),
+            through: TombstoneEntry.key(inode, .rangeTombstone, .max)
         ) { key, value in
             if let entry = TombstoneEntry(decoding: value), entry.from >= from, entry.to <= to { keys.append(key) }
             return true

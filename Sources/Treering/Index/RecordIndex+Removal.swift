@@ -21,7 +21,9 @@ extension RecordIndex {
         var removed: Int64 = 0
         defer { if removed > 0 { adjustDerived(inode, by: -removed) } }
         while cursor < to,
-            let (offset, extent) = found({ () throws(PageMiss) in try self.extent(inode, endingAfter: cursor, before: to) })
+            let (offset, extent) = found({ () throws(PageMiss) in
+                try self.extent(inode, endingAfter: cursor, before: to)
+            })
         {
             if count >= limit { return cursor }
             count += 1
@@ -83,7 +85,8 @@ extension RecordIndex {
     // MARK: Inodes
 
     func remove(_ inode: InodeNumber, _ since: BatchSequence, _ origin: Origin) {
-        if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0 {
+        if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0
+        {
             inodeCount -= 1
         }
         let keys = found { () throws(PageMiss) in try self.contents(of: inode, limit: Self.immediateEntryLimit) }
@@ -157,7 +160,8 @@ extension RecordIndex {
 
     /// Leaves a tombstone where an older segment may still hold what was removed.
     func bury(
-        _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ origin: Origin, charge: Int,
+        _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ origin: Origin,
+        charge: Int,
         _ from: UInt64 = 0, _ to: UInt64 = 0
     ) {
         let key = TombstoneEntry.key(inode, kind, subkey)
@@ -165,7 +169,8 @@ extension RecordIndex {
         _ = removeKeyed(key)
         let since = since == .zero ? stamp : since
         guard table.holdsAnything(since: since, until: stamp, besides: origin.segment) else { return }
-        TombstoneEntry(origin: origin, charge: charge, since: since, until: stamp, from: from, to: to).encode(into: scratch)
+        TombstoneEntry(origin: origin, charge: charge, since: since, until: stamp, from: from, to: to).encode(
+            into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, TombstoneEntry.byteCount)))
         table.charge(origin.segment, charge)
     }

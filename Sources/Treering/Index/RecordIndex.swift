@@ -65,7 +65,9 @@ final class RecordIndex {
 
     func xattrPayload(_ key: IndexKey) throws(PageMiss) -> PayloadID? {
         try tree.withValue(of: key) { bytes in
-            guard let bytes, let entry = XattrEntry(decoding: bytes), case .payload(let id, _) = entry.value else { return nil }
+            guard let bytes, let entry = XattrEntry(decoding: bytes), case .payload(let id, _) = entry.value else {
+                return nil
+            }
             return id
         }
     }
@@ -134,7 +136,8 @@ final class RecordIndex {
             case .payload(let payload):
                 let position =
                     payload.isInline
-                    ? place.recordPosition + UInt32(offset + payload.inlineOffset) : place.payloadAreaPosition + payload.position
+                    ? place.recordPosition + UInt32(offset + payload.inlineOffset)
+                    : place.payloadAreaPosition + payload.position
                 unnamedPayload = (payload, place, position)
             case .extent(let inode, let offset, let payload, let payloadOffset, let count):
                 let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
@@ -210,7 +213,8 @@ final class RecordIndex {
             unnamedPayload = nil
             let isWhole = offset == 0 && byteCount == record.length
             let count = PayloadEntry.encode(
-                record, origin: Origin(sequence: RecordSequence(id.rawValue), segment: place.segment), position: position,
+                record, origin: Origin(sequence: RecordSequence(id.rawValue), segment: place.segment),
+                position: position,
                 named: isWhole, into: scratch)
             let value = UnsafeRawBufferPointer(scratch.part(0, count))
             tree.put(PayloadEntry.key(id), value)
@@ -235,7 +239,8 @@ final class RecordIndex {
                 guard let bytes, let entry = PayloadEntry(decoding: bytes) else { return }
                 segment = entry.origin.segment
                 count = entry.encodeNaming(offset, byteCount, more: more, into: self.scratch)
-                let now = count == 0 ? 0 : PayloadEntry(decoding: UnsafeRawBufferPointer(self.scratch.part(0, count)))!.charge
+                let now =
+                    count == 0 ? 0 : PayloadEntry(decoding: UnsafeRawBufferPointer(self.scratch.part(0, count)))!.charge
                 difference = now - entry.charge
             }
         }
@@ -260,7 +265,9 @@ final class RecordIndex {
     /// Runs a query whose pages are known to be in memory.
     @inline(__always)
     func found<Result>(_ body: () throws(PageMiss) -> Result) -> Result {
-        do { return try body() } catch { preconditionFailure("page \(error.address.rawValue) was not touched before use") }
+        do { return try body() } catch {
+            preconditionFailure("page \(error.address.rawValue) was not touched before use")
+        }
     }
 
     /// What an entry is charged with, and where.
@@ -298,7 +305,9 @@ final class RecordIndex {
         {
             let length = found { () throws(PageMiss) in
                 try self.tree.withValue(of: key) { bytes -> UInt32 in
-                    guard case .payload(_, let count)? = bytes.flatMap({ XattrEntry(decoding: $0) })?.value else { return 0 }
+                    guard case .payload(_, let count)? = bytes.flatMap({ XattrEntry(decoding: $0) })?.value else {
+                        return 0
+                    }
                     return count
                 }
             }

@@ -58,7 +58,8 @@ final class BatchReader<D: Device> {
         let bytes: UnsafeRawBufferPointer
         do { bytes = try read(file, 0, SegmentHeader.byteCount) } catch { throw .unreadable(error) }
         do {
-            return try SegmentHeader.decode(bytes, uuid: uuid, number: number, segmentByteCount: UInt32(segmentByteCount))
+            return try SegmentHeader.decode(
+                bytes, uuid: uuid, number: number, segmentByteCount: UInt32(segmentByteCount))
         } catch { throw .damaged(error) }
     }
 
@@ -79,7 +80,8 @@ final class BatchReader<D: Device> {
         guard bytes.count >= needed else { return .broken(header, "the file ends inside it") }
         let areaCount = Int(header.recordAreaByteCount)
         guard
-            Checksum.crc32c(bytes.part(BatchHeader.byteCount, areaCount - BatchHeader.byteCount)) == header.recordsChecksum
+            Checksum.crc32c(bytes.part(BatchHeader.byteCount, areaCount - BatchHeader.byteCount))
+                == header.recordsChecksum
         else { return .broken(header, "the checksum of its records does not match") }
         let found = FoundBatch(header: header, checksum: checksum, offset: offset, bytes: bytes)
         if header.kind == .records, let problem = Self.problem(found, verifyPayload: verifyPayload) {
@@ -111,7 +113,9 @@ final class BatchReader<D: Device> {
                 return "record \(index) is not whole"
             }
             if let problem = record.validate() { return "record \(index): \(problem)" }
-            if !record.isSkipped, let problem = payloadProblem(record, batch, verifyPayload) { return "record \(index): \(problem)" }
+            if !record.isSkipped, let problem = payloadProblem(record, batch, verifyPayload) {
+                return "record \(index): \(problem)"
+            }
             position += record.bytes.count
         }
         return position == area.count ? nil : "its records do not fill it"

@@ -66,8 +66,11 @@ struct DurabilityTracker {
             entries[index].sync = lastSync
         }
         // What else of these files is written already is covered as well.
-        for index in entries.indices where entries[index].isWritten && !entries[index].isDurable && entries[index].sync == 0 {
-            if let started = result.first(where: { $0.file == entries[index].file }) { entries[index].sync = started.id }
+        for index in entries.indices
+        where entries[index].isWritten && !entries[index].isDurable && entries[index].sync == 0 {
+            if let started = result.first(where: { $0.file == entries[index].file }) {
+                entries[index].sync = started.id
+            }
         }
         syncs.append(contentsOf: result)
         return result

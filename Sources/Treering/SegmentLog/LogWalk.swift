@@ -18,7 +18,8 @@ struct LogWalk<D: Device> {
     private(set) var durable: BatchSequence
     private var endedSegment: Bool
 
-    init(reader: BatchReader<D>, segments: [SegmentNumber: WalkSegment], from position: LogPosition, epoch: MountEpoch) {
+    init(reader: BatchReader<D>, segments: [SegmentNumber: WalkSegment], from position: LogPosition, epoch: MountEpoch)
+    {
         self.reader = reader
         self.segments = segments
         self.position = position
@@ -30,8 +31,11 @@ struct LogWalk<D: Device> {
 
     /// The segment that a mount opened to go on right behind the last batch: the one of the highest epoch.
     private func successor() -> WalkSegment? {
-        segments.values.filter { $0.header.state == .inUse && $0.header.firstBatch == position.lastBatch.next && $0.header.end != UInt32(SegmentHeader.byteCount) }
-            .max { $0.header.epoch < $1.header.epoch }
+        segments.values.filter {
+            $0.header.state == .inUse && $0.header.firstBatch == position.lastBatch.next
+                && $0.header.end != UInt32(SegmentHeader.byteCount)
+        }
+        .max { $0.header.epoch < $1.header.epoch }
     }
 
     /// The next batch of the log, verified whole, or nil at its end.
@@ -77,15 +81,20 @@ struct LogWalk<D: Device> {
     /// After the end: evidence that the log went on durably beyond it, which makes the end damage; nil where it is the tail.
     func evidenceOfDamage() throws(Errno) -> CorruptionReport? {
         let missing = position.lastBatch.next
-        let place = "log, batch \(missing.rawValue), expected in segment \(position.segment.rawValue) at \(position.offsetInSegment)"
+        let place =
+            "log, batch \(missing.rawValue), expected in segment \(position.segment.rawValue) at \(position.offsetInSegment)"
         if durable >= missing {
             return CorruptionReport(place: place, reason: "it was durable once and is not readable now")
         }
-        for segment in segments.values where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
+        for segment in segments.values
+        where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
             let header = segment.header
             if header.epoch > epoch, header.firstBatch > missing {
                 return CorruptionReport(
-                    place: place, reason: "segment \(header.number.rawValue) of a later mount goes on at batch \(header.firstBatch.rawValue)")
+                    place: place,
+                    reason:
+                        "segment \(header.number.rawValue) of a later mount goes on at batch \(header.firstBatch.rawValue)"
+                )
             }
             let isHere = header.number == position.segment && !endedSegment
             guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
@@ -97,7 +106,9 @@ struct LogWalk<D: Device> {
                 if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
                     return CorruptionReport(
                         place: place,
-                        reason: "batch \(found.header.sequence.rawValue) says that the log was durable through \(found.header.durable.rawValue)")
+                        reason:
+                            "batch \(found.header.sequence.rawValue) says that the log was durable through \(found.header.durable.rawValue)"
+                    )
                 }
                 if case .batch(let found) = outcome {
                     offset += found.header.byteCount

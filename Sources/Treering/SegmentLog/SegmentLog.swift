@@ -97,8 +97,11 @@ final class SegmentLog {
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
     /// The stamp of the segment that the next record will lie in, if it is known: the head's.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
-    /// Whether a new head will be needed before long and none is prepared.
-    var wantsPreparedSegment: Bool { table.pool.isEmpty && table.freeCount > 0 && !isHostFull }
+    /// Whether a new head will be needed before long and none is prepared. A fresh store has no more than its head.
+    var wantsPreparedSegment: Bool {
+        guard table.pool.isEmpty, table.freeCount > 0, !isHostFull else { return false }
+        return head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4
+    }
 
     // MARK: Appending
 
@@ -242,7 +245,8 @@ final class SegmentLog {
         batchCount += 1
         outbox.append(
             Submission(
-                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front, payload,
+                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front,
+                payload,
                 tag: LogTag.batch | UInt64(batch.slot)))
     }
 

@@ -36,7 +36,8 @@ struct Segment {
 
     var usage: UsageEntry {
         UsageEntry(
-            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, living: living, incarnation: incarnation, end: end,
+            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, living: living, incarnation: incarnation,
+            end: end,
             state: state == .inUse ? .inUse : .free, role: role)
     }
 }

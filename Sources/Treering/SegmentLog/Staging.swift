@@ -45,7 +45,9 @@ final class Staging {
     }
 
     private func descriptor(_ index: Int) -> UnsafeMutableRawBufferPointer {
-        memory.part(StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount, StagingLayout.descriptorByteCount)
+        memory.part(
+            StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount,
+            StagingLayout.descriptorByteCount)
     }
 
     private func word(_ index: Int, _ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {

@@ -8,15 +8,17 @@ import Synchronization
 /// Collects completions; a test waits for them by asking again and again.
 final class CompletionLog: Sendable {
     private let state = Mutex<[UInt64: [Int]]>([:])
+    private let total = Counter()
 
     func attach(to device: some Device) {
         device.onCompletion { [self] completion in
             state.withLock { $0[completion.tag, default: []].append(completion.result) }
+            _ = total.raise()
         }
     }
 
     var all: [UInt64: [Int]] { state.withLock { $0 } }
-    var count: Int { state.withLock { $0.values.reduce(0) { $0 + $1.count } } }
+    var count: Int { total.value }
 
     /// Waits until `count` completions have come in; false after ten seconds.
     func wait(for count: Int, pump: () -> Void = {}) -> Bool {
@@ -54,7 +56,17 @@ struct DeviceScript<Engine: Device> {
     }
 
     static func fingerprint(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-        bytes.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for offset in stride(from: 0, to: bytes.count, by: 8) {
+            var word: UInt64 = 0
+            for index in offset..<min(offset + 8, bytes.count) where offset + 8 > bytes.count {
+                word = word << 8 | UInt64(bytes[index])
+            }
+            if offset + 8 <= bytes.count { word = bytes.load(offset) }
+            hash = (hash ^ word) &* 0x100_0000_01B3
+            hash ^= hash >> 29
+        }
+        return hash
     }
 
     mutating func run(_ count: Int) throws -> ScriptResult {
@@ -114,10 +126,13 @@ struct DeviceScript<Engine: Device> {
         _ shape: (offset: UInt64, first: Int, second: Int)
     ) -> Submission {
         let part = memory.bytes.part(place, shape.first + shape.second)
-        var filler = random.next()
-        for index in part.indices {
-            part[index] = operation == .read ? 0 : UInt8(truncatingIfNeeded: filler)
-            filler = filler &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        var filler = operation == .read ? 0 : random.next() | 1
+        for offset in stride(from: 0, to: part.count, by: 8) {
+            for index in offset..<min(offset + 8, part.count) where offset + 8 > part.count {
+                part[index] = UInt8(truncatingIfNeeded: filler)
+            }
+            if offset + 8 <= part.count { part.store(filler, at: offset) }
+            filler = filler &* 6_364_136_223_846_793_005
         }
         let second = shape.second > 0 ? part.part(shape.first, shape.second) : nil
         return Submission(operation, file, offset: shape.offset, part.part(0, shape.first), second, tag: tag)

@@ -8,7 +8,7 @@
 
     @testable import Treering
 
-    @Suite(.serialized, .enabled(if: EngineProbe().ring.reason == nil)) struct KilledRingTests {
+    @Suite(.serialized, .enabled(if: EngineProbe.ringIsTestable)) struct KilledRingTests {
         static let partByteCount = 1 << 20
         static let partCount = 256
 
@@ -99,7 +99,9 @@
             for attempt in 0..<3 {
                 guard let aftermath = try Self.killInFlight(registersLock: true) else { continue }
                 #expect(aftermath.atLock == aftermath.later, "a write landed after the lock was free")
-                print("lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) of \(Self.partCount) landed, attempt \(attempt)")
+                print(
+                    "lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) of \(Self.partCount) landed, attempt \(attempt)"
+                )
                 return
             }
             Issue.record("the child never got its writes under way")
@@ -109,12 +111,16 @@
             for _ in 0..<10 {
                 guard let aftermath = try Self.killInFlight(registersLock: false) else { continue }
                 let late = zip(aftermath.atLock, aftermath.later).filter { $0 != $1 }.count
-                print("unregistered: lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) landed, \(late) of them after it")
+                print(
+                    "unregistered: lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) landed, \(late) of them after it"
+                )
             }
             for _ in 0..<10 {
                 guard let aftermath = try Self.killInFlight(registersLock: true) else { continue }
                 let late = zip(aftermath.atLock, aftermath.later).filter { $0 != $1 }.count
-                print("registered: lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) landed, \(late) of them after it")
+                print(
+                    "registered: lock after \(aftermath.lockMicroseconds) µs, \(aftermath.landed) landed, \(late) of them after it"
+                )
             }
         }
     }

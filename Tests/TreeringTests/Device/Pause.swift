@@ -1,3 +1,5 @@
+// Waiting in tests of real devices.
+
 import Glibc
 
 /// A tenth of a millisecond.

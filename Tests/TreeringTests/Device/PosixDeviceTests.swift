@@ -150,6 +150,10 @@ import Testing
         buffer.bytes.zero(0, 4096)
         #expect(reader.perform(Submission(.read, again, buffer.bytes, tag: 0)).result == 4096)
         #expect(buffer.bytes.allSatisfy { $0 == 7 })
+        #expect(reader.perform(Submission(.write, again, buffer.bytes, tag: 0)).result < 0)
+        #expect(throws: Errno.readOnly) { try reader.open(.superblock, create: true) }
+        #expect(throws: Errno.readOnly) { try reader.resize(again, to: 0) }
+        #expect(throws: Errno.readOnly) { try reader.unlink(.index) }
     }
 
     @Test func directSupportOnAHostWithoutIt() {

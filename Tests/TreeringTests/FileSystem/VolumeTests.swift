@@ -1,3 +1,5 @@
+// A volume on a simulated device: files, remounts, crashes, checks, rebuilds. `TestStore` is for other tests too.
+
 import Testing
 
 @testable import Treering
@@ -10,7 +12,8 @@ final class TestStore {
 
     static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
 
-    let stagingBuffer = AlignedBuffer(byteCount: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20).byteCount)
+    let stagingBuffer = AlignedBuffer(
+        byteCount: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20).byteCount)
 
     /// Staging whose memory the test can read after a kill.
     func makeStaging() -> Staging {
@@ -26,7 +29,8 @@ final class TestStore {
     init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
         device = SimulatedDevice()
         let format = FormatOptions(
-            capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4), now: Self.now)
+            capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4),
+            now: Self.now)
         try Volume.format(device, format)
         volume = try Volume.mount(device, options, now: Self.now) { _ in }
         if keepsStaging {

@@ -1,0 +1,102 @@
+// Everything that can be wrong with a mount before anything is created or changed.
+
+import Glibc
+
+/// A store and a mount point that fit together.
+struct MountPlan: Sendable {
+    /// As typed: what /proc/mounts is to show.
+    var source: String
+    /// Real path; the last part may not exist yet.
+    var store: String
+    var state: StoreState
+    /// Real path.
+    var mountPoint: String
+
+    init(source: String, mountPoint typed: String, isReadOnly: Bool) throws(CommandError) {
+        self.source = source
+        let path = StoreDirectory.path(ofSource: source)
+        mountPoint = try Self.checkedMountPoint(typed)
+        do throws(Errno) {
+            store = try HostFile.realPathOfNew(path)
+        } catch {
+            throw CommandError("\(path): \(error)" + (error == .noEntry ? " (its parent directory must exist)" : ""))
+        }
+        state = try StoreDirectory.state(store)
+        if case .foreign(let names) = state { throw StoreDirectory.refusal(path, names) }
+        if state == .incomplete {
+            throw CommandError(
+                "\(path): holds parts of a store but no superblock, and is left as it is. "
+                    + "If formatting was interrupted, run `treering format --force \(path)`; that deletes what is there."
+            )
+        }
+        if isReadOnly && state != .store { throw CommandError("\(path): holds no store, and -o ro does not make one") }
+        try checkNesting(path, typed)
+        try checkNotMounted(typed)
+        try Self.checkFuse()
+    }
+
+    private static func checkedMountPoint(_ typed: String) throws(CommandError) -> String {
+        let real: String
+        do throws(Errno) {
+            real = try HostFile.realPath(typed)
+        } catch {
+            switch error.rawValue {
+            case ENOENT: throw CommandError("\(typed): there is no such directory to mount on; make it with `mkdir -p`")
+            case ENOTCONN:
+                throw CommandError(
+                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
+            default: throw CommandError("\(typed): \(error)")
+            }
+        }
+        var status = stat()
+        guard stat(real, &status) == 0 else {
+            if errno == ENOTCONN {
+                throw CommandError(
+                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
+            }
+            throw CommandError("\(typed): \(Errno.last)")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw CommandError("\(typed): is not a directory, so nothing can be mounted on it")
+        }
+        return real
+    }
+
+    private func checkNesting(_ path: String, _ typed: String) throws(CommandError) {
+        if HostFile.isPath(mountPoint, within: store) {
+            throw CommandError("\(typed): lies in the store \(path); the mount point must be outside of it")
+        }
+        if HostFile.isPath(store, within: mountPoint) {
+            throw CommandError(
+                "\(path): lies in the mount point \(typed), which would hide it; the store must be outside of it")
+        }
+    }
+
+    private func checkNotMounted(_ typed: String) throws(CommandError) {
+        if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering {
+            throw CommandError(
+                "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first")
+        }
+    }
+
+    private static func checkFuse() throws(CommandError) {
+        let descriptor = open("/dev/fuse", O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            switch errno {
+            case ENOENT, ENODEV, ENXIO:
+                throw CommandError(
+                    "/dev/fuse: is not there; load the module with `modprobe fuse` (in a container, pass the device in)"
+                )
+            case EACCES, EPERM:
+                throw CommandError(
+                    "/dev/fuse: may not be opened by this user; root can allow it with `chmod 666 /dev/fuse`")
+            default: throw CommandError("/dev/fuse: \(Errno.last)")
+            }
+        }
+        close(descriptor)
+        if geteuid() != 0 && HostFile.executable("fusermount3") == nil {
+            throw CommandError(
+                "fusermount3: is not installed, and only root can mount without it; run `apt-get install fuse3`")
+        }
+    }
+}

@@ -1,0 +1,159 @@
+// `treering mount`: check everything, take the store, format it if it is empty, serve it until it is unmounted.
+
+import Glibc
+
+enum MountCommand {
+    static let usage = """
+        treering mount STORE MOUNTPOINT [-f] [-d] [-o OPTIONS]
+
+        Mounts a store; one that is missing or empty is formatted first. The prompt is back when the mount is usable.
+        Unmount with `fusermount3 -u MOUNTPOINT`.
+
+          -f          stay in the foreground, log to stderr
+          -d          log every request (implies -f)
+          -o OPTIONS  options of the table below and those of mount(8), separated by commas; \\, is a comma in a value
+
+        Each option is also an environment variable: TREERING_ENGINE=posix. The command line wins.
+        """
+
+    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        let arguments = try Arguments(typed, [], letters: "fdrw", takesMountOptions: true)
+        var words = arguments.mountWords
+        if arguments.letters.contains("r") { words.append("ro") }
+        if arguments.letters.contains("w") { words.append("rw") }
+        var options = try MountOptions(words: words)
+        let names = try arguments.operands("STORE", "MOUNTPOINT")
+        if options.isRemount { return try Remount.run(names[0], names[1], options) }
+        let plan = try MountPlan(source: names[0], mountPoint: names[1], isReadOnly: options.flags.isReadOnly)
+        options.fuse.isDebug = arguments.letters.contains("d")
+        if options.fuse.fsname.isEmpty { options.fuse.fsname = names[0] }
+        let isForeground = arguments.letters.contains("f") || options.fuse.isDebug
+        let daemon = isForeground ? nil : try Daemon.fork()
+        let log = CommandLog(isForeground: isForeground, isDebug: options.fuse.isDebug)
+        do throws(CommandError) {
+            let code = try serve(plan, options, log, daemon)
+            daemon?.fail(code)
+            return code
+        } catch {
+            StandardError.print("treering: " + error.message)
+            log.sink.error(error.message)
+            daemon?.fail(error.exitCode)
+            return error.exitCode
+        }
+    }
+
+    /// From here on in the process that serves.
+    private static func serve(
+        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, _ daemon: Daemon?
+    ) throws(CommandError) -> Int32 {
+        MountService.prepareSignals()
+        FuseLog.send(to: log.sink)
+        let (store, volume) = try open(plan, options, log.sink)
+        // The lock is let go last, when nothing of this process can touch the store any more.
+        defer { store.device.shutDown() }
+        let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink)
+        return try service.run {
+            log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
+            log.detach()
+            daemon?.succeed()
+        }
+    }
+
+    /// Takes the store and opens the volume, formatting where nothing is. What was created is removed again on failure.
+    private static func open(
+        _ plan: MountPlan, _ options: MountOptions, _ log: LogSink
+    ) throws(CommandError) -> (OpenStore, HostVolume) {
+        let isNew = plan.state != .store
+        var locked: (lock: StoreLock, wasEmpty: Bool)?
+        var opened: OpenStore?
+        do throws(CommandError) {
+            if isNew { try OpenStore.makeDirectory(plan.store) }
+            let lock = try StoreLock(plan.store)
+            // Somebody else may have formatted it meanwhile.
+            let isEmpty = try StoreDirectory.state(plan.store) == .empty
+            locked = (lock, isEmpty)
+            let store = try OpenStore(plan.store, lock, options.engine, options.device)
+            opened = store
+            log.notice(store.device.sentence)
+            if isEmpty {
+                try store.format(options.format)
+                log.notice("\(plan.source) was formatted")
+            }
+            return (store, try store.mount(options.volume, log))
+        } catch {
+            opened?.device.shutDown()
+            if isNew, let locked, locked.wasEmpty {
+                StoreDirectory.clear(plan.store, andDirectory: plan.state == .missing)
+            }
+            throw CommandError(error.message, exitCode: error.exitCode == 1 ? 32 : error.exitCode)
+        }
+    }
+}
+
+/// A store that this process has locked and opened.
+struct OpenStore {
+    let path: String
+    let lock: StoreLock
+    let device: HostDevice
+
+    /// Makes the directory of a new store.
+    static func makeDirectory(_ path: String) throws(CommandError) {
+        do throws(Errno) { try HostDevice.create(directory: path) } catch {
+            throw CommandError("\(path): the directory of the store cannot be made: \(error)")
+        }
+    }
+
+    /// Locks a directory that must be a store, and opens its device.
+    init(existing path: String, _ options: DeviceOptions) throws(CommandError) {
+        switch try StoreDirectory.state(path) {
+        case .store: break
+        case .missing: throw CommandError("\(path): there is no such directory")
+        default: throw CommandError("\(path): is not a Treering store (it has no superblock)")
+        }
+        try self.init(path, try StoreLock(path), .posix, options)
+    }
+
+    /// Opens the device of a directory that this process has locked.
+    init(_ path: String, _ lock: StoreLock, _ engine: EngineChoice, _ options: DeviceOptions) throws(CommandError) {
+        self.path = path
+        self.lock = lock
+        var options = options
+        options.lockDescriptor = lock.descriptor
+        do throws(DeviceError) {
+            device = try HostDevice.open(directory: path, engine: engine, options: options)
+        } catch {
+            throw CommandError(error.description)
+        }
+    }
+
+    func format(_ options: FormatOptions) throws(CommandError) {
+        do throws(MountError) { try HostVolume.format(device, options) } catch {
+            throw CommandError("\(path): cannot be formatted: \(error)")
+        }
+    }
+
+    func mount(_ options: VolumeOptions, _ log: LogSink) throws(CommandError) -> HostVolume {
+        do throws(MountError) { return try HostVolume.mount(device, options, directory: path, log: log) } catch {
+            throw CommandError("\(path): cannot be mounted: \(error)")
+        }
+    }
+}
+
+/// `mount -o remount`: the kernel's flags of a mount that is there.
+enum Remount {
+    static func run(_ source: String, _ typed: String, _ options: MountOptions) throws(CommandError) -> Int32 {
+        let mountPoint: String
+        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
+            throw CommandError("\(typed): \(error)")
+        }
+        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
+            throw CommandError(
+                "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        }
+        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
+        else {
+            throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
+        }
+        return 0
+    }
+}

@@ -1,0 +1,226 @@
+// What `treering mount -o` understands, in one table, and where each option goes.
+
+import Glibc
+
+/// Everything that was chosen for a mount, in parts for those who need them.
+struct MountOptions: Sendable {
+    var volume = VolumeOptions()
+    var device = DeviceOptions()
+    var engine = EngineChoice.auto
+    var fuse = FuseOptions()
+    var format = FormatOptions()
+    /// `-o remount`: change the flags of a mount that is there.
+    var isRemount = false
+    /// The kernel's flags, as mount(8) names them.
+    var flags = KernelFlags()
+    /// Options of this table that were given, for a remount that cannot heed them.
+    var given: [String] = []
+
+    /// Flags of mount(2) that were asked for; nil: not mentioned.
+    struct KernelFlags: Sendable {
+        var isReadOnly = false
+        var allowsSetuid = false
+        var allowsDevices = false
+        var allowsExecution = true
+        var isSynchronous = false
+        var keepsAccessTimes = false
+        var keepsDirectoryAccessTimes = false
+        var allowOther = false
+        var allowRoot = false
+        var defaultPermissions = true
+    }
+
+    static let table: [CommandOption] =
+        [
+            CommandOption(
+                "engine", .choice(EngineChoice.allCases.map(\.rawValue)), "auto", "how the store is read and written"),
+            CommandOption(
+                "transport", .choice(TransportChoice.allCases.map(\.rawValue)), "auto", "how requests come in"),
+            CommandOption("queue_depth", .number(1...4096), "256", "operations on the store in flight"),
+            CommandOption("max_inflight", .number(16...65536), "1024", "requests handled or waiting at a time"),
+            CommandOption("readers", .number(1...64), "4", "threads that read requests"),
+            CommandOption("sqpoll", .flag, "", "a kernel thread picks up submissions (engine=ring)"),
+            CommandOption("iopoll", .flag, "", "wait for the disk by polling (engine=ring)"),
+            CommandOption("direct", .choice(["auto", "on", "off"]), "auto", "O_DIRECT for aligned reads and writes"),
+            CommandOption("commit", .number(1...3600), "5", "seconds until what was acknowledged is on disk"),
+            CommandOption(
+                "ack", .choice(VolumeOptions.Acknowledgement.allCases.map(\.rawValue)), "staged",
+                "answer when staged in memory, written to disk, or durable"),
+            CommandOption("staging", .size(1 << 20...4 << 30), "16M", "memory for what is not on disk yet"),
+            CommandOption("index_cache", .size(4 << 20...1 << 40), "256M", "memory for the index"),
+            CommandOption(
+                "open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"
+            ),
+            CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
+            CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
+            CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
+            CommandOption("fsname", .text("NAME"), "the store", "source shown in /proc/mounts"),
+            CommandOption("subtype", .text("NAME"), "treering", "accepted only as treering"),
+            CommandOption("allow_other", .flag, "", "other users may use the mount"),
+            CommandOption("allow_root", .flag, "", "root may use the mount"),
+            CommandOption("default_permissions", .flag, "on", "the kernel checks permissions"),
+            CommandOption("no_default_permissions", .flag, "", "nobody checks permissions"),
+            CommandOption("ro", .flag, "", "read only"),
+            CommandOption("suid", .flag, "", "heed set-user-ID bits (root)"),
+            CommandOption("dev", .flag, "", "heed device files (root)"),
+            CommandOption("noexec", .flag, "", "run no programs from the mount"),
+            CommandOption("noatime", .flag, "", "do not show access times changing"),
+        ] + genericWords.map { CommandOption($0, .generic, "", "") }
+
+    /// Words of fstab(5) that mean what they mean everywhere, or nothing to us.
+    private static let genericWords = [
+        "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
+        "relatime",
+        "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
+        "nogroup", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent", "loud",
+        "mand", "nomand", "iversion", "noiversion",
+    ]
+
+    /// Options from the environment and then from the words of `-o`, which win.
+    init(words: [String]) throws(CommandError) {
+        for option in Self.table {
+            guard let name = option.environmentName, let text = getenv(name).map({ String(cString: $0) }) else {
+                continue
+            }
+            try set(option, try option.value(text, place: name))
+        }
+        for word in words {
+            if word.hasPrefix("x-") || word.hasPrefix("X-") { continue }
+            let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let name = String(parts[0])
+            guard let option = Self.table.first(where: { $0.name == name }) else {
+                throw CommandError("-o \(word): unknown option; `treering mount --help` lists them")
+            }
+            given.append(name)
+            try set(option, try option.value(parts.count > 1 ? String(parts[1]) : nil, place: "-o"))
+        }
+        try finish()
+    }
+
+    private mutating func set(_ option: CommandOption, _ value: OptionValue) throws(CommandError) {
+        switch value {
+        case .flag(let isOn): setFlag(option.name, isOn)
+        case .number(let number): setNumber(option.name, number)
+        case .size(let byteCount): setSize(option.name, byteCount)
+        case .text(let text):
+            if case .generic = option.kind { setGeneric(option.name) } else { try setText(option.name, text) }
+        }
+    }
+
+    private mutating func setFlag(_ name: String, _ isOn: Bool) {
+        switch name {
+        case "sqpoll": device.sqpoll = isOn
+        case "iopoll": device.iopoll = isOn
+        case "allow_other": flags.allowOther = isOn
+        case "allow_root": flags.allowRoot = isOn
+        case "default_permissions": flags.defaultPermissions = isOn
+        case "no_default_permissions": flags.defaultPermissions = !isOn
+        case "ro": flags.isReadOnly = isOn
+        case "suid": flags.allowsSetuid = isOn
+        case "dev": flags.allowsDevices = isOn
+        case "noexec": flags.allowsExecution = !isOn
+        case "noatime": flags.keepsAccessTimes = isOn
+        default: preconditionFailure("the option \(name) goes nowhere")
+        }
+    }
+
+    private mutating func setNumber(_ name: String, _ number: Int) {
+        switch name {
+        case "queue_depth": device.queueDepth = number
+        case "max_inflight": fuse.inflightLimit = number
+        case "readers": fuse.readerCount = number
+        case "commit": volume.commitIntervalNanoseconds = UInt64(number) * 1_000_000_000
+        default: preconditionFailure("the option \(name) goes nowhere")
+        }
+    }
+
+    private mutating func setSize(_ name: String, _ byteCount: UInt64) {
+        switch name {
+        case "staging": volume.stagingByteCount = Int(byteCount)
+        case "index_cache": volume.indexCacheByteCount = Int(byteCount)
+        case "capacity": format.capacityByteCount = byteCount
+        case "segment_size": format.segmentByteCount = Int(byteCount)
+        default: preconditionFailure("the option \(name) goes nowhere")
+        }
+    }
+
+    private mutating func setText(_ name: String, _ text: String) throws(CommandError) {
+        switch name {
+        case "engine": engine = EngineChoice(rawValue: text)!
+        case "transport": fuse.transport = TransportChoice(rawValue: text)!
+        case "direct": device.direct = DirectMode(rawValue: text)!
+        case "ack": volume.acknowledgement = VolumeOptions.Acknowledgement(rawValue: text)!
+        case "open": fuse.open = OpenMode(rawValue: text)!
+        case "writeback_cache": fuse.writebackCache = text == "on"
+        case "fsname": fuse.fsname = text
+        case "subtype":
+            if text != "treering" { throw CommandError("-o subtype=\(text): is treering, or left out") }
+        default: preconditionFailure("the option \(name) goes nowhere")
+        }
+    }
+
+    private mutating func setGeneric(_ name: String) {
+        switch name {
+        case "rw": flags.isReadOnly = false
+        case "nosuid": flags.allowsSetuid = false
+        case "nodev": flags.allowsDevices = false
+        case "exec": flags.allowsExecution = true
+        case "sync": flags.isSynchronous = true
+        case "async": flags.isSynchronous = false
+        case "atime", "relatime", "strictatime": flags.keepsAccessTimes = false
+        case "nodiratime": flags.keepsDirectoryAccessTimes = true
+        case "diratime": flags.keepsDirectoryAccessTimes = false
+        // fstab(5): letting users mount implies these three unless a later word says otherwise.
+        case "user", "users":
+            flags.allowsSetuid = false
+            flags.allowsDevices = false
+            flags.allowsExecution = false
+        case "remount": isRemount = true
+        default: break
+        }
+    }
+
+    private mutating func finish() throws(CommandError) {
+        if fuse.transport == .uring {
+            throw CommandError("-o transport=uring: not in this version; use transport=auto or transport=classic")
+        }
+        if device.iopoll { throw CommandError("-o iopoll: not in this version; leave it out") }
+        if device.sqpoll && engine == .posix {
+            throw CommandError("-o sqpoll: needs a ring, but engine=posix has none; leave one of them out")
+        }
+        if flags.allowOther && flags.allowRoot { throw CommandError("-o allow_other and allow_root: choose one") }
+        volume.isReadOnly = flags.isReadOnly
+        device.readOnly = flags.isReadOnly
+        fuse.mountFlags = flags.words
+    }
+}
+
+extension MountOptions.KernelFlags {
+    /// What libfuse is told. It starts from nosuid and nodev by itself.
+    var words: [String] {
+        var words: [String] = []
+        if isReadOnly { words.append("ro") }
+        if allowsSetuid { words.append("suid") }
+        if allowsDevices { words.append("dev") }
+        if !allowsExecution { words.append("noexec") }
+        if isSynchronous { words.append("sync") }
+        if keepsAccessTimes { words.append("noatime") }
+        if allowOther { words.append("allow_other") }
+        if allowRoot { words.append("allow_root") }
+        if defaultPermissions { words.append("default_permissions") }
+        return words
+    }
+
+    /// The same for mount(2), for a remount.
+    var bits: UInt {
+        var bits: UInt = 0
+        if isReadOnly { bits |= UInt(MS_RDONLY) }
+        if !allowsSetuid { bits |= UInt(MS_NOSUID) }
+        if !allowsDevices { bits |= UInt(MS_NODEV) }
+        if !allowsExecution { bits |= UInt(MS_NOEXEC) }
+        if isSynchronous { bits |= UInt(MS_SYNCHRONOUS) }
+        if keepsAccessTimes { bits |= UInt(MS_NOATIME) }
+        if keepsDirectoryAccessTimes { bits |= UInt(MS_NODIRATIME) }
+        return bits
+    }
+}

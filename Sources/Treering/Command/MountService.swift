@@ -1,0 +1,179 @@
+// One mount from the first request to the last: transport, signals, unmounting. Runs on the main thread.
+
+import CLinux
+import Glibc
+import Synchronization
+
+/// Serves a volume at a mount point until somebody unmounts it or asks this process to end.
+final class MountService {
+    private let volume: HostVolume
+    private let options: FuseOptions
+    private let mountPoint: String
+    private let log: LogSink
+    private var isUnmounting = false
+
+    /// How long open files may delay the end after a signal.
+    private static let graceSeconds = 5
+    private static let initTimeoutSeconds = 30
+    /// Tells the main thread to look again.
+    private static let newsSignal = SIGUSR1
+    private static let endSignals = [SIGTERM, SIGINT, SIGHUP]
+
+    init(_ volume: HostVolume, _ options: FuseOptions, mountPoint: String, log: LogSink) {
+        self.volume = volume
+        self.options = options
+        self.mountPoint = mountPoint
+        self.log = log
+    }
+
+    /// To be called before any thread is started: all threads then leave these signals to the main one.
+    static func prepareSignals() {
+        signal(SIGPIPE, SIG_IGN)
+        var set = signals
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+    }
+
+    private static var signals: sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in endSignals + [newsSignal] { sigaddset(&set, number) }
+        return set
+    }
+
+    /// Mounts, serves and unmounts; `onReady` is called when the mount is usable. Returns the exit code.
+    func run(onReady: () -> Void) throws(CommandError) -> Int32 {
+        let failure: CommandError?
+        do throws(CommandError) {
+            try serve(onReady)
+            failure = nil
+        } catch {
+            failure = error
+        }
+        var code: Int32 = 0
+        do throws(Errno) { try volume.unmount() } catch {
+            log.error("\(mountPoint): the store could not be brought to rest: \(error); the next mount recovers it")
+            code = 1
+        }
+        let defects = Reply.defectCount.load(ordering: .relaxed)
+        if defects > 0 {
+            log.error("\(mountPoint): \(defects) requests were dropped and answered EIO, which is a defect in Treering")
+        }
+        if let failure { throw failure }
+        return code
+    }
+
+    private func serve(_ onReady: () -> Void) throws(CommandError) {
+        let news: @Sendable () -> Void = { kill(getpid(), MountService.newsSignal) }
+        let server = FuseServer(volume, options, log: log, onInitialized: news)
+        let session: FuseSession
+        do throws(Errno) {
+            session = try FuseSession(server, mountPoint: mountPoint)
+            try session.mount()
+        } catch {
+            throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)
+        }
+        let transport = ClassicTransport(
+            session: session.handle, readerCount: options.readerCount, requestLimit: options.inflightLimit,
+            payloadByteCount: volume.maxWriteByteCount, onEnd: news)
+        server.use(transport)
+        do throws(Errno) { try transport.start() } catch {
+            throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
+        }
+        let failure = wait(server, transport, onReady)
+        transport.join()
+        if isStillMounted { detach() }
+        session.forgetMount()
+        withExtendedLifetime((server, session)) {}
+        if let failure { throw failure }
+    }
+
+    /// Waits for the session's end, telling when it is usable and heeding signals.
+    private func wait(_ server: FuseServer, _ transport: ClassicTransport, _ onReady: () -> Void) -> CommandError? {
+        var isReady = false
+        var waitedSeconds = 0
+        while !transport.isOver {
+            let signal = nextSignal(seconds: 1)
+            if !isReady && server.isInitialized.load(ordering: .acquiring) {
+                isReady = true
+                rememberMount()
+                onReady()
+            }
+            if Self.endSignals.contains(signal) {
+                log.notice("\(mountPoint): unmounting on signal \(signal)")
+                unmount(transport)
+            }
+            if signal == 0 { waitedSeconds += 1 }
+            if !isReady && waitedSeconds >= Self.initTimeoutSeconds {
+                transport.stop()
+                return CommandError("\(mountPoint): the kernel does not answer", exitCode: 32)
+            }
+        }
+        return isReady ? nil : CommandError("\(mountPoint): was unmounted before it was usable", exitCode: 32)
+    }
+
+    /// The next signal, or 0 after so many seconds without one.
+    private func nextSignal(seconds: Int) -> Int32 {
+        var set = Self.signals
+        var limit = timespec(tv_sec: seconds, tv_nsec: 0)
+        return max(0, sigtimedwait(&set, nil, &limit))
+    }
+
+    // MARK: Unmounting
+
+    /// Writes back what the kernel holds, takes the mount off the tree and goes on serving for those who still have files
+    /// open, but not for ever.
+    private func unmount(_ transport: ClassicTransport) {
+        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if descriptor >= 0 {
+            syncfs(descriptor)
+            close(descriptor)
+        }
+        detach()
+        var waited = 0
+        while !transport.isOver && waited < Self.graceSeconds {
+            let signal = nextSignal(seconds: 1)
+            if Self.endSignals.contains(signal) { break }
+            if signal == 0 { waited += 1 }
+        }
+        if transport.isOver { return }
+        log.warning("\(mountPoint): files are still open; their users will see errors")
+        transport.stop()
+    }
+
+    private func detach() {
+        if isUnmounting { return }
+        isUnmounting = true
+        if geteuid() == 0 {
+            if umount2(mountPoint, Int32(MNT_DETACH)) == 0 { return }
+        }
+        guard let program = HostFile.executable("fusermount3") else { return }
+        var words: [UnsafeMutablePointer<CChar>?] = []
+        for word in [program, "-u", "-q", "-z", "--", mountPoint] { words.append(strdup(word)) }
+        words.append(nil)
+        defer { for word in words { free(word) } }
+        var child: pid_t = 0
+        guard posix_spawn(&child, program, nil, nil, &words, environ) == 0 else { return }
+        var status: Int32 = 0
+        while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    }
+
+    // MARK: The mount in the kernel's table
+
+    private var device: String?
+
+    /// Notes which mount is ours, and lets the kernel read ahead further than its default where that is allowed.
+    private func rememberMount() {
+        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else { return }
+        device = mounted.device
+        if geteuid() == 0 {
+            HostFile.write(
+                "\(FuseServer.readAheadByteCount >> 10)\n", to: "/sys/class/bdi/\(mounted.device)/read_ahead_kb")
+        }
+    }
+
+    /// After an abort of the connection the dead mount is still there.
+    private var isStillMounted: Bool {
+        guard let device, let mounted = MountTable.mount(at: mountPoint) else { return false }
+        return mounted.device == device
+    }
+}

@@ -1,0 +1,136 @@
+// Commands that talk to a running mount through the file system itself: stats and sync. And probe, which asks the kernel.
+
+import CLinux
+import Glibc
+
+enum StatsCommand {
+    static let options = [
+        CommandOption("json", .flag, "", "as JSON"),
+        CommandOption("prometheus", .flag, "", "as Prometheus reads it"),
+        CommandOption("watch", .flag, "", "again every second"),
+    ]
+    static let usage = """
+        treering stats MOUNTPOINT|STORE [--json|--prometheus] [--watch]
+
+        Shows what a mount has done and how its store is filled; of a store that is not mounted, the latter.
+        """
+
+    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        let arguments = try Arguments(typed, options)
+        if arguments.has("json") && arguments.has("prometheus") {
+            throw CommandError("--json, --prometheus: choose one")
+        }
+        let target = try arguments.operands("MOUNTPOINT or STORE")[0]
+        while true {
+            let text = try text(of: target, isPrometheus: arguments.has("prometheus"))
+            let isRaw = arguments.has("json") || arguments.has("prometheus")
+            let shown = isRaw ? text : JSONLines.lines(text).joined(separator: "\n")
+            print(shown.hasSuffix("\n") ? String(shown.dropLast()) : shown)
+            guard arguments.has("watch") else { return 0 }
+            print("")
+            fflush(nil)
+            sleep(1)
+        }
+    }
+
+    private static func text(of target: String, isPrometheus: Bool) throws(CommandError) -> String {
+        if let mountPoint = try? MountedStore.mountPoint(target) {
+            let name = isPrometheus ? VirtualXattr.statisticsPrometheus : VirtualXattr.statistics
+            return try MountedStore.attribute(name, of: mountPoint)
+        }
+        let path = StoreDirectory.path(ofSource: target)
+        guard try StoreDirectory.state(path) == .store else {
+            throw CommandError("\(target): is neither a mounted Treering store nor a store")
+        }
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
+        defer { store.device.shutDown() }
+        do throws(MountError) {
+            let figures = try HostVolume.offlineFigures(store.device)
+            return isPrometheus ? figures.prometheus : figures.json
+        } catch {
+            throw CommandError("\(target): \(error)")
+        }
+    }
+}
+
+enum SyncCommand {
+    static let usage = """
+        treering sync MOUNTPOINT
+
+        Returns when everything that was acknowledged so far is on disk. sync(1) does not do that: the kernel does not
+        pass it on.
+        """
+
+    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
+        let mountPoint = try MountedStore.mountPoint(target)
+        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
+        defer { close(descriptor) }
+        // What the kernel holds in its own cache goes first.
+        guard syncfs(descriptor) == 0, fsync(descriptor) == 0 else {
+            throw CommandError("\(target): could not be made durable: \(Errno.last)")
+        }
+        return 0
+    }
+}
+
+/// A store that some process serves.
+enum MountedStore {
+    /// The real path of a mount of ours.
+    static func mountPoint(_ typed: String) throws(CommandError) -> String {
+        let real: String
+        do throws(Errno) { real = try HostFile.realPath(typed) } catch { throw CommandError("\(typed): \(error)") }
+        guard let mounted = MountTable.mount(at: real), mounted.isTreering else {
+            throw CommandError("\(typed): no Treering store is mounted there")
+        }
+        return real
+    }
+
+    /// The value of an extended attribute of the root.
+    static func attribute(_ name: String, of mountPoint: String) throws(CommandError) -> String {
+        // The value may grow between asking for its length and asking for itself.
+        for _ in 0..<8 {
+            let count = getxattr(mountPoint, name, nil, 0)
+            guard count >= 0 else { throw CommandError("\(mountPoint): \(Errno.last)") }
+            var bytes = [UInt8](repeating: 0, count: count + 1024)
+            let filled = getxattr(mountPoint, name, &bytes, bytes.count)
+            if filled >= 0 { return String(decoding: bytes.prefix(filled), as: UTF8.self) }
+            guard errno == ERANGE else { throw CommandError("\(mountPoint): \(Errno.last)") }
+        }
+        throw CommandError("\(mountPoint): its statistics do not hold still")
+    }
+}
+
+enum ProbeCommand {
+    static let usage = """
+        treering probe [DIRECTORY]
+
+        What this kernel offers, what the DIRECTORY's file system does, and what `auto` would choose.
+        """
+
+    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        let arguments = try Arguments(typed, [])
+        guard arguments.operands.count <= 1 else {
+            throw CommandError("'\(arguments.operands[1])': one argument too many")
+        }
+        let probe = EngineProbe(directory: arguments.operands.first)
+        for line in probe.lines { print(line) }
+        print("libfuse: \(FuseLibrary.version)")
+        print("/dev/fuse: \(deviceState())")
+        print("fusermount3: \(HostFile.executable("fusermount3") ?? "not installed (only root can mount)")")
+        let switchText = HostFile.text("/sys/module/fuse/parameters/enable_uring")
+        let isOn = switchText?.hasPrefix("Y") ?? false
+        let overRing = switchText == nil ? "not in this kernel" : isOn ? "enabled" : "off (fuse.enable_uring=N)"
+        print("FUSE over io_uring: \(overRing)")
+        print("transport=auto chooses: classic (uring is not in this version)")
+        return 0
+    }
+
+    private static func deviceState() -> String {
+        let descriptor = open("/dev/fuse", O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { return "cannot be opened: \(Errno.last)" }
+        close(descriptor)
+        return "usable"
+    }
+}

@@ -1,0 +1,146 @@
+// A store's directory before anything is opened in it: what is there, and taking it for oneself.
+
+import CLinux
+import Glibc
+
+/// What a path that is to be a store leads to.
+enum StoreState: Equatable, Sendable {
+    /// Nothing; its parent directory is there.
+    case missing
+    case empty
+    /// Parts of a store, but no superblock.
+    case incomplete
+    case store
+    /// Other people's files: the first few names.
+    case foreign([String])
+}
+
+enum StoreDirectory {
+    private static let lockName = "lock"
+    private static let segmentsName = "segments"
+
+    /// The path of a store as it was typed: mount(8) may pass "store:/path".
+    static func path(ofSource source: String) -> String {
+        source.hasPrefix("store:") ? String(source.dropFirst("store:".count)) : source
+    }
+
+    /// Looks at the directory. Anything but a directory or nothing is an error.
+    static func state(_ path: String) throws(CommandError) -> StoreState {
+        var status = stat()
+        guard stat(path, &status) == 0 else {
+            if errno == ENOENT { return .missing }
+            throw CommandError("\(path): \(Errno.last)")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else { throw CommandError("\(path): is not a directory") }
+        let names: [String]
+        do throws(Errno) { names = try HostFile.names(in: path) } catch { throw CommandError("\(path): \(error)") }
+        if names.contains(StoreFile.superblock.path) { return .store }
+        let strangers = names.filter { name in
+            name != lockName && name != segmentsName && name != "staging" && StoreFile(path: name) == nil
+        }
+        // A new file system's own directory is no stranger.
+        let foreign = strangers.filter { $0 != "lost+found" }
+        if !foreign.isEmpty { return .foreign(Array(foreign.prefix(3))) }
+        let segments = (try? HostFile.names(in: path + "/" + segmentsName)) ?? []
+        let isBare = names.allSatisfy { $0 == lockName || $0 == segmentsName || $0 == "lost+found" } && segments.isEmpty
+        return isBare ? .empty : .incomplete
+    }
+
+    /// Removes the files of a store, and the directory itself where it was made for it. Foreign files stay.
+    static func clear(_ path: String, andDirectory: Bool) {
+        let segments = path + "/" + segmentsName
+        for name in (try? HostFile.names(in: segments)) ?? [] where StoreFile(path: segmentsName + "/" + name) != nil {
+            unlink(segments + "/" + name)
+        }
+        rmdir(segments)
+        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil {
+            unlink(path + "/" + name)
+        }
+        if andDirectory {
+            unlink(path + "/" + lockName)
+            rmdir(path)
+        }
+    }
+
+    /// What to say of a directory that is not to be touched.
+    static func refusal(_ path: String, _ names: [String]) -> CommandError {
+        let list = names.map { "'\($0)'" }.joined(separator: ", ")
+        return CommandError(
+            "\(path): is neither empty nor a Treering store (it holds \(list)); nothing was changed. "
+                + "Name an empty or a new directory.")
+    }
+}
+
+/// The claim on a store: an exclusive flock(2) on its `lock` file, which names the owner. Released with the object, or
+/// by the kernel when the process is gone and its I/O has drained.
+final class StoreLock: @unchecked Sendable {
+    /// For the device, whose ring registers it so that the lock outlives a killed process's requests.
+    let descriptor: Int32
+
+    private static let patienceMilliseconds = 5000
+    private static let pauseMilliseconds = 20
+
+    /// Takes the lock, waiting a little for a process that is just leaving.
+    init(_ directory: String) throws(CommandError) {
+        var waited = 0
+        while true {
+            let descriptor = try Self.open(directory)
+            if linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) == 0 {
+                if Self.isCurrent(descriptor, directory) {
+                    self.descriptor = descriptor
+                    break
+                }
+                close(descriptor)
+                continue
+            }
+            let error = errno
+            let owner = Self.owner(descriptor)
+            close(descriptor)
+            guard error == EWOULDBLOCK || error == EINTR else {
+                throw CommandError("\(directory)/lock: cannot be locked: \(Errno(error))")
+            }
+            guard waited < Self.patienceMilliseconds else {
+                throw CommandError("\(directory): is in use by \(owner); unmount it there first")
+            }
+            usleep(UInt32(Self.pauseMilliseconds * 1000))
+            waited += Self.pauseMilliseconds
+        }
+        writeOwner()
+    }
+
+    private static func open(_ directory: String) throws(CommandError) -> Int32 {
+        let path = directory + "/lock"
+        var opened = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        // On a host that cannot be written to, an existing lock will do, and so will none.
+        if opened < 0 && errno == EROFS { opened = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
+        if opened < 0 && errno == ENOENT { opened = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
+        return opened
+    }
+
+    /// A file that was removed while this process waited for it locks nothing.
+    private static func isCurrent(_ descriptor: Int32, _ directory: String) -> Bool {
+        var held = stat()
+        var named = stat()
+        guard fstat(descriptor, &held) == 0 else { return false }
+        if held.st_mode & 0o170000 == 0o040000 { return true }
+        return stat(directory + "/lock", &named) == 0 && named.st_ino == held.st_ino && named.st_dev == held.st_dev
+    }
+
+    deinit { close(descriptor) }
+
+    private func writeOwner() {
+        let text = "\(getpid())\n"
+        guard ftruncate(descriptor, 0) == 0 else { return }
+        pwrite(descriptor, text, text.utf8.count, 0)
+    }
+
+    private static func owner(_ descriptor: Int32) -> String {
+        var bytes = [UInt8](repeating: 0, count: 32)
+        let count = pread(descriptor, &bytes, bytes.count, 0)
+        let digits = String(decoding: bytes.prefix(max(0, count)).prefix { (48...57).contains($0) }, as: UTF8.self)
+        guard let pid = Int32(digits) else { return "another process" }
+        let command = (HostFile.text("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").joined(separator: " ")
+        return command.isEmpty ? "process \(pid)" : "process \(pid) (\(command))"
+    }
+}

@@ -1,0 +1,104 @@
+// The command `treering`: finds the subcommand, prints help and errors, gives the exit code.
+
+import Glibc
+
+/// What the executable runs.
+public enum TreeringCommand {
+    static let version = "0.1.0"
+
+    private struct Subcommand: Sendable {
+        let name: String
+        let summary: String
+        let usage: String
+        let options: [CommandOption]
+        let run: @Sendable ([String]) throws(CommandError) -> Int32
+    }
+
+    private static let subcommands: [Subcommand] = [
+        Subcommand(
+            name: "format", summary: "make an empty store", usage: FormatCommand.usage, options: FormatCommand.options,
+            run: FormatCommand.run),
+        Subcommand(
+            name: "mount", summary: "mount a store on a directory", usage: MountCommand.usage,
+            options: MountOptions.table,
+            run: MountCommand.run),
+        Subcommand(
+            name: "check", summary: "check a store", usage: CheckCommand.usage, options: CheckCommand.options,
+            run: CheckCommand.run),
+        Subcommand(
+            name: "stats", summary: "numbers of a mount or a store", usage: StatsCommand.usage,
+            options: StatsCommand.options, run: StatsCommand.run),
+        Subcommand(
+            name: "dump", summary: "show a store's structures", usage: DumpCommand.usage, options: DumpCommand.options,
+            run: DumpCommand.run),
+        Subcommand(
+            name: "sync", summary: "make a mount durable now", usage: SyncCommand.usage, options: [],
+            run: SyncCommand.run),
+        Subcommand(
+            name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
+            run: ProbeCommand.run),
+    ]
+    /// Known to the design, to come.
+    private static let later = ["clean", "export", "bench", "repair"]
+
+    /// Runs the command line (without the program's name) and returns the exit code.
+    public static func run(_ arguments: [String]) -> Int32 {
+        guard let first = arguments.first else {
+            StandardError.print(overview)
+            return 1
+        }
+        switch first {
+        case "--help", "-h", "help":
+            let topic = arguments.dropFirst().first.flatMap { name in subcommands.first { $0.name == name } }
+            print(topic.map(help) ?? overview)
+            return 0
+        case "--version", "-V", "version":
+            print(versionText)
+            return 0
+        default: break
+        }
+        guard let subcommand = subcommands.first(where: { $0.name == first }) else {
+            let reason = later.contains(first) ? "not in this version" : "unknown command"
+            let names = subcommands.map(\.name).joined(separator: ", ")
+            StandardError.print("treering: \(first): \(reason); there are \(names). See `treering --help`.")
+            return 1
+        }
+        let rest = Array(arguments.dropFirst())
+        if rest.contains("--help") || rest == ["-h"] {
+            print(help(subcommand))
+            return 0
+        }
+        if rest.contains("--version") {
+            print(versionText)
+            return 0
+        }
+        do throws(CommandError) {
+            return try subcommand.run(rest)
+        } catch {
+            StandardError.print("treering \(first): " + error.message)
+            return error.exitCode
+        }
+    }
+
+    private static var versionText: String { "treering \(version) (libfuse \(FuseLibrary.version))" }
+
+    private static func help(_ subcommand: Subcommand) -> String {
+        let options = CommandOption.help(subcommand.options, prefix: subcommand.name == "mount" ? "" : "--")
+        return subcommand.usage + (options.isEmpty ? "" : "\n\n" + options)
+    }
+
+    private static var overview: String {
+        let list = subcommands.map {
+            $0.name.count < 8 ? "  " + $0.name + String(repeating: " ", count: 8 - $0.name.count) + $0.summary : ""
+        }
+        return """
+            treering: a log-structured file system in user space
+
+              treering mount STORE MOUNTPOINT     and you have a file system; fusermount3 -u MOUNTPOINT ends it
+
+            \(list.joined(separator: "\n"))
+
+            `treering COMMAND --help` tells more; `treering --version` the version.
+            """
+    }
+}

@@ -1,0 +1,144 @@
+// Requests from /dev/fuse, read by a few threads that block there. Each reads into memory of its own and has libfuse decode the
+// request in place; a request that must wait keeps its memory and the reader takes another piece.
+//
+// The loop reads the descriptor itself instead of calling fuse_session_receive_buf: that function would own and allocate the
+// memory, and prints to stderr where it should not.
+
+import CFuse3
+import Glibc
+import Synchronization
+
+/// What one reader thread has at hand. Used by its own thread only.
+private final class Reader: @unchecked Sendable {
+    let transport: ClassicTransport
+    var memory: RequestMemory?
+    init(_ transport: ClassicTransport) { self.transport = transport }
+}
+
+/// The transport over /dev/fuse.
+final class ClassicTransport: Transport {
+    private nonisolated(unsafe) let session: OpaquePointer
+    private let readerCount: Int
+    private let pool: RequestPool
+    /// Told once, by the last reader to leave.
+    private let onEnd: @Sendable () -> Void
+    /// Readers inside read(2).
+    private let idleCount = Atomic<Int>(0)
+    private let runningCount = Atomic<Int>(0)
+    private let isStopping = Atomic<Bool>(false)
+    private let threads = Mutex<[Thread]>([])
+    private let readerKey: pthread_key_t
+
+    private struct Thread: @unchecked Sendable { let handle: pthread_t }
+
+    /// Interrupts a read(2) that must end; its handler does nothing.
+    private static let wakeSignal = SIGUSR2
+
+    /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
+    init(
+        session: OpaquePointer, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
+        onEnd: @escaping @Sendable () -> Void
+    ) {
+        self.session = session
+        self.readerCount = readerCount
+        pool = RequestPool(payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount))
+        self.onEnd = onEnd
+        var key = pthread_key_t()
+        precondition(pthread_key_create(&key, nil) == 0)
+        readerKey = key
+    }
+
+    deinit { pthread_key_delete(readerKey) }
+
+    private var reader: Reader? {
+        guard let pointer = pthread_getspecific(readerKey) else { return nil }
+        return Unmanaged<Reader>.fromOpaque(pointer).takeUnretainedValue()
+    }
+
+    var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(readerKey) != nil }
+
+    func takeRequestMemory() -> RequestMemory? {
+        guard let reader else { return nil }
+        return reader.memory.take()
+    }
+
+    func start() throws(Errno) {
+        var action = sigaction()
+        action.__sigaction_handler.sa_handler = { _ in }
+        sigaction(Self.wakeSignal, &action, nil)
+        for index in 0..<readerCount {
+            runningCount.add(1, ordering: .acquiringAndReleasing)
+            let argument = Unmanaged.passRetained(Reader(self)).toOpaque()
+            var thread = pthread_t()
+            let result = pthread_create(&thread, nil, { ClassicTransport.run($0!) }, argument)
+            guard result == 0 else {
+                runningCount.subtract(1, ordering: .acquiringAndReleasing)
+                Unmanaged<Reader>.fromOpaque(argument).release()
+                // Fewer readers than asked for will do, but not none.
+                if index == 0 { throw Errno(result) }
+                break
+            }
+            threads.withLock { $0.append(Thread(handle: thread)) }
+        }
+    }
+
+    var isOver: Bool { runningCount.load(ordering: .acquiring) == 0 }
+
+    func stop() {
+        isStopping.store(true, ordering: .releasing)
+        pool.close()
+        // A signal that arrives just before read(2) is lost, so ask until all have left.
+        while !isOver {
+            threads.withLock { threads in
+                for thread in threads { pthread_kill(thread.handle, Self.wakeSignal) }
+            }
+            usleep(5_000)
+        }
+    }
+
+    /// Waits for the threads, and for every request that is still waiting to be answered. To be called when `isOver`.
+    func join() {
+        let all = threads.withLock { threads in
+            defer { threads.removeAll() }
+            return threads
+        }
+        for thread in all { pthread_join(thread.handle, nil) }
+        pool.waitUntilAllReturned()
+    }
+
+    private static func run(_ argument: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
+        let reader = Unmanaged<Reader>.fromOpaque(argument).takeRetainedValue()
+        let transport = reader.transport
+        pthread_setspecific(transport.readerKey, argument)
+        transport.serve(reader)
+        pthread_setspecific(transport.readerKey, nil)
+        reader.memory = nil
+        if transport.runningCount.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
+            transport.pool.close()
+            transport.onEnd()
+        }
+        return nil
+    }
+
+    private func serve(_ reader: Reader) {
+        let descriptor = fuse_session_fd(session)
+        var request = fuse_buf()
+        while !isStopping.load(ordering: .acquiring) {
+            guard let memory = reader.memory ?? pool.take() else { return }
+            reader.memory = memory
+            idleCount.add(1, ordering: .relaxed)
+            let byteCount = read(descriptor, memory.bytes.baseAddress!, memory.bytes.count)
+            let error = errno
+            idleCount.subtract(1, ordering: .relaxed)
+            guard byteCount > 0 else {
+                // ENOENT: the request was interrupted before it could be read. ENODEV: unmounted or aborted.
+                if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
+                return
+            }
+            InitReply.note(UnsafeRawBufferPointer(memory.bytes))
+            request.mem = memory.bytes.baseAddress
+            request.size = byteCount
+            fuse_session_process_buf(session, &request)
+        }
+    }
+}

@@ -1,0 +1,33 @@
+// What a person may choose about a mount's FUSE side.
+
+/// Whether the kernel tells of opening and closing files.
+enum OpenMode: String, Sendable, CaseIterable {
+    /// It does not: open and close cost nothing.
+    case none
+    /// It does: two more messages for each file opened.
+    case handle
+}
+
+/// How requests come in.
+enum TransportChoice: String, Sendable, CaseIterable {
+    case auto
+    case classic
+    case uring
+}
+
+/// Options of the FUSE session and its transport.
+struct FuseOptions: Sendable {
+    var transport = TransportChoice.auto
+    /// Threads that read requests, 1 to 64.
+    var readerCount = 4
+    /// Requests being handled or waiting, at most.
+    var inflightLimit = 1024
+    var open = OpenMode.none
+    var writebackCache = false
+    /// What /proc/mounts shows as the source.
+    var fsname = ""
+    /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").
+    var mountFlags: [String] = []
+    /// libfuse logs each request and reply.
+    var isDebug = false
+}

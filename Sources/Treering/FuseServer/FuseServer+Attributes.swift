@@ -1,0 +1,157 @@
+// Attributes and extended attributes, and the two virtual ones through which `treering stats` asks a running mount.
+
+import CFuse3
+import Glibc
+
+/// GETATTR.
+struct AttributesOperation: Operation {
+    let inode: InodeNumber
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes { try volume.attributes(inode) }
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
+}
+
+/// SETATTR.
+struct SetAttributesOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let changes: AttributeChanges
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
+        try volume.setAttributes(inode, changes, reply.caller)
+    }
+
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
+}
+
+extension AttributeChanges {
+    /// What a SETATTR asks for; `mask` says which fields of `wanted` count.
+    init(_ wanted: stat, _ mask: Int32) {
+        func has(_ bit: Int32) -> Bool { mask & bit != 0 }
+        if has(FUSE_SET_ATTR_MODE) { mode = wanted.st_mode & 0o7777 }
+        if has(FUSE_SET_ATTR_UID) { uid = wanted.st_uid }
+        if has(FUSE_SET_ATTR_GID) { gid = wanted.st_gid }
+        if has(FUSE_SET_ATTR_SIZE) { byteCount = UInt64(bitPattern: Int64(wanted.st_size)) }
+        if has(FUSE_SET_ATTR_ATIME_NOW) {
+            accessed = .now
+        } else if has(FUSE_SET_ATTR_ATIME) {
+            accessed = .at(Timestamp(wanted.st_atim))
+        }
+        if has(FUSE_SET_ATTR_MTIME_NOW) {
+            modified = .now
+        } else if has(FUSE_SET_ATTR_MTIME) {
+            modified = .at(Timestamp(wanted.st_mtim))
+        }
+        if has(FUSE_SET_ATTR_CTIME) { changed = .at(Timestamp(wanted.st_ctim)) }
+    }
+}
+
+/// GETXATTR and LISTXATTR; `byteLimit` 0 asks for the length alone.
+struct XattrOperation: Operation {
+    let inode: InodeNumber
+    /// Nil lists the names.
+    let name: UnsafeRawBufferPointer?
+    let byteLimit: Int
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
+        guard let name else { return .bytes(try volume.xattrNames(inode)) }
+        if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
+        return try volume.xattr(inode, name)
+    }
+
+    func finish(_ answer: XattrValue, _ reply: consuming Reply, _ server: FuseServer) {
+        let limit = byteLimit
+        switch answer {
+        case .bytes(let bytes):
+            if limit > 0 && bytes.count > limit { return reply.error(.range) }
+            if limit == 0 { reply.xattrByteCount(bytes.count) } else { reply.bytes(bytes) }
+        case .plan(let plan):
+            if limit == 0 {
+                reply.xattrByteCount(plan.byteCount)
+                return server.volume.execute(plan, mayWait: false) { [volume = server.volume] plan, _ in
+                    volume.recycle(plan)
+                }
+            }
+            server.answer(plan, reply) { plan, reply in
+                if plan.byteCount > limit { reply.error(.range) } else { reply.bytes(plan.bytes) }
+            }
+        }
+    }
+
+    /// Attributes of the root that are not stored and not listed.
+    private static func virtual(_ name: UnsafeRawBufferPointer, _ volume: HostVolume) -> String? {
+        guard name.count >= VirtualXattr.statistics.utf8.count else { return nil }
+        if name.elementsEqual(VirtualXattr.statistics.utf8) { return volume.statistics() }
+        if name.elementsEqual(VirtualXattr.statisticsPrometheus.utf8) { return volume.statisticsPrometheus() }
+        return nil
+    }
+}
+
+/// Names of the virtual extended attributes of a mount's root.
+enum VirtualXattr {
+    /// Statistics as JSON.
+    static let statistics = "treering.stats"
+    /// Statistics as Prometheus reads them.
+    static let statisticsPrometheus = "treering.stats.prometheus"
+}
+
+/// SETXATTR.
+struct SetXattrOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let name: UnsafeRawBufferPointer
+    let value: UnsafeRawBufferPointer
+    let flags: Int32
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+        try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags))
+    }
+}
+
+/// REMOVEXATTR.
+struct RemoveXattrOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let name: UnsafeRawBufferPointer
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) { try volume.removeXattr(inode, name) }
+}
+
+/// STATFS.
+struct StatusOperation: Operation {
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> FileSystemStatus { try volume.status() }
+    func finish(_ answer: FileSystemStatus, _ reply: consuming Reply, _ server: FuseServer) { reply.status(answer) }
+}
+
+extension FuseServer {
+    static func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
+        table.getattr = { request, inode, _ in
+            FuseServer.of(request).perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+        }
+        table.setattr = { request, inode, wanted, mask, _ in
+            let operation = SetAttributesOperation(
+                inode: InodeNumber(inode), changes: AttributeChanges(wanted!.pointee, mask))
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.getxattr = { request, inode, name, byteLimit in
+            let operation = XattrOperation(
+                inode: InodeNumber(inode), name: FuseServer.bytes(name), byteLimit: byteLimit)
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.listxattr = { request, inode, byteLimit in
+            let operation = XattrOperation(inode: InodeNumber(inode), name: nil, byteLimit: byteLimit)
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.setxattr = { request, inode, name, value, byteCount, flags in
+            let operation = SetXattrOperation(
+                inode: InodeNumber(inode), name: FuseServer.bytes(name),
+                value: UnsafeRawBufferPointer(start: value, count: byteCount), flags: flags)
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.removexattr = { request, inode, name in
+            FuseServer.of(request).perform(
+                RemoveXattrOperation(inode: InodeNumber(inode), name: FuseServer.bytes(name)), Reply(request!))
+        }
+        table.statfs = { request, _ in FuseServer.of(request).perform(StatusOperation(), Reply(request!)) }
+    }
+}

@@ -1,0 +1,110 @@
+// The table of callbacks that libfuse decodes requests into, and what INIT agrees on with the kernel.
+//
+// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: lseek (no holes
+// shown), fallocate and copy_file_range (EOPNOTSUPP or a copy by read and write), locks (kept by the kernel), access (the
+// kernel checks permissions itself).
+
+import CFuse3
+import Glibc
+
+/// S_IFMT bits as the protocol has them (the C macros are ambiguous where libfuse is imported too).
+enum FileType {
+    static let directory: UInt32 = 0o040000
+    static let symbolicLink: UInt32 = 0o120000
+}
+
+extension FuseServer {
+    /// The server that a request belongs to.
+    @inline(__always)
+    static func of(_ request: fuse_req_t?) -> FuseServer {
+        Unmanaged<FuseServer>.fromOpaque(fuse_req_userdata(request)!).takeUnretainedValue()
+    }
+
+    /// A C string without its NUL.
+    @inline(__always)
+    static func bytes(_ text: UnsafePointer<CChar>?) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: text, count: strlen(text!))
+    }
+
+    /// The callbacks. Built here and not in a global: closures of top-level code would be tied to the main actor.
+    func callbacks() -> fuse_lowlevel_ops {
+        var table = fuse_lowlevel_ops()
+        table.`init` = { server, connection in
+            Unmanaged<FuseServer>.fromOpaque(server!).takeUnretainedValue().negotiate(&connection!.pointee)
+        }
+        Self.addNamespaceCallbacks(&table)
+        Self.addAttributeCallbacks(&table)
+        Self.addDataCallbacks(&table)
+        Self.addDirectoryCallbacks(&table)
+        Self.addOpenCallbacks(&table, keepsHandles: options.open == .handle)
+        return table
+    }
+
+    /// Opening and closing. Answered once with ENOSYS, the kernel never asks again: an open file lives by its inode's lookup
+    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. FLUSH has nothing to do in
+    /// either mode, and no RELEASE is sent for what was not opened here.
+    private static func addOpenCallbacks(_ table: inout fuse_lowlevel_ops, keepsHandles: Bool) {
+        table.create = { request, _, _, _, _ in Reply(request!).error(.notImplemented) }
+        table.flush = { request, _, _ in Reply(request!).error(.notImplemented) }
+        table.access = { request, _, _ in Reply(request!).error(.notImplemented) }
+        if keepsHandles {
+            table.open = { request, _, _ in Reply(request!).opened(keepsCache: true, cachesDirectory: false) }
+            table.opendir = { request, _, _ in Reply(request!).opened(keepsCache: true, cachesDirectory: true) }
+            table.release = { request, _, _ in Reply(request!).success() }
+            table.releasedir = { request, _, _ in Reply(request!).success() }
+        } else {
+            table.open = { request, _, _ in Reply(request!).error(.notImplemented) }
+            table.opendir = { request, _, _ in Reply(request!).error(.notImplemented) }
+        }
+    }
+
+    /// INIT: what the kernel offers and what is taken of it.
+    private func negotiate(_ connection: inout fuse_conn_info) {
+        func want(_ capability: Int32, _ isWanted: Bool = true) {
+            let bit = UInt32(capability)
+            if isWanted && connection.capable & bit != 0 { connection.want |= bit } else { connection.want &= ~bit }
+        }
+        // Where open is answered ENOSYS an O_TRUNC that travels in it would be lost; the kernel sends a SETATTR instead.
+        // With handles too, so that truncation has one path.
+        want(FUSE_CAP_ATOMIC_O_TRUNC, false)
+        want(FUSE_CAP_NO_OPEN_SUPPORT, options.open == .none)
+        want(FUSE_CAP_NO_OPENDIR_SUPPORT, options.open == .none)
+        want(FUSE_CAP_ASYNC_READ)
+        want(FUSE_CAP_ASYNC_DIO)
+        want(FUSE_CAP_PARALLEL_DIROPS)
+        // "auto": entries come with attributes at the start of a listing and as long as somebody looks them up.
+        want(FUSE_CAP_READDIRPLUS)
+        want(FUSE_CAP_READDIRPLUS_AUTO)
+        want(FUSE_CAP_CACHE_SYMLINKS)
+        // Nobody else changes the store: pages stay valid whatever mtime a GETATTR brings.
+        want(FUSE_CAP_AUTO_INVAL_DATA, false)
+        want(FUSE_CAP_EXPLICIT_INVAL_DATA)
+        want(FUSE_CAP_WRITEBACK_CACHE, options.writebackCache)
+        // Clearing suid and sgid on write is left to the kernel: version 1 of the flag would not spare its question for
+        // security.capability before each write, and version 2 is not known to libfuse 3.14.
+        want(FUSE_CAP_HANDLE_KILLPRIV, false)
+        want(FUSE_CAP_SPLICE_READ, false)
+        want(FUSE_CAP_SPLICE_WRITE, false)
+        want(FUSE_CAP_SPLICE_MOVE, false)
+        // The kernel keeps locks by itself; IOCTL, ACLs and handles for NFS are not offered.
+        want(FUSE_CAP_POSIX_LOCKS, false)
+        want(FUSE_CAP_FLOCK_LOCKS, false)
+        want(FUSE_CAP_POSIX_ACL, false)
+        want(FUSE_CAP_EXPORT_SUPPORT, false)
+        want(FUSE_CAP_IOCTL_DIR, false)
+        connection.max_write = UInt32(volume.maxWriteByteCount)
+        connection.max_readahead = UInt32(FuseServer.readAheadByteCount)
+        connection.max_background = UInt32(clamping: max(16, min(options.inflightLimit / 2, 4096)))
+        connection.congestion_threshold = connection.max_background / 4 * 3
+        connection.time_gran = 1
+        log.write(
+            .debug,
+            "FUSE protocol \(connection.proto_major).\(connection.proto_minor), "
+                + "capable 0x\(String(connection.capable, radix: 16)), wanted 0x\(String(connection.want, radix: 16))")
+        markInitialized()
+    }
+
+    /// How far ahead the kernel may read. It takes the smaller of this and the limit of the mount's backing device
+    /// information, which only root can raise (see FuseSession).
+    static let readAheadByteCount = 1 << 20
+}

@@ -1,0 +1,75 @@
+// File contents: read, write, readlink, fsync. A write's payload goes from the request's memory straight to the volume.
+
+import CFuse3
+import Glibc
+
+/// READ.
+struct ReadOperation: Operation {
+    let inode: InodeNumber
+    let offset: UInt64
+    let byteCount: Int
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan {
+        try volume.read(inode, at: offset, byteCount)
+    }
+
+    func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
+        server.answer(answer, reply) { plan, reply in reply.bytes(plan.bytes) }
+    }
+}
+
+/// READLINK.
+struct ReadLinkOperation: Operation {
+    let inode: InodeNumber
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan { try volume.readLink(inode) }
+
+    func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
+        server.answer(answer, reply) { plan, reply in reply.bytes(plan.bytes) }
+    }
+}
+
+/// WRITE.
+struct WriteOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let offset: UInt64
+    let payload: UnsafeRawBufferPointer
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+        try volume.write(inode, at: offset, payload)
+    }
+
+    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.written(payload.count) }
+}
+
+extension FuseServer {
+    static func addDataCallbacks(_ table: inout fuse_lowlevel_ops) {
+        table.read = { request, inode, byteCount, offset, _ in
+            let operation = ReadOperation(
+                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.write = { request, inode, payload, byteCount, offset, _ in
+            let operation = WriteOperation(
+                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
+                payload: UnsafeRawBufferPointer(start: payload, count: byteCount))
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.readlink = { request, inode in
+            FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
+        }
+        // Everything answered so far becomes durable, whichever file or directory is named.
+        table.fsync = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
+        table.fsyncdir = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
+    }
+
+    private func sync(_ reply: consuming Reply) {
+        let parked = park(reply)
+        volume.sync(mayWait: transport.mayWait) { errno in
+            parked.answer { reply in
+                if let errno { reply.error(errno) } else { reply.success() }
+            }
+        }
+    }
+}

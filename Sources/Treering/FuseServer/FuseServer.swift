@@ -1,0 +1,163 @@
+// Answers the kernel's requests from a volume. Callbacks (FuseServer+Callbacks) build an operation and a reply; `perform` runs the
+// one and consumes the other, at once or after what the operation waits for has come.
+
+import CFuse3
+import Glibc
+import Synchronization
+
+/// One request of the kernel as a value: what to do with the volume, and how to answer.
+///
+/// It may be run several times: whatever it points to lives in the request's memory, which is kept until the answer.
+protocol Operation: SendableMetatype {
+    associatedtype Answer
+    /// Whether it changes the store: where an acknowledgement has to wait for the disk (`ack=`), its reply does.
+    static var isMutation: Bool { get }
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Answer
+    func finish(_ answer: Answer, _ reply: consuming Reply, _ server: FuseServer)
+}
+
+extension Operation {
+    static var isMutation: Bool { false }
+}
+
+extension Operation where Answer == Void {
+    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.success() }
+}
+
+/// The server of one mount.
+final class FuseServer: @unchecked Sendable {
+    let volume: HostVolume
+    let options: FuseOptions
+    let log: LogSink
+    /// Set once before the session starts, because the transport needs the session and the session this object.
+    private(set) unowned var transport: any Transport
+    /// Set by INIT: the kernel has asked and been told what this server can do.
+    let isInitialized = Atomic<Bool>(false)
+    /// Told when `isInitialized` becomes true.
+    private let onInitialized: @Sendable () -> Void
+
+    init(
+        _ volume: HostVolume, _ options: FuseOptions, log: LogSink, onInitialized: @escaping @Sendable () -> Void
+    ) {
+        self.volume = volume
+        self.options = options
+        self.log = log
+        self.onInitialized = onInitialized
+        transport = NoTransport.shared
+    }
+
+    func use(_ transport: any Transport) { self.transport = transport }
+
+    func markInitialized() {
+        isInitialized.store(true, ordering: .releasing)
+        onInitialized()
+    }
+
+    /// Runs an operation and sees to it that its reply is sent, now or later.
+    @inline(__always)
+    func perform<O: Operation>(_ operation: O, _ reply: consuming Reply) {
+        let answer: O.Answer
+        do throws(Stop) {
+            answer = try operation.run(volume, reply)
+        } catch {
+            switch error {
+            case .failed(let errno): reply.error(errno)
+            case .blocked(let blocker):
+                let parked = ParkedOperation(operation, ParkedReply(reply, transport.takeRequestMemory()))
+                park(parked, blocker, nil)
+            }
+            return
+        }
+        guard O.isMutation && !volume.acknowledgesStaged else { return operation.finish(answer, reply, self) }
+        acknowledge(operation, answer, ParkedReply(reply, transport.takeRequestMemory()))
+    }
+
+    private func park<O: Operation>(_ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?) {
+        volume.park(blocker, attempt, mayWait: transport.mayWait) { [self] attempt in retry(parked, attempt) }
+    }
+
+    private func retry<O: Operation>(_ parked: ParkedOperation<O>, _ attempt: Attempt) {
+        let operation = parked.operation
+        let answer: O.Answer
+        do throws(Stop) {
+            answer = try parked.reply.withReply { reply throws(Stop) in try operation.run(volume, reply) }
+        } catch {
+            switch error {
+            case .failed(let errno): parked.reply.answer { $0.error(errno) }
+            case .blocked(let blocker): park(parked, blocker, attempt)
+            }
+            return
+        }
+        if O.isMutation && !volume.acknowledgesStaged { return acknowledge(operation, answer, parked.reply) }
+        parked.reply.answer { operation.finish(answer, $0, self) }
+    }
+
+    /// Answers when what the operation did has reached the disk as far as `ack=` asks for.
+    private func acknowledge<O: Operation>(_ operation: O, _ answer: O.Answer, _ reply: ParkedReply) {
+        let done = Done(operation, answer, reply)
+        volume.whenAcknowledged(mayWait: transport.mayWait) { [self] errno in
+            done.reply.answer { reply in
+                if let errno { return reply.error(errno) }
+                done.operation.finish(done.answer, reply, self)
+            }
+        }
+    }
+
+    /// A reply that waits for I/O with nothing left to run.
+    func park(_ reply: consuming Reply) -> ParkedReply { ParkedReply(reply, transport.takeRequestMemory()) }
+
+    /// Answers with what a plan reads.
+    func answer(
+        _ plan: ReadPlan, _ reply: consuming Reply, _ body: @escaping @Sendable (ReadPlan, consuming Reply) -> Void
+    ) {
+        guard plan.needsIO else {
+            body(plan, reply)
+            return volume.recycle(plan)
+        }
+        let parked = park(reply)
+        volume.execute(plan, mayWait: transport.mayWait) { [volume] plan, errno in
+            parked.answer { reply in
+                if let errno { return reply.error(errno) }
+                body(plan, reply)
+            }
+            volume.recycle(plan)
+        }
+    }
+
+    /// Answers with an inode that the volume has counted one more lookup for.
+    func answer(entry attributes: Attributes, _ reply: consuming Reply) {
+        if !reply.entry(attributes) { volume.forget(attributes.inode, 1) }
+    }
+}
+
+/// An operation that waits. Owned by the closure that will run it again.
+private final class ParkedOperation<O: Operation>: @unchecked Sendable {
+    let operation: O
+    let reply: ParkedReply
+    init(_ operation: O, _ reply: ParkedReply) {
+        self.operation = operation
+        self.reply = reply
+    }
+}
+
+/// An operation that is done and waits to be acknowledged.
+private final class Done<O: Operation>: @unchecked Sendable {
+    let operation: O
+    let answer: O.Answer
+    let reply: ParkedReply
+    init(_ operation: O, _ answer: O.Answer, _ reply: ParkedReply) {
+        self.operation = operation
+        self.answer = answer
+        self.reply = reply
+    }
+}
+
+/// What stands in until there is a transport; no request can come meanwhile.
+private final class NoTransport: Transport {
+    static let shared = NoTransport()
+    var mayWait: Bool { false }
+    var isOver: Bool { true }
+    func takeRequestMemory() -> RequestMemory? { nil }
+    func start() throws(Errno) { throw .notImplemented }
+    func stop() {}
+}

@@ -1,0 +1,214 @@
+// The one answer that a request of the kernel gets. FuseServer mints a Reply for each request; every path consumes it.
+
+import CFuse3
+import Glibc
+import Synchronization
+
+/// The duty to answer one request, exactly once: each method consumes it. Dropping one answers EIO and counts as a defect.
+///
+/// No lock may be held while answering: the kernel may drop its last reference to an inode and come back at once.
+struct Reply: ~Copyable {
+    private let request: fuse_req_t
+
+    /// Replies that were dropped unanswered; anything but 0 is an error in FuseServer.
+    static let defectCount = Atomic<Int>(0)
+
+    /// For how long the kernel may use what it was told, in seconds: practically for ever, since nothing changes a
+    /// store but through it.
+    private static let cacheSeconds = 1e9
+
+    init(_ request: fuse_req_t) { self.request = request }
+
+    deinit {
+        Self.defectCount.add(1, ordering: .relaxed)
+        fuse_reply_err(request, EIO)
+    }
+
+    /// Who asks. The umask is not known here: the kernel has applied it already.
+    var caller: Caller {
+        let context = fuse_req_ctx(request)!
+        return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: 0)
+    }
+
+    consuming func error(_ error: Errno) {
+        fuse_reply_err(request, error.rawValue)
+        discard self
+    }
+
+    consuming func success() {
+        fuse_reply_err(request, 0)
+        discard self
+    }
+
+    /// For requests that the kernel wants no answer to (forget).
+    consuming func none() {
+        fuse_reply_none(request)
+        discard self
+    }
+
+    /// An inode that the kernel now knows once more. False when the kernel did not take it (the request was
+    /// interrupted): the lookup must be taken back then.
+    consuming func entry(_ attributes: Attributes) -> Bool {
+        var entry = fuse_entry_param()
+        entry.ino = attributes.inode.rawValue
+        entry.attr = stat(attributes)
+        entry.attr_timeout = Self.cacheSeconds
+        entry.entry_timeout = Self.cacheSeconds
+        let result = fuse_reply_entry(request, &entry)
+        discard self
+        return result == 0
+    }
+
+    /// "There is no such name", which the kernel may remember (an error would not be).
+    consuming func missingEntry() {
+        var entry = fuse_entry_param()
+        entry.entry_timeout = Self.cacheSeconds
+        fuse_reply_entry(request, &entry)
+        discard self
+    }
+
+    consuming func attributes(_ attributes: Attributes) {
+        var status = stat(attributes)
+        fuse_reply_attr(request, &status, Self.cacheSeconds)
+        discard self
+    }
+
+    /// Data; false when the kernel did not take it.
+    @discardableResult
+    consuming func bytes(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        let result = fuse_reply_buf(request, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
+        discard self
+        return result == 0
+    }
+
+    consuming func bytes(_ bytes: [UInt8]) {
+        let request = self.request
+        _ = bytes.withUnsafeBytes {
+            fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        }
+        discard self
+    }
+
+    consuming func written(_ byteCount: Int) {
+        fuse_reply_write(request, byteCount)
+        discard self
+    }
+
+    /// How long the value of an extended attribute or the list of names is.
+    consuming func xattrByteCount(_ byteCount: Int) {
+        fuse_reply_xattr(request, byteCount)
+        discard self
+    }
+
+    /// The answer to open(2) when handles are kept (`open=handle`).
+    consuming func opened(keepsCache: Bool, cachesDirectory: Bool) {
+        var info = fuse_file_info()
+        info.keep_cache = keepsCache ? 1 : 0
+        info.cache_readdir = cachesDirectory ? 1 : 0
+        info.noflush = 1
+        fuse_reply_open(request, &info)
+        discard self
+    }
+
+    consuming func status(_ status: FileSystemStatus) {
+        var answer = statvfs()
+        let block = FileSystemStatus.blockByteCount
+        answer.f_bsize = UInt(block)
+        answer.f_frsize = UInt(block)
+        answer.f_blocks = UInt(status.totalByteCount / block)
+        answer.f_bfree = UInt(status.freeByteCount / block)
+        answer.f_bavail = UInt(status.availableByteCount / block)
+        answer.f_files = UInt(status.inodeCount)
+        answer.f_ffree = UInt(status.freeInodeCount)
+        answer.f_favail = UInt(status.freeInodeCount)
+        answer.f_namemax = UInt(FileSystemStatus.nameByteCountLimit)
+        fuse_reply_statfs(request, &answer)
+        discard self
+    }
+
+    /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is room.
+    borrowing func add(_ entry: DirectoryEntry, name: UnsafePointer<CChar>, to room: UnsafeMutableRawBufferPointer)
+        -> Int
+    {
+        var status = stat()
+        status.st_ino = UInt(entry.inode.rawValue)
+        status.st_mode = entry.type
+        return fuse_add_direntry(
+            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status,
+            off_t(entry.cookie))
+    }
+
+    /// The same for readdirplus. `isKnown` is false for "." and "..", whose inodes the kernel does not take.
+    borrowing func add(
+        _ entry: DirectoryEntry, _ attributes: Attributes, isKnown: Bool, name: UnsafePointer<CChar>,
+        to room: UnsafeMutableRawBufferPointer
+    ) -> Int {
+        var parameters = fuse_entry_param()
+        parameters.ino = isKnown ? attributes.inode.rawValue : 0
+        parameters.attr = stat(attributes)
+        parameters.attr_timeout = Self.cacheSeconds
+        parameters.entry_timeout = Self.cacheSeconds
+        return fuse_add_direntry_plus(
+            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &parameters,
+            off_t(entry.cookie))
+    }
+}
+
+/// A reply on its way through an escaping closure: for requests that wait, never for those answered at once. It keeps
+/// the request's memory too, which bounds how many wait and tells the transport when none is left.
+final class ParkedReply: @unchecked Sendable {
+    private var reply: Reply?
+    private var memory: RequestMemory?
+
+    init(_ reply: consuming Reply, _ memory: RequestMemory?) {
+        self.reply = consume reply
+        self.memory = memory
+    }
+
+    /// Answers. A second call is a defect.
+    func answer(_ body: (consuming Reply) -> Void) {
+        guard let taken = reply.take() else { preconditionFailure("a request was about to be answered twice") }
+        body(taken)
+        memory = nil
+    }
+
+    /// The reply, to be looked at while it waits.
+    func withReply<Result, Failure: Error>(_ body: (borrowing Reply) throws(Failure) -> Result) throws(Failure)
+        -> Result
+    {
+        guard reply != nil else { preconditionFailure("a request was answered before it was done") }
+        return try body(reply!)
+    }
+}
+
+extension stat {
+    /// What stat(2) shows. Sizes of blocks are those of the store, so that programs write whole ones.
+    init(_ attributes: Attributes) {
+        self.init()
+        st_ino = UInt(attributes.inode.rawValue)
+        st_mode = attributes.mode
+        st_nlink = UInt(attributes.linkCount)
+        st_uid = attributes.uid
+        st_gid = attributes.gid
+        st_rdev = dev_t(kernelEncoding: attributes.deviceNumber)
+        st_size = Int(attributes.byteCount)
+        st_blksize = Int(FileSystemStatus.blockByteCount)
+        st_blocks = Int((attributes.storedByteCount + 511) / 512)
+        st_atim = timespec(attributes.accessed)
+        st_mtim = timespec(attributes.modified)
+        st_ctim = timespec(attributes.changed)
+    }
+}
+
+extension timespec {
+    init(_ time: Timestamp) { self.init(tv_sec: Int(time.seconds), tv_nsec: Int(time.nanoseconds)) }
+}
+
+extension Timestamp {
+    init(_ time: timespec) { self.init(seconds: Int64(time.tv_sec), nanoseconds: UInt32(time.tv_nsec)) }
+}
+
+extension dev_t {
+    /// libfuse hands the 32-bit number of the kernel's protocol through as it is, both ways.
+    init(kernelEncoding number: UInt32) { self = dev_t(number) }
+}

@@ -1,0 +1,23 @@
+// How requests come in from the kernel. ClassicTransport reads them from /dev/fuse; FUSE-over-io_uring is to be a second one.
+// FuseServer and the file system cannot tell them apart.
+
+/// A source of requests. It calls libfuse, which calls FuseServer's callbacks, on threads of its own.
+protocol Transport: AnyObject, Sendable {
+    /// Whether the calling thread may wait for I/O: it is one of the transport's own and another one is there for the
+    /// next request. A lone request then does its I/O without a hop to another thread.
+    var mayWait: Bool { get }
+
+    /// The memory that the request being handled on this thread lives in (names and payload point into it). Whoever
+    /// parks the request keeps this until it is answered; the transport goes on with other memory. Nil on threads that
+    /// handle no request just now, or when it was taken already.
+    func takeRequestMemory() -> RequestMemory?
+
+    /// Begins to serve. Requests arrive from now on.
+    func start() throws(Errno)
+
+    /// Ends serving although the kernel has not: requests being handled are finished, none is begun.
+    func stop()
+
+    /// True when the kernel has ended the session, or `stop` has, and no thread handles requests any more.
+    var isOver: Bool { get }
+}
