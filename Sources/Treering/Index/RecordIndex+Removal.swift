@@ -71,7 +71,8 @@ extension RecordIndex {
         if count <= Self.immediateEntryLimit {
             _ = removeExtents(inode, from, to, before: origin.sequence, limit: .max)
         } else {
-            postpone(inode, origin.sequence, RemovalEntry(from: from, to: to))
+            // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
+            postpone(inode, origin.sequence, RemovalEntry(from: from, to: min(to, UInt64(Int64.max))))
         }
     }
 
@@ -93,6 +94,10 @@ extension RecordIndex {
         _ = removeKeyed(InodeEntry.key(inode))
         _ = removeKeyed(OrphanEntry.key(inode))
         _ = removeKeyed(TombstoneEntry.key(inode, .inode, 0))
+        // What was still to be taken out of ranges goes with the rest; done later, it would bring the inode's entry back.
+        for pending in removals.removeValue(forKey: inode) ?? [] {
+            _ = tree.remove(RemovalEntry.key(inode, pending.sequence))
+        }
         if keys == nil { postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max)) }
         bury(inode, .inode, 0, since, origin, charge: 24)
     }

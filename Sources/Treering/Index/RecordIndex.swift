@@ -94,6 +94,7 @@ final class RecordIndex {
         try tree.touch(OrphanEntry.key(inode))
         try tree.touch(TombstoneEntry.key(inode, .inode, 0))
         try tree.touch(RemovalEntry.key(inode, sequence))
+        for pending in removals[inode] ?? [] { try tree.touch(RemovalEntry.key(inode, pending.sequence)) }
         guard let keys = try contents(of: inode, limit: Self.immediateEntryLimit) else { return }
         for key in keys { try touchEntry(key) }
     }
