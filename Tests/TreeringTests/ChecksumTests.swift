@@ -1,3 +1,5 @@
+// The checksum against its published check value.
+
 import Testing
 
 @testable import Treering

@@ -135,7 +135,7 @@ struct OpenStore {
     }
 
     func mount(_ options: VolumeOptions, _ log: LogSink) throws(CommandError) -> HostVolume {
-        do throws(MountError) { return try HostVolume.mount(device, options, log: log) } catch {
+        do throws(MountError) { return try HostVolume.mount(device, options, directory: path, log: log) } catch {
             throw CommandError("\(path): cannot be mounted: \(error)")
         }
     }

@@ -142,17 +142,17 @@ struct MountOptions: Sendable {
         case "queue_depth": device.queueDepth = number
         case "max_inflight": fuse.inflightLimit = number
         case "readers": fuse.readerCount = number
-        case "commit": volume.commitIntervalSeconds = number
+        case "commit": volume.commitIntervalNanoseconds = UInt64(number) * 1_000_000_000
         default: preconditionFailure("the option \(name) goes nowhere")
         }
     }
 
     private mutating func setSize(_ name: String, _ byteCount: UInt64) {
         switch name {
-        case "staging": volume.stagingByteCount = byteCount
-        case "index_cache": volume.indexCacheByteCount = byteCount
+        case "staging": volume.stagingByteCount = Int(byteCount)
+        case "index_cache": volume.indexCacheByteCount = Int(byteCount)
         case "capacity": format.capacityByteCount = byteCount
-        case "segment_size": format.segmentByteCount = byteCount
+        case "segment_size": format.segmentByteCount = Int(byteCount)
         default: preconditionFailure("the option \(name) goes nowhere")
         }
     }

@@ -45,7 +45,8 @@ enum StatsCommand {
         let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
         defer { store.device.shutDown() }
         do throws(MountError) {
-            return isPrometheus ? try Dump.statisticsPrometheus(store.device) : try Dump.statistics(store.device)
+            let figures = try HostVolume.offlineFigures(store.device)
+            return isPrometheus ? figures.prometheus : figures.json
         } catch {
             throw CommandError("\(target): \(error)")
         }

@@ -20,9 +20,9 @@ enum FormatCommand {
         let path = StoreDirectory.path(ofSource: source)
         var format = FormatOptions()
         format.capacityByteCount = arguments.size("capacity") ?? environmentSize("capacity")
-        format.segmentByteCount = arguments.size("segment-size") ?? environmentSize("segment-size")
+        format.segmentByteCount = (arguments.size("segment-size") ?? environmentSize("segment-size")).map { Int($0) }
         if let size = format.segmentByteCount, size & (size - 1) != 0 {
-            throw CommandError("--segment-size: \(ByteSize.text(size)) is not a power of two")
+            throw CommandError("--segment-size: \(ByteSize.text(UInt64(size))) is not a power of two")
         }
         let state = try StoreDirectory.state(path)
         switch state {
@@ -74,7 +74,8 @@ enum CheckCommand {
         """
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
-        let checks: Checker.Options
+        let readsData: Bool
+        let rebuilds: Bool
         let path: String
         do throws(CommandError) {
             let arguments = try Arguments(typed, options)
@@ -82,33 +83,41 @@ enum CheckCommand {
                 throw CommandError("--\(later): not in this version")
             }
             path = StoreDirectory.path(ofSource: try arguments.operands("STORE")[0])
-            checks = Checker.Options(
-                verifiesData: arguments.has("data"), rebuildsIndex: arguments.has("rebuild-index"),
-                isReadOnly: !arguments.has("rebuild-index"))
+            readsData = arguments.has("data")
+            rebuilds = arguments.has("rebuild-index")
         } catch {
             throw CommandError(error.message, exitCode: 16)
         }
         do throws(CommandError) {
-            return try check(path, checks)
+            return try check(path, readsData: readsData, rebuilds: rebuilds)
         } catch {
             throw CommandError(error.message, exitCode: 8)
         }
     }
 
-    private static func check(_ path: String, _ checks: Checker.Options) throws(CommandError) -> Int32 {
-        let device = DeviceOptions(readOnly: checks.isReadOnly)
-        let store = try OpenStore(existing: path, device)
+    private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds))
         defer { store.device.shutDown() }
-        let outcome: Checker.Outcome
+        let report: CheckReport
         do throws(MountError) {
-            outcome = try Checker.check(store.device, checks) { print($0) }
+            if rebuilds {
+                let count = try IndexRebuilder.rebuild(store.device) { print("\(path): \($0)") }
+                print("\(path): the index was made anew from \(count) records")
+            }
+            report = try Checker.check(store.device, readsData: readsData)
         } catch {
-            throw CommandError("\(path): \(error)")
+            guard error.kind == .damaged else { throw CommandError("\(path): \(error)") }
+            print("\(path): \(error)")
+            return 4
         }
-        let left = outcome.damageCount - outcome.repairedCount
-        print("\(path): " + (outcome.damageCount == 0 ? "clean" : "\(outcome.damageCount) errors, \(left) left"))
-        if left > 0 { return 4 }
-        return outcome.repairedCount > 0 ? 1 : 0
+        for note in report.notes { print("\(path): \(note)") }
+        for problem in report.problems { print("\(path): \(problem)") }
+        let data = readsData ? ", \(report.dataBlockCount) pieces of data read" : ""
+        let found =
+            "\(report.inodeCount) inodes, \(report.entryCount) index entries, \(report.recordCount) records\(data)"
+        print("\(path): \(report.isClean ? "clean" : "\(report.problems.count) errors"): \(found)")
+        if !report.isClean { return 4 }
+        return rebuilds ? 1 : 0
     }
 }
 
@@ -128,19 +137,6 @@ enum DumpCommand {
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
         let path = StoreDirectory.path(ofSource: try arguments.operands("STORE")[0])
-        var subjects: [Dump.Subject] = []
-        if let number = arguments.number("segment") { subjects.append(.segment(SegmentNumber(UInt32(number)))) }
-        if let number = arguments.number("inode") { subjects.append(.inode(InodeNumber(UInt64(number)))) }
-        if arguments.has("index") { subjects.append(.index) }
-        if arguments.has("superblock") { subjects.append(.superblock) }
-        guard subjects.count <= 1 else { throw CommandError("--segment, --inode, --index, --superblock: choose one") }
-        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
-        defer { store.device.shutDown() }
-        do throws(MountError) {
-            try Dump.dump(store.device, subjects.first ?? .all) { print($0) }
-        } catch {
-            throw CommandError("\(path): \(error)")
-        }
-        return 0
+        throw CommandError("\(path): dump is being written")
     }
 }

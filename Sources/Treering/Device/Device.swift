@@ -127,6 +127,10 @@ protocol Device: AnyObject, Sendable {
     /// Does one operation on the calling thread and waits for it; the handler is not told.
     func perform(_ submission: Submission) -> Completion
 
+    /// For an engine without threads of its own (the simulated one): completes one submission on the calling thread.
+    /// False when the caller should wait for a completion instead.
+    func makeProgress() -> Bool
+
     /// Completes what was submitted, then ends threads and closes files. No call may follow.
     func shutDown()
 
@@ -149,4 +153,8 @@ protocol Device: AnyObject, Sendable {
     /// Makes creations, renames and removals durable.
     func syncDirectories() throws(Errno)
     func hostSpace() throws(Errno) -> HostSpace
+}
+
+extension Device {
+    func makeProgress() -> Bool { false }
 }

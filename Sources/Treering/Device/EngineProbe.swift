@@ -60,7 +60,7 @@ struct EngineProbe: Sendable {
         return lines
     }
 
-    private static func kernelName() -> String {
+    static func kernelName() -> String {
         var name = utsname()
         guard uname(&name) == 0 else { return "unknown kernel" }
         func text<Tuple>(_ tuple: Tuple) -> String {

@@ -33,10 +33,6 @@ final class HostDevice: Device {
         directory: String, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
     ) throws(DeviceError) -> HostDevice {
         try check(options, engine)
-        let kernel = EngineProbe(queueDepth: options.queueDepth)
-        if engine == .ring, let reason = kernel.ring.reason {
-            throw DeviceError("\(kernel.kernel): engine=ring cannot be had: \(reason); use engine=auto or engine=posix")
-        }
         let files: HostFiles
         do throws(Errno) {
             files = try HostFiles(directory: directory, options: options)
@@ -46,35 +42,52 @@ final class HostDevice: Device {
             }
             throw DeviceError("\(directory): \(error)")
         }
-        return try HostDevice(files, engine, options, kernel)
+        return try HostDevice(files, engine, options)
     }
 
-    private init(
-        _ files: HostFiles, _ choice: EngineChoice, _ options: DeviceOptions, _ probe: EngineProbe
-    ) throws(DeviceError) {
+    private init(_ files: HostFiles, _ choice: EngineChoice, _ options: DeviceOptions) throws(DeviceError) {
+        let kernel = EngineProbe.kernelName()
         let direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
-        var reason = choice == .posix ? "as asked" : probe.ring.reason ?? ""
-        #if Liburing
-            if choice != .posix && probe.ring.reason == nil {
-                do throws(Errno) {
-                    let device = try RingDevice(files, options)
+        let reason: String
+        if choice == .posix {
+            reason = "as asked"
+        } else {
+            #if Liburing
+                switch Self.ring(files, options) {
+                case .success(let device):
                     engine = .ring(device)
-                    let table = device.registeredCount > 0 ? "registered files" : "no registered files"
-                    let polled = options.sqpoll ? ", sqpoll" : ""
-                    sentence =
-                        "\(probe.kernel): engine ring (io_uring: \(device.depth) entries, \(table)\(polled); \(direct))"
+                    sentence = "\(kernel): engine ring (io_uring: \(device.explanation); \(direct))"
                     return
-                } catch {
-                    reason = EngineProbe.refusal(error)
-                    if choice == .ring {
-                        throw DeviceError("\(probe.kernel): engine=ring cannot be had: \(reason)")
-                    }
+                case .failure(let error):
+                    reason = error.description
                 }
+            #else
+                reason = EngineProbe.RingOutcome.notBuilt.reason ?? ""
+            #endif
+            if choice == .ring {
+                throw DeviceError("\(kernel): engine=ring cannot be had: \(reason); use engine=auto or engine=posix")
             }
-        #endif
+        }
         engine = .posix(PosixDevice(files, options))
-        sentence = "\(probe.kernel): engine posix (\(reason); \(direct))"
+        sentence = "\(kernel): engine posix (\(reason); \(direct))"
     }
+
+    #if Liburing
+        /// The ring engine, or why it cannot be had. One ring is set up, not one to ask and one to use: the memory of
+        /// the first would still be counted against RLIMIT_MEMLOCK when the second is made.
+        private static func ring(_ files: HostFiles, _ options: DeviceOptions) -> Result<RingDevice, DeviceError> {
+            do throws(Errno) {
+                let ring = try Ring(entryCount: options.queueDepth, sqpoll: options.sqpoll)
+                let missing = ring.missing
+                if let reason = EngineProbe.RingOutcome.missing(missing).reason, !missing.isEmpty {
+                    return .failure(DeviceError(reason))
+                }
+                return .success(try RingDevice(files, options, ring: ring))
+            } catch {
+                return .failure(DeviceError(EngineProbe.refusal(error)))
+            }
+        }
+    #endif
 
     /// Refuses options out of bounds and combinations that no kernel has.
     private static func check(_ options: DeviceOptions, _ engine: EngineChoice) throws(DeviceError) {

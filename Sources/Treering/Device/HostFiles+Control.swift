@@ -19,6 +19,7 @@ extension HostFiles {
 
     /// posix_fallocate(3) would write into every block where the host cannot reserve; fallocate(2) says so instead.
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) {
+        if isReadOnly { throw .readOnly }
         let descriptor = descriptors(of: file).buffered
         guard let length = off_t(exactly: byteCount) else { throw .fileTooBig }
         let before = try self.byteCount(of: file)
@@ -38,6 +39,7 @@ extension HostFiles {
     }
 
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
+        if isReadOnly { throw .readOnly }
         guard byteCount > 0 else { return }
         guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { throw .invalid }
         let descriptor = descriptors(of: file).buffered
@@ -50,12 +52,14 @@ extension HostFiles {
     }
 
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
+        if isReadOnly { throw .readOnly }
         let (from, name) = place(of: file)
         let (to, other) = place(of: newName)
         guard renameat(from, name, to, other) == 0 else { throw .last }
     }
 
     func unlink(_ file: StoreFile) throws(Errno) {
+        if isReadOnly { throw .readOnly }
         let (parent, name) = place(of: file)
         guard unlinkat(parent, name, 0) == 0 else { throw .last }
     }

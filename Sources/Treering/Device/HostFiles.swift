@@ -135,6 +135,7 @@ final class HostFiles: Sendable {
     }
 
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
+        if create && isReadOnly { throw .readOnly }
         guard let index = takeSlot() else { throw Errno(EMFILE) }
         do {
             let descriptors = try openDescriptors(file, create: create)

@@ -43,6 +43,16 @@ final class Condition: @unchecked Sendable {
 
     /// Gives up the lock, waits, and takes it again. Wakes for no reason at times: ask again in a loop.
     func wait() { pthread_cond_wait(condition, monitor.mutex) }
+    /// The same, for no longer than this.
+    func wait(nanoseconds: UInt64) {
+        var deadline = timespec()
+        clock_gettime(CLOCK_REALTIME, &deadline)
+        let sum = UInt64(deadline.tv_nsec) + nanoseconds
+        deadline.tv_sec += Int(sum / 1_000_000_000)
+        deadline.tv_nsec = Int(sum % 1_000_000_000)
+        pthread_cond_timedwait(condition, monitor.mutex, &deadline)
+    }
+
     func signal() { pthread_cond_signal(condition) }
     func broadcast() { pthread_cond_broadcast(condition) }
 }

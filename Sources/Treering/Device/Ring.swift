@@ -11,6 +11,8 @@
         let entryCount: Int
         let features: UInt32
         let isPolledByKernel: Bool
+        /// Has fewer entries than asked for, because no more memory may be locked.
+        let isReduced: Bool
 
         /// Sets up a ring of `entryCount` entries, or of fewer (not under 8) where memory may not be locked for more.
         /// Flags that the kernel does not know are left out.
@@ -31,6 +33,7 @@
                     self.entryCount = Int(parameters.sq_entries)
                     features = parameters.features
                     isPolledByKernel = sqpoll
+                    isReduced = self.entryCount < entryCount && entryCount <= 4096
                     return
                 }
                 switch -result {

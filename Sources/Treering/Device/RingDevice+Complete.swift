@@ -25,7 +25,10 @@
                 if count > 0 {
                     reap(entries, count, finished, freed)
                 } else {
-                    let mayEnd = monitor.withLock { state.isEnding && state.activeCount == 0 }
+                    // A broken ring takes nothing more: with nothing in flight it has nothing more to tell.
+                    let mayEnd = monitor.withLock {
+                        state.activeCount == 0 && (state.isEnding || brokenBy.load(ordering: .relaxed) != 0)
+                    }
                     if mayEnd { return }
                     waitForCompletion()
                 }

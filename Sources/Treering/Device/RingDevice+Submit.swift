@@ -13,7 +13,8 @@
 
         func submit(_ submissions: borrowing [Submission]) {
             let submissions = copy submissions
-            withUnsafeTemporaryAllocation(of: UInt32.self, capacity: depth) { taken in
+            // At most a kilobyte: more would not fit on the stack.
+            withUnsafeTemporaryAllocation(of: UInt32.self, capacity: min(depth, 256)) { taken in
                 var next = 0
                 while next < submissions.count {
                     if brokenBy.load(ordering: .relaxed) != 0 { break }
@@ -126,7 +127,7 @@
                     io_uring_prep_writev(entry, descriptor, pair, count, rest.offset)
                 }
             } else {
-                let count = UInt32(clamping: min(rest.first.count, 1 << 30))
+                let count = UInt32(min(rest.first.count, transferByteLimit.load(ordering: .relaxed)))
                 if rest.operation == .read {
                     io_uring_prep_read(entry, descriptor, rest.first.baseAddress, count, rest.offset)
                 } else {

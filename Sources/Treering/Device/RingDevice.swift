@@ -49,7 +49,9 @@
         let brokenBy = Atomic<Int32>(0)
         /// Set by a test: what the next `io_uring_enter` is to fail with.
         let injectedError = Atomic<Int32>(0)
-        /// Counts for tests and statistics.
+        /// The most that one entry transfers; a test lowers it to have transfers end early.
+        let transferByteLimit = Atomic<Int>(1 << 30)
+        /// Submissions that the posix path did again.
         let redoneCount = Atomic<Int>(0)
         nonisolated(unsafe) var handler: (@Sendable (Completion) -> Void)?
         nonisolated(unsafe) var thread: DeviceThread?
@@ -73,12 +75,14 @@
             return error == 0 ? nil : "io_uring_enter failed (\(Errno(error))); operations go through the posix engine"
         }
 
-        /// Sets up the ring. Throws what io_uring_setup said, or ENOTSUP where an operation is missing.
-        init(_ files: HostFiles, _ options: DeviceOptions) throws(Errno) {
+        /// Takes over a ring that lacks nothing, or sets one up: throws what io_uring_setup said then.
+        init(_ files: HostFiles, _ options: DeviceOptions, ring given: Ring? = nil) throws(Errno) {
             self.files = files
-            let ring = try Ring(entryCount: options.queueDepth, sqpoll: options.sqpoll)
-            guard ring.missing.isEmpty else { throw .notSupported }
-            self.ring = ring
+            if let given {
+                ring = given
+            } else {
+                ring = try Ring(entryCount: options.queueDepth, sqpoll: options.sqpoll)
+            }
             depth = min(options.queueDepth, ring.entryCount)
             pool = WorkerPool(files, capacity: options.queueDepth, threadCount: options.workerCount)
             slots = .allocate(capacity: depth)
@@ -104,6 +108,14 @@
             slots.deallocate()
             vectors.deallocate()
             isRegistered.deallocate()
+        }
+
+        /// What a person is told of the ring.
+        var explanation: String {
+            var text = "\(depth) entries"
+            if ring.isReduced { text += " as far as RLIMIT_MEMLOCK allows" }
+            text += registeredCount > 0 ? ", registered files" : ", no registered files"
+            return ring.isPolledByKernel ? text + ", sqpoll" : text
         }
 
         /// Whether the lock's open file description is kept by the ring.
@@ -132,6 +144,15 @@
             pool.finish()
             files.closeAll()
         }
+
+        // MARK: what tests ask for
+
+        /// Submissions that the posix path did again.
+        var redone: Int { redoneCount.load(ordering: .relaxed) }
+        /// Has the next `io_uring_enter` fail with this error number.
+        func failNextEnter(_ error: Int32) { injectedError.store(error, ordering: .relaxed) }
+        /// Has no entry transfer more than so many bytes.
+        func limitTransfers(to byteCount: Int) { transferByteLimit.store(byteCount, ordering: .relaxed) }
 
         // MARK: files
 

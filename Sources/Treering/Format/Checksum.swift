@@ -26,4 +26,11 @@ enum Checksum {
         }
         return ~crc32_iscsi(base + hole + 4, Int32(bytes.count - hole - 4), state)
     }
+
+    /// The checksum of two pieces as if they lay one after the other.
+    static func crc32c(_ bytes: UnsafeRawBufferPointer, followedBy more: UnsafeRawBufferPointer) -> UInt32 {
+        let state = ~crc32c(bytes)
+        let base = UnsafeMutablePointer(mutating: more.baseAddress!.assumingMemoryBound(to: UInt8.self))
+        return ~crc32_iscsi(base, Int32(more.count), bytes.isEmpty ? 0xFFFF_FFFF : state)
+    }
 }

@@ -6,13 +6,13 @@ enum EntryKind: UInt8 {
     case dirent = 2
     case xattr = 3
     case extent = 4
-    /// A range of a file that a truncate or punch cleared, its index work not yet done.
-    case pendingRemoval = 5
     case payload = 16
     case usage = 17
     case orphan = 18
-    /// What hides older records of one key; `IndexKey.tombstone` says of which.
-    case tombstone = 19
+    /// A range of a file, or a whole inode, that is gone but whose entries are not all taken out yet.
+    case removal = 19
+    /// In the space of tombstones: what hides older extents of a range. (Others carry the kind of what they hide.)
+    case rangeTombstone = 20
 }
 
 /// The part of the key space an entry lies in. On disk.
@@ -27,6 +27,8 @@ enum KeySpace: UInt8 {
     case orphans = 4
     /// Tombstones; the object is the inode number whose entries they hide.
     case tombstones = 5
+    /// Removals whose index work goes on in steps; the object is the inode number, the subkey the record's sequence.
+    case removals = 6
 }
 
 /// The key of an index entry.
@@ -87,5 +89,12 @@ struct IndexKey: Hashable, Comparable, Sendable {
         bytes.store(word0, at: offset)
         bytes.store(word1, at: offset + 8)
         bytes.store(word2, at: offset + 16)
+    }
+}
+
+extension IndexKey: CustomStringConvertible {
+    /// The key for a person: "tree 17, extent 4096".
+    var description: String {
+        "\(space.map { "\($0)" } ?? "space \(word0 >> 56)") \(object), \(kind.map { "\($0)" } ?? "kind \(rawKind)") \(subkey)"
     }
 }

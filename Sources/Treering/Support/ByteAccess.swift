@@ -50,4 +50,10 @@ extension UnsafeMutableRawBufferPointer {
         guard byteCount > 0 else { return }
         part(offset, byteCount).initializeMemory(as: UInt8.self, repeating: 0)
     }
+
+    /// The same memory, now all zeros.
+    func zeroed() -> UnsafeMutableRawBufferPointer {
+        zero(0, count)
+        return self
+    }
 }

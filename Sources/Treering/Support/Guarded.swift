@@ -11,6 +11,9 @@ final class Guarded<State: AnyObject>: @unchecked Sendable {
 
     init(_ state: State) { self.state = state }
 
+    /// The state, for code that runs inside `withLock` of the same guard and was not handed it.
+    var heldState: State { state }
+
     /// Runs `body` with the lock held. Never wait for I/O nor reply to a request inside.
     @inline(__always)
     func withLock<Result, Failure: Error>(_ body: (State) throws(Failure) -> Result) throws(Failure) -> Result {

@@ -1,0 +1,72 @@
+// A file mapped into memory, whose contents outlive the process: staging in /dev/shm, or in the store's directory.
+
+import CLinux
+import Glibc
+
+/// A mapped file. The mapping ends with the object; the file stays until `unlink`.
+final class SharedMemory: @unchecked Sendable {
+    let path: String
+    let bytes: UnsafeMutableRawBufferPointer
+
+    /// Makes a new file with all of its blocks, readable and writable by its owner alone, and maps it.
+    init(creating path: String, byteCount: Int) throws(Errno) {
+        let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw Errno.last }
+        defer { Glibc.close(descriptor) }
+        // Sparse memory would end in SIGBUS when the file system below has no room.
+        let result = posix_fallocate(descriptor, 0, byteCount)
+        guard result == 0 else {
+            Glibc.unlink(path)
+            throw Errno(result)
+        }
+        let flags = MAP_SHARED | MAP_POPULATE
+        guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED
+        else {
+            let error = Errno.last
+            Glibc.unlink(path)
+            throw error
+        }
+        self.path = path
+        bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    }
+
+    /// Maps a file that is there, for reading. Refuses (EPERM) what is not a regular file of this user with mode 0600.
+    init(reading path: String, byteCountLimit: Int) throws(Errno) {
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else { throw Errno.last }
+        defer { Glibc.close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw Errno.last }
+        guard status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(), status.st_mode & 0o077 == 0 else {
+            throw .notPermitted
+        }
+        guard status.st_size > 0, status.st_size <= byteCountLimit else { throw .invalid }
+        guard let address = mmap(nil, status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0), address != MAP_FAILED
+        else {
+            throw Errno.last
+        }
+        self.path = path
+        bytes = UnsafeMutableRawBufferPointer(start: address, count: status.st_size)
+    }
+
+    deinit { munmap(bytes.baseAddress, bytes.count) }
+
+    /// Whether the file still has its name.
+    var isLinked: Bool { access(path, F_OK) == 0 }
+
+    func unlink() { Glibc.unlink(path) }
+
+    /// The names in a directory that begin with a prefix.
+    static func names(in directory: String, prefix: String) -> [String] {
+        guard let stream = opendir(directory) else { return [] }
+        defer { closedir(stream) }
+        var names: [String] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                String(cString: UnsafeRawPointer(pointer).assumingMemoryBound(to: CChar.self))
+            }
+            if name.hasPrefix(prefix) { names.append(name) }
+        }
+        return names.sorted()
+    }
+}

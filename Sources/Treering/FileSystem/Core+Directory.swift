@@ -1,0 +1,63 @@
+// Reading directories, with cookies that stay valid whatever happens to other entries.
+
+extension Core {
+    static let cookieOfSelf: UInt64 = 1
+    static let cookieOfParent: UInt64 = 2
+
+    /// Calls `body` for entries after `cookie` until it returns false.
+    func readDirectory(
+        _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) throws(Stop) -> Bool
+    ) throws(Stop) {
+        let directory = try self.directory(number).record
+        if cookie < Self.cookieOfSelf, !(try body(Self.dot(".", number, Self.cookieOfSelf))) { return }
+        let parent = number == .root ? number : directory.parent
+        if cookie < Self.cookieOfParent, !(try body(Self.dot("..", parent, Self.cookieOfParent))) { return }
+        var after = max(cookie, Self.cookieOfParent)
+        while after < UInt64(Int64.max) {
+            guard
+                let found = try find({ () throws(PageMiss) in
+                    try index.tree.next(atOrAfter: DirentEntry.key(number, after + 1))
+                }), found.key.space == .tree, found.key.object == number.rawValue, found.key.kind == .dirent,
+                let entry = DirentEntry(decoding: found.value)
+            else { return }
+            let item = DirectoryEntry(
+                name: entry.name, inode: entry.inode, type: UInt32(entry.type) << 12, cookie: found.key.subkey)
+            if !(try body(item)) { return }
+            after = found.key.subkey
+        }
+    }
+
+    private static func dot(_ name: StaticString, _ inode: InodeNumber, _ cookie: UInt64) -> DirectoryEntry {
+        DirectoryEntry(
+            name: UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), inode: inode,
+            type: 0o040000, cookie: cookie)
+    }
+
+    /// The same with attributes; counts a lookup for each entry taken, "." and ".." excepted. When a page is missing after some
+    /// entries were taken, it ends as if the buffer were full.
+    func readDirectoryPlus(
+        _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry, Attributes) -> Bool
+    ) throws(Stop) {
+        var takenCount = 0
+        do {
+            try readDirectory(number, after: cookie) { (entry) throws(Stop) in
+                guard let inode = try self.find({ () throws(PageMiss) in try self.index.inode(entry.inode) }) else {
+                    if entry.cookie > Self.cookieOfParent {
+                        self.report(
+                            CorruptionReport(
+                                place: "directory \(number.rawValue)",
+                                reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
+                        throw .failed(.input)
+                    }
+                    return true
+                }
+                guard body(entry, Attributes(inode)) else { return false }
+                takenCount += 1
+                if entry.cookie > Self.cookieOfParent { self.raiseLookups(entry.inode) }
+                return true
+            }
+        } catch {
+            if takenCount == 0 { throw error }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// All state of a mounted store that changes: index, log, lookup counts. One lock guards it (see Volume). Every operation
+// validates, plans a record, and appends and applies it in one step, or changes nothing.
+
+/// What operations come to need and give away under the lock.
+final class Core {
+    let index: RecordIndex
+    let log: SegmentLog
+    let table: SegmentTable
+    let nameHash: NameHash
+    let now: @Sendable () -> Timestamp
+    /// Bytes that one write may bring.
+    let writeByteCountLimit: Int
+    var isReadOnly: Bool
+    /// How often the kernel knows each inode.
+    var lookups: [InodeNumber: UInt64] = [:]
+    /// Inodes that lost their last name while the kernel knew them.
+    var orphanCandidates: Set<InodeNumber> = []
+    /// Inodes without a name and without a lookup, to be removed by the housekeeper.
+    var reapable: [InodeNumber] = []
+    var writer = RecordWriter(capacity: 16 << 10)
+    var readBuffers = BufferPool()
+    /// The records' bytes appended since the last checkpoint was frozen.
+    var appendedAtFreeze: UInt64 = 0
+    var corruptions: [CorruptionReport] = []
+    var corruptionCount = 0
+    var hostAvailableByteCount: UInt64 = .max
+    var hostReserveByteCount: UInt64 = 64 << 20
+
+    init(
+        index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool,
+        now: @escaping @Sendable () -> Timestamp
+    ) {
+        self.index = index
+        self.log = log
+        table = log.table
+        self.nameHash = nameHash
+        self.isReadOnly = isReadOnly
+        self.now = now
+        writeByteCountLimit = log.staging.geometry.writeByteCountLimit
+    }
+
+    // MARK: Committing
+
+    /// Appends and applies what `writer` holds, or throws and changes nothing.
+    func commit(freesSpace: Bool = false) throws(Stop) {
+        guard !isReadOnly else { throw .failed(.readOnly) }
+        guard !isDirtyLimitReached else { throw .blocked(.room) }
+        let room = log.makeRoom(
+            recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0,
+            freesSpace: freesSpace)
+        switch room {
+        case .ready: break
+        case .wait: throw .blocked(.room)
+        case .full: throw .failed(.noSpace)
+        case .failed: throw .failed(.readOnly)
+        }
+        let preview = writer.preview(sequence: log.nextSequence)
+        try find { () throws(PageMiss) in try index.touch(preview) }
+        let (record, place) = log.append(&writer)
+        index.apply(record, at: place)
+    }
+
+    /// Appends and applies a record of a dead mount's tail.
+    func append(again record: Record, _ payload: UnsafeRawBufferPointer?) throws(Stop) {
+        guard !isDirtyLimitReached else { throw .blocked(.room) }
+        switch log.makeRoom(
+            recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, freesSpace: true)
+        {
+        case .ready: break
+        case .wait: throw .blocked(.room)
+        case .full: throw .failed(.noSpace)
+        case .failed: throw .failed(.input)
+        }
+        try find { () throws(PageMiss) in try index.touch(record) }
+        record.forEachChange { change, _, _ in
+            if case .inode(let inode) = change {
+                log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1))
+            }
+        }
+        let (record, place) = log.append(again: record, payload: payload)
+        index.apply(record, at: place)
+    }
+
+    /// Runs a query of the index; a missing page blocks the operation.
+    @inline(__always)
+    @discardableResult
+    func find<Result>(_ query: () throws(PageMiss) -> Result) throws(Stop) -> Result {
+        do { return try query() } catch { throw .blocked(.page(error)) }
+    }
+
+    /// Changed pages fill so much of the page cache that a checkpoint must come first.
+    var isDirtyLimitReached: Bool { index.tree.dirtyByteCount * 4 >= index.tree.cacheLimitByteCount * 3 }
+
+    // MARK: What operations share
+
+    func inode(_ number: InodeNumber) throws(Stop) -> InodeEntry {
+        guard let entry = try find({ () throws(PageMiss) in try index.inode(number) }) else { throw .failed(.stale) }
+        return entry
+    }
+
+    /// A directory in which a name can be looked up.
+    func directory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
+        let entry = try inode(number)
+        guard entry.record.isDirectory else { throw .failed(.notDirectory) }
+        return entry
+    }
+
+    /// A directory in which a name can be made: one that has not been removed.
+    func livingDirectory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
+        let entry = try directory(number)
+        guard entry.record.linkCount > 0 else { throw .failed(.noEntry) }
+        return entry
+    }
+
+    func check(name: UnsafeRawBufferPointer) throws(Stop) {
+        guard name.count <= Int(FileSystemStatus.nameByteCountLimit) else { throw .failed(.nameTooLong) }
+        guard name.count > 0, !name.contains(UInt8(ascii: "/")), !name.contains(0) else { throw .failed(.invalid) }
+    }
+
+    func slot(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> RecordIndex.NameSlot {
+        try find { () throws(PageMiss) in try index.dirent(directory, name, nameHash) }
+    }
+
+    func raiseLookups(_ inode: InodeNumber) { lookups[inode, default: 0] += 1 }
+
+    func report(_ corruption: CorruptionReport) {
+        corruptionCount += 1
+        if corruptions.count < 64 { corruptions.append(corruption) }
+    }
+}
+
+extension InodeRecord {
+    var type: UInt32 { mode & 0o170000 }
+    var isDirectory: Bool { type == 0o040000 }
+    var isRegular: Bool { type == 0o100000 }
+    var isSymbolicLink: Bool { type == 0o120000 }
+}

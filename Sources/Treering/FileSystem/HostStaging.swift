@@ -1,0 +1,126 @@
+// Where staging lives on a real machine: a file in /dev/shm, or in the store's directory where that cannot be; and what dead
+// mounts of the same store left there.
+
+import Glibc
+
+/// The staging of one mount on this machine.
+final class HostStaging {
+    /// This machine's present boot.
+    static func bootID() -> StoreUUID {
+        guard let file = fopen("/proc/sys/kernel/random/boot_id", "r") else { return StoreUUID(high: 0, low: 0) }
+        defer { fclose(file) }
+        var digits: [UInt64] = []
+        while digits.count < 32 {
+            let character = fgetc(file)
+            if character < 0 { break }
+            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else {
+                continue
+            }
+            digits.append(UInt64(digit))
+        }
+        guard digits.count == 32 else { return StoreUUID(high: 0, low: 0) }
+        return StoreUUID(
+            high: digits[..<16].reduce(0) { $0 << 4 | $1 }, low: digits[16...].reduce(0) { $0 << 4 | $1 })
+    }
+
+    /// Random bytes from the kernel.
+    static func randomWord() -> UInt64 {
+        var generator = SystemRandomNumberGenerator()
+        return generator.next() | 1
+    }
+
+    let directory: String
+    private let uuid: StoreUUID
+    private let device: UInt64
+    private let inode: UInt64
+    private let log: @Sendable (String) -> Void
+    private(set) var memory: SharedMemory?
+    private(set) var identity: UInt64 = 0
+    /// What dead mounts left, and where.
+    private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
+
+    static let sharedDirectory = "/dev/shm"
+    static let byteCountLimit = 1 << 30
+
+    /// - Parameter directory: the store's directory.
+    init(directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
+        self.directory = directory
+        self.uuid = uuid
+        self.log = log
+        var status = stat()
+        guard stat(directory, &status) == 0 else { throw Errno.last }
+        device = UInt64(status.st_dev)
+        inode = UInt64(status.st_ino)
+    }
+
+    private var prefix: String { "treering-\(uuid)-" }
+
+    /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported.
+    func findTails(_ superblock: Superblock) {
+        let places = Self.candidates(directory, prefix)
+        for path in places {
+            let memory: SharedMemory
+            do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
+                log("left \(path) alone: \(error)")
+                continue
+            }
+            guard let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes)),
+                matches(tail.header, superblock)
+            else {
+                log(
+                    "left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed"
+                )
+                continue
+            }
+            tails.append((tail, memory))
+        }
+        let isSameBoot = superblock.bootID == Self.bootID()
+        let isMissing =
+            superblock.stagingIdentity != 0 && !tails.contains { $0.tail.header.identity == superblock.stagingIdentity }
+        if !superblock.isClean, isSameBoot, isMissing {
+            log(
+                "the staging of the last mount is gone although the machine was not restarted: operations that were not synced may be lost"
+            )
+        }
+    }
+
+    private static func candidates(_ directory: String, _ prefix: String) -> [String] {
+        SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
+            + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
+    }
+
+    private func matches(_ header: StagingHeader, _ superblock: Superblock) -> Bool {
+        header.uuid == uuid && header.device == device && header.directory == inode && header.bootID == Self.bootID()
+            && header.owner == UInt64(geteuid()) && header.epoch <= superblock.epoch
+            && header.generation <= superblock.generation
+    }
+
+    /// Makes new staging for a mount.
+    func create(_ geometry: StagingGeometry, epoch: MountEpoch, generation: UInt64) throws(Errno) -> Staging {
+        identity = Self.randomWord()
+        let name = String(identity, radix: 16)
+        var memory: SharedMemory
+        do throws(Errno) {
+            memory = try SharedMemory(
+                creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
+        } catch {
+            log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))")
+            memory = try SharedMemory(creating: "\(directory)/staging-\(name)", byteCount: geometry.byteCount)
+        }
+        self.memory = memory
+        StagingHeader(
+            uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
+            owner: UInt64(geteuid()), identity: identity, geometry: geometry
+        ).encode(into: memory.bytes)
+        return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
+    }
+
+    /// What dead mounts left is durable in the log now.
+    func dropTails() {
+        for (_, memory) in tails { memory.unlink() }
+        tails.removeAll()
+    }
+
+    /// The mount has ended cleanly.
+    func unlink() { memory?.unlink() }
+}

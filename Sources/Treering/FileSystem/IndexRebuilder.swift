@@ -1,0 +1,88 @@
+// `treering check --rebuild-index`: a new index file from the segments alone.
+
+/// Makes a store's index anew.
+struct IndexRebuilder<D: Device> {
+    /// Replaces the index by one built from the log. The old one stays until the new one is whole and durable.
+    ///
+    /// - Returns: how many records the log held.
+    static func rebuild(_ device: D, log: @escaping @Sendable (String) -> Void) throws(MountError) -> Int {
+        try ensureIndexFile(device)
+        let recovery = try Recovery(device, indexCacheByteCount: 1 << 20, withIndex: false, log: log)
+        let sources = recovery.headers.compactMap { number, segment -> Rebuild<D>.Source? in
+            guard segment.header.state == .inUse, segment.header.end != UInt32(SegmentHeader.byteCount) else {
+                return nil
+            }
+            return Rebuild<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
+        }
+        let position = try endOfLog(recovery)
+        let living = sources.filter { $0.header.firstBatch <= position.lastBatch }
+        let rebuild = try Rebuild(
+            recovery.reader, living, uuid: recovery.superblock.uuid, segmentCountLimit: recovery.table.countLimit,
+            through: position.lastBatch, building: recovery.pair.summary.map(\.checkpoint).max()!.next)
+        if let problem = rebuild.problems.first { throw MountError(.damaged, "the log is damaged: \(problem)") }
+        try store(rebuild, recovery, position)
+        return rebuild.recordCount
+    }
+
+    /// `Recovery` opens the index; where it is missing, an empty one stands in until the new one replaces it.
+    private static func ensureIndexFile(_ device: D) throws(MountError) {
+        do throws(Errno) {
+            let files = try device.list()
+            if !files.contains(.index) { device.close(try device.open(.index, create: true)) }
+            if files.contains(.newIndex) { try device.unlink(.newIndex) }
+        } catch { throw MountError("the index file cannot be made", error) }
+    }
+
+    /// Where the log ends: what a recovery would find, without an index.
+    private static func endOfLog(_ recovery: Recovery<D>) throws(MountError) -> LogPosition {
+        var walk = LogWalk(
+            reader: recovery.reader, segments: recovery.headers, from: recovery.superblock.position,
+            epoch: recovery.superblock.epoch)
+        while try Recovery<D>.reading({ () throws(Errno) in try walk.next() }) != nil {}
+        if let damage = try Recovery<D>.reading({ () throws(Errno) in try walk.evidenceOfDamage() }) {
+            throw MountError(.damaged, "the log is damaged: \(damage)")
+        }
+        return walk.position
+    }
+
+    private static func store(_ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition)
+        throws(MountError)
+    {
+        let device = recovery.device
+        do throws(Errno) {
+            for segment in recovery.headers.values { try device.wait(Submission(.sync, segment.file, tag: 0)) }
+            let file = try device.open(.newIndex, create: true)
+            let head = rebuild.table[position.segment]
+            if head.state == .inUse, Int(position.offsetInSegment) < recovery.table.segmentByteCount,
+                !rebuild.endedSegments.contains(position.segment)
+            {
+                rebuild.table[position.segment].lastBatch = .zero
+            }
+            let segmentLog = SegmentLog(
+                uuid: recovery.superblock.uuid, epoch: recovery.superblock.epoch, table: rebuild.table,
+                staging: Staging(
+                    geometry: StagingGeometry(
+                        stagingByteCount: 1 << 20, segmentByteCount: rebuild.table.segmentByteCount)),
+                position: position, nextSequence: max(rebuild.nextSequence, recovery.superblock.highestSequence.next),
+                nextInode: max(rebuild.nextInode, recovery.superblock.nextInode), continuesSegment: false)
+            let core = Core(
+                index: rebuild.index, log: segmentLog, nameHash: NameHash(key: recovery.superblock.hashKey),
+                isReadOnly: false,
+                now: Timestamp.now)
+            for segment in rebuild.table.segments.indices where rebuild.table.segments[segment].state == .inUse {
+                rebuild.table[SegmentNumber(UInt32(segment))].isChanged = true
+            }
+            let state = VolumeState(
+                core: core, indexFile: file, superblock: recovery.superblock, slots: recovery.pair.summary)
+            let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
+            device.onCompletion { [weak volume] completion in volume?.complete(completion) }
+            // The first write of a superblock must find the new index under its name.
+            try volume.checkpoint(isClean: recovery.superblock.isClean) { () throws(Errno) in
+                try device.rename(.newIndex, to: .index)
+                try device.syncDirectories()
+            }
+            try volume.checkpoint(isClean: recovery.superblock.isClean)
+            device.close(file)
+        } catch { throw MountError("the new index cannot be written", error) }
+    }
+}

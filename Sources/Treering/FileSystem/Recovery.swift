@@ -1,0 +1,253 @@
+// From a store's files to a core that can go on: superblock, index of the last checkpoint, and the log after it. Used by mount
+// and, without writing anything, by check and read-only mounts.
+
+/// Brings index pages into memory on demand, waiting for each.
+struct PageLoader<D: Device> {
+    let device: D
+    let file: DeviceFile
+
+    /// Runs a query as often as it misses a page.
+    func run<Result>(_ tree: Index, _ body: () throws(PageMiss) -> Result) throws(MountError) -> Result {
+        var pins: [PagePin] = []
+        defer { for pin in pins { tree.unpin(pin) } }
+        while true {
+            do throws(PageMiss) { return try body() } catch {
+                let fetch = tree.beginFetch(error)
+                let completion = device.perform(
+                    Submission(.read, file, offset: error.offsetInFile, fetch.buffer, tag: 0))
+                guard completion.result == fetch.buffer.count else {
+                    tree.cancelFetch(fetch)
+                    let reason = completion.error.map { "\($0)" } ?? "the file ends before it"
+                    throw MountError(.damaged, "index page \(error.address.rawValue) cannot be read: \(reason)")
+                }
+                do throws(CorruptionReport) { try tree.install(fetch) } catch {
+                    throw MountError(
+                        .damaged, "\(error); `treering check --rebuild-index` makes a new index from the log")
+                }
+                if let pin = tree.pin(error.address) { pins.append(pin) }
+            }
+        }
+    }
+
+    /// The bitmap of a checkpoint's index.
+    func bitmap(_ root: IndexRoot, _ uuid: StoreUUID) throws(MountError) -> BitmapLoad {
+        var load = BitmapLoad(root: root, uuid: uuid)
+        let buffer = AlignedBuffer(byteCount: IndexPage.byteCount)
+        while let next = load.next {
+            let offset = UInt64(next.address.rawValue) * UInt64(IndexPage.byteCount)
+            let completion = device.perform(Submission(.read, file, offset: offset, buffer.bytes, tag: 0))
+            guard completion.result == buffer.bytes.count else {
+                throw MountError(.damaged, "bitmap page \(next.address.rawValue) of the index cannot be read")
+            }
+            do throws(CorruptionReport) { try load.add(buffer.bytes) } catch {
+                throw MountError(.damaged, error.description)
+            }
+        }
+        return load
+    }
+}
+
+/// A store opened and brought to its latest state in memory.
+final class Recovery<D: Device> {
+    let device: D
+    let pair: SuperblockPair
+    let superblock: Superblock
+    let indexFile: DeviceFile
+    let index: RecordIndex
+    let table: SegmentTable
+    let reader: BatchReader<D>
+    let loader: PageLoader<D>
+    private(set) var headers: [SegmentNumber: WalkSegment] = [:]
+    private(set) var position: LogPosition
+    private(set) var epoch: MountEpoch
+    private(set) var nextSequence: RecordSequence
+    private(set) var nextInode: InodeNumber
+    /// Segments that the log runs through after the checkpoint.
+    private(set) var walkedSegments: Set<SegmentNumber> = []
+    private(set) var replayedRecordCount = 0
+    /// Whether the last batch closed its segment.
+    private(set) var endsSegment = false
+    /// Segment files with a torn header that nothing refers to.
+    private(set) var tornSegments: [SegmentNumber] = []
+    let log: @Sendable (String) -> Void
+
+    /// Opens files, index and segment table as of the last checkpoint.
+    init(
+        _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, log: @escaping @Sendable (String) -> Void
+    ) throws(MountError) {
+        self.device = device
+        self.log = log
+        pair = try SuperblockPair.read(device)
+        superblock = try pair.newest()
+        if let complaint = pair.complaint { log(complaint) }
+        do throws(Errno) { indexFile = try device.open(.index, create: false) } catch {
+            throw MountError(
+                .damaged,
+                "the file `index` cannot be opened (\(error)); `treering check --rebuild-index` makes a new one from the log"
+            )
+        }
+        loader = PageLoader(device: device, file: indexFile)
+        let segmentByteCount = Int(superblock.segmentByteCount)
+        table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
+        reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
+        // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
+        let building = pair.summary.map(\.checkpoint).max()!.next.next
+        let tree =
+            withIndex
+            ? Index(
+                uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
+                building: building)
+            : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
+        index = RecordIndex(tree: tree, table: table)
+        position = superblock.position
+        epoch = superblock.epoch
+        nextSequence = superblock.highestSequence.next
+        nextInode = superblock.nextInode
+        try openSegments()
+        if withIndex {
+            try adoptBitmaps()
+            try loadBooks()
+        }
+    }
+
+    private func adoptBitmaps() throws(MountError) {
+        let live = try loader.bitmap(superblock.indexRoot, superblock.uuid)
+        var other: BitmapLoad?
+        for case .success(let slot) in pair.slots where slot.checkpoint != superblock.checkpoint {
+            other = try? loader.bitmap(slot.indexRoot, slot.uuid)
+        }
+        do throws(CorruptionReport) { try index.tree.adopt(live: live, other: other) } catch {
+            throw MountError(.damaged, error.description)
+        }
+    }
+
+    /// Opens every segment file and reads its header.
+    private func openSegments() throws(MountError) {
+        do throws(Errno) {
+            for case .segment(let number) in try device.list() where table.contains(number) {
+                let file = try device.open(.segment(number), create: false)
+                table.note(number, file: file, incarnation: 0)
+                do throws(SegmentProblem) {
+                    if let header = try reader.segmentHeader(number, file) {
+                        headers[number] = WalkSegment(header: header, file: file)
+                    } else {
+                        tornSegments.append(number)
+                    }
+                } catch {
+                    tornSegments.append(number)
+                }
+            }
+        } catch {
+            throw MountError("the segments cannot be opened", error)
+        }
+    }
+
+    /// Loads segment usage, removals and the number of inodes from the index.
+    private func loadBooks() throws(MountError) {
+        index.inodeCount = superblock.inodeCount
+        var usages: [(SegmentNumber, UsageEntry)] = []
+        try collect(.usage) { key, value in
+            if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }
+        }
+        for (number, usage) in usages {
+            guard table.contains(number) else {
+                throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity")
+            }
+            let header = headers[number]?.header
+            let isSameLife = header?.state == .inUse && header?.incarnation == usage.incarnation
+            if usage.state == .inUse, isSameLife {
+                table.restore(number, usage)
+            } else {
+                guard usage.living == 0 else {
+                    throw MountError(
+                        .damaged,
+                        "segment \(number.rawValue) is missing or damaged, and \(usage.living) bytes in it are in use")
+                }
+                table.note(number, file: table[number].file, incarnation: usage.incarnation)
+            }
+        }
+        var pending: [(InodeNumber, PendingRemoval)] = []
+        try collect(.removals) { key, value in
+            if let range = RemovalEntry(decoding: value) {
+                let removal = PendingRemoval(sequence: RecordSequence(key.subkey), range: range, cursor: range.from)
+                pending.append((InodeNumber(key.object), removal))
+            }
+        }
+        for (inode, removal) in pending { index.removals[inode, default: []].append(removal) }
+    }
+
+    /// Walks one space of the index.
+    func collect(_ space: KeySpace, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void) throws(MountError) {
+        var cursor = IndexKey(space: space, object: 0, kind: 0, subkey: 0)
+        let last = IndexKey(space: space, object: .max, kind: UInt8.max, subkey: .max)
+        let tree = index.tree
+        while cursor <= last {
+            var next = IndexKey.max
+            let start = cursor
+            try loader.run(tree) { () throws(PageMiss) in
+                guard let entry = try tree.next(atOrAfter: start), entry.key <= last else { return }
+                body(entry.key, entry.value)
+                next = IndexKey(word0: entry.key.word0, word1: entry.key.word1, word2: entry.key.word2 &+ 1)
+                if next.word2 == 0 { next.word1 += 1 }
+            }
+            if next == .max { return }
+            cursor = next
+            tree.evict()
+        }
+    }
+
+    // MARK: The log
+
+    /// Applies what the log holds after the checkpoint.
+    func replay() throws(MountError) {
+        var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
+        while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
+        position = walk.position
+        epoch = max(epoch, walk.epoch)
+        if let damage = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage() }) {
+            throw MountError(.damaged, "the log is damaged: \(damage). Nothing was changed")
+        }
+        for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
+        for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
+    }
+
+    static func reading<Result>(_ body: () throws(Errno) -> Result) throws(MountError) -> Result {
+        do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
+    }
+
+    private func apply(_ batch: FoundBatch) throws(MountError) {
+        let header = batch.header
+        enter(header)
+        nextInode = max(nextInode, header.nextInode)
+        nextSequence = max(nextSequence, header.lastRecord.next)
+        endsSegment = header.endsSegment
+        try batch.forEachRecord { (record, place) throws(MountError) in try self.apply(record, place) }
+        if header.endsSegment {
+            table[header.segment].lastBatch = header.sequence
+            table[header.segment].isChanged = true
+        }
+    }
+
+    /// Puts the segment of a batch in use, if this is its first.
+    func enter(_ header: BatchHeader) {
+        walkedSegments.insert(header.segment)
+        guard table[header.segment].state != .inUse, let segment = headers[header.segment] else { return }
+        for index in table.segments.indices
+        where table.segments[index].state == .inUse && table.segments[index].lastBatch == .zero {
+            table[SegmentNumber(UInt32(index))].lastBatch = BatchSequence(header.sequence.rawValue - 1)
+        }
+        let usage = UsageEntry(
+            firstBatch: segment.header.firstBatch, lastBatch: .zero, epoch: segment.header.epoch, living: 0,
+            incarnation: segment.header.incarnation, end: segment.header.end, state: .inUse, role: segment.header.role)
+        table.restore(header.segment, usage)
+        table[header.segment].isChanged = true
+    }
+
+    func apply(_ record: Record, _ place: RecordPlace) throws(MountError) {
+        let index = self.index
+        try loader.run(index.tree) { () throws(PageMiss) in try index.touch(record) }
+        index.apply(record, at: place)
+        replayedRecordCount += 1
+        index.tree.evict()
+    }
+}

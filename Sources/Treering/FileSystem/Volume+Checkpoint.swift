@@ -1,0 +1,163 @@
+// Checkpoints: the index of one moment becomes durable, in an order that keeps both superblock slots mountable at every instant.
+
+extension Volume {
+    /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host without room only delays it.
+    func checkpointReporting() {
+        do { try checkpoint() } catch {
+            if error == .noSpace {
+                log("no room for a checkpoint: the host file system is full")
+                return
+            }
+            state.withLock { state in
+                state.core.log.fail(error)
+                state.core.isReadOnly = true
+            }
+            log("writing a checkpoint failed (\(error)): the mount is read-only now")
+        }
+    }
+
+    /// What is frozen under one hold of the lock.
+    private struct Frozen {
+        var root: IndexRoot
+        var superblock: Superblock
+        var pageCount: Int
+    }
+
+    /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
+    ///
+    /// `beforeSuperblock` runs when the pages are durable and before the superblock names them.
+    func checkpoint(
+        isClean: Bool = false, beforeSuperblock: () throws(Errno) -> Void = { () throws(Errno) in }
+    ) throws(Errno) {
+        let frozen = try freeze(isClean: isClean)
+        var isWritten = false
+        do throws(Errno) {
+            try growIndex(toPageCount: frozen.pageCount)
+            isWritten = true
+            try writePages()
+            let batch = frozen.superblock.position.lastBatch
+            sync(mayWait: true) { _ in }
+            wait { $0.core.log.failure != nil || $0.core.log.tracker.durable >= batch }
+            if state.withLock({ $0.core.log.failure != nil }) { throw Errno.input }
+            let file = state.withLock { $0.indexFile }
+            try device.wait(Submission(.sync, file, tag: 0))
+            try beforeSuperblock()
+            try writeSuperblock(frozen.superblock)
+        } catch {
+            state.withLock { state in
+                if isWritten {
+                    state.core.index.tree.checkpointFailed()
+                } else {
+                    state.core.index.tree.checkpointAbandoned()
+                }
+            }
+            throw error
+        }
+        state.withLock { state in
+            state.core.index.tree.checkpointDurable()
+            state.core.index.tree.release(through: state.slots.map(\.checkpoint).min()!)
+            state.checkpointCount += 1
+        }
+    }
+
+    private func freeze(isClean: Bool) throws(Errno) -> Frozen {
+        try runWaitingWithState { (state) throws(Stop) -> Frozen in
+            let core = state.core
+            let tree = core.index.tree
+            for number in core.table.segments.indices where core.table.segments[number].isChanged {
+                try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(SegmentNumber(UInt32(number)))) }
+            }
+            core.log.closeBatch(durable: true)
+            core.table.noteEmpty(at: tree.building)
+            self.storeUsage(core)
+            core.appendedAtFreeze = core.log.appendedByteCount
+            var superblock = state.superblock
+            superblock.indexRoot = tree.freeze()
+            superblock.checkpoint = superblock.indexRoot.checkpoint
+            superblock.position = core.log.position
+            superblock.nextInode = core.log.nextInode
+            superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
+            superblock.inodeCount = core.index.inodeCount
+            superblock.isClean = isClean
+            return Frozen(root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount)
+        }
+    }
+
+    /// Brings the usage entries in the tree up to date.
+    private func storeUsage(_ core: Core) {
+        withUnsafeTemporaryAllocation(byteCount: UsageEntry.byteCount, alignment: 8) { bytes in
+            for index in core.table.segments.indices where core.table.segments[index].isChanged {
+                let number = SegmentNumber(UInt32(index))
+                core.table[number].isChanged = false
+                core.table[number].usage.encode(into: bytes)
+                core.index.tree.put(UsageEntry.key(number), UnsafeRawBufferPointer(bytes))
+            }
+        }
+    }
+
+    /// As `runWaiting`, with all of the state.
+    private func runWaitingWithState<Result>(_ operation: (VolumeState) throws(Stop) -> Result) throws(Errno) -> Result
+    {
+        let guarded = state
+        // `run` holds the lock already; the state is reached through a second name inside it.
+        return try runWaiting { (_) throws(Stop) -> Result in
+            try operation(guarded.heldState)
+        }
+    }
+
+    private func growIndex(toPageCount count: Int) throws(Errno) {
+        let file = state.withLock { $0.indexFile }
+        let needed = UInt64(count * IndexPage.byteCount)
+        let present = try device.byteCount(of: file)
+        if present >= needed { return }
+        let step = UInt64(1 << 20)
+        try device.resize(file, to: (needed + step - 1) / step * step)
+    }
+
+    /// Writes the frozen pages, neighbours together.
+    private func writePages() throws(Errno) {
+        let file = state.withLock { $0.indexFile }
+        let limit = 64
+        let bounce = AlignedBuffer(byteCount: limit * IndexPage.byteCount)
+        while true {
+            let pages = state.withLock { $0.core.index.tree.nextFrozenPages(max: limit) }
+            if pages.isEmpty { return }
+            var start = 0
+            while start < pages.count {
+                var end = start + 1
+                while end < pages.count, pages[end].address.rawValue == pages[end - 1].address.rawValue + 1 { end += 1 }
+                for index in start..<end {
+                    bounce.bytes.copy(
+                        UnsafeRawBufferPointer(pages[index].bytes), to: (index - start) * IndexPage.byteCount)
+                }
+                let bytes = bounce.bytes.part(0, (end - start) * IndexPage.byteCount)
+                try device.wait(Submission(.write, file, offset: pages[start].offsetInFile, bytes, tag: 0))
+                start = end
+            }
+        }
+    }
+
+    /// Writes a superblock into the older slot and waits until it is durable.
+    func writeSuperblock(_ superblock: Superblock) throws(Errno) {
+        var superblock = superblock
+        let slot = state.withLock { state in
+            superblock.generation = state.slots.map(\.generation).max()! + 1
+            return state.slots[0].generation <= state.slots[1].generation ? 0 : 1
+        }
+        try Self.write(superblock, slot: slot, device)
+        state.withLock { state in
+            state.slots[slot] = (superblock.generation, superblock.checkpoint)
+            state.superblock = superblock
+        }
+    }
+
+    /// Puts a superblock into a slot, durably.
+    static func write(_ superblock: Superblock, slot: Int, _ device: D) throws(Errno) {
+        let file = try device.open(.superblock, create: false)
+        defer { device.close(file) }
+        let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
+        superblock.encode(into: block.bytes)
+        try device.wait(Submission(.writeDurable, file, offset: Superblock.slotOffsets[slot], block.bytes, tag: 0))
+        try device.wait(Submission(.sync, file, tag: 0))
+    }
+}

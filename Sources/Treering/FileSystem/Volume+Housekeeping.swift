@@ -1,0 +1,265 @@
+// The housekeeper: prepares segments, commits by the clock, writes checkpoints, recycles segments, finishes removals. One thread in
+// a mount; tests call `housekeep` themselves. It may wait for I/O, so it never holds the lock while it does.
+
+extension Volume {
+    /// Asks the housekeeper to look soon.
+    func kick() {
+        monitor.withLock {
+            isKicked = true
+            wakeUp.signal()
+        }
+    }
+
+    /// Starts the housekeeper. To be called once, before the first request.
+    func startHousekeeper() throws(Errno) {
+        housekeeper = try DeviceThread(name: "housekeeper") { [self] in
+            var lastCommit = monotonicNanoseconds()
+            var lastCheckpoint = lastCommit
+            while true {
+                let isStopping = monitor.withLock {
+                    if !isKicked && !self.isStopping {
+                        wakeUp.wait(nanoseconds: min(1_000_000_000, options.commitIntervalNanoseconds))
+                    }
+                    isKicked = false
+                    return self.isStopping
+                }
+                if isStopping { return }
+                let now = monotonicNanoseconds()
+                let commits = now - lastCommit >= options.commitIntervalNanoseconds
+                let checkpoints = now - lastCheckpoint >= options.checkpointIntervalNanoseconds
+                if commits { lastCommit = now }
+                if checkpoints { lastCheckpoint = now }
+                housekeep(commits: commits, checkpoints: checkpoints)
+            }
+        }
+    }
+
+    func stopHousekeeper() {
+        guard let thread = housekeeper else { return }
+        monitor.withLock {
+            isStopping = true
+            wakeUp.signal()
+        }
+        thread.join()
+        housekeeper = nil
+    }
+
+    /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
+    func housekeep(commits: Bool = false, checkpoints: Bool = false) {
+        guard !isReadOnly else {
+            wakeRoomWaiters()
+            return
+        }
+        refreshHostSpace()
+        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        if commits { commitByClock() }
+        reapOrphans()
+        finishRemovals()
+        if state.withLock({ Self.needsCheckpoint($0, options, isDue: checkpoints) }) { checkpointReporting() }
+        recycleSegments()
+        sweepTombstones()
+        wakeRoomWaiters()
+    }
+
+    private static func needsCheckpoint(_ state: VolumeState, _ options: VolumeOptions, isDue: Bool) -> Bool {
+        let core = state.core
+        let appended = core.log.appendedByteCount - core.appendedAtFreeze
+        if core.index.tree.needsCheckpoint || core.isDirtyLimitReached || appended >= options.checkpointByteCount {
+            return true
+        }
+        // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
+        let isShort = core.table.freeCount <= core.log.reservedSegmentCount + 2
+        let waits = core.table.segments.contains { $0.isSealed && $0.living == 0 }
+        return isDue && (appended > 0 || waits) || isShort && waits
+    }
+
+    private func refreshHostSpace() {
+        guard let space = try? device.hostSpace() else { return }
+        state.withLock { state in
+            let log = state.core.log
+            state.core.hostAvailableByteCount = space.availableByteCount
+            if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
+                log.isHostFull = false
+            }
+        }
+    }
+
+    private func commitByClock() {
+        let hasWork = state.withLock { state in
+            state.core.log.hasOpenRecords || state.core.log.tracker.durable < state.core.log.lastBatch
+        }
+        if hasWork { sync(mayWait: true) { _ in } }
+    }
+
+    private func wakeRoomWaiters() {
+        var ready: [VolumeState.Waiter] = []
+        state.withLock { $0.takeRoomWaiters(&ready) }
+        for waiter in ready { retry(waiter) }
+    }
+
+    // MARK: Operations that wait
+
+    /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
+    func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
+        var pins: [PagePin] = []
+        defer { state.withLock { state in pins.forEach { state.core.index.tree.unpin($0) } } }
+        while true {
+            do throws(Stop) { return try run(operation) } catch {
+                switch error {
+                case .failed(let errno): throw errno
+                case .blocked(.page(let miss)): fetch(miss, &pins)
+                case .blocked(.room): try provideRoom()
+                }
+            }
+        }
+    }
+
+    /// Waits for a page whose fetch has begun.
+    private func fetch(_ miss: PageMiss, _ pins: inout [PagePin]) {
+        if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { complete(device.perform(submission)) }
+        wait { !$0.isFetching(miss.address) }
+        if let pin = state.withLock({ $0.core.index.tree.pin(miss.address) }) { pins.append(pin) }
+    }
+
+    /// What the housekeeper does when one of its own operations finds no room.
+    private func provideRoom() throws(Errno) {
+        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        if state.withLock({ $0.core.isDirtyLimitReached }) { try checkpoint() }
+        wait { state in
+            let log = state.core.log
+            return log.failure != nil || log.tracker.written == log.lastBatch
+        }
+        if state.withLock({ $0.core.log.failure != nil }) { throw .input }
+    }
+
+    private func reapOrphans() {
+        while let inode = state.withLock({ $0.core.reapable.popLast() }) {
+            do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { return }
+        }
+    }
+
+    private func finishRemovals() {
+        while state.withLock({ !$0.core.index.removals.isEmpty }) {
+            do {
+                try runWaiting { (core) throws(Stop) in
+                    guard !core.isDirtyLimitReached else { throw .blocked(.room) }
+                    _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals() }
+                }
+            } catch { return }
+        }
+    }
+
+    private func sweepTombstones() {
+        while let cursor = state.withLock({ $0.sweepCursor }) {
+            do {
+                let next = try runWaiting { (core) throws(Stop) in
+                    guard !core.isDirtyLimitReached else { throw .blocked(.room) }
+                    return try core.find { () throws(PageMiss) in try core.index.sweepTombstones(from: cursor) }
+                }
+                state.withLock { state in
+                    // A segment recycled meanwhile has set the cursor back to the start.
+                    if state.sweepCursor == cursor { state.sweepCursor = next }
+                }
+            } catch { return }
+        }
+    }
+
+    // MARK: Segments
+
+    /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
+    func prepareSegment() {
+        guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
+        let table = state.withLock { $0.core.table }
+        let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
+        do {
+            let uuid = state.withLock { $0.superblock.uuid }
+            let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
+            state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
+        } catch {
+            try? device.unlink(.preparing(number))
+            state.withLock { $0.core.log.isHostFull = true }
+            log("no new segment can be made: \(error)")
+        }
+    }
+
+    /// Creates the file of a segment, its blocks written, durable and under its name.
+    static func makeSegment(
+        _ device: D, _ number: SegmentNumber, _ uuid: StoreUUID, _ incarnation: UInt32, _ byteCount: Int
+    ) throws(Errno) -> DeviceFile {
+        try? device.unlink(.preparing(number))
+        let file = try device.open(.preparing(number), create: true)
+        do {
+            try device.resize(file, to: UInt64(byteCount))
+            let buffer = AlignedBuffer(byteCount: min(byteCount, 1 << 20))
+            buffer.bytes.zero(0, buffer.bytes.count)
+            let header = SegmentHeader(
+                state: .free, uuid: uuid, number: number, incarnation: incarnation, epoch: MountEpoch(0),
+                firstBatch: .zero, segmentByteCount: UInt32(byteCount))
+            for offset in stride(from: byteCount - buffer.bytes.count, through: 0, by: -buffer.bytes.count) {
+                if offset == 0 { header.encode(into: buffer.bytes.part(0, SegmentHeader.byteCount)) }
+                try device.wait(Submission(.write, file, offset: UInt64(offset), buffer.bytes, tag: 0))
+            }
+            try device.wait(Submission(.sync, file, tag: 0))
+            try device.rename(.preparing(number), to: .segment(number))
+            try device.syncDirectories()
+        } catch {
+            device.close(file)
+            throw error
+        }
+        return file
+    }
+
+    /// Resets dead segments that no checkpoint needs any more: back into the pool, or back to the host.
+    func recycleSegments() {
+        let candidates = state.withLock { state -> [SegmentNumber] in
+            let older = state.slots.map(\.checkpoint).min()!
+            return state.core.table.recyclable(through: older)
+        }
+        for number in candidates {
+            do { try recycle(number) } catch {
+                log("segment \(number.rawValue) could not be recycled: \(error)")
+                return
+            }
+        }
+    }
+
+    private func recycle(_ number: SegmentNumber) throws(Errno) {
+        let (header, file, isKept) = state.withLock { state in
+            let segment = state.core.table[number]
+            let header = SegmentHeader(
+                state: .free, uuid: state.superblock.uuid, number: number, incarnation: segment.incarnation + 1,
+                epoch: segment.epoch, firstBatch: .zero, segmentByteCount: UInt32(state.core.table.segmentByteCount))
+            return (header, segment.file!, state.core.table.pool.count < options.poolLimit)
+        }
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+        try device.wait(Submission(.sync, file, tag: 0))
+        if !isKept {
+            try device.unlink(.segment(number))
+            try device.syncDirectories()
+        }
+        state.withLock { state in
+            state.core.table.recycle(number, incarnation: header.incarnation)
+            if !isKept { state.core.table.remove(number) }
+            state.sweepCursor = RecordIndex.firstTombstone
+        }
+        if !isKept { device.close(file) }
+    }
+
+    private func retry(_ waiter: VolumeState.Waiter) {
+        waiter.retry(waiter.attempt)
+        state.withLock { state in
+            if !waiter.attempt.isParked { state.finish(waiter.attempt) }
+        }
+    }
+}
+
+extension Device {
+    /// Does one operation and waits; an error, or a transfer cut short, is thrown.
+    func wait(_ submission: Submission) throws(Errno) {
+        let completion = perform(submission)
+        if let error = completion.error { throw error }
+        guard submission.operation == .sync || completion.result == submission.byteCount else { throw .input }
+    }
+}

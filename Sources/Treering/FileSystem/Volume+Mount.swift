@@ -1,0 +1,304 @@
+// The life of a store: format, mount, unmount. What recovery found is made durable before the first operation is accepted.
+
+/// What a new store is to be.
+struct FormatOptions: Sendable {
+    /// In bytes; at least 8 segments. Nil: what the host has free.
+    var capacityByteCount: UInt64?
+    /// A power of two from 1 MiB to 64 MiB; nil: near a 64th of the capacity.
+    var segmentByteCount: Int?
+    var uuid = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
+    var hashKey = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
+    /// Owner of the root directory.
+    var uid: UInt32 = 0
+    var gid: UInt32 = 0
+    var now: @Sendable () -> Timestamp = Timestamp.now
+
+    static let capacityMinimum: UInt64 = 16 << 20
+
+    /// The segment size for a capacity: the power of two near a 64th of it, from 1 MiB to 64 MiB.
+    static func segmentByteCount(forCapacity capacity: UInt64) -> Int {
+        var size = 1 << 20
+        while size < 64 << 20, UInt64(size) * 2 * 64 <= capacity { size *= 2 }
+        return size
+    }
+}
+
+extension Timestamp {
+    /// The time of day.
+    @Sendable static func now() -> Timestamp {
+        let time = timeOfDay()
+        return Timestamp(seconds: time.seconds, nanoseconds: time.nanoseconds)
+    }
+}
+
+extension Volume {
+    /// Makes a store in an empty directory of the device.
+    static func format(_ device: D, _ options: FormatOptions) throws(MountError) {
+        var capacity = options.capacityByteCount ?? 0
+        if options.capacityByteCount == nil {
+            do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
+                throw MountError("the free space of the host cannot be had", error)
+            }
+            guard capacity >= FormatOptions.capacityMinimum else {
+                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
+            }
+        }
+        let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
+        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
+        else {
+            throw MountError(.host, "the segment size must be a power of two from 1M to 64M")
+        }
+        guard capacity >= max(FormatOptions.capacityMinimum, UInt64(segmentByteCount) * 8),
+            capacity / UInt64(segmentByteCount) <= 1 << 24
+        else {
+            throw MountError(.host, "the capacity must be at least 16M and 8 segments, and at most 16777216 segments")
+        }
+        do throws(Errno) {
+            let superblockFile = try device.open(.superblock, create: true)
+            try device.resize(superblockFile, to: Superblock.slotOffsets[1] + UInt64(Superblock.slotByteCount))
+            device.close(superblockFile)
+            let volume = try makeEmpty(device, options, segmentByteCount, capacity)
+            let root = InodeRecord(
+                inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0,
+                size: 0,
+                since: .zero, now: options.now())
+            try volume.runWaiting { (core) throws(Stop) in
+                core.writer.reset()
+                core.writer.inode(root)
+                try core.commit()
+            }
+            try volume.checkpoint(isClean: true)
+            // The second slot gets one as well, so that both are whole from the start.
+            try volume.checkpoint(isClean: true)
+            volume.closeFiles()
+            try device.syncDirectories()
+        } catch {
+            throw MountError("the store cannot be made", error)
+        }
+    }
+
+    /// An empty volume in memory over a new index file and one segment.
+    private static func makeEmpty(
+        _ device: D, _ options: FormatOptions, _ segmentByteCount: Int, _ capacity: UInt64
+    ) throws(Errno) -> Volume<D> {
+        let superblock = Superblock(
+            uuid: options.uuid, generation: 0, epoch: MountEpoch(1), isClean: true,
+            capacityByteCount: capacity / UInt64(segmentByteCount) * UInt64(segmentByteCount),
+            segmentByteCount: UInt32(segmentByteCount),
+            hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
+            position: LogPosition(
+                lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096),
+            formattedSeconds: options.now().seconds, inodeCount: 0,
+            indexRoot: IndexRoot(
+                checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
+                pageCount: 0, usedPageCount: 0, bitmap: PageAddress(1)))
+        let indexFile = try device.open(.index, create: true)
+        let table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
+        let file = try makeSegment(device, SegmentNumber(0), options.uuid, 1, segmentByteCount)
+        table.addPrepared(SegmentNumber(0), incarnation: 1, file: file)
+        let tree = Index(uuid: options.uuid, cacheLimitByteCount: 1 << 20)
+        let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: segmentByteCount)
+        let log = SegmentLog(
+            uuid: options.uuid, epoch: superblock.epoch, table: table, staging: Staging(geometry: geometry),
+            position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2),
+            continuesSegment: false)
+        let core = Core(
+            index: RecordIndex(tree: tree, table: table), log: log, nameHash: NameHash(key: options.hashKey),
+            isReadOnly: false, now: options.now)
+        return assemble(
+            device, VolumeOptions(), core, indexFile, superblock, [(0, .zero), (0, .zero)], { _ in })
+    }
+
+    private static func assemble(
+        _ device: D, _ options: VolumeOptions, _ core: Core, _ indexFile: DeviceFile, _ superblock: Superblock,
+        _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
+    ) -> Volume<D> {
+        let index = core.index
+        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
+        }
+        let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
+        let volume = Volume(device: device, options: options, state: state, log: log)
+        device.onCompletion { [weak volume] completion in volume?.complete(completion) }
+        return volume
+    }
+
+    /// Mounts a store: recovers it, and makes what was recovered durable before it returns. Does not start the housekeeper.
+    static func mount(
+        _ device: D, _ options: VolumeOptions, hostStaging: HostStaging? = nil,
+        staging: Staging? = nil, tails: [StagingTail] = [],
+        now: @escaping @Sendable () -> Timestamp = Timestamp.now, log: @escaping @Sendable (String) -> Void
+    ) throws(MountError) -> Volume<D> {
+        let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, log: log)
+        try recovery.replay()
+        var options = options
+        if recovery.superblock.unknownReadOnlyFeatures != 0, !options.isReadOnly {
+            log("the store uses read-only-compatible features that this treering does not know: mounted read-only")
+            options.isReadOnly = true
+        }
+        if recovery.replayedRecordCount > 0 { log("recovered \(recovery.replayedRecordCount) operations from the log") }
+        let superblock = recovery.superblock
+        let isClean = superblock.isClean && recovery.replayedRecordCount == 0 && !recovery.endsSegment
+        let continues = isClean && recovery.canContinueSegment
+        if !options.isReadOnly {
+            do throws(Errno) { try recovery.makeDurable(continuesSegment: continues) } catch {
+                throw MountError("what was recovered cannot be made durable", error)
+            }
+        }
+        let geometry = StagingGeometry(
+            stagingByteCount: options.stagingByteCount, segmentByteCount: recovery.table.segmentByteCount)
+        let epoch = MountEpoch(recovery.epoch.rawValue + 1)
+        let staging = try makeStaging(staging, geometry, epoch, recovery, options.isReadOnly ? nil : hostStaging)
+        let segmentLog = SegmentLog(
+            uuid: superblock.uuid, epoch: epoch, table: recovery.table,
+            staging: staging, position: recovery.position,
+            nextSequence: recovery.nextSequence, nextInode: recovery.nextInode, continuesSegment: continues)
+        segmentLog.reservedSegmentCount = min(4, max(2, recovery.table.countLimit / 32))
+        let core = Core(
+            index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
+            isReadOnly: options.isReadOnly, now: now)
+        let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
+        if !options.isReadOnly {
+            do throws(Errno) {
+                try volume.begin(epoch, hostStaging)
+                try volume.replay(tails + (hostStaging?.tails.map(\.tail) ?? []))
+                hostStaging?.dropTails()
+            } catch {
+                throw MountError("the mount cannot be begun", error)
+            }
+            volume.hostStaging = hostStaging
+            var orphans: [InodeNumber] = []
+            try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
+            core.reapable = orphans
+            volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
+        }
+        return volume
+    }
+
+    /// Raises the epoch durably: from here on the store is not clean.
+    private func begin(_ epoch: MountEpoch, _ staging: HostStaging?) throws(Errno) {
+        var superblock = state.withLock { $0.superblock }
+        superblock.epoch = epoch
+        superblock.isClean = false
+        superblock.bootID = staging == nil ? StoreUUID(high: 0, low: 0) : HostStaging.bootID()
+        superblock.stagingIdentity = staging?.identity ?? 0
+        try writeSuperblock(superblock)
+    }
+
+    private static func makeStaging(
+        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>,
+        _ host: HostStaging?
+    ) throws(MountError) -> Staging {
+        guard let host else { return given ?? Staging(geometry: geometry) }
+        host.findTails(recovery.superblock)
+        do throws(Errno) {
+            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
+        } catch {
+            throw MountError("staging cannot be made", error)
+        }
+    }
+
+    /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
+    private func replay(_ tails: [StagingTail]) throws(Errno) {
+        var count = 0
+        while true {
+            let sequence = state.withLock { $0.core.log.nextSequence }
+            guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
+            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload) }
+            count += 1
+        }
+        if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
+        if let lost = tails.map(\.highestSequence).max(), lost >= state.withLock({ $0.core.log.nextSequence }) {
+            log("the staging of the last mount holds operations that do not continue the log; they are lost")
+        }
+        if !tails.isEmpty { try syncAndWait() }
+    }
+
+    /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
+    func unmount() throws(Errno) {
+        stopHousekeeper()
+        defer {
+            device.shutDown()
+        }
+        guard !isReadOnly else {
+            let failed = state.withLock { $0.core.log.failure != nil }
+            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
+            closeFiles()
+            if failed { throw .input }
+            return
+        }
+        // The kernel has forgotten everything: whatever has no name goes now.
+        state.withLock { state in
+            state.core.reapable.append(contentsOf: state.core.orphanCandidates)
+            state.core.orphanCandidates.removeAll()
+            state.core.lookups.removeAll()
+        }
+        housekeep(commits: true)
+        try checkpoint(isClean: true)
+        hostStaging?.unlink()
+        closeFiles()
+    }
+
+    private func closeFiles() {
+        let files = state.withLock { state in
+            state.core.table.segments.compactMap(\.file) + [state.indexFile]
+        }
+        for file in files { device.close(file) }
+    }
+}
+
+extension Recovery {
+    /// Whether the log can go on in the segment it ended in: after a clean unmount, if there is room for a batch.
+    var canContinueSegment: Bool {
+        let segment = position.segment
+        return table[segment].state == .inUse && table[segment].lastBatch == .zero && table[segment].end == 0
+            && table[segment].incarnation == position.incarnation
+    }
+
+    /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
+    func makeDurable(continuesSegment: Bool) throws(Errno) {
+        for number in walkedSegments { try device.wait(Submission(.sync, table[number].file!, tag: 0)) }
+        for number in tornSegments where table[number].state != .inUse {
+            let file = table[number].file!
+            device.close(file)
+            try device.unlink(.segment(number))
+            table.note(number, file: nil, incarnation: table[number].incarnation + 8)
+        }
+        for file in try device.list() {
+            switch file {
+            case .preparing, .newIndex: try device.unlink(file)
+            default: break
+            }
+        }
+        for (number, segment) in headers.sorted(by: { $0.key < $1.key }) {
+            if table[number].state == .inUse { continue }
+            var header = segment.header
+            if header.state == .inUse {
+                // Opened by the dead mount beyond the end of its log, or empty of anything that is still named.
+                header.state = .free
+                header.incarnation += 1
+                header.firstBatch = .zero
+                header.end = 0
+                try rewrite(header, segment.file)
+            }
+            table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
+        }
+        let last = position.segment
+        guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,
+            var header = headers[last]?.header
+        else { return }
+        if header.end == 0 {
+            header.end = position.offsetInSegment
+            try rewrite(header, table[last].file!)
+        }
+        table[last].end = header.end
+        table[last].lastBatch = position.lastBatch
+        table[last].isChanged = true
+    }
+
+    private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+        try device.wait(Submission(.sync, file, tag: 0))
+    }
+}

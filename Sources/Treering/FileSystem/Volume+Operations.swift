@@ -1,0 +1,105 @@
+// The operations as FuseServer calls them: each runs under the lock, is short, and never waits.
+
+extension Volume {
+    func lookup(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.lookup(parent, name) }
+    }
+
+    /// Never fails. An orphan that nobody knows any more is removed, now or by the housekeeper.
+    func forget(_ inode: InodeNumber, _ count: UInt64) {
+        do {
+            try run { (core) throws(Stop) in
+                core.forget(inode, count)
+                guard core.reapable.last == inode, !core.isReadOnly else { return }
+                try core.reap(inode)
+                core.reapable.removeLast()
+            }
+        } catch {
+            kick()
+        }
+    }
+
+    func attributes(_ inode: InodeNumber) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.attributes(inode) }
+    }
+
+    func setAttributes(_ inode: InodeNumber, _ changes: AttributeChanges, _ caller: Caller) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.setAttributes(inode, changes, caller) }
+    }
+
+    func make(
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ caller: Caller
+    ) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.make(parent, name, new, caller) }
+    }
+
+    func link(_ inode: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.link(inode, parent, name) }
+    }
+
+    func unlink(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        try run { (core) throws(Stop) in try core.unlink(parent, name) }
+    }
+
+    func removeDirectory(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        try run { (core) throws(Stop) in try core.removeDirectory(parent, name) }
+    }
+
+    func rename(
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
+        _ newName: UnsafeRawBufferPointer,
+        _ flags: RenameFlags
+    ) throws(Stop) {
+        try run { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags) }
+    }
+
+    /// Calls `body` for entries after `cookie` (0: from the start) until it returns false. After a block it begins anew.
+    func readDirectory(_ inode: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) -> Bool) throws(Stop) {
+        try run { (core) throws(Stop) in
+            try core.readDirectory(inode, after: cookie) { (entry) throws(Stop) in body(entry) }
+        }
+    }
+
+    /// The same with attributes; entries that `body` took (other than "." and "..") count as looked up.
+    func readDirectoryPlus(
+        _ inode: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry, Attributes) -> Bool
+    ) throws(Stop) {
+        try run { (core) throws(Stop) in try core.readDirectoryPlus(inode, after: cookie, body) }
+    }
+
+    /// All bytes or none; at most `maxWriteByteCount`.
+    func write(_ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Stop) {
+        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+    }
+
+    /// Plans a read; hand the plan to `execute`.
+    func read(_ inode: InodeNumber, at offset: UInt64, _ byteCount: Int) throws(Stop) -> ReadPlan {
+        try run { (core) throws(Stop) in try core.planRead(inode, at: offset, byteCount) }
+    }
+
+    func readLink(_ inode: InodeNumber) throws(Stop) -> ReadPlan {
+        try run { (core) throws(Stop) in try core.planReadLink(inode) }
+    }
+
+    func status() throws(Stop) -> FileSystemStatus {
+        try run { (core) throws(Stop) in core.status() }
+    }
+
+    func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {
+        try run { (core) throws(Stop) in try core.xattr(inode, name) }
+    }
+
+    func xattrNames(_ inode: InodeNumber) throws(Stop) -> [UInt8] {
+        try run { (core) throws(Stop) in try core.xattrNames(inode) }
+    }
+
+    func setXattr(
+        _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags
+    ) throws(Stop) {
+        try run { (core) throws(Stop) in try core.setXattr(inode, name, value, flags) }
+    }
+
+    func removeXattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        try run { (core) throws(Stop) in try core.removeXattr(inode, name) }
+    }
+}

@@ -1,0 +1,99 @@
+// What `treering stats` shows of a running mount. One list of figures, printed as JSON or for Prometheus.
+
+/// A figure with its name, unit and meaning.
+struct Figure {
+    var name: String
+    var help: String
+    var value: UInt64
+}
+
+extension Volume {
+    /// All figures at this moment.
+    func figures() -> [Figure] {
+        state.withLock { state in
+            let core = state.core
+            let log = core.log
+            let tree = core.index.tree
+            let status = core.status()
+            return [
+                Figure(name: "capacity_bytes", help: "Capacity of the store", value: status.totalByteCount),
+                Figure(name: "available_bytes", help: "What can still be written", value: status.availableByteCount),
+                Figure(
+                    name: "living_bytes", help: "Bytes of the log that are in use",
+                    value: UInt64(max(0, core.table.livingByteCount))),
+                Figure(
+                    name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
+                Figure(
+                    name: "segments_prepared", help: "Segments ready to become the head of the log",
+                    value: UInt64(core.table.pool.count)),
+                Figure(name: "inodes", help: "Files, directories and others", value: core.index.inodeCount),
+                Figure(
+                    name: "inodes_known_to_kernel", help: "Inodes with a lookup count",
+                    value: UInt64(core.lookups.count)),
+                Figure(
+                    name: "appended_bytes", help: "Records and payloads appended since the mount",
+                    value: log.appendedByteCount),
+                Figure(name: "batches", help: "Batches written since the mount", value: log.batchCount),
+                Figure(name: "flushes", help: "Flushes of segments since the mount", value: log.syncCount),
+                Figure(name: "operations", help: "Records since formatting", value: log.nextSequence.rawValue - 1),
+                Figure(name: "checkpoints", help: "Checkpoints since the mount", value: UInt64(state.checkpointCount)),
+                Figure(
+                    name: "parked", help: "Operations that had to wait for a page or for room",
+                    value: UInt64(state.parkedCount)),
+                Figure(
+                    name: "index_resident_bytes", help: "Index pages in memory", value: UInt64(tree.residentByteCount)),
+                Figure(
+                    name: "index_dirty_bytes", help: "Index pages that the next checkpoint writes",
+                    value: UInt64(tree.dirtyByteCount)),
+                Figure(
+                    name: "index_file_bytes", help: "Length of the index file",
+                    value: UInt64(tree.filePageCount * IndexPage.byteCount)),
+                Figure(name: "index_entries", help: "Entries in the index", value: tree.entryCount),
+                Figure(name: "index_hits", help: "Pages found in memory", value: tree.counters.hitCount),
+                Figure(name: "index_misses", help: "Pages that had to be read", value: tree.counters.missCount),
+                Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
+                Figure(
+                    name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
+            ]
+        }
+    }
+
+    /// Why the mount is read-only or what damage was found, for people.
+    func complaints() -> [String] {
+        state.withLock { state in
+            var lines = state.core.corruptions.map(\.description)
+            if let failure = state.core.log.failure {
+                lines.insert(
+                    "the log failed (\(failure)); every fsync reports EIO until the store is mounted again", at: 0)
+            }
+            return lines
+        }
+    }
+
+    /// The figures as a JSON object.
+    func statistics() -> String {
+        let engine =
+            "  \"engine\": \"\(device.engineName)\",\n  \"acknowledge\": \"\(options.acknowledgement.rawValue)\",\n"
+        let numbers = figures().map { "  \"\($0.name)\": \($0.value)" }.joined(separator: ",\n")
+        let lines = complaints().map { "\"\(Self.escaped($0))\"" }.joined(separator: ", ")
+        return "{\n\(engine)\(numbers),\n  \"complaints\": [\(lines)]\n}\n"
+    }
+
+    /// The figures in the text format of Prometheus.
+    func statisticsPrometheus() -> String {
+        figures().prometheus
+    }
+
+    private static func escaped(_ text: String) -> String {
+        var result = ""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case _ where scalar.value < 32: result += " "
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result
+    }
+}

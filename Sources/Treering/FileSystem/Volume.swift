@@ -1,0 +1,259 @@
+// A mounted store: the core behind its lock, and everything that happens outside it: submissions, completions, parked operations,
+// replies that wait. FuseServer calls the operations (Volume+Operations.swift); the housekeeper thread keeps room
+// (Volume+Housekeeping.swift).
+
+/// What a mount may choose about the file system.
+struct VolumeOptions: Sendable {
+    enum Acknowledgement: String, Sendable, CaseIterable {
+        /// When the record is in staging, which outlives the process.
+        case staged
+        /// When its batch's write has completed.
+        case written
+        /// When it is durable.
+        case durable
+    }
+
+    var isReadOnly = false
+    var acknowledgement = Acknowledgement.staged
+    var stagingByteCount = 16 << 20
+    var indexCacheByteCount = 256 << 20
+    /// Everything acknowledged is durable at the latest after this long.
+    var commitIntervalNanoseconds: UInt64 = 5_000_000_000
+    /// A checkpoint comes at the latest after this much log, or this long.
+    var checkpointByteCount: UInt64 = 128 << 20
+    var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
+    /// Recycled segments kept ready; more are given back to the host.
+    var poolLimit = 8
+}
+
+/// The file system over one store. All calls may be made from any thread.
+final class Volume<D: Device>: @unchecked Sendable {
+    let device: D
+    let options: VolumeOptions
+    let state: Guarded<VolumeState>
+    /// Wakes the housekeeper, and whoever waits for a completion.
+    let monitor = Monitor()
+    let wakeUp: Condition
+    let completionSignal: Condition
+    /// Guarded by `monitor`.
+    var isKicked = false
+    var isStopping = false
+    var completionCount: UInt64 = 0
+    var waitingThreadCount = 0
+    /// Set once before the first request.
+    nonisolated(unsafe) var housekeeper: DeviceThread?
+    nonisolated(unsafe) var hostStaging: HostStaging?
+    let log: @Sendable (String) -> Void
+
+    init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {
+        self.device = device
+        self.options = options
+        self.log = log
+        self.state = Guarded(state)
+        wakeUp = Condition(monitor)
+        completionSignal = Condition(monitor)
+    }
+
+    var acknowledgesStaged: Bool { options.acknowledgement == .staged }
+    var maxWriteByteCount: Int { state.withLock { $0.core.writeByteCountLimit } }
+    var isReadOnly: Bool { state.withLock { $0.core.isReadOnly } }
+
+    // MARK: Running operations
+
+    /// Runs an operation under the lock; hands what it submitted to the device afterwards.
+    @inline(__always)
+    func run<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Stop) -> Result {
+        var submissions: [Submission] = []
+        var needsHousekeeping = false
+        defer {
+            if !submissions.isEmpty { device.submit(submissions) }
+            if needsHousekeeping { kick() }
+        }
+        return try state.withLock { (state) throws(Stop) -> Result in
+            let core = state.core
+            defer {
+                if !core.log.outbox.isEmpty { swap(&submissions, &core.log.outbox) }
+                needsHousekeeping = core.wantsHousekeeping
+                core.index.tree.evict()
+            }
+            do throws(Stop) { return try operation(core) } catch {
+                if case .blocked(.page(let miss)) = error {
+                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    state.beginFetch(miss)
+                }
+                throw error
+            }
+        }
+    }
+
+    /// Lets a blocked operation wait; `retry` runs exactly once when it may try again: on another thread, or, where
+    /// `mayWait`, on this one after its page was read here.
+    ///
+    /// Give back the attempt that a retry was given; it holds the pages fetched so far.
+    func park(
+        _ blocker: Blocker, _ attempt: Attempt?, mayWait: Bool, _ retry: @escaping @Sendable (Attempt) -> Void
+    ) {
+        let waiter = VolumeState.Waiter(attempt: attempt ?? Attempt(), retry: retry)
+        var submissions: [Submission] = []
+        let now = state.withLock { state in
+            defer {
+                submissions.append(contentsOf: state.core.log.outbox)
+                state.core.log.outbox.removeAll(keepingCapacity: true)
+            }
+            return state.park(blocker, waiter, &submissions)
+        }
+        if let now {
+            resume(now)
+            return
+        }
+        if case .room = blocker {
+            device.submit(submissions)
+            kick()
+        } else if mayWait, submissions.count == 1 {
+            complete(device.perform(submissions[0]))
+        } else if !submissions.isEmpty {
+            device.submit(submissions)
+        }
+    }
+
+    private func resume(_ waiter: VolumeState.Waiter) {
+        waiter.retry(waiter.attempt)
+        state.withLock { state in
+            if !waiter.attempt.isParked { state.finish(waiter.attempt) }
+        }
+    }
+
+    // MARK: Completions
+
+    /// Takes any completion, from the device's threads or from `perform`.
+    func complete(_ completion: Completion) {
+        switch completion.tag & LogTag.kindMask {
+        case VolumeTag.page:
+            var ready: [VolumeState.Waiter] = []
+            state.withLock { $0.pageCompleted(completion, &ready) }
+            for waiter in ready { resume(waiter) }
+        case VolumeTag.plan:
+            let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
+            let damage = plan.accept(index, completion)
+            if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) {
+                done(plan, plan.failure)
+            }
+        default:
+            completedCommit(completion)
+        }
+        monitor.withLock {
+            completionCount &+= 1
+            if waitingThreadCount > 0 { completionSignal.broadcast() }
+        }
+    }
+
+    private func completedCommit(_ completion: Completion) {
+        var continuations: [Continuation] = []
+        var ready: [VolumeState.Waiter] = []
+        var submissions: [Submission] = []
+        var failure: Errno?
+        state.withLock { state in
+            let core = state.core
+            let hadFailed = core.log.failure != nil
+            core.log.completed(completion)
+            if !hadFailed, let error = core.log.failure {
+                core.isReadOnly = true
+                failure = error
+            }
+            state.takeCommitted(&continuations)
+            state.takeRoomWaiters(&ready)
+            swap(&submissions, &core.log.outbox)
+        }
+        if let failure {
+            log("writing the log failed (\(failure)): the mount is read-only now and every fsync reports EIO")
+        }
+        if !submissions.isEmpty { device.submit(submissions) }
+        for continuation in continuations { continuation() }
+        for waiter in ready { resume(waiter) }
+    }
+
+    // MARK: Durability
+
+    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO.
+    func sync(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
+        commit(mayWait: mayWait, isDurable: true, done)
+    }
+
+    /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`.
+    func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
+        commit(mayWait: mayWait, isDurable: options.acknowledgement == .durable, done)
+    }
+
+    private func commit(mayWait: Bool, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
+        var submissions: [Submission] = []
+        var outcome: Errno??
+        state.withLock { state in
+            let log = state.core.log
+            if log.failure != nil {
+                outcome = .some(.input)
+                return
+            }
+            if isDurable {
+                let batch = log.requestDurable()
+                if log.tracker.durable >= batch { outcome = .some(nil) } else { state.waitDurable(batch, done) }
+            } else {
+                log.closeBatch(durable: false)
+                if log.tracker.written >= log.lastBatch {
+                    outcome = .some(nil)
+                } else {
+                    state.waitWritten(log.lastBatch, done)
+                }
+            }
+            swap(&submissions, &log.outbox)
+        }
+        if mayWait, submissions.count == 1 {
+            complete(device.perform(submissions[0]))
+        } else if !submissions.isEmpty {
+            device.submit(submissions)
+        }
+        if let outcome { done(outcome) }
+    }
+
+    /// Waits until `condition` holds, which only completions can make true. For the housekeeper, mount and unmount.
+    func wait(until condition: (VolumeState) -> Bool) {
+        while true {
+            let seen = monitor.withLock { completionCount }
+            if state.withLock(condition) { return }
+            if device.makeProgress() { continue }
+            monitor.withLock {
+                waitingThreadCount += 1
+                while completionCount == seen { completionSignal.wait() }
+                waitingThreadCount -= 1
+            }
+        }
+    }
+
+    // MARK: Reading
+
+    /// Carries out a plan. `done` is called exactly once: before this returns where nothing has to be read or `mayWait`,
+    /// else from a completion.
+    func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) {
+        guard plan.needsIO else {
+            done(plan, nil)
+            return
+        }
+        let submissions = state.withLock { $0.begin(plan, done) }
+        if mayWait && submissions.count <= 2 {
+            for submission in submissions { complete(device.perform(submission)) }
+        } else {
+            device.submit(submissions)
+        }
+    }
+
+    /// Gives a plan's memory back once its reply is sent.
+    func recycle(_ plan: ReadPlan) { state.withLock { $0.core.recycle(plan) } }
+}
+
+extension Core {
+    /// Whether the housekeeper has something to do before its next regular round.
+    var wantsHousekeeping: Bool {
+        log.wantsPreparedSegment || !reapable.isEmpty
+            || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
+            || !index.removals.isEmpty
+    }
+}

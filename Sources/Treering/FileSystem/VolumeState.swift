@@ -1,0 +1,214 @@
+// What a volume keeps under its lock besides the core: who waits for what, and what is in flight.
+
+/// What a completion's tag means; the log's tags are its own.
+enum VolumeTag {
+    /// A page fetch; the number is the page's address.
+    static let page: UInt64 = 3 << 56
+    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it.
+    static let plan: UInt64 = 4 << 56
+}
+
+/// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
+final class Attempt: @unchecked Sendable {
+    fileprivate(set) var isParked = false
+    fileprivate(set) var pins: [PagePin] = []
+}
+
+/// Work to be done when the lock is free again: replies and retries.
+typealias Continuation = @Sendable () -> Void
+
+final class VolumeState {
+    struct Waiter {
+        var attempt: Attempt
+        var retry: @Sendable (Attempt) -> Void
+    }
+
+    let core: Core
+    private struct PendingFetch {
+        var fetch: PageFetch
+        var waiters: [Waiter] = []
+        /// Until the first who waits takes it.
+        var submission: Submission?
+    }
+
+    private var fetches: [PageAddress: PendingFetch] = [:]
+    private var roomWaiters: [Waiter] = []
+    private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+    private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan, Errno?) -> Void)?] = []
+    private var freePlans: [Int] = []
+    /// Pages that could not be read or are damaged: what needs them fails.
+    private(set) var badPages: Set<PageAddress> = []
+    let indexFile: DeviceFile
+    var superblock: Superblock
+    /// The generation and checkpoint in each slot of the superblock.
+    var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+    /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
+    var sweepCursor: IndexKey?
+    var checkpointCount = 0
+    var reapedCount = 0
+    var parkedCount = 0
+
+    init(
+        core: Core, indexFile: DeviceFile, superblock: Superblock,
+        slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+    ) {
+        self.core = core
+        self.indexFile = indexFile
+        self.superblock = superblock
+        self.slots = slots
+    }
+
+    // MARK: Parking
+
+    /// Lets an operation wait. Gives it back at once when what it waits for is there already.
+    func park(_ blocker: Blocker, _ waiter: Waiter, _ submissions: inout [Submission]) -> Waiter? {
+        parkedCount += 1
+        switch blocker {
+        case .room:
+            waiter.attempt.isParked = true
+            roomWaiters.append(waiter)
+            return nil
+        case .page(let miss):
+            guard fetches[miss.address] != nil else { return waiter }
+            waiter.attempt.isParked = true
+            fetches[miss.address]!.waiters.append(waiter)
+            if let submission = takeSubmission(miss.address) { submissions.append(submission) }
+            return nil
+        }
+    }
+
+    /// An operation missed a page: its fetch begins under the same hold of the lock, since the page could move later. Whoever
+    /// waits for it first submits it.
+    func beginFetch(_ miss: PageMiss) {
+        guard fetches[miss.address] == nil else { return }
+        let fetch = core.index.tree.beginFetch(miss)
+        let submission = Submission(
+            .read, indexFile, offset: miss.offsetInFile, fetch.buffer,
+            tag: VolumeTag.page | UInt64(miss.address.rawValue))
+        fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
+    }
+
+    func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
+
+    /// The read of a page that nobody has submitted yet.
+    func takeSubmission(_ address: PageAddress) -> Submission? {
+        defer { fetches[address]?.submission = nil }
+        return fetches[address]?.submission
+    }
+
+    /// A page was read: those who wait for it run again.
+    func pageCompleted(_ completion: Completion, _ ready: inout [Waiter]) {
+        let address = PageAddress(UInt32(truncatingIfNeeded: completion.tag))
+        guard let pending = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
+        let fetch = pending.fetch
+        let waiters = pending.waiters
+        let tree = core.index.tree
+        if completion.result == fetch.buffer.count {
+            do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(address, error) }
+        } else {
+            tree.cancelFetch(fetch)
+            let reason = completion.error.map { "reading failed: \($0)" } ?? "the file ends inside it"
+            bad(address, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
+        }
+        for waiter in waiters {
+            if let pin = tree.pin(address) { waiter.attempt.pins.append(pin) }
+            waiter.attempt.isParked = false
+        }
+        ready.append(contentsOf: waiters)
+    }
+
+    private func bad(_ address: PageAddress, _ report: CorruptionReport) {
+        badPages.insert(address)
+        core.report(report)
+    }
+
+    /// What waits for room may try again.
+    func takeRoomWaiters(_ ready: inout [Waiter]) {
+        for waiter in roomWaiters { waiter.attempt.isParked = false }
+        ready.append(contentsOf: roomWaiters)
+        roomWaiters.removeAll()
+    }
+
+    var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
+
+    /// An operation has run to its end: its pages may go.
+    func finish(_ attempt: Attempt) {
+        for pin in attempt.pins { core.index.tree.unpin(pin) }
+        attempt.pins.removeAll()
+    }
+
+    // MARK: Durability
+
+    func waitDurable(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
+        durabilityWaiters.append((batch, done))
+    }
+
+    func waitWritten(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
+        writtenWaiters.append((batch, done))
+    }
+
+    /// Takes out those whose batch is durable (written), or everybody once the log has failed.
+    func takeCommitted(_ continuations: inout [Continuation]) {
+        let log = core.log
+        let failure: Errno? = log.failure == nil ? nil : .input
+        if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
+        Self.take(&durabilityWaiters, through: log.tracker.durable, failure, &continuations)
+        Self.take(&writtenWaiters, through: log.tracker.written, failure, &continuations)
+    }
+
+    private static func take(
+        _ waiters: inout [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)], through batch: BatchSequence,
+        _ failure: Errno?, _ continuations: inout [Continuation]
+    ) {
+        var kept: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+        for waiter in waiters {
+            if waiter.batch <= batch {
+                continuations.append { waiter.done(nil) }
+            } else if let failure {
+                continuations.append { waiter.done(failure) }
+            } else {
+                kept.append(waiter)
+            }
+        }
+        waiters = kept
+    }
+
+    // MARK: Reads
+
+    /// Registers a plan and gives the submissions that carry it out.
+    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) -> [Submission] {
+        let slot = freePlans.popLast() ?? plans.count
+        if slot == plans.count { plans.append(nil) }
+        plans[slot] = (plan, done)
+        plan.pendingCount = plan.reads.count
+        return plan.reads.enumerated().map { index, read in
+            Submission(
+                .read, read.file, offset: read.position, read.memory,
+                tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
+        }
+    }
+
+    func plan(of tag: UInt64) -> (plan: ReadPlan, read: Int) {
+        (plans[Self.planSlot(tag)]!.plan, Int(tag & 0xFFFF))
+    }
+
+    private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
+
+    /// One read of a plan is over; gives the plan's continuation when it was the last.
+    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)?
+    {
+        let slot = Self.planSlot(tag)
+        let (plan, done) = plans[slot]!
+        if let damage {
+            core.report(damage)
+            plan.failure = .input
+        }
+        plan.pendingCount -= 1
+        guard plan.pendingCount == 0 else { return nil }
+        plans[slot] = nil
+        freePlans.append(slot)
+        core.finished(plan)
+        return (plan, done)
+    }
+}

@@ -1,0 +1,139 @@
+// What must hold before a page read from disk is trusted. Bytes with a right checksum may still be hostile: after this
+// no accessor of IndexPage leaves the page or traps.
+
+/// What is known of a page before it is read, from the pointer that led to it.
+struct PageExpectation: Sendable {
+    var uuid: StoreUUID
+    var pointer: PagePointer
+    var level: UInt8
+    /// Keys of the page are at or above this.
+    var lower: IndexKey
+    /// Keys of the page are below this.
+    var upper: IndexKey
+    /// Children lie below this address.
+    var pageCount: UInt64
+    /// Only the root may be without entries.
+    var isRoot: Bool
+}
+
+extension IndexPage {
+    /// Checks everything that one page can tell. `bytes` has the size of a page.
+    static func validate(
+        _ bytes: UnsafeMutableRawBufferPointer, _ expected: PageExpectation
+    ) throws(CorruptionReport) {
+        precondition(bytes.count == byteCount)
+        let page = IndexPage(bytes.baseAddress!)
+        try validateHeader(page, expected.uuid, expected.pointer, expected.level)
+        let stride = page.isLeaf ? leafEntryByteCount : innerEntryByteCount
+        guard page.heapStart <= byteCount, headerByteCount + page.count * stride <= page.heapStart else {
+            throw page.damage(expected, "entries reach into the values")
+        }
+        guard page.count > 0 || (expected.isRoot && page.isLeaf) else {
+            throw page.damage(expected, "it has no entries")
+        }
+        try page.validateKeys(expected, stride: stride)
+        if page.isLeaf { try page.validateValues(expected) } else { try page.validateChildren(expected) }
+    }
+
+    static func validateHeader(
+        _ page: IndexPage, _ uuid: StoreUUID, _ pointer: PagePointer, _ level: UInt8
+    ) throws(CorruptionReport) {
+        let place = "index page \(pointer.address.rawValue)"
+        func fail(_ reason: String) -> CorruptionReport { CorruptionReport(place: place, reason: reason) }
+        guard page.base.get(4, as: UInt32.self) == magic else { throw fail("it is not an index page") }
+        guard page.checksum == Checksum.crc32c(UnsafeRawBufferPointer(page.bytes), withHoleAt: 0) else {
+            throw fail("its checksum is wrong")
+        }
+        guard page.uuid == uuid else { throw fail("it belongs to store \(page.uuid)") }
+        guard page.address == pointer.address else {
+            throw fail("it was written for address \(page.address.rawValue)")
+        }
+        guard page.birth == pointer.birth else {
+            throw fail("it is of checkpoint \(page.birth.rawValue), not \(pointer.birth.rawValue)")
+        }
+        guard page.level == level else { throw fail("its level is \(page.level), not \(level)") }
+    }
+
+    private func damage(_ expected: PageExpectation, _ reason: String) -> CorruptionReport {
+        CorruptionReport(place: "index page \(expected.pointer.address.rawValue)", reason: reason)
+    }
+
+    private func validateKeys(_ expected: PageExpectation, stride: Int) throws(CorruptionReport) {
+        let first = isLeaf ? 0 : 1
+        if !isLeaf && innerKey(0) != .min { throw damage(expected, "key 0 is not zero") }
+        guard count > first else { return }
+        var previous = Self.loadKey(entry(first, stride: stride))
+        guard previous > expected.lower || (isLeaf && previous == expected.lower) else {
+            throw damage(expected, "a key lies below the page's range")
+        }
+        for position in first + 1..<max(count, first + 1) {
+            let key = Self.loadKey(entry(position, stride: stride))
+            guard previous < key else {
+                throw damage(expected, "keys \(position - 1) and \(position) are not ascending")
+            }
+            previous = key
+        }
+        guard previous < expected.upper else { throw damage(expected, "a key lies above the page's range") }
+    }
+
+    /// Values lie between heap start and the end of the page, do not overlap, and add up.
+    private func validateValues(_ expected: PageExpectation) throws(CorruptionReport) {
+        var total = 0
+        let isTiled = withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.byteCount / 64) { taken in
+            taken.initialize(repeating: 0)
+            for position in 0..<count {
+                let place = leafEntry(position)
+                let offset = Int(place.get(24, as: UInt16.self))
+                let byteCount = Int(place.get(26, as: UInt16.self))
+                if byteCount == 0 && offset == 0 { continue }
+                guard byteCount > 0, byteCount <= Self.maxValueByteCount, offset >= heapStart,
+                    offset + byteCount <= Self.byteCount, Self.take(offset..<offset + byteCount, taken)
+                else { return false }
+                total += byteCount
+            }
+            return true
+        }
+        guard isTiled else { throw damage(expected, "values overlap or leave the page") }
+        guard total + deadByteCount == Self.byteCount - heapStart else {
+            throw damage(expected, "values do not add up to the space in use")
+        }
+    }
+
+    /// Marks a range of bytes as taken; false if a part of it was taken before.
+    private static func take(_ range: Range<Int>, _ taken: UnsafeMutableBufferPointer<UInt64>) -> Bool {
+        var position = range.lowerBound
+        while position < range.upperBound {
+            let bit = position & 63
+            let width = min(64 - bit, range.upperBound - position)
+            let mask = (width == 64 ? UInt64.max : (1 << UInt64(width)) - 1) << UInt64(bit)
+            if taken[position >> 6] & mask != 0 { return false }
+            taken[position >> 6] |= mask
+            position += width
+        }
+        return true
+    }
+
+    private func validateChildren(_ expected: PageExpectation) throws(CorruptionReport) {
+        guard heapStart == Self.byteCount, deadByteCount == 0 else {
+            throw damage(expected, "an inner page has values")
+        }
+        for position in 0..<count {
+            let child = child(position)
+            guard child.address.rawValue != 0, UInt64(child.address.rawValue) < expected.pageCount else {
+                throw damage(expected, "child \(position) lies outside the index file")
+            }
+            guard child.birth <= birth else { throw damage(expected, "child \(position) is younger than its parent") }
+        }
+    }
+
+    /// One line for a person: what the page says of itself. Reads only the header, so it needs no validation.
+    static func describe(_ bytes: UnsafeRawBufferPointer) -> String {
+        guard bytes.count == byteCount, bytes.load(4, as: UInt32.self) == magic else { return "not an index page" }
+        let level = bytes.load(36, as: UInt8.self)
+        let kind = level == 0 ? "leaf" : level == bitmapLevel ? "bitmap" : "inner, level \(level)"
+        let sum = Checksum.crc32c(bytes, withHoleAt: 0) == bytes.load(0, as: UInt32.self) ? "good" : "bad"
+        return "page \(bytes.load(32, as: UInt32.self)): \(kind), birth \(bytes.load(24, as: UInt64.self)), "
+            + "\(bytes.load(38, as: UInt16.self)) entries, values from \(bytes.load(40, as: UInt16.self)), "
+            + "\(bytes.load(42, as: UInt16.self)) bytes dead, checksum \(sum)"
+    }
+}

@@ -1,0 +1,189 @@
+// Builds a record's changes in memory that its owner allocated once. FileSystem plans with it; SegmentLog seals the result.
+
+/// Writes changes one after another behind room for the record's header.
+///
+/// Owns its memory, which is as large as the largest record; overrunning it is a broken promise and traps.
+struct RecordWriter: ~Copyable {
+    private let memory: UnsafeMutableRawBufferPointer
+    private(set) var byteCount = Record.headerByteCount
+    private(set) var changeCount = 0
+    /// Where the id of the payload brought by this record must be filled in when its sequence is known.
+    private(set) var payloadIDOffsets: (Int, Int) = (0, 0)
+    /// The payload to be put into the batch's payload area, and where its position is to be filled in.
+    private(set) var payloadBlocks: UnsafeRawBufferPointer?
+    private(set) var payloadPositionOffset = 0
+
+    init(capacity: Int) { memory = .allocate(byteCount: capacity, alignment: 16) }
+    deinit { memory.deallocate() }
+
+    /// A record that was written before, to be appended again. Its payload's bytes, if in blocks, are `payload`.
+    init(copying record: Record, payload: UnsafeRawBufferPointer?) {
+        self.init(capacity: record.bytes.count)
+        memory.copy(record.bytes, to: 0)
+        byteCount = record.bytes.count
+        changeCount = record.changeCount
+        payloadBlocks = payload
+        var position = 0
+        record.forEachChange { change, offset, _ in
+            if case .payload(let found) = change, !found.isInline { position = offset + 40 }
+        }
+        payloadPositionOffset = position
+        precondition((position > 0) == (payload != nil))
+    }
+
+    mutating func reset() {
+        byteCount = Record.headerByteCount
+        changeCount = 0
+        payloadIDOffsets = (0, 0)
+        payloadBlocks = nil
+    }
+
+    /// The record so far, its header not yet filled in.
+    var bytes: UnsafeMutableRawBufferPointer { memory.part(0, byteCount) }
+
+    /// The record as it will be when it gets this sequence, for the index to touch what it will change.
+    mutating func preview(sequence: RecordSequence) -> Record {
+        complete(sequence: sequence, payloadPosition: 0)
+        return Record(bytes: UnsafeRawBufferPointer(bytes), sequence: sequence, changeCount: changeCount)
+    }
+
+    private mutating func begin(_ type: UInt16, _ length: Int) -> Int {
+        let offset = byteCount
+        memory.store(type, at: offset)
+        memory.store(Change.version, at: offset + 2)
+        memory.store(0 as UInt8, at: offset + 3)
+        memory.store(UInt32(length), at: offset + 4)
+        byteCount += length
+        precondition(byteCount <= memory.count)
+        changeCount += 1
+        return offset
+    }
+
+    mutating func inode(_ record: InodeRecord) {
+        let offset = begin(1, 16 + InodeRecord.byteCount)
+        memory.store(record.inode.rawValue, at: offset + 8)
+        record.encode(into: memory, at: offset + 16)
+    }
+
+    mutating func dirent(
+        directory: InodeNumber, cookie: UInt64, since: BatchSequence, inode: InodeNumber, mode: UInt32,
+        name: UnsafeRawBufferPointer
+    ) {
+        let offset = begin(2, 42 + name.count)
+        memory.store(directory.rawValue, at: offset + 8)
+        memory.store(cookie, at: offset + 16)
+        memory.store(since.rawValue, at: offset + 24)
+        memory.store(inode.rawValue, at: offset + 32)
+        memory.store(UInt8(truncatingIfNeeded: mode >> 12 & 15), at: offset + 40)
+        memory.store(UInt8(name.count), at: offset + 41)
+        memory.copy(name, to: offset + 42)
+    }
+
+    mutating func removeDirent(directory: InodeNumber, cookie: UInt64, since: BatchSequence) {
+        removeKey(3, directory, cookie, since)
+    }
+
+    mutating func removeXattr(inode: InodeNumber, cookie: UInt64, since: BatchSequence) {
+        removeKey(5, inode, cookie, since)
+    }
+
+    private mutating func removeKey(_ type: UInt16, _ inode: InodeNumber, _ cookie: UInt64, _ since: BatchSequence) {
+        let offset = begin(type, 32)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(cookie, at: offset + 16)
+        memory.store(since.rawValue, at: offset + 24)
+    }
+
+    /// An attribute with its value inline, or, where `payloadByteCount` is given, in the payload of this record.
+    mutating func xattr(
+        inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer,
+        value: UnsafeRawBufferPointer, inPayload: Bool
+    ) {
+        let offset = begin(4, 45 + name.count + (inPayload ? 0 : value.count))
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(cookie, at: offset + 16)
+        memory.store(since.rawValue, at: offset + 24)
+        memory.store(0 as UInt64, at: offset + 32)
+        if inPayload { payloadIDOffsets.1 = offset + 32 }
+        memory.store(UInt32(value.count), at: offset + 40)
+        memory.store(UInt8(name.count), at: offset + 44)
+        memory.copy(name, to: offset + 45)
+        if !inPayload { memory.copy(value, to: offset + 45 + name.count) }
+    }
+
+    /// The payload of this record: inline when short, else in blocks. Checksums are computed here.
+    mutating func payload(_ bytes: UnsafeRawBufferPointer) {
+        precondition(payloadIDOffsets.0 == 0 && bytes.count > 0 && bytes.count <= PayloadRecord.byteCountLimit)
+        let isInline = bytes.count <= PayloadRecord.inlineByteCountLimit
+        let checksumCount = isInline ? 1 : PayloadRecord.blockCount(UInt32(bytes.count))
+        let fixed = Change.headerByteCount + PayloadRecord.byteCount
+        let offset = begin(6, fixed + checksumCount * 4 + (isInline ? bytes.count : 0))
+        memory.zero(offset + 8, PayloadRecord.byteCount)
+        payloadIDOffsets.0 = offset + 8
+        memory.store(isInline ? 0 : 1 as UInt8, at: offset + 16)
+        memory.store(UInt32(bytes.count), at: offset + 32)
+        memory.store(UInt32(bytes.count), at: offset + 36)
+        memory.store(UInt32(checksumCount), at: offset + 44)
+        if isInline {
+            memory.store(Checksum.crc32c(bytes), at: offset + fixed)
+            memory.copy(bytes, to: offset + fixed + 4)
+        } else {
+            payloadBlocks = bytes
+            payloadPositionOffset = offset + 40
+            for block in 0..<checksumCount {
+                let start = block * blockByteCount
+                let part = bytes.part(start, min(blockByteCount, bytes.count - start))
+                memory.store(Checksum.crc32cOfPaddedBlock(part), at: offset + fixed + block * 4)
+            }
+        }
+    }
+
+    /// Lets the payload of this record show in a file.
+    mutating func extent(inode: InodeNumber, offset fileOffset: UInt64, byteCount: UInt32) {
+        let offset = begin(7, 40)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(fileOffset, at: offset + 16)
+        memory.store(0 as UInt64, at: offset + 24)
+        payloadIDOffsets.1 = offset + 24
+        memory.store(0 as UInt32, at: offset + 32)
+        memory.store(byteCount, at: offset + 36)
+    }
+
+    mutating func removeRange(inode: InodeNumber, from: UInt64, to: UInt64, since: BatchSequence) {
+        let offset = begin(8, 40)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(from, at: offset + 16)
+        memory.store(to, at: offset + 24)
+        memory.store(since.rawValue, at: offset + 32)
+    }
+
+    mutating func removeInode(_ inode: InodeNumber, since: BatchSequence) {
+        let offset = begin(9, 24)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(since.rawValue, at: offset + 16)
+    }
+
+    mutating func orphan(_ inode: InodeNumber) {
+        let offset = begin(10, 16)
+        memory.store(inode.rawValue, at: offset + 8)
+    }
+
+    /// Fills in what is known only when the record is appended: the payload's id and its position in the payload area.
+    mutating func complete(sequence: RecordSequence, payloadPosition: UInt32) {
+        if payloadIDOffsets.0 > 0 { memory.store(sequence.rawValue, at: payloadIDOffsets.0) }
+        if payloadIDOffsets.1 > 0 { memory.store(sequence.rawValue, at: payloadIDOffsets.1) }
+        if payloadBlocks != nil { memory.store(payloadPosition, at: payloadPositionOffset) }
+    }
+}
+
+extension Checksum {
+    /// 4 KiB of zeros, never written nor freed.
+    nonisolated(unsafe) private static let zeros = UnsafeRawBufferPointer(
+        UnsafeMutableRawBufferPointer.allocate(byteCount: blockByteCount, alignment: 16).zeroed())
+
+    /// The checksum of a block that begins with `bytes` and is zero after them.
+    static func crc32cOfPaddedBlock(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        if bytes.count == blockByteCount { return crc32c(bytes) }
+        return crc32c(bytes, followedBy: zeros.part(0, blockByteCount - bytes.count))
+    }
+}

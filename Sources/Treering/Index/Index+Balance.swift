@@ -1,0 +1,147 @@
+// Splits and merges. Called by Index+Write on the path that it has just made dirty; siblings are used only when they
+// happen to be in memory.
+
+extension Index {
+    /// Puts a new entry into the leaf of the current path, cutting it in two if it is full.
+    func insert(_ page: IndexPage, _ position: Int, _ key: IndexKey, _ value: UnsafeRawBufferPointer) {
+        if page.fits(valueByteCount: value.count) { return page.insertValue(position, key, value) }
+        let split = page.splitPosition(
+            inserting: position, valueByteCount: value.count, atRightEdge: isPathAtRightEdge)
+        let right = newPage(level: 0)
+        // The new entry is one of the first `split` if it goes to the left.
+        let cut = position < split ? split - 1 : split
+        right.appendValues(from: page, cut..<page.count)
+        page.truncateValues(to: cut)
+        if position < split {
+            page.insertValue(position, key, value)
+        } else {
+            right.insertValue(position - cut, key, value)
+            right.lastInsertion = position - cut
+            right.run = page.run
+        }
+        counters.splitCount &+= 1
+        insertChild(level: 1, separator: right.leafKey(0), right.pointer)
+    }
+
+    private var isPathAtRightEdge: Bool {
+        for level in stride(from: rootLevel, to: 0, by: -1) where path[level].position + 1 < path[level].page.count {
+            return false
+        }
+        return true
+    }
+
+    /// Puts a pointer to a new page behind the child that the current path takes at `level`.
+    private func insertChild(level: Int, separator: IndexKey, _ pointer: PagePointer) {
+        if level > rootLevel {
+            precondition(level < Self.pathCapacity)
+            let page = newPage(level: level)
+            page.insertChild(0, .min, root)
+            page.insertChild(1, separator, pointer)
+            root = page.pointer
+            rootLevel = level
+            return
+        }
+        let page = path[level].page
+        let position = path[level].position + 1
+        if page.hasRoomForChild { return page.insertChild(position, separator, pointer) }
+        let count = page.count
+        let split = position == count ? count : (count + 1) / 2
+        let right = newPage(level: level)
+        let cut = position < split ? split - 1 : split
+        right.appendChildren(from: page, cut..<count)
+        page.truncateChildren(to: cut)
+        if position < split {
+            page.insertChild(position, separator, pointer)
+        } else {
+            right.insertChild(position - cut, separator, pointer)
+        }
+        let rightSeparator = right.innerKey(0)
+        right.setInnerKey(0, .min)
+        counters.splitCount &+= 1
+        insertChild(level: level + 1, separator: rightSeparator, right.pointer)
+    }
+
+    /// Deals with a page of the current path that has lost entries: drops it if it is empty, merges it with a neighbour if
+    /// that is in memory and small enough, and lowers the root.
+    func shrink(level: Int) {
+        let page = path[level].page
+        guard level < rootLevel else { return lowerRoot() }
+        let parent = path[level + 1].page
+        let position = path[level + 1].position
+        if page.count == 0 {
+            freePage(cache.find(page.address))
+            parent.removeChild(position)
+        } else if !merge(page, level: level, parent, position) {
+            return
+        }
+        if parent.usedByteCount < IndexPage.capacityByteCount / 4 { shrink(level: level + 1) }
+    }
+
+    /// Takes over the entries of a neighbour under the same parent.
+    private func merge(_ page: IndexPage, level: Int, _ parent: IndexPage, _ position: Int) -> Bool {
+        // Three quarters, so that the next insertions do not split the page again.
+        let room = IndexPage.capacityByteCount * 3 / 4 - page.usedByteCount
+        if position + 1 < parent.count {
+            let frame = resident(parent.child(position + 1), level: level)
+            if frame >= 0, cache.page(frame).usedByteCount <= room {
+                append(cache.page(frame), to: page, separator: parent.innerKey(position + 1))
+                freePage(frame)
+                parent.removeChild(position + 1)
+                counters.mergeCount &+= 1
+                return true
+            }
+        }
+        if position > 0 {
+            let frame = resident(parent.child(position - 1), level: level)
+            if frame >= 0, cache.page(frame).usedByteCount <= room {
+                prepend(cache.page(frame), to: page, separator: parent.innerKey(position))
+                freePage(frame)
+                parent.setChild(position - 1, page.pointer)
+                parent.removeChild(position)
+                counters.mergeCount &+= 1
+                return true
+            }
+        }
+        return false
+    }
+
+    private func append(_ right: IndexPage, to page: IndexPage, separator: IndexKey) {
+        if page.isLeaf { return page.appendValues(from: right, 0..<right.count) }
+        let position = page.count
+        page.appendChildren(from: right, 0..<right.count)
+        page.setInnerKey(position, separator)
+    }
+
+    private func prepend(_ left: IndexPage, to page: IndexPage, separator: IndexKey) {
+        if page.isLeaf {
+            for position in 0..<left.count {
+                page.insertValue(position, left.leafKey(position), UnsafeRawBufferPointer(left.value(position)))
+            }
+            return
+        }
+        page.setInnerKey(0, separator)
+        for position in 0..<left.count {
+            page.insertChild(position, left.innerKey(position), left.child(position))
+        }
+    }
+
+    /// Makes the only child of the root the root, as often as that is so; an index without pages becomes an empty leaf.
+    private func lowerRoot() {
+        while rootLevel > 0 {
+            let frame = resident(root, level: rootLevel)
+            guard frame >= 0 else { return }
+            let page = cache.page(frame)
+            if page.count > 1 { return }
+            if page.count == 1 {
+                let child = page.child(0)
+                freePage(frame)
+                root = child
+                rootLevel -= 1
+            } else {
+                freePage(frame)
+                rootLevel = 0
+                root = newPage(level: 0).pointer
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+// What FileSystem asks the index. Every query throws a page miss where it needs a page that is not in memory, and changes nothing.
+
+/// A directory entry as found, without its name.
+struct FoundDirent {
+    var cookie: UInt64
+    var inode: InodeNumber
+    var type: UInt8
+    var since: BatchSequence
+}
+
+extension RecordIndex {
+    func inode(_ number: InodeNumber, includingStubs: Bool = false) throws(PageMiss) -> InodeEntry? {
+        try tree.withValue(of: InodeEntry.key(number)) { bytes in
+            guard let bytes, let entry = InodeEntry(inode: number, decoding: bytes) else { return nil }
+            return entry.record.mode == 0 && !includingStubs ? nil : entry
+        }
+    }
+
+    /// The entry of a name, or the cookie under which it can be made.
+    enum NameSlot {
+        case found(FoundDirent)
+        case free(cookie: UInt64)
+        /// Every discriminator of this hash is taken.
+        case none
+    }
+
+    func dirent(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> NameSlot
+    {
+        let base = hash.cookie(name)
+        var expected = base
+        var free: UInt64?
+        var result: FoundDirent?
+        let last = base | NameHash.discriminatorLimit
+        try tree.scan(from: DirentEntry.key(directory, base), through: DirentEntry.key(directory, last)) { key, value in
+            if free == nil, key.subkey != expected { free = expected }
+            expected = key.subkey + 1
+            guard let entry = DirentEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
+            result = FoundDirent(cookie: key.subkey, inode: entry.inode, type: entry.type, since: entry.since)
+            return false
+        }
+        if let result { return .found(result) }
+        if let free { return .free(cookie: free) }
+        return expected <= last ? .free(cookie: expected) : .none
+    }
+
+    /// What a new entry under this key must say about older ones: the tombstone's `since`, or 0.
+    func sinceOfTombstone(_ inode: InodeNumber, _ kind: EntryKind, _ cookie: UInt64) throws(PageMiss) -> BatchSequence {
+        try tree.withValue(of: TombstoneEntry.key(inode, kind, cookie)) { bytes in
+            bytes.flatMap { TombstoneEntry(decoding: $0) }?.since ?? .zero
+        }
+    }
+
+    // MARK: Attributes
+
+    enum XattrSlot {
+        case found(cookie: UInt64, since: BatchSequence)
+        case free(cookie: UInt64)
+        case none
+    }
+
+    func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> XattrSlot {
+        let base = hash.cookie(name)
+        var expected = base
+        var free: UInt64?
+        var result: XattrSlot?
+        let last = base | NameHash.discriminatorLimit
+        try tree.scan(from: XattrEntry.key(inode, base), through: XattrEntry.key(inode, last)) { key, value in
+            if free == nil, key.subkey != expected { free = expected }
+            expected = key.subkey + 1
+            guard let entry = XattrEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
+            result = .found(cookie: key.subkey, since: entry.since)
+            return false
+        }
+        if let result { return result }
+        if let free { return .free(cookie: free) }
+        return expected <= last ? .free(cookie: expected) : .none
+    }
+
+    // MARK: Extents
+
+    func extentEntry(_ key: IndexKey) throws(PageMiss) -> ExtentEntry? {
+        try tree.withValue(of: key) { $0.flatMap { ExtentEntry(decoding: $0) } }
+    }
+
+    /// The first extent that ends after `offset` and begins before `limit`.
+    func extent(_ inode: InodeNumber, endingAfter offset: UInt64, before limit: UInt64) throws(PageMiss) -> (
+        UInt64, ExtentEntry
+    )? {
+        if let before = try tree.previous(before: ExtentEntry.key(inode, offset)), before.key.isExtent(of: inode),
+            let extent = ExtentEntry(decoding: before.value), before.key.subkey + UInt64(extent.length) > offset
+        {
+            return before.key.subkey < limit ? (before.key.subkey, extent) : nil
+        }
+        guard let after = try tree.next(atOrAfter: ExtentEntry.key(inode, offset)), after.key.isExtent(of: inode),
+            after.key.subkey < limit, let extent = ExtentEntry(decoding: after.value)
+        else { return nil }
+        return (after.key.subkey, extent)
+    }
+
+    /// How many extents overlap a range, counting no further than `limit`.
+    func extentCount(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, limit: Int) throws(PageMiss) -> Int {
+        var count = 0
+        var cursor = from
+        while count < limit, cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+            count += 1
+            cursor = offset + UInt64(extent.length)
+        }
+        return count
+    }
+
+    /// Calls `body` for every visible piece of `from..<to` in order: its file offset, length, payload and offset in the payload.
+    func forEachPiece(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
+        _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss)
+            -> Void
+    ) throws(PageMiss) {
+        let hidden = removals[inode] ?? []
+        var cursor = from
+        while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+            let end = min(to, offset + UInt64(extent.length))
+            var low = max(from, offset)
+            while low < end {
+                var high = end
+                var isHidden = false
+                for removal in hidden where extent.origin.sequence < removal.sequence {
+                    if removal.range.from <= low, low < removal.range.to {
+                        isHidden = true
+                        high = min(high, removal.range.to)
+                    } else if removal.range.from > low {
+                        high = min(high, removal.range.from)
+                    }
+                }
+                if !isHidden { try body(low, high - low, extent.payload, extent.payloadOffset + UInt32(low - offset)) }
+                low = high
+            }
+            cursor = offset + UInt64(extent.length)
+        }
+    }
+
+    // MARK: Everything of an inode
+
+    /// The entries that belong to an inode besides itself: extents, attributes, tombstones. Nil when there are more than `limit`.
+    func contents(of inode: InodeNumber, limit: Int) throws(PageMiss) -> [IndexKey]? {
+        let keys = try someContents(of: inode, limit: limit + 1)
+        return keys.count > limit ? nil : keys
+    }
+
+    func someContents(of inode: InodeNumber, limit: Int) throws(PageMiss) -> [IndexKey] {
+        var keys: [IndexKey] = []
+        let tree = self.tree
+        for space in [KeySpace.tree, .tombstones] {
+            try tree.scan(
+                from: IndexKey(space: space, object: inode.rawValue, kind: EntryKind.inode.rawValue + 1, subkey: 0),
+                through: IndexKey(space: space, object: inode.rawValue, kind: UInt8.max, subkey: .max)
+            ) { key, _ in
+                guard keys.count < limit else { return false }
+                keys.append(key)
+                return true
+            }
+        }
+        return keys
+    }
+
+    /// The range tombstones of an inode that lie within a range.
+    func rangeTombstones(_ inode: InodeNumber, within from: UInt64, _ to: UInt64) throws(PageMiss) -> [IndexKey] {
+        var keys: [IndexKey] = []
+        try tree.scan(
+            from: TombstoneEntry.key(inode, .rangeTombstone, 0),
+            through: TombstoneEntry.key(inode, .rangeTombstone, .max)
+        ) { key, value in
+            if let entry = TombstoneEntry(decoding: value), entry.from >= from, entry.to <= to { keys.append(key) }
+            return true
+        }
+        return keys
+    }
+}
+
+extension IndexKey {
+    fileprivate func isExtent(of inode: InodeNumber) -> Bool {
+        object == inode.rawValue && space == .tree && kind == .extent
+    }
+}

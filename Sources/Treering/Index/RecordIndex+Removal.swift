@@ -1,0 +1,203 @@
+// Taking things out of the index: ranges of files, whole inodes, in one step or in many; and tombstones for what older
+// segments still hold.
+
+/// A range, or a whole inode, some of whose entries still stand although they are gone.
+struct PendingRemoval {
+    var sequence: RecordSequence
+    var range: RemovalEntry
+    /// Everything below is done.
+    var cursor: UInt64 = 0
+}
+
+extension RecordIndex {
+    // MARK: Extents
+
+    /// Takes out what lies in a range and is older than `sequence`; gives where to go on when `limit` extents were visited.
+    func removeExtents(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence, limit: Int
+    ) -> UInt64? {
+        var cursor = from
+        var count = 0
+        var removed: Int64 = 0
+        defer { if removed > 0 { adjustDerived(inode, by: -removed) } }
+        while cursor < to,
+            let (offset, extent) = found({ () throws(PageMiss) in
+                try self.extent(inode, endingAfter: cursor, before: to)
+            })
+        {
+            if count >= limit { return cursor }
+            count += 1
+            let end = offset + UInt64(extent.length)
+            if extent.origin.sequence < sequence {
+                let low = max(offset, from)
+                let high = min(end, to)
+                cut(inode, offset, extent, low, high)
+                removed += Int64(high - low)
+            }
+            cursor = end
+        }
+        return nil
+    }
+
+    /// Takes the bytes `low..<high` out of one extent.
+    private func cut(_ inode: InodeNumber, _ offset: UInt64, _ extent: ExtentEntry, _ low: UInt64, _ high: UInt64) {
+        let end = offset + UInt64(extent.length)
+        var pieces = 0
+        if end > high {
+            var right = extent
+            right.length = UInt32(end - high)
+            right.payloadOffset += UInt32(high - offset)
+            right.encode(into: scratch)
+            tree.put(ExtentEntry.key(inode, high), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
+            pieces += 1
+        }
+        if low > offset {
+            tree.update(ExtentEntry.key(inode, offset)) { $0.store(UInt32(low - offset), at: 12) }
+            pieces += 1
+        } else {
+            _ = tree.remove(ExtentEntry.key(inode, offset))
+        }
+        table.charge(extent.origin.segment, (pieces - 1) * ExtentEntry.charge)
+        unname(extent.payload, extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
+    }
+
+    func removeRange(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ origin: Origin) {
+        let inner = found { () throws(PageMiss) in try self.rangeTombstones(inode, within: from, to) }
+        for key in inner { _ = removeKeyed(key) }
+        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, origin, charge: 40, from, to)
+        let count = found { () throws(PageMiss) in
+            try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
+        }
+        if count <= Self.immediateEntryLimit {
+            _ = removeExtents(inode, from, to, before: origin.sequence, limit: .max)
+        } else {
+            // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
+            postpone(inode, origin.sequence, RemovalEntry(from: from, to: min(to, UInt64(Int64.max))))
+        }
+    }
+
+    private func postpone(_ inode: InodeNumber, _ sequence: RecordSequence, _ range: RemovalEntry) {
+        range.encode(into: scratch)
+        tree.put(RemovalEntry.key(inode, sequence), UnsafeRawBufferPointer(scratch.part(0, RemovalEntry.byteCount)))
+        removals[inode, default: []].append(PendingRemoval(sequence: sequence, range: range, cursor: range.from))
+    }
+
+    // MARK: Inodes
+
+    func remove(_ inode: InodeNumber, _ since: BatchSequence, _ origin: Origin) {
+        if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0
+        {
+            inodeCount -= 1
+        }
+        let keys = found { () throws(PageMiss) in try self.contents(of: inode, limit: Self.immediateEntryLimit) }
+        for key in keys ?? [] { removeEntry(key) }
+        _ = removeKeyed(InodeEntry.key(inode))
+        _ = removeKeyed(OrphanEntry.key(inode))
+        _ = removeKeyed(TombstoneEntry.key(inode, .inode, 0))
+        // What was still to be taken out of ranges goes with the rest; done later, it would bring the inode's entry back.
+        for pending in removals.removeValue(forKey: inode) ?? [] {
+            _ = tree.remove(RemovalEntry.key(inode, pending.sequence))
+        }
+        if keys == nil { postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max)) }
+        bury(inode, .inode, 0, since, origin, charge: 24)
+    }
+
+    /// Takes out one entry of an inode that is gone.
+    private func removeEntry(_ key: IndexKey) {
+        guard key.space == .tree, key.kind == .extent else {
+            _ = removeKeyed(key)
+            return
+        }
+        guard let extent = found({ () throws(PageMiss) in try self.extentEntry(key) }) else { return }
+        _ = tree.remove(key)
+        table.charge(extent.origin.segment, -ExtentEntry.charge)
+        unname(extent.payload, extent.payloadOffset, extent.length)
+    }
+
+    /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
+    func continueRemovals() throws(PageMiss) -> Bool {
+        guard let (inode, pending) = removals.first, let first = pending.first else { return false }
+        var isDone: Bool
+        if first.range.isWholeInode {
+            let keys = try someContents(of: inode, limit: Self.immediateEntryLimit)
+            for key in keys { try touchEntry(key) }
+            try tree.touch(RemovalEntry.key(inode, first.sequence))
+            for key in keys { removeEntry(key) }
+            isDone = keys.count < Self.immediateEntryLimit
+        } else {
+            try tree.touch(InodeEntry.key(inode))
+            try tree.touch(RemovalEntry.key(inode, first.sequence))
+            let reached = try touchSomeExtents(inode, first.cursor, first.range.to)
+            _ = removeExtents(inode, first.cursor, reached, before: first.sequence, limit: .max)
+            removals[inode]![0].cursor = reached
+            isDone = reached >= first.range.to
+        }
+        if isDone {
+            _ = tree.remove(RemovalEntry.key(inode, first.sequence))
+            removals[inode]!.removeFirst()
+            if removals[inode]!.isEmpty { removals[inode] = nil }
+        }
+        return !removals.isEmpty
+    }
+
+    /// Touches the next few extents of a range; gives where they end.
+    private func touchSomeExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> UInt64 {
+        var cursor = from
+        for _ in 0..<Self.immediateEntryLimit {
+            guard let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) else { return to }
+            try touchEntry(ExtentEntry.key(inode, offset))
+            let end = offset + UInt64(extent.length)
+            if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
+            cursor = min(end, to)
+            if cursor >= to { break }
+        }
+        // What begins before `from` may be cut there.
+        try tree.touch(ExtentEntry.key(inode, from))
+        return cursor
+    }
+
+    // MARK: Tombstones
+
+    /// Leaves a tombstone where an older segment may still hold what was removed.
+    func bury(
+        _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ origin: Origin,
+        charge: Int,
+        _ from: UInt64 = 0, _ to: UInt64 = 0
+    ) {
+        let key = TombstoneEntry.key(inode, kind, subkey)
+        let stamp = table[origin.segment].firstBatch
+        _ = removeKeyed(key)
+        let since = since == .zero ? stamp : since
+        guard table.holdsAnything(since: since, until: stamp, besides: origin.segment) else { return }
+        TombstoneEntry(origin: origin, charge: charge, since: since, until: stamp, from: from, to: to).encode(
+            into: scratch)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, TombstoneEntry.byteCount)))
+        table.charge(origin.segment, charge)
+    }
+
+    /// Drops tombstones that hide nothing any more, a bounded number of them from `cursor` on; gives where to go on.
+    func sweepTombstones(from cursor: IndexKey) throws(PageMiss) -> IndexKey? {
+        var dead: [IndexKey] = []
+        var count = 0
+        var next: IndexKey?
+        try tree.scan(from: cursor, through: .max) { key, value in
+            guard key.space == .tombstones else { return false }
+            if count >= 256 {
+                next = key
+                return false
+            }
+            count += 1
+            if let entry = TombstoneEntry(decoding: value),
+                !table.holdsAnything(since: entry.since, until: entry.until, besides: entry.origin.segment)
+            {
+                dead.append(key)
+            }
+            return true
+        }
+        for key in dead { try tree.touch(key) }
+        for key in dead { _ = removeKeyed(key) }
+        return next
+    }
+
+    static let firstTombstone = IndexKey(space: .tombstones, object: 0, kind: 0, subkey: 0)
+}

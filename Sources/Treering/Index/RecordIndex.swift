@@ -1,0 +1,336 @@
+// The index as records see it: applies their changes to the tree, keeps the books on living bytes, tombstones and removals. Owned
+// by the core and used under its lock. Queries are in RecordIndex+Queries.swift.
+
+/// The tree of entries together with the segment table that its entries are charged to.
+///
+/// Applying a record needs every page that it changes in memory: `touch` brings them or throws, and `apply` under the same lock
+/// then cannot fail. A record's changes therefore happen wholly or not at all.
+final class RecordIndex {
+    let tree: Index
+    let table: SegmentTable
+    /// Removals whose entries are not all taken out yet, by inode.
+    var removals: [InodeNumber: [PendingRemoval]] = [:]
+    var inodeCount: UInt64 = 0
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+    private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
+
+    /// More entries than this are taken out in steps.
+    static let immediateEntryLimit = 64
+
+    init(tree: Index, table: SegmentTable) {
+        self.tree = tree
+        self.table = table
+    }
+
+    deinit { scratch.deallocate() }
+
+    // MARK: Touching
+
+    /// Brings every page that `apply` of this record will change.
+    func touch(_ record: Record) throws(PageMiss) {
+        try record.forEachChange { change, _, _ throws(PageMiss) in
+            switch change {
+            case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
+            case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
+                try tree.touch(DirentEntry.key(directory, cookie))
+                try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
+                try tree.touch(InodeEntry.key(directory))
+            case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
+                try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
+                try touchXattr(inode, cookie)
+            case .payload(let payload): try tree.touch(PayloadEntry.key(payload.id))
+            case .extent(let inode, let offset, let payload, _, let count):
+                try tree.touch(ExtentEntry.key(inode, offset))
+                try tree.touch(PayloadEntry.key(payload))
+                try tree.touch(InodeEntry.key(inode))
+                _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
+            case .removeRange(let inode, let from, let to, _):
+                try tree.touch(InodeEntry.key(inode))
+                try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, record.sequence.rawValue))
+                try tree.touch(RemovalEntry.key(inode, record.sequence))
+                for key in try rangeTombstones(inode, within: from, to) { try tree.touch(key) }
+                _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
+            case .removeInode(let inode, _): try touchRemoval(of: inode, record.sequence)
+            case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))
+            case .skipped: break
+            }
+        }
+    }
+
+    private func touchXattr(_ inode: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
+        let key = XattrEntry.key(inode, cookie)
+        try tree.touch(key)
+        if let payload = try xattrPayload(key) { try tree.touch(PayloadEntry.key(payload)) }
+    }
+
+    func xattrPayload(_ key: IndexKey) throws(PageMiss) -> PayloadID? {
+        try tree.withValue(of: key) { bytes in
+            guard let bytes, let entry = XattrEntry(decoding: bytes), case .payload(let id, _) = entry.value else {
+                return nil
+            }
+            return id
+        }
+    }
+
+    /// Touches what taking out the extents of a range changes; false when there are more than `limit` of them.
+    private func touchExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, limit: Int) throws(PageMiss) -> Bool {
+        var count = 0
+        var cursor = from
+        while let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+            count += 1
+            if count > limit { return false }
+            let end = offset + UInt64(extent.length)
+            try tree.touch(ExtentEntry.key(inode, offset))
+            try tree.touch(PayloadEntry.key(extent.payload))
+            if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
+            cursor = end
+            if end >= to { break }
+        }
+        return true
+    }
+
+    private func touchRemoval(of inode: InodeNumber, _ sequence: RecordSequence) throws(PageMiss) {
+        try tree.touch(InodeEntry.key(inode))
+        try tree.touch(OrphanEntry.key(inode))
+        try tree.touch(TombstoneEntry.key(inode, .inode, 0))
+        try tree.touch(RemovalEntry.key(inode, sequence))
+        for pending in removals[inode] ?? [] { try tree.touch(RemovalEntry.key(inode, pending.sequence)) }
+        guard let keys = try contents(of: inode, limit: Self.immediateEntryLimit) else { return }
+        for key in keys { try touchEntry(key) }
+    }
+
+    /// Touches what taking out one entry changes.
+    func touchEntry(_ key: IndexKey) throws(PageMiss) {
+        try tree.touch(key)
+        if key.kind == .extent, key.space == .tree, let extent = try extentEntry(key) {
+            try tree.touch(PayloadEntry.key(extent.payload))
+        } else if key.kind == .xattr, key.space == .tree, let payload = try xattrPayload(key) {
+            try tree.touch(PayloadEntry.key(payload))
+        }
+    }
+
+    // MARK: Applying
+
+    /// Applies a record that lies at `place`. Every page it changes must be in memory (see `touch`).
+    func apply(_ record: Record, at place: RecordPlace) {
+        let origin = Origin(sequence: record.sequence, segment: place.segment)
+        let stamp = table[place.segment].firstBatch
+        record.forEachChange { change, offset, _ in
+            switch change {
+            case .inode(var inode):
+                if inode.since == .zero { inode.since = stamp }
+                put(inode, origin)
+            case .dirent(let directory, let cookie, let since, let inode, let type, let name):
+                let entry = DirentEntry(
+                    origin: origin, type: type, since: since == .zero ? stamp : since, inode: inode, name: name)
+                put(entry, directory, cookie)
+            case .removeDirent(let directory, let cookie, let since):
+                if present(removeKeyed(DirentEntry.key(directory, cookie))) { adjustDerived(directory, by: -1) }
+                bury(directory, .dirent, cookie, since, origin, charge: 32)
+            case .xattr(let inode, let cookie, let since, let name, let value):
+                let entry = XattrEntry(origin: origin, since: since == .zero ? stamp : since, name: name, value: value)
+                put(entry, inode, cookie)
+            case .removeXattr(let inode, let cookie, let since):
+                _ = removeKeyed(XattrEntry.key(inode, cookie))
+                bury(inode, .xattr, cookie, since, origin, charge: 32)
+            case .payload(let payload):
+                let position =
+                    payload.isInline
+                    ? place.recordPosition + UInt32(offset + payload.inlineOffset)
+                    : place.payloadAreaPosition + payload.position
+                unnamedPayload = (payload, place, position)
+            case .extent(let inode, let offset, let payload, let payloadOffset, let count):
+                let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
+                put(entry, inode, offset)
+            case .removeRange(let inode, let from, let to, let since):
+                removeRange(inode, from, to, since, origin)
+            case .removeInode(let inode, let since):
+                remove(inode, since, origin)
+            case .orphan(let inode):
+                _ = removeKeyed(OrphanEntry.key(inode))
+                origin.encode(into: scratch)
+                tree.put(OrphanEntry.key(inode), UnsafeRawBufferPointer(scratch.part(0, Origin.byteCount)))
+                table.charge(place.segment, OrphanEntry.charge)
+            case .skipped: break
+            }
+        }
+        unnamedPayload = nil
+    }
+
+    private func present(_ value: Bool) -> Bool { value }
+
+    private func put(_ inode: InodeRecord, _ origin: Origin) {
+        let key = InodeEntry.key(inode.inode)
+        var derived: UInt64 = 0
+        var isNew = true
+        if let old = found({ () throws(PageMiss) in try self.inode(inode.inode, includingStubs: true) }) {
+            derived = old.derived
+            if old.record.mode != 0 {
+                isNew = false
+                table.charge(old.origin.segment, -InodeEntry.charge)
+            }
+        }
+        if isNew { inodeCount += 1 }
+        InodeEntry(origin: origin, record: inode, derived: derived).encode(into: scratch)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
+        table.charge(origin.segment, InodeEntry.charge)
+    }
+
+    private func put(_ entry: DirentEntry, _ directory: InodeNumber, _ cookie: UInt64) {
+        let key = DirentEntry.key(directory, cookie)
+        if !removeCharge(key) { adjustDerived(directory, by: 1) }
+        _ = removeKeyed(TombstoneEntry.key(directory, .dirent, cookie))
+        entry.encode(into: scratch)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, entry.byteCount)))
+        table.charge(entry.origin.segment, entry.charge)
+    }
+
+    private func put(_ entry: XattrEntry, _ inode: InodeNumber, _ cookie: UInt64) {
+        let key = XattrEntry.key(inode, cookie)
+        _ = removeKeyed(key)
+        _ = removeKeyed(TombstoneEntry.key(inode, .xattr, cookie))
+        if case .payload(let id, let count) = entry.value { name(id, 0, count) }
+        entry.encode(into: scratch)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, entry.byteCount)))
+        table.charge(entry.origin.segment, entry.charge)
+    }
+
+    private func put(_ entry: ExtentEntry, _ inode: InodeNumber, _ offset: UInt64) {
+        let end = offset + UInt64(entry.length)
+        _ = removeExtents(inode, offset, end, before: entry.origin.sequence, limit: .max)
+        name(entry.payload, entry.payloadOffset, entry.length)
+        entry.encode(into: scratch)
+        tree.put(ExtentEntry.key(inode, offset), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
+        table.charge(entry.origin.segment, ExtentEntry.charge)
+        adjustDerived(inode, by: Int64(entry.length))
+    }
+
+    // MARK: Payloads
+
+    /// Names a range of a payload once more. A payload that came with this record and is named whole is put in one step.
+    private func name(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
+        if let (record, place, position) = unnamedPayload, record.id == id {
+            unnamedPayload = nil
+            let isWhole = offset == 0 && byteCount == record.length
+            let count = PayloadEntry.encode(
+                record, origin: Origin(sequence: RecordSequence(id.rawValue), segment: place.segment),
+                position: position,
+                named: isWhole, into: scratch)
+            let value = UnsafeRawBufferPointer(scratch.part(0, count))
+            tree.put(PayloadEntry.key(id), value)
+            table.charge(place.segment, PayloadEntry(decoding: value)!.charge)
+            if isWhole { return }
+        }
+        changeNaming(id, offset, byteCount, more: true)
+    }
+
+    func unname(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
+        changeNaming(id, offset, byteCount, more: false)
+    }
+
+    /// A payload that is not there any more is left alone: that happens while an index is rebuilt from what is left of the log.
+    private func changeNaming(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, more: Bool) {
+        let key = PayloadEntry.key(id)
+        var count = -1
+        var difference = 0
+        var segment = SegmentNumber(0)
+        found { () throws(PageMiss) in
+            try self.tree.withValue(of: key) { bytes in
+                guard let bytes, let entry = PayloadEntry(decoding: bytes) else { return }
+                segment = entry.origin.segment
+                count = entry.encodeNaming(offset, byteCount, more: more, into: self.scratch)
+                let now =
+                    count == 0 ? 0 : PayloadEntry(decoding: UnsafeRawBufferPointer(self.scratch.part(0, count)))!.charge
+                difference = now - entry.charge
+            }
+        }
+        guard count >= 0 else { return }
+        if count == 0 {
+            _ = tree.remove(key)
+        } else {
+            tree.put(key, UnsafeRawBufferPointer(scratch.part(0, count)))
+        }
+        table.charge(segment, difference)
+    }
+
+    /// A payload's batch was closed: it lies here for good.
+    func place(_ id: PayloadID, _ segment: SegmentNumber, _ position: UInt32) {
+        let key = PayloadEntry.key(id)
+        let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
+        if exists { tree.update(key) { bytes in bytes.store(position, at: 12) } }
+    }
+
+    // MARK: Removing single entries
+
+    /// Runs a query whose pages are known to be in memory.
+    @inline(__always)
+    func found<Result>(_ body: () throws(PageMiss) -> Result) -> Result {
+        do { return try body() } catch {
+            preconditionFailure("page \(error.address.rawValue) was not touched before use")
+        }
+    }
+
+    /// What an entry is charged with, and where.
+    static func charge(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> (segment: SegmentNumber, byteCount: Int)? {
+        guard value.count >= Origin.byteCount else { return nil }
+        let segment = Origin(decoding: value).segment
+        switch (key.space, key.kind) {
+        case (.tree, .inode):
+            guard let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) else { return nil }
+            return (segment, entry.record.mode == 0 ? 0 : InodeEntry.charge)
+        case (.tree, .dirent): return DirentEntry(decoding: value).map { (segment, $0.charge) }
+        case (.tree, .xattr): return XattrEntry(decoding: value).map { (segment, $0.charge) }
+        case (.tree, .extent): return (segment, ExtentEntry.charge)
+        case (.payloads, .payload): return PayloadEntry(decoding: value).map { (segment, $0.charge) }
+        case (.orphans, .orphan): return (segment, OrphanEntry.charge)
+        case (.tombstones, _): return TombstoneEntry(decoding: value).map { (segment, Int($0.charge)) }
+        default: return nil
+        }
+    }
+
+    /// Takes an entry's charge back; false when there is no entry.
+    private func removeCharge(_ key: IndexKey) -> Bool {
+        let charge = found { () throws(PageMiss) in
+            try self.tree.withValue(of: key) { bytes in bytes.map { Self.charge(key, $0) ?? (SegmentNumber(0), 0) } }
+        }
+        guard let charge else { return false }
+        table.charge(charge.segment, -charge.byteCount)
+        return true
+    }
+
+    /// Takes an entry out, with its charge and the payload that it names; false when there is none.
+    func removeKeyed(_ key: IndexKey) -> Bool {
+        if key.kind == .xattr, key.space == .tree,
+            let payload = found({ () throws(PageMiss) in try self.xattrPayload(key) })
+        {
+            let length = found { () throws(PageMiss) in
+                try self.tree.withValue(of: key) { bytes -> UInt32 in
+                    guard case .payload(_, let count)? = bytes.flatMap({ XattrEntry(decoding: $0) })?.value else {
+                        return 0
+                    }
+                    return count
+                }
+            }
+            unname(payload, 0, length)
+        }
+        guard removeCharge(key) else { return false }
+        _ = tree.remove(key)
+        return true
+    }
+
+    /// Adds to the derived number of an inode; makes a stub where the inode's record comes later (rebuilding).
+    func adjustDerived(_ inode: InodeNumber, by difference: Int64) {
+        let key = InodeEntry.key(inode)
+        let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
+        if exists {
+            tree.update(key) { bytes in
+                let derived: UInt64 = bytes.load(112)
+                bytes.store(derived &+ UInt64(bitPattern: difference), at: 112)
+            }
+            return
+        }
+        scratch.zero(0, InodeEntry.byteCount)
+        scratch.store(UInt64(bitPattern: difference), at: 112)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
+    }
+}

@@ -1,0 +1,157 @@
+// Reads batches back from segments and verifies them whole. Used by recovery, check, dump and rebuild; never by a running mount.
+
+/// A batch read from a segment. Its bytes are borrowed from the reader until the next one is read.
+struct FoundBatch {
+    var header: BatchHeader
+    var checksum: UInt32
+    /// Offset in the segment.
+    var offset: Int
+    /// The whole batch.
+    var bytes: UnsafeRawBufferPointer
+
+    /// Calls `body` for each record with its place.
+    func forEachRecord<Failure: Error>(_ body: (Record, RecordPlace) throws(Failure) -> Void) throws(Failure) {
+        var position = BatchHeader.byteCount
+        for _ in 0..<header.recordCount {
+            let length = Int(bytes.load(position, as: UInt32.self))
+            let place = RecordPlace(
+                segment: header.segment, recordPosition: UInt32(offset + position),
+                payloadAreaPosition: UInt32(offset + header.payloadAreaOffset))
+            let record = Record(trusting: bytes.part(position, length))
+            if !record.isSkipped { try body(record, place) }
+            position += length
+        }
+    }
+}
+
+/// What was found where a batch was expected.
+enum BatchOutcome {
+    case batch(FoundBatch)
+    /// Nothing that could be a batch of this segment's present life.
+    case nothing
+    /// A batch begins here but is not whole; why not.
+    case broken(BatchHeader, String)
+}
+
+final class BatchReader<D: Device> {
+    private let device: D
+    private let uuid: StoreUUID
+    let segmentByteCount: Int
+    private var buffer = AlignedBuffer(byteCount: 256 << 10)
+
+    init(device: D, uuid: StoreUUID, segmentByteCount: Int) {
+        self.device = device
+        self.uuid = uuid
+        self.segmentByteCount = segmentByteCount
+    }
+
+    private func read(_ file: DeviceFile, _ offset: Int, _ byteCount: Int) throws(Errno) -> UnsafeRawBufferPointer {
+        if buffer.bytes.count < byteCount { buffer = AlignedBuffer(byteCount: byteCount) }
+        let target = buffer.bytes.part(0, byteCount)
+        let completion = device.perform(Submission(.read, file, offset: UInt64(offset), target, tag: 0))
+        if let error = completion.error { throw error }
+        return UnsafeRawBufferPointer(target).part(0, completion.result)
+    }
+
+    /// The header of a segment, nil where it was never used.
+    func segmentHeader(_ number: SegmentNumber, _ file: DeviceFile) throws(SegmentProblem) -> SegmentHeader? {
+        let bytes: UnsafeRawBufferPointer
+        do { bytes = try read(file, 0, SegmentHeader.byteCount) } catch { throw .unreadable(error) }
+        do {
+            return try SegmentHeader.decode(
+                bytes, uuid: uuid, number: number, segmentByteCount: UInt32(segmentByteCount))
+        } catch { throw .damaged(error) }
+    }
+
+    /// The batch at `offset`, its records and (if asked) its payload blocks verified.
+    func batch(
+        in segment: SegmentNumber, _ file: DeviceFile, incarnation: UInt32, at offset: Int, verifyPayload: Bool
+    ) throws(Errno) -> BatchOutcome {
+        let room = segmentByteCount - offset
+        guard room >= blockByteCount else { return .nothing }
+        let first = try read(file, offset, min(room, 64 << 10))
+        guard
+            let (header, checksum) = BatchHeader.decode(
+                first, uuid: uuid, segment: segment, incarnation: incarnation, room: room)
+        else { return .nothing }
+        var bytes = first
+        let needed = verifyPayload ? header.byteCount : header.payloadAreaOffset
+        if bytes.count < needed { bytes = try read(file, offset, needed) }
+        guard bytes.count >= needed else { return .broken(header, "the file ends inside it") }
+        let areaCount = Int(header.recordAreaByteCount)
+        guard
+            Checksum.crc32c(bytes.part(BatchHeader.byteCount, areaCount - BatchHeader.byteCount))
+                == header.recordsChecksum
+        else { return .broken(header, "the checksum of its records does not match") }
+        let found = FoundBatch(header: header, checksum: checksum, offset: offset, bytes: bytes)
+        if header.kind == .records, let problem = Self.problem(found, verifyPayload: verifyPayload) {
+            return .broken(header, problem)
+        }
+        return .batch(found)
+    }
+
+    /// The next place after `offset` where a batch header might be; `end` when there is none.
+    func candidate(_ file: DeviceFile, after offset: Int, end: Int) throws(Errno) -> Int {
+        var start = offset + blockByteCount
+        while start < end {
+            let bytes = try read(file, start, min(end - start, 1 << 20))
+            if bytes.isEmpty { return end }
+            for position in stride(from: 0, to: bytes.count - 7, by: blockByteCount)
+            where bytes.load(position, as: UInt64.self) == BatchHeader.magic {
+                return start + position
+            }
+            start += (bytes.count + blockByteCount - 1) / blockByteCount * blockByteCount
+        }
+        return end
+    }
+
+    private static func problem(_ batch: FoundBatch, verifyPayload: Bool) -> String? {
+        let area = batch.bytes.part(0, Int(batch.header.recordAreaByteCount))
+        var position = BatchHeader.byteCount
+        for index in 0..<batch.header.recordCount {
+            guard position < area.count, let record = Record.decode(area.part(position, area.count - position)) else {
+                return "record \(index) is not whole"
+            }
+            if let problem = record.validate() { return "record \(index): \(problem)" }
+            if !record.isSkipped, let problem = payloadProblem(record, batch, verifyPayload) {
+                return "record \(index): \(problem)"
+            }
+            position += record.bytes.count
+        }
+        return position == area.count ? nil : "its records do not fill it"
+    }
+
+    private static func payloadProblem(_ record: Record, _ batch: FoundBatch, _ verify: Bool) -> String? {
+        var problem: String?
+        record.forEachChange { change, _, _ in
+            guard case .payload(let payload) = change else { return }
+            if payload.id.rawValue != record.sequence.rawValue { problem = "its payload has another record's id" }
+            if payload.isInline {
+                if Checksum.crc32c(payload.inlineBytes) != payload.checksums.load(0, as: UInt32.self) {
+                    problem = "the checksum of its inline payload does not match"
+                }
+                return
+            }
+            let end = Int(payload.position) + payload.blockCount * blockByteCount
+            guard end <= Int(batch.header.payloadBlockCount) * blockByteCount else {
+                problem = "its payload lies outside the batch"
+                return
+            }
+            guard verify else { return }
+            for block in 0..<payload.blockCount {
+                let start = batch.header.payloadAreaOffset + Int(payload.position) + block * blockByteCount
+                let sum = Checksum.crc32c(batch.bytes.part(start, blockByteCount))
+                if sum != payload.checksums.load(block * 4, as: UInt32.self) {
+                    problem = "the checksum of block \(block) of its payload does not match"
+                }
+            }
+        }
+        return problem
+    }
+}
+
+/// Why a segment's header could not be had.
+enum SegmentProblem: Error {
+    case unreadable(Errno)
+    case damaged(CorruptionReport)
+}

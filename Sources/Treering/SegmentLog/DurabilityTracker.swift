@@ -1,0 +1,101 @@
+// Which batches are on stable storage. Pure bookkeeping over completions; SegmentLog asks it what to flush.
+
+/// Tracks batches from their submission until they are durable.
+///
+/// A batch is durable when it was written with DSYNC, or when its write completed before the start of a sync of *its* file that
+/// completed. The log is durable through N when that holds of every batch up to N, in every file.
+struct DurabilityTracker {
+    private struct Entry {
+        var batch: BatchSequence
+        var file: DeviceFile
+        var isDurableWrite: Bool
+        var isWritten = false
+        var isDurable = false
+        /// The sync in flight that covers it, or 0.
+        var sync: UInt32 = 0
+    }
+
+    /// Batches above `durable`, in order.
+    private var entries: [Entry] = []
+    private var lastSync: UInt32 = 0
+    private var syncs: [(id: UInt32, file: DeviceFile)] = []
+    /// Everything through here is durable.
+    private(set) var durable: BatchSequence
+    /// Everything through here is written (though not durable).
+    private(set) var written: BatchSequence
+    /// Somebody waits for durability through here.
+    private(set) var wanted: BatchSequence
+
+    init(through batch: BatchSequence) {
+        durable = batch
+        written = batch
+        wanted = batch
+    }
+
+    var undurableCount: Int { entries.count }
+    var inFlightCount: Int { entries.reduce(0) { $0 + ($1.isWritten ? 0 : 1) } + syncs.count }
+
+    mutating func submitted(_ batch: BatchSequence, _ file: DeviceFile, isDurableWrite: Bool) {
+        precondition(entries.last.map { $0.batch < batch } ?? (durable < batch))
+        entries.append(Entry(batch: batch, file: file, isDurableWrite: isDurableWrite))
+    }
+
+    mutating func completed(_ batch: BatchSequence) {
+        let index = entries.firstIndex { $0.batch == batch }!
+        entries[index].isWritten = true
+        entries[index].isDurable = entries[index].isDurableWrite
+        advance()
+    }
+
+    mutating func want(_ batch: BatchSequence) { wanted = max(wanted, batch) }
+
+    /// The files to sync now so that what is wanted becomes durable; each gets an id to be given back to `syncCompleted`.
+    mutating func syncsToSubmit() -> [(id: UInt32, file: DeviceFile)] {
+        var result: [(id: UInt32, file: DeviceFile)] = []
+        for index in entries.indices {
+            let entry = entries[index]
+            if entry.batch > wanted { break }
+            guard entry.isWritten, !entry.isDurable, entry.sync == 0 else { continue }
+            if let started = result.first(where: { $0.file == entry.file }) {
+                entries[index].sync = started.id
+                continue
+            }
+            lastSync &+= 1
+            if lastSync == 0 { lastSync = 1 }
+            result.append((lastSync, entry.file))
+            entries[index].sync = lastSync
+        }
+        // What else of these files is written already is covered as well.
+        for index in entries.indices
+        where entries[index].isWritten && !entries[index].isDurable && entries[index].sync == 0 {
+            if let started = result.first(where: { $0.file == entries[index].file }) {
+                entries[index].sync = started.id
+            }
+        }
+        syncs.append(contentsOf: result)
+        return result
+    }
+
+    mutating func syncCompleted(_ id: UInt32) {
+        syncs.removeAll { $0.id == id }
+        for index in entries.indices where entries[index].sync == id {
+            entries[index].isDurable = true
+            entries[index].sync = 0
+        }
+        advance()
+    }
+
+    private mutating func advance() {
+        var count = 0
+        while count < entries.count, entries[count].isDurable { count += 1 }
+        if count > 0 {
+            durable = entries[count - 1].batch
+            entries.removeFirst(count)
+        }
+        written = max(written, durable)
+        for entry in entries where entry.batch > written {
+            guard entry.isWritten else { break }
+            written = entry.batch
+        }
+    }
+}

@@ -1,0 +1,122 @@
+// Follows the chain of batches from a position to the end of the log, and tells an end from damage. Recovery drives it.
+
+/// A segment as its header tells, for walking.
+struct WalkSegment {
+    var header: SegmentHeader
+    var file: DeviceFile
+}
+
+/// A walk along the chain of batches.
+struct LogWalk<D: Device> {
+    private let reader: BatchReader<D>
+    private let segments: [SegmentNumber: WalkSegment]
+    /// Behind the last batch given.
+    private(set) var position: LogPosition
+    /// The epoch of the last batch given.
+    private(set) var epoch: MountEpoch
+    /// The highest batch sequence that a verified batch called durable.
+    private(set) var durable: BatchSequence
+    private var endedSegment: Bool
+
+    init(reader: BatchReader<D>, segments: [SegmentNumber: WalkSegment], from position: LogPosition, epoch: MountEpoch)
+    {
+        self.reader = reader
+        self.segments = segments
+        self.position = position
+        self.epoch = epoch
+        durable = position.lastBatch
+        let present = segments[position.segment]
+        endedSegment = present?.header.state != .inUse || present?.header.incarnation != position.incarnation
+    }
+
+    /// The segment that a mount opened to go on right behind the last batch: the one of the highest epoch.
+    private func successor() -> WalkSegment? {
+        segments.values.filter {
+            $0.header.state == .inUse && $0.header.firstBatch == position.lastBatch.next
+                && $0.header.end != UInt32(SegmentHeader.byteCount)
+        }
+        .max { $0.header.epoch < $1.header.epoch }
+    }
+
+    /// The next batch of the log, verified whole, or nil at its end.
+    mutating func next() throws(Errno) -> FoundBatch? {
+        let candidate = successor()
+        if let candidate, candidate.header.number != position.segment || endedSegment {
+            var isNext = candidate.header.epoch > epoch
+            if !isNext { isNext = try !hasBatchHere() }
+            if isNext { return try batch(in: candidate, at: SegmentHeader.byteCount) }
+        }
+        guard !endedSegment, let here = segments[position.segment] else { return nil }
+        return try batch(in: here, at: Int(position.offsetInSegment))
+    }
+
+    private func hasBatchHere() throws(Errno) -> Bool {
+        guard !endedSegment, let here = segments[position.segment] else { return false }
+        return try verified(here, at: Int(position.offsetInSegment)) != nil
+    }
+
+    /// The batch at a place if it is the one that the chain asks for.
+    private func verified(_ segment: WalkSegment, at offset: Int) throws(Errno) -> FoundBatch? {
+        let header = segment.header
+        if header.end != 0, offset >= Int(header.end) { return nil }
+        let outcome = try reader.batch(
+            in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: true)
+        guard case .batch(let found) = outcome, found.header.sequence == position.lastBatch.next,
+            found.header.previousChecksum == position.lastChecksum, found.header.epoch >= epoch
+        else { return nil }
+        return found
+    }
+
+    private mutating func batch(in segment: WalkSegment, at offset: Int) throws(Errno) -> FoundBatch? {
+        guard let found = try verified(segment, at: offset) else { return nil }
+        position = LogPosition(
+            lastBatch: found.header.sequence, lastChecksum: found.checksum, segment: segment.header.number,
+            incarnation: segment.header.incarnation, offsetInSegment: UInt32(offset + found.header.byteCount))
+        epoch = found.header.epoch
+        durable = max(durable, found.header.durable)
+        endedSegment = found.header.endsSegment
+        return found
+    }
+
+    /// After the end: evidence that the log went on durably beyond it, which makes the end damage; nil where it is the tail.
+    func evidenceOfDamage() throws(Errno) -> CorruptionReport? {
+        let missing = position.lastBatch.next
+        let place =
+            "log, batch \(missing.rawValue), expected in segment \(position.segment.rawValue) at \(position.offsetInSegment)"
+        if durable >= missing {
+            return CorruptionReport(place: place, reason: "it was durable once and is not readable now")
+        }
+        for segment in segments.values
+        where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
+            let header = segment.header
+            if header.epoch > epoch, header.firstBatch > missing {
+                return CorruptionReport(
+                    place: place,
+                    reason:
+                        "segment \(header.number.rawValue) of a later mount goes on at batch \(header.firstBatch.rawValue)"
+                )
+            }
+            let isHere = header.number == position.segment && !endedSegment
+            guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
+            var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount
+            let end = header.end == 0 ? reader.segmentByteCount : Int(header.end)
+            while offset < end {
+                let outcome = try reader.batch(
+                    in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: false)
+                if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
+                    return CorruptionReport(
+                        place: place,
+                        reason:
+                            "batch \(found.header.sequence.rawValue) says that the log was durable through \(found.header.durable.rawValue)"
+                    )
+                }
+                if case .batch(let found) = outcome {
+                    offset += found.header.byteCount
+                } else {
+                    offset = try reader.candidate(segment.file, after: offset, end: end)
+                }
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,308 @@
+// The head of the log: builds batches in staging, gives records their addresses, hands batches to the device. Owned by the core
+// and used under its lock; does no I/O itself: submissions go to `outbox`, completions come back by slot.
+
+/// Where a record lies: what the index needs to establish entries from it.
+struct RecordPlace {
+    var segment: SegmentNumber
+    /// Position of the record's first byte in the segment.
+    var recordPosition: UInt32
+    /// Position in the segment of the payload area of its batch (provisional while the batch is open).
+    var payloadAreaPosition: UInt32
+}
+
+/// What a tag means to the log.
+enum LogTag {
+    static let batch: UInt64 = 1 << 56
+    static let sync: UInt64 = 2 << 56
+    static let kindMask: UInt64 = 0xFF << 56
+}
+
+/// Whether an operation can be appended now.
+enum LogRoom: Equatable {
+    case ready
+    /// A slot of staging or a prepared segment will be there soon.
+    case wait
+    /// The store is full.
+    case full
+    /// The log has failed; the mount is read-only.
+    case failed(Errno)
+}
+
+final class SegmentLog {
+    /// A batch that is open, in flight, or still lying in its slot.
+    private struct Batch {
+        var sequence: BatchSequence
+        var slot: Int
+        var segment: SegmentNumber
+        var offset: Int
+        var recordByteCount = BatchHeader.byteCount
+        var recordCount: UInt32 = 0
+        var payloadBlockCount = 0
+        var firstRecord: RecordSequence
+        var isOpen = true
+        var beginsSegment: Bool
+        /// Where the payload area will lie, from the start of the batch: provisional while open.
+        var payloadAreaOffset: Int
+        var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
+    }
+
+    let uuid: StoreUUID
+    let epoch: MountEpoch
+    let table: SegmentTable
+    let staging: Staging
+    /// Told where each payload of a batch came to lie when the batch is closed. Filled in by the index.
+    var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
+    /// The host has no room for another segment.
+    var isHostFull = false
+    /// Segments that only operations that free space may open.
+    var reservedSegmentCount = 0
+
+    private(set) var nextSequence: RecordSequence
+    private(set) var position: LogPosition
+    private(set) var tracker: DurabilityTracker
+    private(set) var failure: Errno?
+    var nextInode: InodeNumber
+    /// Submissions made under the lock, to be handed to the device outside it.
+    var outbox: [Submission] = []
+    private(set) var appendedByteCount: UInt64 = 0
+    private(set) var batchCount: UInt64 = 0
+    private(set) var syncCount: UInt64 = 0
+
+    private var slots: [Batch?]
+    private var current: Int?
+    private var nextSlot = 0
+    private var head: SegmentNumber?
+    private var payloadsToPlace: [(PayloadID, UInt32)] = []
+
+    /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
+    init(
+        uuid: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging, position: LogPosition,
+        nextSequence: RecordSequence, nextInode: InodeNumber, continuesSegment: Bool
+    ) {
+        self.uuid = uuid
+        self.epoch = epoch
+        self.table = table
+        self.staging = staging
+        self.position = position
+        self.nextSequence = nextSequence
+        self.nextInode = nextInode
+        tracker = DurabilityTracker(through: position.lastBatch)
+        slots = Array(repeating: nil, count: staging.geometry.slotCount)
+        if continuesSegment { head = position.segment }
+        outbox.reserveCapacity(32)
+        payloadsToPlace.reserveCapacity(1024)
+    }
+
+    var lastBatch: BatchSequence { position.lastBatch }
+    var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
+    /// The stamp of the segment that the next record will lie in, if it is known: the head's.
+    var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
+    /// Whether a new head will be needed before long and none is prepared. A fresh store has no more than its head.
+    var wantsPreparedSegment: Bool {
+        guard table.pool.isEmpty, table.freeCount > 0, !isHostFull else { return false }
+        return head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4
+    }
+
+    // MARK: Appending
+
+    /// Makes sure that a record of this size can be appended next, closing the open batch and opening another where needed.
+    func makeRoom(recordByteCount: Int, payloadByteCount: Int, freesSpace: Bool) -> LogRoom {
+        if let failure { return .failed(failure) }
+        let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
+        let geometry = staging.geometry
+        precondition(
+            recordByteCount + BatchHeader.byteCount <= geometry.recordAreaByteCount
+                && blocks * blockByteCount <= geometry.payloadAreaByteCount)
+        if let current {
+            let batch = slots[current]!
+            if batch.recordByteCount + recordByteCount <= geometry.recordAreaByteCount,
+                (batch.payloadBlockCount + blocks) * blockByteCount <= geometry.payloadAreaByteCount
+            {
+                return .ready
+            }
+            closeBatch(durable: false)
+        }
+        return openBatch(freesSpace: freesSpace)
+    }
+
+    private func openBatch(freesSpace: Bool) -> LogRoom {
+        if let batch = slots[nextSlot], batch.sequence > tracker.written { return .wait }
+        if tracker.undurableCount >= 4096 {
+            tracker.want(lastBatch)
+            pumpSyncs()
+            return .wait
+        }
+        var beginsSegment = false
+        if head == nil {
+            if !freesSpace && table.freeCount <= reservedSegmentCount { return .full }
+            guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: epoch) else {
+                return table.freeCount == 0 || isHostFull ? .full : .wait
+            }
+            head = number
+            beginsSegment = true
+            position.segment = number
+            position.incarnation = table[number].incarnation
+            position.offsetInSegment = UInt32(SegmentHeader.byteCount)
+        }
+        let batch = Batch(
+            sequence: position.lastBatch.next, slot: nextSlot, segment: head!, offset: Int(position.offsetInSegment),
+            firstRecord: nextSequence, beginsSegment: beginsSegment,
+            payloadAreaOffset: staging.geometry.recordAreaByteCount)
+        slots[nextSlot] = batch
+        staging.begin(nextSlot, batch: batch.sequence, segment: batch.segment)
+        current = nextSlot
+        nextSlot = (nextSlot + 1) % slots.count
+        return .ready
+    }
+
+    /// Appends a record for which `makeRoom` has just said `.ready`: gives it its sequence and place and publishes it.
+    func append(_ writer: inout RecordWriter) -> (record: Record, place: RecordPlace) {
+        let slot = current!
+        let sequence = nextSequence
+        nextSequence = sequence.next
+        let start = slots[slot]!.recordByteCount
+        let payloadPosition = UInt32(slots[slot]!.payloadBlockCount * blockByteCount)
+        writer.complete(sequence: sequence, payloadPosition: payloadPosition)
+        let bytes = staging.recordArea(slot).part(start, writer.byteCount)
+        bytes.copyMemory(from: UnsafeRawBufferPointer(writer.bytes))
+        Record.seal(bytes, changeCount: writer.changeCount, sequence: sequence)
+        if let payload = writer.payloadBlocks {
+            let blocks = PayloadRecord.blockCount(UInt32(payload.count))
+            let area = staging.payloadArea(slot).part(Int(payloadPosition), blocks * blockByteCount)
+            area.copy(payload, to: 0)
+            area.zero(payload.count, area.count - payload.count)
+            slots[slot]!.payloadBlockCount += blocks
+            payloadsToPlace.append((PayloadID(sequence.rawValue), payloadPosition))
+        }
+        slots[slot]!.recordByteCount += bytes.count
+        slots[slot]!.recordCount += 1
+        let batch = slots[slot]!
+        staging.publish(slot, recordByteCount: batch.recordByteCount, payloadBlockCount: batch.payloadBlockCount)
+        appendedByteCount += UInt64(bytes.count + (writer.payloadBlocks?.count ?? 0))
+        let place = RecordPlace(
+            segment: batch.segment, recordPosition: UInt32(batch.offset + start),
+            payloadAreaPosition: UInt32(batch.offset + batch.payloadAreaOffset))
+        return (Record(trusting: UnsafeRawBufferPointer(bytes)), place)
+    }
+
+    /// Appends a record of a dead mount's tail again, under its old sequence; it must be the next. `makeRoom` said `.ready`.
+    func append(again record: Record, payload: UnsafeRawBufferPointer?) -> (record: Record, place: RecordPlace) {
+        precondition(record.sequence == nextSequence)
+        var writer = RecordWriter(copying: record, payload: payload)
+        return append(&writer)
+    }
+
+    /// Ends the open batch, if it holds anything, and submits its write.
+    func closeBatch(durable: Bool) {
+        guard let slot = current, slots[slot]!.recordCount > 0 else { return }
+        current = nil
+        var batch = slots[slot]!
+        let rounded = (batch.recordByteCount + blockByteCount - 1) & ~(blockByteCount - 1)
+        staging.recordArea(slot).zero(batch.recordByteCount, rounded - batch.recordByteCount)
+        batch.isOpen = false
+        batch.payloadAreaOffset = rounded
+        let end = batch.offset + batch.byteCount
+        let endsSegment = end + staging.geometry.batchByteCountLimit > table.segmentByteCount
+        let records = UnsafeRawBufferPointer(staging.recordArea(slot))
+            .part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount)
+        let header = BatchHeader(
+            endsSegment: endsSegment, uuid: uuid, segment: batch.segment,
+            incarnation: table[batch.segment].incarnation, epoch: epoch, sequence: batch.sequence,
+            previousChecksum: position.lastChecksum, recordsChecksum: Checksum.crc32c(records),
+            recordAreaByteCount: UInt32(batch.recordByteCount), recordCount: batch.recordCount,
+            payloadBlockCount: UInt32(batch.payloadBlockCount), firstRecord: batch.firstRecord,
+            lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode, durable: tracker.durable)
+        position.lastChecksum = header.encode(into: staging.recordArea(slot).part(0, BatchHeader.byteCount))
+        position.lastBatch = batch.sequence
+        position.offsetInSegment = UInt32(end)
+        if endsSegment {
+            table[batch.segment].lastBatch = batch.sequence
+            table[batch.segment].isChanged = true
+            head = nil
+        }
+        slots[slot] = batch
+        for (payload, offset) in payloadsToPlace {
+            placePayload(payload, batch.segment, UInt32(batch.offset + rounded) + offset)
+        }
+        payloadsToPlace.removeAll(keepingCapacity: true)
+        submit(batch, recordAreaByteCount: rounded, durable: durable)
+    }
+
+    private func submit(_ batch: Batch, recordAreaByteCount: Int, durable: Bool) {
+        let file = table[batch.segment].file!
+        if batch.beginsSegment {
+            let segment = table[batch.segment]
+            SegmentHeader(
+                state: .inUse, role: segment.role, uuid: uuid, number: batch.segment, incarnation: segment.incarnation,
+                epoch: epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(table.segmentByteCount)
+            ).encode(into: staging.segmentHeader(batch.slot))
+        }
+        let front = staging.front(batch.slot, withHeader: batch.beginsSegment, byteCount: recordAreaByteCount)
+        let payload =
+            batch.payloadBlockCount > 0
+            ? staging.payloadArea(batch.slot).part(0, batch.payloadBlockCount * blockByteCount) : nil
+        tracker.submitted(batch.sequence, file, isDurableWrite: durable)
+        batchCount += 1
+        outbox.append(
+            Submission(
+                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front,
+                payload,
+                tag: LogTag.batch | UInt64(batch.slot)))
+    }
+
+    // MARK: Durability
+
+    /// Sees to it that everything appended so far becomes durable; gives the batch to wait for.
+    func requestDurable() -> BatchSequence {
+        closeBatch(durable: true)
+        tracker.want(lastBatch)
+        pumpSyncs()
+        return lastBatch
+    }
+
+    private func pumpSyncs() {
+        guard failure == nil else { return }
+        for (id, file) in tracker.syncsToSubmit() {
+            syncCount += 1
+            outbox.append(Submission(.sync, file, tag: LogTag.sync | UInt64(id)))
+        }
+    }
+
+    /// A submission with one of the log's tags has completed.
+    func completed(_ completion: Completion) {
+        if let error = completion.error {
+            // What failed is never asked again as if nothing had happened: the log is closed for this mount.
+            failure = failure ?? error
+            return
+        }
+        guard failure == nil else { return }
+        let number = completion.tag & ~LogTag.kindMask
+        if completion.tag & LogTag.kindMask == LogTag.batch {
+            tracker.completed(slots[Int(number)]!.sequence)
+        } else {
+            tracker.syncCompleted(UInt32(number))
+        }
+        pumpSyncs()
+    }
+
+    /// Closes the log for this mount.
+    func fail(_ error: Errno) { failure = failure ?? error }
+
+    // MARK: Reading what is still in memory
+
+    /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
+    func resident(_ segment: SegmentNumber, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
+        for batch in slots {
+            guard let batch, batch.segment == segment, Int(position) >= batch.offset else { continue }
+            let offset = Int(position) - batch.offset
+            if offset >= batch.payloadAreaOffset {
+                let start = offset - batch.payloadAreaOffset
+                guard start + byteCount <= batch.payloadBlockCount * blockByteCount else { continue }
+                return UnsafeRawBufferPointer(staging.payloadArea(batch.slot).part(start, byteCount))
+            }
+            guard offset + byteCount <= batch.recordByteCount else { continue }
+            return UnsafeRawBufferPointer(staging.recordArea(batch.slot).part(offset, byteCount))
+        }
+        return nil
+    }
+}

@@ -1,0 +1,189 @@
+// What the log knows of each segment, in memory: state, place in the order, living bytes. Owned by the core; the index
+// stores a copy at each checkpoint.
+
+/// One segment of the store.
+struct Segment {
+    enum State {
+        /// There is no file.
+        case absent
+        /// A file whose blocks were written before and which holds nothing: ready to become the head.
+        case prepared
+        /// In use: the head, or full.
+        case inUse
+    }
+
+    var state = State.absent
+    var role = SegmentHeader.Role.hot
+    var incarnation: UInt32 = 0
+    var epoch = MountEpoch(0)
+    /// The segment's stamp: sequence of its first batch.
+    var firstBatch = BatchSequence.zero
+    /// 0 while it is the head.
+    var lastBatch = BatchSequence.zero
+    /// Where recovery declared its end, else 0.
+    var end: UInt32 = 0
+    /// Bytes that index entries charge to it.
+    var living: Int64 = 0
+    var file: DeviceFile?
+    /// Reads in flight; it is not recycled meanwhile.
+    var readerCount = 0
+    /// The first checkpoint that froze it with no living byte.
+    var emptySince: CheckpointNumber?
+    /// Whether the index's usage entry is behind.
+    var isChanged = false
+
+    var isSealed: Bool { state == .inUse && lastBatch != .zero }
+
+    var usage: UsageEntry {
+        UsageEntry(
+            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, living: living, incarnation: incarnation,
+            end: end,
+            state: state == .inUse ? .inUse : .free, role: role)
+    }
+}
+
+/// All segments by number, and the pool of prepared ones.
+final class SegmentTable {
+    let segmentByteCount: Int
+    private(set) var segments: [Segment]
+    /// Prepared segments, the one to be used next last.
+    private(set) var pool: [SegmentNumber] = []
+    private(set) var inUseCount = 0
+    private(set) var livingByteCount: Int64 = 0
+
+    init(segmentByteCount: Int, countLimit: Int) {
+        self.segmentByteCount = segmentByteCount
+        segments = Array(repeating: Segment(), count: countLimit)
+    }
+
+    subscript(_ number: SegmentNumber) -> Segment {
+        get { segments[Int(number.rawValue)] }
+        _modify { yield &segments[Int(number.rawValue)] }
+    }
+
+    var countLimit: Int { segments.count }
+
+    func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
+
+    /// Segments that could still be opened: prepared or not yet there.
+    var freeCount: Int { segments.count - inUseCount }
+
+    /// Adds to (or takes from) the living bytes of a segment.
+    @inline(__always)
+    func charge(_ number: SegmentNumber, _ byteCount: Int) {
+        let index = Int(number.rawValue)
+        segments[index].living += Int64(byteCount)
+        segments[index].isChanged = true
+        livingByteCount += Int64(byteCount)
+    }
+
+    /// Puts a segment in use again as the index or its header tells.
+    func restore(_ number: SegmentNumber, _ usage: UsageEntry) {
+        let index = Int(number.rawValue)
+        precondition(segments[index].state != .inUse)
+        segments[index].incarnation = usage.incarnation
+        segments[index].epoch = usage.epoch
+        segments[index].firstBatch = usage.firstBatch
+        segments[index].lastBatch = usage.lastBatch
+        segments[index].end = usage.end
+        segments[index].role = usage.role
+        segments[index].living = usage.living
+        livingByteCount += usage.living
+        if usage.state == .inUse {
+            pool.removeAll { $0 == number }
+            segments[index].state = .inUse
+            inUseCount += 1
+        }
+    }
+
+    /// Adds a prepared segment to the pool.
+    func addPrepared(_ number: SegmentNumber, incarnation: UInt32, file: DeviceFile) {
+        let index = Int(number.rawValue)
+        precondition(segments[index].state == .absent)
+        segments[index].state = .prepared
+        segments[index].incarnation = incarnation
+        segments[index].file = file
+        pool.append(number)
+    }
+
+    /// Remembers the file and the last known life of a segment that is not in use.
+    func note(_ number: SegmentNumber, file: DeviceFile?, incarnation: UInt32) {
+        self[number].file = file
+        self[number].incarnation = max(self[number].incarnation, incarnation)
+    }
+
+    /// Takes a prepared segment as the new head; nil when the pool is empty.
+    func openHead(firstBatch: BatchSequence, epoch: MountEpoch) -> SegmentNumber? {
+        guard let number = pool.popLast() else { return nil }
+        let index = Int(number.rawValue)
+        segments[index].state = .inUse
+        segments[index].epoch = epoch
+        segments[index].firstBatch = firstBatch
+        segments[index].lastBatch = .zero
+        segments[index].end = 0
+        segments[index].living = 0
+        segments[index].emptySince = nil
+        segments[index].isChanged = true
+        inUseCount += 1
+        return number
+    }
+
+    /// A dead segment has been reset on disk to its next incarnation.
+    func recycle(_ number: SegmentNumber, incarnation: UInt32) {
+        let index = Int(number.rawValue)
+        precondition(segments[index].isSealed && segments[index].living == 0 && segments[index].readerCount == 0)
+        segments[index].state = .prepared
+        segments[index].incarnation = incarnation
+        segments[index].firstBatch = .zero
+        segments[index].lastBatch = .zero
+        segments[index].end = 0
+        segments[index].emptySince = nil
+        segments[index].isChanged = true
+        inUseCount -= 1
+        pool.append(number)
+    }
+
+    /// Takes a prepared segment out of the pool: its file is gone. Its incarnation is remembered.
+    func remove(_ number: SegmentNumber) {
+        precondition(self[number].state == .prepared)
+        pool.removeAll { $0 == number }
+        self[number].state = .absent
+        self[number].file = nil
+    }
+
+    /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
+    func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
+        for (index, segment) in segments.enumerated()
+        where segment.state == .inUse && segment.firstBatch >= since && segment.firstBatch <= until {
+            if index != Int(own.rawValue) { return true }
+        }
+        return false
+    }
+
+    /// Marks sealed segments without a living byte as seen empty by a checkpoint.
+    func noteEmpty(at checkpoint: CheckpointNumber) {
+        for index in segments.indices where segments[index].isSealed {
+            if segments[index].living == 0 {
+                if segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
+            } else {
+                segments[index].emptySince = nil
+            }
+        }
+    }
+
+    /// Sealed, empty segments that no superblock slot needs any more, given the older of the two slots' checkpoints.
+    func recyclable(through checkpoint: CheckpointNumber) -> [SegmentNumber] {
+        segments.indices.compactMap { index in
+            let segment = segments[index]
+            guard segment.isSealed, segment.living == 0, segment.readerCount == 0, let since = segment.emptySince,
+                since <= checkpoint
+            else { return nil }
+            return SegmentNumber(UInt32(index))
+        }
+    }
+
+    /// A number without a file, for the next segment to prepare.
+    func absentNumber() -> SegmentNumber? {
+        segments.firstIndex { $0.state == .absent }.map { SegmentNumber(UInt32($0)) }
+    }
+}

@@ -1,0 +1,70 @@
+// The memory in which batches are built: slots, each one batch. Used by SegmentLog alone; lies in shared memory that
+// outlives the process, or in plain memory in tests.
+
+import Synchronization
+
+/// The slots of staging. One batch is built in each; its slot is free again when that batch and all before it are written.
+final class Staging {
+    let geometry: StagingGeometry
+    /// The whole area. Belongs to `owner`, which unmaps or frees it.
+    private let memory: UnsafeMutableRawBufferPointer
+    private let owner: AnyObject
+
+    init(geometry: StagingGeometry, memory: UnsafeMutableRawBufferPointer, owner: AnyObject) {
+        precondition(memory.count >= geometry.byteCount)
+        self.geometry = geometry
+        self.memory = memory
+        self.owner = owner
+    }
+
+    /// Staging in plain memory, for tests and for offline tools.
+    convenience init(geometry: StagingGeometry) {
+        let buffer = AlignedBuffer(byteCount: geometry.byteCount)
+        buffer.bytes.zero(0, StagingLayout.slotsOffset)
+        self.init(geometry: geometry, memory: buffer.bytes, owner: buffer)
+    }
+
+    private func slot(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        memory.part(StagingLayout.slotsOffset + index * geometry.slotByteCount, geometry.slotByteCount)
+    }
+
+    /// Room for a segment header right before the record area.
+    func segmentHeader(_ index: Int) -> UnsafeMutableRawBufferPointer { slot(index).part(0, blockByteCount) }
+
+    func recordArea(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        slot(index).part(blockByteCount, geometry.recordAreaByteCount)
+    }
+
+    /// Segment header (if `withHeader`) and the first `byteCount` bytes of the record area, without a gap.
+    func front(_ index: Int, withHeader: Bool, byteCount: Int) -> UnsafeMutableRawBufferPointer {
+        withHeader ? slot(index).part(0, blockByteCount + byteCount) : slot(index).part(blockByteCount, byteCount)
+    }
+
+    func payloadArea(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        slot(index).part(blockByteCount + geometry.recordAreaByteCount, geometry.payloadAreaByteCount)
+    }
+
+    private func descriptor(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        memory.part(
+            StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount,
+            StagingLayout.descriptorByteCount)
+    }
+
+    private func word(_ index: Int, _ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
+        (descriptor(index).baseAddress! + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
+    }
+
+    /// A slot begins to hold a new batch: nothing of it is published.
+    func begin(_ index: Int, batch: BatchSequence, segment: SegmentNumber) {
+        word(index, 8).pointee.store(0, ordering: .releasing)
+        descriptor(index).store(segment.rawValue, at: 16)
+        descriptor(index).store(0 as UInt32, at: 20)
+        word(index, 0).pointee.store(batch.rawValue, ordering: .releasing)
+    }
+
+    /// The records in the first `recordByteCount` bytes of the record area are whole, with their payload blocks.
+    func publish(_ index: Int, recordByteCount: Int, payloadBlockCount: Int) {
+        descriptor(index).store(UInt32(payloadBlockCount), at: 20)
+        word(index, 8).pointee.store(UInt64(recordByteCount), ordering: .releasing)
+    }
+}

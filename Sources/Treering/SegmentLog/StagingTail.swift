@@ -1,0 +1,72 @@
+// The tail that a dead mount left in staging: published records by sequence, read from a private copy of its memory.
+
+/// Records that a dead mount had acknowledged, some of them not on disk. Read-only; owns its copy.
+final class StagingTail {
+    let header: StagingHeader
+    private let memory: AlignedBuffer
+
+    private struct Item {
+        var record: Record
+        /// The payload area of its slot.
+        var payloadArea: UnsafeRawBufferPointer
+    }
+
+    private var items: [RecordSequence: Item] = [:]
+
+    /// Copies a dead mount's staging. Nil where it has no whole header.
+    init?(copying bytes: UnsafeRawBufferPointer) {
+        guard let header = StagingHeader(decoding: bytes) else { return nil }
+        self.header = header
+        memory = AlignedBuffer(byteCount: bytes.count)
+        memory.bytes.copyMemory(from: bytes)
+        let slot = blockByteCount + Int(header.recordAreaByteCount) + Int(header.payloadAreaByteCount)
+        for index in 0..<Int(header.slotCount) {
+            read(UnsafeRawBufferPointer(memory.bytes).part(StagingLayout.slotsOffset + index * slot, slot), index)
+        }
+    }
+
+    private func read(_ slot: UnsafeRawBufferPointer, _ index: Int) {
+        let descriptor = UnsafeRawBufferPointer(memory.bytes)
+            .part(
+                StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount,
+                StagingLayout.descriptorByteCount)
+        let published: UInt64 = descriptor.load(8)
+        guard descriptor.load(0, as: UInt64.self) != 0, published <= UInt64(header.recordAreaByteCount) else { return }
+        let area = slot.part(blockByteCount, Int(published))
+        let payloadArea = slot.part(blockByteCount + Int(header.recordAreaByteCount), Int(header.payloadAreaByteCount))
+        var position = BatchHeader.byteCount
+        while position < area.count, let record = Record.decode(area.part(position, area.count - position)),
+            record.validate() == nil
+        {
+            items[record.sequence] = Item(record: record, payloadArea: payloadArea)
+            position += record.bytes.count
+        }
+    }
+
+    /// The record with a sequence, and the bytes of its payload if that lies in blocks. Nil where it is not here whole.
+    func record(_ sequence: RecordSequence) -> (record: Record, payload: UnsafeRawBufferPointer?)? {
+        guard let item = items[sequence] else { return nil }
+        var payload: UnsafeRawBufferPointer?
+        var isWhole = true
+        item.record.forEachChange { change, _, _ in
+            guard case .payload(let found) = change, !found.isInline else { return }
+            let byteCount = found.blockCount * blockByteCount
+            guard Int(found.position) + byteCount <= item.payloadArea.count else {
+                isWhole = false
+                return
+            }
+            let blocks = item.payloadArea.part(Int(found.position), byteCount)
+            for block in 0..<found.blockCount
+            where Checksum.crc32c(blocks.part(block * blockByteCount, blockByteCount))
+                != found.checksums.load(block * 4, as: UInt32.self)
+            {
+                isWhole = false
+            }
+            payload = blocks.part(0, Int(found.length))
+        }
+        return isWhole ? (item.record, payload) : nil
+    }
+
+    var recordCount: Int { items.count }
+    var highestSequence: RecordSequence { items.keys.max() ?? .zero }
+}

@@ -1,0 +1,39 @@
+// Random operations against the model. TREERING_SEED replays one seed, TREERING_OPERATIONS says how many operations.
+
+import Testing
+
+@testable import Treering
+
+@Suite(.serialized) struct RandomOperationsTests {
+    /// How each run differs: the order of completions, the page cache, the size of the store, the sector.
+    private static func options(_ seed: UInt64, _ operationCount: Int) -> RandomSimulation.Options {
+        var options = RandomSimulation.Options()
+        options.operationCount = operationCount
+        options.store = StoreSettings(cacheByteCount: seed % 3 == 0 ? 1 << 20 : 64 << 10)
+        options.store.order = seed % 2 == 0 ? .random : .fifo
+        options.store.capacityByteCount = [16, 32, 64][Int(seed % 3)] << 20
+        options.store.sectorByteCount = seed % 5 == 0 ? 4096 : 512
+        return options
+    }
+
+    private static func run(_ seed: UInt64, _ operationCount: Int) throws {
+        Environment.note("random operations: TREERING_SEED=\(seed) TREERING_OPERATIONS=\(operationCount)")
+        let simulation = try RandomSimulation(options(seed, operationCount), seed: seed)
+        do { try simulation.run() } catch {
+            let tail = simulation.recent.suffix(40).joined(separator: "\n")
+            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(tail)")
+        }
+        let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+        Environment.note("\(simulation.operationCount) operations; \(counts)")
+    }
+
+    @Test func volumeDoesWhatTheModelDoes() throws {
+        let total = Environment.count("TREERING_OPERATIONS", debug: 4000, release: 20_000)
+        if let seed = Environment.number("TREERING_SEED") {
+            try Self.run(seed, total)
+            return
+        }
+        let runCount = total > 200_000 ? total / 50_000 : 6
+        for seed in 1...UInt64(runCount) { try Self.run(seed, total / runCount) }
+    }
+}

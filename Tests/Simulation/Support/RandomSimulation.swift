@@ -1,0 +1,347 @@
+// A random run: the same operations on a volume and on the model, with everything that can happen to a store in between.
+
+@testable import Treering
+
+/// What a simulation found to be wrong.
+struct SimulationFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+final class RandomSimulation {
+    struct Options {
+        var store = StoreSettings()
+        var operationCount = 1000
+        /// Out of 10,000 per operation.
+        var syncs = 100
+        var housekeepings = 120
+        var remounts = 6
+        var kills = 15
+        var powerCuts = 20
+        var comparisons = 20
+        var oracles = 8
+        var keepsStaging = true
+    }
+
+    let options: Options
+    let seed: UInt64
+    let store: SimulatedStore
+    var model: ModelFileSystem
+    var generator: OperationGenerator
+    let caller = Caller(uid: 1000, gid: 100, umask: 0o022)
+    private let watchdog: Watchdog
+    /// What the tree was when the log had come so far, since the last sync.
+    private var snapshots: [(nextSequence: UInt64, model: ModelFileSystem)] = []
+    private(set) var recent: [String] = []
+    private(set) var operationCount = 0
+    private(set) var counts: [String: Int] = [:]
+    var failure: String?
+    private var purgeCount = 0
+
+    init(_ options: Options, seed: UInt64) throws {
+        self.options = options
+        self.seed = seed
+        store = try SimulatedStore(options.store, seed: seed)
+        model = ModelFileSystem(time: store.clock.time)
+        generator = OperationGenerator(seed: seed, writeLimit: store.volume.maxWriteByteCount)
+        watchdog = try Watchdog()
+        noteSynced()
+    }
+
+    func count(_ what: String) { counts[what, default: 0] += 1 }
+
+    func note(_ text: String) {
+        recent.append("\(operationCount): \(text)")
+        if recent.count > 400 { recent.removeFirst(200) }
+    }
+
+    func fail(_ text: String) { failure = failure ?? text }
+
+    private func checkFailure() throws {
+        if let failure { throw SimulationFailure(failure) }
+    }
+
+    // MARK: Running
+
+    func run() throws {
+        defer { watchdog.stop() }
+        while operationCount < options.operationCount {
+            watchdog.alive("seed \(seed), operation \(operationCount), \(recent.last ?? "")")
+            store.clock.tick()
+            model.time = store.clock.time
+            try event()
+            if generator.chance(12) { try runTogether() } else { try runOne() }
+            if generator.chance(40) { for _ in 0..<generator.below(4) where !store.device.step() { break } }
+            try checkFailure()
+        }
+        try compare()
+        try remount()
+        try compareWithLog()
+    }
+
+    private func event() throws {
+        var drawn = generator.below(10_000)
+        func isDrawn(_ share: Int) -> Bool {
+            defer { drawn -= share }
+            return drawn >= 0 && drawn < share
+        }
+        if isDrawn(options.syncs) { try sync() }
+        if isDrawn(options.housekeepings) { try housekeep() }
+        if isDrawn(options.remounts) { try remount() }
+        if isDrawn(options.kills) { try kill() }
+        // The power often fails again soon after.
+        if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
+        if isDrawn(options.comparisons) { try compare() }
+        if isDrawn(options.oracles) { try compareWithLog() }
+    }
+
+    /// Everything so far is durable.
+    private func noteSynced() { snapshots = [(store.nextSequence, model)] }
+
+    func noteChange(_ nextSequence: UInt64) {
+        if nextSequence > snapshots.last!.nextSequence { snapshots.append((nextSequence, model)) }
+    }
+
+    private func sync() throws {
+        note("sync")
+        count("sync")
+        try store.volume.syncAndWait()
+        noteSynced()
+    }
+
+    private func housekeep() throws {
+        let commits = generator.chance(50)
+        let checkpoints = generator.chance(50)
+        note("housekeep commits \(commits) checkpoints \(checkpoints)")
+        count("housekeep")
+        let before = store.volume.state.withLock { $0.checkpointCount }
+        store.volume.housekeep(commits: commits, checkpoints: checkpoints)
+        if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
+    }
+
+    // MARK: Endings
+
+    private func remount() throws {
+        note("remount")
+        count("remount")
+        try store.remount(seed: generator.seed())
+        model.remount()
+        noteSynced()
+        try compareQuickly("after a remount")
+    }
+
+    private func kill() throws {
+        note("kill")
+        count("kill")
+        let acknowledged = store.nextSequence
+        try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging)
+        try adoptRecovered(atLeast: options.keepsStaging ? acknowledged : nil, "after a kill")
+    }
+
+    private func cutPower() throws {
+        note("power cut")
+        count("power cut")
+        try store.cutPower(seed: generator.seed())
+        try adoptRecovered(atLeast: nil, "after a power cut")
+    }
+
+    /// The store shows the state after some operation, not before the last sync.
+    private func adoptRecovered(atLeast floor: UInt64?, _ what: String) throws {
+        let reached = store.nextSequence
+        let floor = max(floor ?? 0, snapshots[0].nextSequence)
+        guard reached >= floor else {
+            throw SimulationFailure("\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
+        }
+        guard let found = snapshots.last(where: { $0.nextSequence <= reached }) else { preconditionFailure() }
+        let time = model.time
+        model = found.model
+        model.time = time
+        model.remount()
+        noteSynced()
+        try compareQuickly(what)
+    }
+
+    // MARK: Oracles
+
+    private func compareQuickly(_ what: String) throws {
+        if let difference = TreeComparison.firstDifference(store.volume, model) {
+            throw SimulationFailure("\(what): \(difference)")
+        }
+    }
+
+    private func compare() throws {
+        note("compare")
+        count("comparison")
+        try compareQuickly("comparing")
+    }
+
+    private func compareWithLog() throws {
+        note("compare with the log")
+        count("oracle")
+        store.volume.housekeep()
+        var problems = try RebuildOracle.differences(store.volume)
+        noteSynced()
+        if problems.isEmpty { problems = try RebuildOracle.problems(store.device, seed: seed) }
+        guard problems.isEmpty else {
+            throw SimulationFailure("the log and the index differ:\n" + problems.prefix(10).joined(separator: "\n"))
+        }
+        let inodes = store.volume.state.withLock { $0.core.index.inodeCount }
+        if inodes != UInt64(model.inodes.count) {
+            throw SimulationFailure("\(inodes) inodes in the index, \(model.inodes.count) in the model")
+        }
+    }
+
+    // MARK: Operations
+
+    private func runOne() throws {
+        let operation = generator.next(model)
+        note("\(operation)")
+        let isParked = generator.chance(50)
+        if isParked {
+            let runner = ParkedRunner(self)
+            runner.start(operation)
+            try runner.finish()
+        } else {
+            runWaiting(operation)
+        }
+    }
+
+    /// Several at once, all parked as they need.
+    private func runTogether() throws {
+        let runner = ParkedRunner(self)
+        for _ in 0..<2 + generator.below(6) {
+            let operation = generator.next(model)
+            guard operation.mayOverlap else { continue }
+            note("together: \(operation)")
+            runner.start(operation)
+        }
+        try runner.finish()
+    }
+
+    private func runWaiting(_ operation: Operation) {
+        if case .forget(let inode, let count) = operation {
+            store.volume.forget(InodeNumber(inode), count)
+            model.forget(inode, count)
+            operationCount += 1
+            return
+        }
+        do throws(Errno) {
+            let reply = try store.volume.perform(operation.body(caller))
+            switch reply.value {
+            case .outcome(let outcome): finished(operation, outcome, reply)
+            case .plan(let plan):
+                let expected = expect(operation, reply)
+                check(operation, store.volume.outcome(of: plan, mayWait: generator.chance(50)), expected)
+            }
+        } catch { finished(operation, .failed(error.rawValue), nil) }
+    }
+
+    /// What the model says, at the moment when the volume did it.
+    func expect(_ operation: Operation, _ reply: VolumeReply?) -> Outcome {
+        operationCount += 1
+        let made = reply?.made ?? 0
+        if made != 0, made < model.nextInode { fail("\(operation) gave inode \(made) again") }
+        let outcome = model.run(operation, number: made, caller: caller, valueLimit: store.valueLimit)
+        if let reply { noteChange(reply.nextSequence) }
+        return outcome
+    }
+
+    func check(_ operation: Operation, _ outcome: Outcome, _ expected: Outcome) {
+        if outcome != expected { fail("\(operation) gives \(outcome.difference(from: expected))") }
+    }
+
+    func finished(_ operation: Operation, _ outcome: Outcome, _ reply: VolumeReply?) {
+        if outcome == .failed(Errno.noSpace.rawValue) {
+            ranOut(operation)
+            return
+        }
+        check(operation, outcome, expect(operation, reply))
+        if generator.isPurging, model.inodes.count <= 3 {
+            generator.isPurging = false
+            for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        }
+    }
+
+    /// The store is full: nothing may have changed, and removing goes on until there is room.
+    private func ranOut(_ operation: Operation) {
+        operationCount += 1
+        count("out of space")
+        var copy = model
+        let expected = copy.run(operation, number: model.nextInode, caller: caller, valueLimit: store.valueLimit)
+        if case .failed = expected { fail("\(operation) gives ENOSPC, not \(expected)") }
+        if operation.freesSpace {
+            count("out of space when removing")
+            for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        }
+        if !generator.isPurging {
+            count("purge")
+            note("out of space")
+        }
+        generator.isPurging = true
+    }
+}
+
+/// Operations that run as a server runs them: blocked ones are parked and resumed by completions and by the housekeeper.
+final class ParkedRunner: @unchecked Sendable {
+    private unowned let simulation: RandomSimulation
+    private let volume: Volume<SimulatedDevice>
+    private var pendingCount = 0
+
+    init(_ simulation: RandomSimulation) {
+        self.simulation = simulation
+        volume = simulation.store.volume
+    }
+
+    func start(_ operation: Operation) {
+        pendingCount += 1
+        attempt(operation, operation.body(simulation.caller), nil)
+    }
+
+    private func attempt(_ operation: Operation, _ body: @escaping Operation.Body, _ attempt: Attempt?) {
+        do throws(Stop) {
+            let reply = try volume.run(body)
+            switch reply.value {
+            case .outcome(let outcome):
+                simulation.finished(operation, outcome, reply)
+                pendingCount -= 1
+            case .plan(let plan):
+                let expected = simulation.expect(operation, reply)
+                volume.finish(plan, mayWait: simulation.generator.chance(30)) { [self] outcome in
+                    simulation.check(operation, outcome, expected)
+                    pendingCount -= 1
+                }
+            }
+        } catch {
+            switch error {
+            case .failed(let errno):
+                simulation.finished(operation, .failed(errno.rawValue), nil)
+                pendingCount -= 1
+            case .blocked(let blocker):
+                simulation.count("parked")
+                let box = BodyBox(body)
+                volume.park(blocker, attempt, mayWait: simulation.generator.chance(30)) { [self] attempt in
+                    self.attempt(operation, box.body, attempt)
+                }
+            }
+        }
+    }
+
+    /// Lets the device and the housekeeper work until all are done.
+    func finish() throws {
+        var idleCount = 0
+        while pendingCount > 0 {
+            if volume.device.step() {
+                idleCount = 0
+                continue
+            }
+            volume.housekeep()
+            idleCount += 1
+            if idleCount > 200 { throw SimulationFailure("\(pendingCount) parked operations are never resumed") }
+        }
+    }
+}
+
+private final class BodyBox: @unchecked Sendable {
+    let body: Operation.Body
+    init(_ body: @escaping Operation.Body) { self.body = body }
+}

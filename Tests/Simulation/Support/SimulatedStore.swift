@@ -1,0 +1,110 @@
+// A store on a simulated device with a clock that stands still until a test moves it: mounted, remounted, killed, cut off.
+
+@testable import Treering
+
+/// The time of a simulation.
+final class SimulationClock: @unchecked Sendable {
+    var time = Timestamp(seconds: 1_000_000, nanoseconds: 0)
+    func tick() { time.seconds += 1 }
+}
+
+/// Lines that a volume logged.
+final class LogLines: @unchecked Sendable {
+    var lines: [String] = []
+}
+
+/// What a simulated store is like.
+struct StoreSettings {
+    var capacityByteCount: UInt64 = 32 << 20
+    var segmentByteCount = 1 << 20
+    var order = SimulatedDevice.Order.fifo
+    var sectorByteCount: UInt64 = 512
+    var options = VolumeOptions()
+
+    init(cacheByteCount: Int = 64 << 10) {
+        options.stagingByteCount = 1 << 20
+        options.indexCacheByteCount = cacheByteCount
+        options.poolLimit = 3
+    }
+}
+
+final class SimulatedStore {
+    static let uuid = StoreUUID(high: 1, low: 2)
+    let settings: StoreSettings
+    let clock: SimulationClock
+    let log = LogLines()
+    private(set) var device: SimulatedDevice
+    private(set) var volume: Volume<SimulatedDevice>
+    /// The memory of the present mount's staging.
+    private var staging: AlignedBuffer
+
+    /// Formats and mounts.
+    init(_ settings: StoreSettings, seed: UInt64 = 0, keepsHistory: Bool = false) throws {
+        self.settings = settings
+        clock = SimulationClock()
+        device = SimulatedDevice(
+            seed: seed, order: settings.order, sectorByteCount: settings.sectorByteCount, keepsHistory: keepsHistory)
+        try Volume.format(device, Self.formatOptions(settings, clock))
+        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+    }
+
+    /// Mounts what is on a device.
+    init(_ settings: StoreSettings, on device: SimulatedDevice, clock: SimulationClock, tails: [StagingTail] = []) throws {
+        self.settings = settings
+        self.clock = clock
+        self.device = device
+        (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
+    }
+
+    static func formatOptions(_ settings: StoreSettings, _ clock: SimulationClock) -> FormatOptions {
+        FormatOptions(
+            capacityByteCount: settings.capacityByteCount, segmentByteCount: settings.segmentByteCount, uuid: uuid,
+            hashKey: StoreUUID(high: 3, low: 4), now: { clock.time })
+    }
+
+    private static func mount(
+        _ device: SimulatedDevice, _ settings: StoreSettings, _ clock: SimulationClock, _ log: LogLines, tails: [StagingTail]
+    ) throws(MountError) -> (Volume<SimulatedDevice>, AlignedBuffer) {
+        let geometry = StagingGeometry(
+            stagingByteCount: settings.options.stagingByteCount, segmentByteCount: settings.segmentByteCount)
+        let memory = AlignedBuffer(byteCount: geometry.byteCount)
+        memory.bytes.zero(0, memory.bytes.count)
+        StagingHeader(
+            uuid: uuid, epoch: MountEpoch(0), generation: 0, device: 0, directory: 0, bootID: StoreUUID(high: 0, low: 0),
+            owner: 0, identity: 1, geometry: geometry
+        ).encode(into: memory.bytes)
+        let staging = Staging(geometry: geometry, memory: memory.bytes, owner: memory)
+        let volume = try Volume.mount(
+            device, settings.options, staging: staging, tails: tails, now: { clock.time }, log: { log.lines.append($0) })
+        return (volume, memory)
+    }
+
+    // MARK: State
+
+    /// The sequence that the next record gets: how far the store's history has come.
+    var nextSequence: UInt64 { volume.state.withLock { $0.core.log.nextSequence.rawValue } }
+    var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
+
+    // MARK: Endings
+
+    /// Unmounts and mounts again, on a copy of the device whose trace begins anew.
+    func remount(seed: UInt64) throws {
+        try volume.unmount()
+        device = device.snapshotAfterKill(seed: seed, order: settings.order)
+        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+    }
+
+    /// The process dies. With `keepsStaging` its successor finds the staging.
+    func kill(seed: UInt64, keepsStaging: Bool) throws {
+        let tail = keepsStaging ? StagingTail(copying: UnsafeRawBufferPointer(staging.bytes)) : nil
+        let next = device.snapshotAfterKill(seed: seed, order: settings.order)
+        device = next
+        (volume, staging) = try Self.mount(next, settings, clock, log, tails: tail.map { [$0] } ?? [])
+    }
+
+    /// The power fails.
+    func cutPower(seed: UInt64) throws {
+        device = device.crash(seed: seed).device(seed: seed, order: settings.order)
+        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+    }
+}

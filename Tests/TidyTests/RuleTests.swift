@@ -1,0 +1,118 @@
+// Each rule is shown to fail on a made-up source that breaks it, and to pass one that only seems to.
+
+import Testing
+
+@Suite struct RuleTests {
+    private static func lib(_ folder: String, _ text: String, name: String = "A") -> SourceFile {
+        SourceFile("Sources/Treering/\(folder)/\(name).swift", text)
+    }
+
+    @Test func namingAHigherType() {
+        let high = Self.lib(
+            "FileSystem", "final class Volume<D: Device> {\n    enum Order { case a }\n}\nprivate struct Books {}\n")
+        let low = Self.lib("Index", "struct Tree {\n    var owner: Volume<Int>?\n}\n")
+        #expect(Rules.layering([high, low]).map(\.place) == ["Sources/Treering/Index/A.swift:2"])
+        let inText = Self.lib("Index", "let text = \"a \\(Volume<Int>.self)\"\n")
+        #expect(Rules.layering([high, inText]).count == 1)
+        let harmless = Self.lib(
+            "Index",
+            "/// A `Volume` calls this.\nstruct Tree {\n    let text = \"Volume\"\n    func a(_ b: Tree.Volume, _ c: Order, _ d: Books) {}\n}\n"
+        )
+        #expect(Rules.layering([high, harmless]) == [])
+        #expect(Rules.layering([Self.lib("FuseServer", "let a: Volume<Int>\n"), high]) == [])
+        let own = Self.lib("Index", "enum E {\n    struct Volume {}\n    var v: Volume\n}\n")
+        #expect(Rules.layering([high, own]) == [])
+        #expect(Rules.layering([Self.lib("Helpers", "")]).count == 1)
+        #expect(Rules.layering([SourceFile("Sources/Treering/A.swift", "")]).count == 1)
+    }
+
+    @Test func namingTheSimulation() {
+        #expect(
+            Rules.simulation([Self.lib("FileSystem", "let a = Rebuild<SimulatedDevice>.describe(key)\n")]).count == 1)
+        #expect(Rules.simulation([Self.lib("Device", "final class SimulatedDevice {}\n")]) == [])
+    }
+
+    @Test(arguments: [
+        ("FileSystem", "import CFuse3\n"), ("FuseServer", "import CUring\n"), ("Device", "import Foundation\n"),
+        ("Device", "import FoundationEssentials\n"), ("Format", "import Glibc\n"),
+        ("Index", "@preconcurrency import struct CUring.io_uring\n"),
+        ("Command", "import CFuse3\n"), ("Device", "#if Liburing\nimport CFuse3\n#endif\n"),
+    ])
+    func importingWhatBelongsElsewhere(_ folder: String, _ text: String) {
+        #expect(Rules.imports([Self.lib(folder, text)]).count == 1)
+    }
+
+    @Test func importingWhatBelongs() {
+        let files = [
+            Self.lib("FuseServer", "import CFuse3\nimport CLinux\nimport Glibc\n"),
+            Self.lib("Device", "import CUring\n"),
+            Self.lib("Format", "// import Glibc\nimport CIsal\n"), SourceFile("Tests/A/B.swift", "import Foundation\n"),
+        ]
+        #expect(Rules.imports(files) == [])
+        #expect(Rules.imports([SourceFile("Sources/treering/main.swift", "import Foundation\n")]).count == 1)
+    }
+
+    @Test func outgrowing() {
+        let lines = String(repeating: "let a = 1\n", count: 500)
+        #expect(Rules.fileLength([Self.lib("Index", lines)]) == [])
+        #expect(Rules.fileLength([Self.lib("Index", lines + "let b = 1")]).count == 1)
+        let body = String(repeating: "        step { 1 }\n", count: 68)
+        #expect(Rules.functionLength([Self.lib("Index", "struct S {\n    func f() {\n\(body)    }\n}\n")]) == [])
+        for head in [
+            "func f()", "init()", "init?(a: Int = { 1 }()) throws(E)", "deinit", "subscript(i: Int) -> Int",
+            "func f<T>() -> [T]",
+        ] {
+            let long = "struct S {\n    \(head) {\n        a()\n\(body)    }\n}\n"
+            #expect(
+                Rules.functionLength([Self.lib("Index", long)]).map(\.place) == ["Sources/Treering/Index/A.swift:2"],
+                "\(head)")
+        }
+        let requirement =
+            "protocol P {\n    func f() -> Int\n    var x: Int { get }\n}\nextension P {\n\(body)\(body)}\n"
+        #expect(Rules.functionLength([Self.lib("Index", requirement)]) == [])
+        let call = "let a = B.init(\n)\nextension P {\n\(body)\(body)}\n"
+        #expect(Rules.functionLength([Self.lib("Index", call)]) == [])
+    }
+
+    @Test func functionsAreMeasuredPastTextsAndComments() {
+        let text = #"""
+            struct S {
+                // { not a brace
+                func a() -> String { "}} \(b { "}" }) {" }
+                func b() {
+                    let c = """
+                        } " {{
+                        """
+                    /* } */ let d = #"} \("#
+                }
+                func c() {}
+            }
+            """#
+        #expect(Rules.functions(in: Self.lib("Index", text)).map(\.lineCount) == [1, 6, 1])
+    }
+
+    @Test func missingHead() {
+        for text in [
+            "", "import Glibc\n", "\n// What lives here.\n", "/// A type's comment is not the file's.\nstruct S {}\n",
+            "//\nimport A\n",
+        ] {
+            #expect(Rules.headComment([Self.lib("Index", text)]).count == 1, "\(text)")
+        }
+        #expect(Rules.headComment([Self.lib("Index", "// What lives here.\nimport Glibc\n")]) == [])
+    }
+
+    @Test func aDevelopersPath() {
+        let home = "/" + "root/"
+        let work = "/" + "work/"
+        #expect(Rules.developerPaths([SourceFile("docs/a.md", "See\n\(work)main.\n")]).map(\.place) == ["docs/a.md:2"])
+        #expect(Rules.developerPaths([SourceFile("mount-scripts/a", "cd \(home)x")]).count == 1)
+        #expect(Rules.developerPaths([SourceFile("docs/a.md", "the root, work/ and /var/roots\n")]) == [])
+    }
+
+    @Test func aModuleMapWithCompany() {
+        let map = ["Sources/CX/module.modulemap", "Sources/CX/shim.h"]
+        #expect(Rules.moduleMaps(map + ["Sources/Treering/A.swift"]) == [])
+        #expect(Rules.moduleMaps(map + ["Sources/CX/more.c"]).map(\.place) == ["Sources/CX/more.c"])
+        #expect(Rules.moduleMaps([map[0]]).map(\.reason) == ["it is missing"])
+    }
+}

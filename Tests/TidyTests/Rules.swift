@@ -1,0 +1,194 @@
+// The rules of the tree, each a function from files to what breaks it, so that each can be tried on made-up sources.
+
+/// A broken rule: where and how.
+struct Violation: Hashable, CustomStringConvertible {
+    var place: String
+    var reason: String
+    var description: String { "\(place): \(reason)" }
+}
+
+enum Rules {
+    /// The folders of `Sources/Treering`, from the top.
+    static let layers = ["Command", "FuseServer", "FileSystem", "Index", "SegmentLog", "Device", "Format", "Support"]
+    static let lineLimit = 500
+    static let functionLineLimit = 70
+
+    // MARK: Layers
+
+    /// A folder names only types of its own and of the folders below it.
+    static func layering(_ files: [SourceFile]) -> [Violation] {
+        var found: [Violation] = []
+        /// The highest and lowest folder that declares a type for others, by its name.
+        var visible: [String: [Int]] = [:]
+        /// Names declared anywhere in a folder, nested and private ones too.
+        var declared = [Set<String>](repeating: [], count: layers.count)
+        for file in files {
+            guard let name = file.layer else { continue }
+            guard let layer = layers.firstIndex(of: name) else {
+                found.append(
+                    Violation(
+                        place: file.path, reason: "it lies in none of the folders \(layers.joined(separator: ", "))"))
+                continue
+            }
+            for type in types(in: file) {
+                declared[layer].insert(type.name)
+                if type.isVisible { visible[type.name, default: []].append(layer) }
+            }
+        }
+        for file in files where file.isSwift {
+            guard let name = file.layer, let layer = layers.firstIndex(of: name) else { continue }
+            let known = declared[layer...].reduce(into: Set<String>()) { $0.formUnion($1) }
+            var told: Set<String> = []
+            for token in file.tokens where !token.isMember && !known.contains(token.text) {
+                guard let homes = visible[token.text], let home = homes.max(), home < layer,
+                    told.insert(token.text).inserted
+                else { continue }
+                found.append(
+                    Violation(
+                        place: "\(file.path):\(token.line)",
+                        reason: "\(name) names \(token.text), which belongs to \(layers[home])"))
+            }
+        }
+        return found
+    }
+
+    /// The device of tests is named by Device/ and tests alone.
+    static func simulation(_ files: [SourceFile]) -> [Violation] {
+        files.filter { $0.path.hasPrefix("Sources/") && $0.layer != "Device" }.flatMap { file in
+            file.tokens.filter { $0.text.hasPrefix("Simulated") }.map {
+                Violation(place: "\(file.path):\($0.line)", reason: "it names \($0.text), which is for tests")
+            }
+        }
+    }
+
+    private static func types(in file: SourceFile) -> [(name: String, isVisible: Bool)] {
+        let keywords: Set = ["class", "struct", "enum", "protocol", "actor", "typealias"]
+        let tokens = file.tokens
+        var types: [(String, Bool)] = []
+        for (index, token) in tokens.enumerated().dropLast() where keywords.contains(token.text) && !token.isMember {
+            let name = tokens[index + 1].text
+            guard name.first?.isUppercase == true else { continue }
+            let before = tokens[..<index].reversed().prefix { $0.line == token.line }
+            let isPrivate = before.contains { $0.text == "private" || $0.text == "fileprivate" }
+            types.append((name, token.depth == 0 && !isPrivate))
+        }
+        return types
+    }
+
+    // MARK: Imports
+
+    /// C libraries and Foundation stay where they belong.
+    static func imports(_ files: [SourceFile]) -> [Violation] {
+        files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") }.flatMap { file in
+            modules(of: file).compactMap { module, line in
+                let place = "\(file.path):\(line)"
+                switch module {
+                case "CFuse3" where file.layer != "FuseServer":
+                    return Violation(place: place, reason: "only FuseServer/ imports CFuse3")
+                case "CUring" where file.layer != "Device":
+                    return Violation(place: place, reason: "only Device/ imports CUring")
+                case _ where module.hasPrefix("Foundation"):
+                    return Violation(place: place, reason: "\(module) is imported")
+                case _ where file.layer == "Format" && module != "CIsal":
+                    return Violation(place: place, reason: "Format/ imports nothing but CIsal")
+                default: return nil
+                }
+            }
+        }
+    }
+
+    private static func modules(of file: SourceFile) -> [(String, Int)] {
+        let kinds: Set = ["struct", "class", "enum", "protocol", "typealias", "func", "let", "var"]
+        let tokens = file.tokens
+        return tokens.indices.dropLast().compactMap { index in
+            guard tokens[index].text == "import", !tokens[index].isMember else { return nil }
+            let next = tokens[index + 1]
+            let module = kinds.contains(next.text) && index + 2 < tokens.count ? tokens[index + 2] : next
+            return (module.text, module.line)
+        }
+    }
+
+    // MARK: Size and shape
+
+    static func fileLength(_ files: [SourceFile]) -> [Violation] {
+        files.filter { $0.lineCount > lineLimit }.map {
+            Violation(place: $0.path, reason: "it has \($0.lineCount) lines, more than \(lineLimit)")
+        }
+    }
+
+    static func functionLength(_ files: [SourceFile]) -> [Violation] {
+        files.filter(\.isSwift).flatMap { file in
+            functions(in: file).filter { $0.lineCount > functionLineLimit }.map {
+                Violation(
+                    place: "\(file.path):\($0.line)",
+                    reason: "\($0.name) has \($0.lineCount) lines, more than \(functionLineLimit)")
+            }
+        }
+    }
+
+    /// Every function with a body, from the line of its name to its closing brace.
+    static func functions(in file: SourceFile) -> [(name: String, line: Int, lineCount: Int)] {
+        let openers: Set = ["func", "init", "deinit", "subscript"]
+        let enders: Set = [
+            "func", "init", "deinit", "subscript", "var", "let", "case", "static", "struct", "class", "enum",
+            "extension", "}",
+        ]
+        let tokens = file.tokens
+        var found: [(String, Int, Int)] = []
+        for (index, token) in tokens.enumerated() where openers.contains(token.text) && !token.isMember {
+            let name = token.text == "func" && index + 1 < tokens.count ? tokens[index + 1].text : token.text
+            var brackets = 0
+            for position in tokens.indices[(index + 1)...] {
+                let next = tokens[position]
+                if next.text == "(" || next.text == "[" { brackets += 1 }
+                if next.text == ")" || next.text == "]" { brackets -= 1 }
+                guard brackets == 0 else { continue }
+                if enders.contains(next.text), !next.isMember { break }
+                guard next.text == "{" else { continue }
+                let end = tokens[position...].first { $0.text == "}" && $0.depth == next.depth }
+                found.append((name, token.line, (end?.line ?? file.lineCount) - token.line + 1))
+                break
+            }
+        }
+        return found
+    }
+
+    /// The first line of a source says what lives there.
+    static func headComment(_ files: [SourceFile]) -> [Violation] {
+        files.filter(\.isSwift).compactMap { file in
+            let first = file.text.prefix { $0 != "\n" }
+            let isComment = first.hasPrefix("// ") && first.count > 10
+            return isComment
+                ? nil
+                : Violation(place: file.path, reason: "it does not begin with a comment that says what lives there")
+        }
+    }
+
+    /// Nothing in the repository knows where a developer keeps it.
+    static func developerPaths(_ files: [SourceFile]) -> [Violation] {
+        let paths = ["work", "root"].map { "/\($0)/" }
+        return files.flatMap { file in
+            file.text.split(separator: "\n", omittingEmptySubsequences: false).enumerated().compactMap { index, line in
+                paths.first { line.contains($0) }.map {
+                    Violation(
+                        place: "\(file.path):\(index + 1)", reason: "it names \($0), a path of a developer's machine")
+                }
+            }
+        }
+    }
+
+    /// A folder with a module map is a module map and its header.
+    static func moduleMaps(_ paths: [String]) -> [Violation] {
+        let folders = Set(
+            paths.filter { $0.hasPrefix("Sources/") && $0.hasSuffix("/module.modulemap") }.map { $0.dropLast(17) })
+        return folders.sorted().flatMap { folder in
+            let contents = Set(
+                paths.filter { $0.hasPrefix("\(folder)/") }.map { String($0.dropFirst(folder.count + 1)) })
+            return contents.symmetricDifference(["module.modulemap", "shim.h"]).sorted().map {
+                Violation(
+                    place: "\(folder)/\($0)",
+                    reason: contents.contains($0) ? "it does not belong there" : "it is missing")
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+// Bugs that were there once, each under its name.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct RegressionTests {
+    /// A file of so many extents that removing them takes several steps.
+    private func makeFragmented(_ store: TestStore, _ name: String, count: Int = 200) throws -> InodeNumber {
+        let inode = try store.make(name).inode
+        for piece in 0..<count { try store.write(inode, UInt64(piece * 500), [UInt8](repeating: 7, count: 100)) }
+        return inode
+    }
+
+    private func truncate(_ store: TestStore, _ inode: InodeNumber, _ size: UInt64) throws {
+        var changes = AttributeChanges()
+        changes.byteCount = size
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.caller) }
+    }
+
+    private func checkStore(_ store: TestStore) throws {
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    /// The steps of a truncation to 0 took everything of the inode: attributes, and what was written after it.
+    @Test func truncatingAFragmentedFileToZeroKeepsWhatIsWrittenAfterwards() throws {
+        let store = try TestStore()
+        let inode = try makeFragmented(store, "file")
+        let name = Array("user.a".utf8)
+        try name.withUnsafeBytes { name in
+            try store.volume.perform { (core) throws(Stop) in try core.setXattr(inode, name, name, []) }
+        }
+        try truncate(store, inode, 0)
+        try store.write(inode, 1000, [1, 2, 3])
+        store.volume.housekeep()
+        #expect(try store.read(inode, 998, 10) == [0, 0, 1, 2, 3])
+        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode) }
+        #expect(names == name + [0])
+        try checkStore(store)
+    }
+
+    /// The steps of a truncation went on after the file was gone and left an inode entry without a record.
+    @Test func removingAFileWhoseTruncationIsNotFinishedLeavesNothing() throws {
+        for wasForgotten in [true, false] {
+            let store = try TestStore()
+            let inode = try makeFragmented(store, "file")
+            try truncate(store, inode, 100)
+            if wasForgotten { store.volume.forget(inode, 1) }
+            try store.unlink("file")
+            if !wasForgotten { store.volume.forget(inode, 1) }
+            store.volume.housekeep()
+            try checkStore(store)
+        }
+    }
+}
