@@ -1,4 +1,5 @@
-// The option table: every option goes somewhere, wrong ones name themselves, the command line wins over the environment.
+// The option table: every option goes somewhere, wrong ones name themselves, the command line wins over the
+// environment.
 
 import Glibc
 import Testing
@@ -40,7 +41,7 @@ import Testing
         let options = try options(
             "engine=posix,queue_depth=8,staging=1M,commit=7,ack=durable,open=handle,readers=2,ro,dev")
         #expect(options.engine == .posix && options.device.queueDepth == 8)
-        #expect(options.volume.stagingByteCount == 1 << 20 && options.volume.commitIntervalSeconds == 7)
+        #expect(options.volume.stagingByteCount == 1 << 20 && options.volume.commitIntervalNanoseconds == 7_000_000_000)
         #expect(options.volume.acknowledgement == .durable && options.volume.isReadOnly && options.device.readOnly)
         #expect(options.fuse.open == .handle && options.fuse.readerCount == 2)
         #expect(options.fuse.mountFlags == ["ro", "dev", "default_permissions"])
@@ -67,8 +68,8 @@ import Testing
     @Test func commandLineWinsOverEnvironment() throws {
         setenv("TREERING_COMMIT", "11", 1)
         defer { unsetenv("TREERING_COMMIT") }
-        #expect(try options("").volume.commitIntervalSeconds == 11)
-        #expect(try options("commit=12").volume.commitIntervalSeconds == 12)
+        #expect(try options("").volume.commitIntervalNanoseconds == 11_000_000_000)
+        #expect(try options("commit=12").volume.commitIntervalNanoseconds == 12_000_000_000)
         setenv("TREERING_COMMIT", "soon", 1)
         #expect(message("").contains("TREERING_COMMIT: commit=soon"))
     }
