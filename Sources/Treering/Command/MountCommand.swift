@@ -129,6 +129,10 @@ struct OpenStore {
     }
 
     func format(_ options: FormatOptions) throws(CommandError) {
+        // The root directory is the formatting user's.
+        var options = options
+        options.uid = geteuid()
+        options.gid = getegid()
         do throws(MountError) { try HostVolume.format(device, options) } catch {
             throw CommandError("\(path): cannot be formatted: \(error)")
         }

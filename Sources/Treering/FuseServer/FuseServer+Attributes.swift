@@ -94,7 +94,8 @@ private enum XattrNamespace {
     /// program that is told it was set (cp -a) believes that it has set the mode too.
     static func check(_ name: UnsafeRawBufferPointer) throws(Stop) {
         func has(_ prefix: StaticString) -> Bool {
-            name.count > prefix.utf8CodeUnitCount && memcmp(name.baseAddress!, prefix.utf8Start, prefix.utf8CodeUnitCount) == 0
+            let count = prefix.utf8CodeUnitCount
+            return name.count > count && memcmp(name.baseAddress!, prefix.utf8Start, count) == 0
         }
         guard has("user.") || has("trusted.") || has("security.") else { throw .failed(.notSupported) }
     }
