@@ -132,13 +132,10 @@ extension Volume {
         if state.withLock({ $0.core.log.failure != nil }) { throw .input }
     }
 
-    /// What cannot be removed now (no space, a page that cannot be read) stays for the next round.
     private func reapOrphans() {
-        var failed: [InodeNumber] = []
-        while failed.count < 16, let inode = state.withLock({ $0.core.reapable.popLast() }) {
-            do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { failed.append(inode) }
+        while let inode = state.withLock({ $0.core.reapable.popLast() }) {
+            do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { return }
         }
-        if !failed.isEmpty { state.withLock { $0.core.reapable.insert(contentsOf: failed, at: 0) } }
     }
 
     private func finishRemovals() {

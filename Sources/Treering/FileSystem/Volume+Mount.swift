@@ -41,9 +41,6 @@ extension Volume {
             do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
                 throw MountError("the free space of the host cannot be had", error)
             }
-            guard capacity >= FormatOptions.capacityMinimum else {
-                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
-            }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
@@ -90,7 +87,7 @@ extension Volume {
             hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
             position: LogPosition(
                 lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096),
-            formattedSeconds: options.now().seconds, inodeCount: 0, checkpointEpoch: MountEpoch(1),
+            formattedSeconds: options.now().seconds, inodeCount: 0,
             indexRoot: IndexRoot(
                 checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
                 pageCount: 0, usedPageCount: 0, bitmap: PageAddress(1)))

@@ -36,8 +36,7 @@
 ///        204    4 offset in that segment at which the next batch begins
 ///        208    8 time of formatting, seconds since 1970
 ///        216    8 number of inodes
-///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
-///        232   24 zero
+///        224   32 zero
 ///        256   64 index root (`IndexRoot`), then zeros
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
@@ -67,7 +66,6 @@ struct Superblock: Equatable {
     var position: LogPosition
     var formattedSeconds: Int64
     var inodeCount: UInt64
-    var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
@@ -98,7 +96,6 @@ struct Superblock: Equatable {
         position.encode(into: bytes, at: 184)
         bytes.store(formattedSeconds, at: 208)
         bytes.store(inodeCount, at: 216)
-        bytes.store(checkpointEpoch.rawValue, at: 224)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -166,7 +163,6 @@ extension Superblock {
         position = LogPosition(decoding: bytes, at: 184)
         formattedSeconds = bytes.load(208)
         inodeCount = bytes.load(216)
-        checkpointEpoch = MountEpoch(bytes.load(224))
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
@@ -186,6 +182,11 @@ extension Superblock {
         guard position.offsetInSegment % UInt32(blockByteCount) == 0, position.offsetInSegment <= size,
             UInt64(position.segment.rawValue) < capacityByteCount / UInt64(size)
         else { throw .damaged("its log position is impossible") }
+        let counters = [
+            generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
+            position.lastBatch.rawValue, UInt64(position.incarnation) << 32,
+        ]
+        guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
     }
 }
 

@@ -21,8 +21,6 @@ final class RandomSimulation {
         var comparisons = 20
         var oracles = 8
         var keepsStaging = true
-        /// Without a cleaner a store can be so full of little that lives that nothing can be removed any more.
-        var endsWhereNothingCanBeRemoved = true
     }
 
     let options: Options
@@ -38,7 +36,7 @@ final class RandomSimulation {
     private(set) var operationCount = 0
     private(set) var counts: [String: Int] = [:]
     var failure: String?
-    private(set) var isStuck = false
+    private var purgeCount = 0
 
     init(_ options: Options, seed: UInt64) throws {
         self.options = options
@@ -67,24 +65,21 @@ final class RandomSimulation {
 
     func run() throws {
         defer { watchdog.stop() }
-        while operationCount < options.operationCount, !isStuck {
+        while operationCount < options.operationCount {
             watchdog.alive("seed \(seed), operation \(operationCount), \(recent.last ?? "")")
             store.clock.tick()
             model.time = store.clock.time
             try event()
-            if isStuck { break }
             if generator.chance(12) { try runTogether() } else { try runOne() }
             if generator.chance(40) { for _ in 0..<generator.below(4) where !store.device.step() { break } }
             try checkFailure()
         }
         try compare()
-        if isStuck { return }
         try remount()
         try compareWithLog()
     }
 
     private func event() throws {
-        if generator.chance(2), !generator.isPurging { purgeBeforeFull() }
         var drawn = generator.below(10_000)
         func isDrawn(_ share: Int) -> Bool {
             defer { drawn -= share }
@@ -98,15 +93,6 @@ final class RandomSimulation {
         if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
-    }
-
-    /// Mostly the store does not get quite full.
-    private func purgeBeforeFull() {
-        let isShort = store.volume.state.withLock { $0.core.table.freeCount * 4 < $0.core.table.countLimit }
-        guard isShort, generator.chance(60) else { return }
-        count("purge")
-        note("purge")
-        generator.isPurging = true
     }
 
     /// Everything so far is durable.
@@ -148,12 +134,7 @@ final class RandomSimulation {
         note("kill")
         count("kill")
         let acknowledged = store.nextSequence
-        do { try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging) } catch {
-            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else { throw error }
-            count("full store that cannot be mounted after a kill")
-            isStuck = true
-            return
-        }
+        try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging)
         try adoptRecovered(atLeast: options.keepsStaging ? acknowledged : nil, "after a kill")
     }
 
@@ -291,8 +272,6 @@ final class RandomSimulation {
         if operation.freesSpace {
             count("out of space when removing")
             for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
-            isStuck = store.volume.state.withLock { $0.core.table.freeCount == 0 }
-            if isStuck, !options.endsWhereNothingCanBeRemoved { fail("\(operation) gives ENOSPC for good") }
         }
         if !generator.isPurging {
             count("purge")
