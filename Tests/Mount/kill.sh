@@ -96,7 +96,7 @@ for round in $(seq "$rounds"); do
         git init -q "$M/git$round" && cp -r /usr/include/linux "$M/git$round/" && cd "$M/git$round" && git add -A && git commit -qm x
     ) >/dev/null 2>&1 &
     git=$!
-    fio --name="fio$round" --directory="$M" --size=16m --rw=randwrite --bs=4k --verify=crc32c --do_verify=0 --fallocate=none \
+    fio --aux-path="$WORK" --name="fio$round" --directory="$M" --size=16m --rw=randwrite --bs=4k --verify=crc32c --do_verify=0 --fallocate=none \
         --ioengine=psync --time_based --runtime=30 >/dev/null 2>&1 &
     fio=$!
     sleep "1.$((round * 3 % 10))"

@@ -79,7 +79,7 @@ done
 
 # fio checks each block that it wrote.
 fio_verify() {
-    fio --name=verify --directory="$M" --size=64m --rw=randwrite --bs=4k-128k --verify=crc32c --do_verify=1 --verify_fatal=1 \
+    fio --aux-path="$WORK" --name=verify --directory="$M" --size=64m --rw=randwrite --bs=4k-128k --verify=crc32c --do_verify=1 --verify_fatal=1 \
         --fallocate=none --ioengine=psync --end_fsync=1 --output="$WORK/fio" "$@" >/dev/null 2>&1 && grep -q 'err= 0' "$WORK/fio"
 }
 check "fio --verify" fio_verify
