@@ -37,7 +37,7 @@ struct IndexRebuilder<D: Device> {
     private static func endOfLog(_ recovery: Recovery<D>) throws(MountError) -> LogPosition {
         var walk = LogWalk(
             reader: recovery.reader, segments: recovery.headers, from: recovery.superblock.position,
-            epoch: recovery.superblock.epoch)
+            epoch: recovery.superblock.checkpointEpoch)
         while try Recovery<D>.reading({ () throws(Errno) in try walk.next() }) != nil {}
         if let damage = try Recovery<D>.reading({ () throws(Errno) in try walk.evidenceOfDamage() }) {
             throw MountError(.damaged, "the log is damaged: \(damage)")

@@ -100,7 +100,7 @@ final class Recovery<D: Device> {
             : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
         position = superblock.position
-        epoch = superblock.epoch
+        epoch = superblock.checkpointEpoch
         nextSequence = superblock.highestSequence.next
         nextInode = superblock.nextInode
         try openSegments()
@@ -208,6 +208,7 @@ final class Recovery<D: Device> {
             throw MountError(.damaged, "the log is damaged: \(damage). Nothing was changed")
         }
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
+        // A mount that died has raised the epoch, though what it took in is of an earlier one and not in a checkpoint yet.
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
     }
 

@@ -74,6 +74,7 @@ extension Volume {
             var superblock = state.superblock
             superblock.indexRoot = tree.freeze()
             superblock.checkpoint = superblock.indexRoot.checkpoint
+            superblock.checkpointEpoch = core.log.epoch
             superblock.position = core.log.position
             superblock.nextInode = core.log.nextInode
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)

@@ -87,7 +87,7 @@ extension Volume {
             hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
             position: LogPosition(
                 lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096),
-            formattedSeconds: options.now().seconds, inodeCount: 0,
+            formattedSeconds: options.now().seconds, inodeCount: 0, checkpointEpoch: MountEpoch(1),
             indexRoot: IndexRoot(
                 checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
                 pageCount: 0, usedPageCount: 0, bitmap: PageAddress(1)))

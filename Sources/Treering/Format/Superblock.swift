@@ -36,7 +36,8 @@
 ///        204    4 offset in that segment at which the next batch begins
 ///        208    8 time of formatting, seconds since 1970
 ///        216    8 number of inodes
-///        224   32 zero
+///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
+///        232   24 zero
 ///        256   64 index root (`IndexRoot`), then zeros
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
@@ -66,6 +67,7 @@ struct Superblock: Equatable {
     var position: LogPosition
     var formattedSeconds: Int64
     var inodeCount: UInt64
+    var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
@@ -96,6 +98,7 @@ struct Superblock: Equatable {
         position.encode(into: bytes, at: 184)
         bytes.store(formattedSeconds, at: 208)
         bytes.store(inodeCount, at: 216)
+        bytes.store(checkpointEpoch.rawValue, at: 224)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -163,6 +166,7 @@ extension Superblock {
         position = LogPosition(decoding: bytes, at: 184)
         formattedSeconds = bytes.load(208)
         inodeCount = bytes.load(216)
+        checkpointEpoch = MountEpoch(bytes.load(224))
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
