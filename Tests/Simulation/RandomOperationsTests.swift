@@ -16,7 +16,9 @@ import Testing
         return options
     }
 
-    private static func run(_ seed: UInt64, _ operationCount: Int) throws {
+    /// Runs one seed; gives how many operations it came to.
+    @discardableResult
+    private static func run(_ seed: UInt64, _ operationCount: Int) throws -> Int {
         Environment.note("random operations: TREERING_SEED=\(seed) TREERING_OPERATIONS=\(operationCount)")
         let simulation = try RandomSimulation(options(seed, operationCount), seed: seed)
         do { try simulation.run() } catch {
@@ -24,7 +26,8 @@ import Testing
             Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(tail)")
         }
         let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
-        Environment.note("\(simulation.operationCount) operations; \(counts)")
+        Environment.note("\(simulation.operationCount) operations\(simulation.isStuck ? ", then full for good" : ""); \(counts)")
+        return simulation.operationCount
     }
 
     @Test func volumeDoesWhatTheModelDoes() throws {
@@ -33,7 +36,12 @@ import Testing
             try Self.run(seed, total)
             return
         }
-        let runCount = total > 200_000 ? total / 50_000 : 6
-        for seed in 1...UInt64(runCount) { try Self.run(seed, total / runCount) }
+        let share = min(50_000, total / 6)
+        var done = 0
+        var seed: UInt64 = 1
+        while done < total {
+            done += try Self.run(seed, min(share, max(100, total - done)))
+            seed += 1
+        }
     }
 }

@@ -132,10 +132,13 @@ extension Volume {
         if state.withLock({ $0.core.log.failure != nil }) { throw .input }
     }
 
+    /// What cannot be removed now (no space, a page that cannot be read) stays for the next round.
     private func reapOrphans() {
-        while let inode = state.withLock({ $0.core.reapable.popLast() }) {
-            do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { return }
+        var failed: [InodeNumber] = []
+        while failed.count < 16, let inode = state.withLock({ $0.core.reapable.popLast() }) {
+            do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { failed.append(inode) }
         }
+        if !failed.isEmpty { state.withLock { $0.core.reapable.insert(contentsOf: failed, at: 0) } }
     }
 
     private func finishRemovals() {

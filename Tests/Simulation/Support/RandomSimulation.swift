@@ -21,6 +21,8 @@ final class RandomSimulation {
         var comparisons = 20
         var oracles = 8
         var keepsStaging = true
+        /// Without a cleaner a store can be so full of little that lives that nothing can be removed any more.
+        var endsWhereNothingCanBeRemoved = true
     }
 
     let options: Options
@@ -36,7 +38,7 @@ final class RandomSimulation {
     private(set) var operationCount = 0
     private(set) var counts: [String: Int] = [:]
     var failure: String?
-    private var purgeCount = 0
+    private(set) var isStuck = false
 
     init(_ options: Options, seed: UInt64) throws {
         self.options = options
@@ -65,7 +67,7 @@ final class RandomSimulation {
 
     func run() throws {
         defer { watchdog.stop() }
-        while operationCount < options.operationCount {
+        while operationCount < options.operationCount, !isStuck {
             watchdog.alive("seed \(seed), operation \(operationCount), \(recent.last ?? "")")
             store.clock.tick()
             model.time = store.clock.time
@@ -75,6 +77,7 @@ final class RandomSimulation {
             try checkFailure()
         }
         try compare()
+        if isStuck { return }
         try remount()
         try compareWithLog()
     }
@@ -272,6 +275,8 @@ final class RandomSimulation {
         if operation.freesSpace {
             count("out of space when removing")
             for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+            isStuck = store.volume.state.withLock { $0.core.table.freeCount == 0 }
+            if isStuck, !options.endsWhereNothingCanBeRemoved { fail("\(operation) gives ENOSPC for good") }
         }
         if !generator.isPurging {
             count("purge")

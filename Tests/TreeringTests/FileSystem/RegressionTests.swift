@@ -69,4 +69,17 @@ import Testing
             #expect(try store.read(file.inode, 0, 10) == [1, 2, 3])
         }
     }
+
+    /// An orphan whose removal failed once was forgotten until the next mount.
+    @Test func anOrphanThatCannotBeRemovedNowIsRemovedLater() throws {
+        let store = try TestStore()
+        let file = try store.make("file")
+        try store.unlink("file")
+        store.volume.state.withLock { state in
+            state.core.forget(file.inode, 1)
+            state.core.log.fail(.noSpace)
+        }
+        store.volume.housekeep()
+        #expect(store.volume.state.withLock { $0.core.reapable } == [file.inode])
+    }
 }
