@@ -72,6 +72,7 @@ final class RandomSimulation {
             store.clock.tick()
             model.time = store.clock.time
             try event()
+            if isStuck { break }
             if generator.chance(12) { try runTogether() } else { try runOne() }
             if generator.chance(40) { for _ in 0..<generator.below(4) where !store.device.step() { break } }
             try checkFailure()
@@ -83,6 +84,7 @@ final class RandomSimulation {
     }
 
     private func event() throws {
+        if generator.chance(2), !generator.isPurging { purgeBeforeFull() }
         var drawn = generator.below(10_000)
         func isDrawn(_ share: Int) -> Bool {
             defer { drawn -= share }
@@ -96,6 +98,15 @@ final class RandomSimulation {
         if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
+    }
+
+    /// Mostly the store does not get quite full.
+    private func purgeBeforeFull() {
+        let isShort = store.volume.state.withLock { $0.core.table.freeCount * 4 < $0.core.table.countLimit }
+        guard isShort, generator.chance(60) else { return }
+        count("purge")
+        note("purge")
+        generator.isPurging = true
     }
 
     /// Everything so far is durable.
@@ -137,7 +148,12 @@ final class RandomSimulation {
         note("kill")
         count("kill")
         let acknowledged = store.nextSequence
-        try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging)
+        do { try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging) } catch {
+            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else { throw error }
+            count("full store that cannot be mounted after a kill")
+            isStuck = true
+            return
+        }
         try adoptRecovered(atLeast: options.keepsStaging ? acknowledged : nil, "after a kill")
     }
 
