@@ -41,6 +41,9 @@ extension Volume {
             do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
                 throw MountError("the free space of the host cannot be had", error)
             }
+            guard capacity >= FormatOptions.capacityMinimum else {
+                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
+            }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
