@@ -230,11 +230,12 @@ extension Volume {
         }
         // The kernel has forgotten everything: whatever has no name goes now.
         state.withLock { state in
-            state.core.reapable.append(contentsOf: state.core.orphanCandidates)
+            state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted())
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()
         }
-        housekeep(commits: true)
+        try syncAndWait()
+        housekeep()
         try checkpoint(isClean: true)
         hostStaging?.unlink()
         closeFiles()
