@@ -1,5 +1,7 @@
 // The life of a store: format, mount, unmount. What recovery found is made durable before the first operation is accepted.
 
+import Glibc
+
 /// What a new store is to be.
 struct FormatOptions: Sendable {
     /// In bytes; at least 8 segments. Nil: what the host has free.
@@ -8,9 +10,9 @@ struct FormatOptions: Sendable {
     var segmentByteCount: Int?
     var uuid = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
     var hashKey = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
-    /// Owner of the root directory.
-    var uid: UInt32 = 0
-    var gid: UInt32 = 0
+    /// Owner of the root directory: who formats.
+    var uid = geteuid()
+    var gid = getegid()
     var now: @Sendable () -> Timestamp = Timestamp.now
 
     static let capacityMinimum: UInt64 = 16 << 20
