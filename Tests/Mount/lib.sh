@@ -8,6 +8,11 @@ set -u
 GROUP=$(basename "$0" .sh)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/treering-$GROUP.XXXXXX")
 WORK=$(realpath "$WORK")
+TREERING=$(realpath "$TREERING")
+# shellcheck disable=SC2034
+HERE=$(realpath "$(dirname "$0")")
+# Programs leave things where they stand (fio its verify states).
+cd "$WORK" || exit 1
 PASSED=0
 FAILED=0
 MOUNTS=()

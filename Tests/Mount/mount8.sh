@@ -5,7 +5,7 @@
 S=$WORK/store
 M=$WORK/mnt
 mkdir "$M"
-scripts=$(realpath "$(dirname "$0")/../../mount-scripts")
+scripts=$(realpath "$HERE/../../mount-scripts")
 if [ "$(id -u)" != 0 ]; then
     say "mount8: needs root, skipped"
     finish

@@ -41,6 +41,9 @@ extension Volume {
             do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
                 throw MountError("the free space of the host cannot be had", error)
             }
+            guard capacity >= FormatOptions.capacityMinimum else {
+                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
+            }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount & (segmentByteCount - 1) == 0
@@ -227,11 +230,12 @@ extension Volume {
         }
         // The kernel has forgotten everything: whatever has no name goes now.
         state.withLock { state in
-            state.core.reapable.append(contentsOf: state.core.orphanCandidates)
+            state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted())
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()
         }
-        housekeep(commits: true)
+        try syncAndWait()
+        housekeep()
         try checkpoint(isClean: true)
         hostStaging?.unlink()
         closeFiles()
