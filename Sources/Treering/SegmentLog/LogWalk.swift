@@ -89,13 +89,6 @@ struct LogWalk<D: Device> {
         for segment in segments.values
         where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
             let header = segment.header
-            if header.epoch > epoch, header.firstBatch > missing {
-                return CorruptionReport(
-                    place: place,
-                    reason:
-                        "segment \(header.number.rawValue) of a later mount goes on at batch \(header.firstBatch.rawValue)"
-                )
-            }
             let isHere = header.number == position.segment && !endedSegment
             guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
             var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount

@@ -86,6 +86,20 @@ final class RandomSimulation {
         try compareWithLog()
     }
 
+    /// Why there is no room, for a person.
+    private func describeSegments() {
+        store.volume.state.withLock { state in
+            let core = state.core
+            for (number, segment) in core.table.segments.enumerated() {
+                Environment.note(
+                    "segment \(number): \(segment.state), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), \(segment.living) living, empty since \(segment.emptySince.map { "\($0.rawValue)" } ?? "-")")
+            }
+            Environment.note(
+                "slots \(state.slots), sweep \(String(describing: state.sweepCursor)), removals \(core.index.removals.count), read-only \(core.isReadOnly), failure \(String(describing: core.log.failure)), \(model.inodes.count) inodes")
+        }
+        for line in store.log.lines.suffix(5) { Environment.note(line) }
+    }
+
     private func makeRoom() {
         guard wantsRoom else { return }
         wantsRoom = false
@@ -100,6 +114,7 @@ final class RandomSimulation {
             count("housekeeping for room")
         }
         isStuck = free == 0
+        if isStuck { describeSegments() }
         if isStuck, !options.endsWhereNothingCanBeRemoved { fail("nothing can be removed any more") }
     }
 

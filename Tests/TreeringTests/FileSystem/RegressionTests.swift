@@ -82,4 +82,25 @@ import Testing
         store.volume.housekeep()
         #expect(store.volume.state.withLock { $0.core.reapable } == [file.inode])
     }
+
+    /// The header of a later segment had reached the disk, the segment before it had not: a legal end of the log, but the
+    /// store was refused as damaged.
+    @Test func aLaterSegmentWithoutTheOneBeforeItIsATail() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.volume.syncAndWait()
+        store.volume = try Volume.mount(store.device.snapshotAfterKill(), VolumeOptions(), now: TestStore.now) { _ in }
+        for piece in 0..<24 { try store.write(file, UInt64(piece) * 100_000, [UInt8](repeating: 1, count: 100_000)) }
+        let device = store.volume.device
+        device.drain()
+        let segments = store.volume.state.withLock { state in
+            state.core.table.segments.enumerated().filter { $0.element.state == .inUse && $0.element.epoch == MountEpoch(3) }
+                .sorted { $0.element.firstBatch < $1.element.firstBatch }.map { SegmentNumber(UInt32($0.offset)) }
+        }
+        #expect(segments.count >= 2)
+        let killed = device.snapshotAfterKill()
+        killed.damage(.segment(segments[0]), at: 4096)
+        store.volume = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try store.lookup("file").byteCount == 0)
+    }
 }
