@@ -59,7 +59,10 @@ struct BatchHeader: Equatable, Sendable {
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
 
     private var hasPossibleCounters: Bool {
-        let counters = [epoch.rawValue, sequence.rawValue, firstRecord.rawValue, lastRecord.rawValue, nextInode.rawValue, durable.rawValue]
+        let counters = [
+            epoch.rawValue, sequence.rawValue, firstRecord.rawValue, lastRecord.rawValue, nextInode.rawValue,
+            durable.rawValue,
+        ]
         return sequence > .zero && counters.allSatisfy { $0 <= counterLimit }
     }
 
