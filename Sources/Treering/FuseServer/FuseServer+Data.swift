@@ -35,12 +35,19 @@ struct WriteOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let payload: UnsafeRawBufferPointer
+    /// The writer may not keep set-user-ID and set-group-ID bits on the file.
+    let killsPrivileges: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.write(inode, at: offset, payload)
+    /// True when bits of the mode were cleared.
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
+        try volume.write(inode, at: offset, payload, killsPrivileges: killsPrivileges)
     }
 
-    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.written(payload.count) }
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
+        // Before the reply, or the kernel goes on showing the old mode.
+        if answer { server.invalidateAttributes(inode) }
+        reply.written(payload.count)
+    }
 }
 
 extension FuseServer {
@@ -53,7 +60,8 @@ extension FuseServer {
         table.write = { request, inode, payload, byteCount, offset, _ in
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
-                payload: UnsafeRawBufferPointer(start: payload, count: byteCount))
+                payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
+                killsPrivileges: RawRequest.writeKillsPrivileges(FuseServer.of(request).rawRequest))
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.readlink = { request, inode in
