@@ -136,7 +136,8 @@ extension Core {
         let free = UInt64(table.freeCount) * segment
         let kept = UInt64(log.reservedSegmentCount) * segment
         let prepared = UInt64(table.pool.count) * segment
-        let host = hostAvailableByteCount == .max ? UInt64.max : hostAvailableByteCount + prepared
+        let makeable = log.isHostFull ? 0 : hostAvailableByteCount
+        let host = makeable == .max ? UInt64.max : makeable + prepared
         let available = min(free > kept ? free - kept : 0, host)
         return FileSystemStatus(
             totalByteCount: total, freeByteCount: min(free, host), availableByteCount: available,

@@ -24,7 +24,8 @@ final class Core {
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
     var hostAvailableByteCount: UInt64 = .max
-    var hostReserveByteCount: UInt64 = 64 << 20
+    /// The last checkpoint found no room on the host: operations fail rather than wait for the next one.
+    var isCheckpointStuck = false
 
     init(
         index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool,
@@ -44,7 +45,7 @@ final class Core {
     /// Appends and applies what `writer` holds, or throws and changes nothing.
     func commit(freesSpace: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
-        guard !isDirtyLimitReached else { throw .blocked(.room) }
+        guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         let room = log.makeRoom(
             recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0,
             freesSpace: freesSpace)
@@ -90,6 +91,9 @@ final class Core {
 
     /// Changed pages fill so much of the page cache that a checkpoint must come first.
     var isDirtyLimitReached: Bool { index.tree.dirtyByteCount * 4 >= index.tree.cacheLimitByteCount * 3 }
+
+    /// Whether it is worth while to run operations again that found no room.
+    var mayHaveRoom: Bool { log.mayHaveRoom && (!isDirtyLimitReached || isCheckpointStuck) }
 
     // MARK: What operations share
 

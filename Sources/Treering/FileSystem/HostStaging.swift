@@ -64,9 +64,13 @@ final class HostStaging {
                 log("left \(path) alone: \(error)")
                 continue
             }
-            guard let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes)),
-                matches(tail.header, superblock)
-            else {
+            let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes))
+            if let tail, isOurs(tail.header), tail.header.epoch > superblock.epoch, tail.recordCount == 0 {
+                // That mount died before it began.
+                memory.unlink()
+                continue
+            }
+            guard let tail, matches(tail.header, superblock) else {
                 log(
                     "left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed"
                 )
@@ -90,9 +94,12 @@ final class HostStaging {
     }
 
     private func matches(_ header: StagingHeader, _ superblock: Superblock) -> Bool {
+        isOurs(header) && header.epoch <= superblock.epoch && header.generation <= superblock.generation
+    }
+
+    private func isOurs(_ header: StagingHeader) -> Bool {
         header.uuid == uuid && header.device == device && header.directory == inode && header.bootID == Self.bootID()
-            && header.owner == UInt64(geteuid()) && header.epoch <= superblock.epoch
-            && header.generation <= superblock.generation
+            && header.owner == UInt64(geteuid())
     }
 
     /// Makes new staging for a mount.

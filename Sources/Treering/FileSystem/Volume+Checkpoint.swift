@@ -5,7 +5,11 @@ extension Volume {
     func checkpointReporting() {
         do { try checkpoint() } catch {
             if error == .noSpace {
-                log("no room for a checkpoint: the host file system is full")
+                let isNews = state.withLock { state in
+                    defer { state.core.isCheckpointStuck = true }
+                    return !state.core.isCheckpointStuck
+                }
+                if isNews { log("no room for a checkpoint: the host file system is full") }
                 return
             }
             state.withLock { state in
@@ -57,6 +61,7 @@ extension Volume {
             state.core.index.tree.checkpointDurable()
             state.core.index.tree.release(through: state.slots.map(\.checkpoint).min()!)
             state.checkpointCount += 1
+            state.core.isCheckpointStuck = false
         }
     }
 
@@ -110,9 +115,13 @@ extension Volume {
         let file = state.withLock { $0.indexFile }
         let needed = UInt64(count * IndexPage.byteCount)
         let present = try device.byteCount(of: file)
-        if present >= needed { return }
         let step = UInt64(1 << 20)
-        try device.resize(file, to: (needed + step - 1) / step * step)
+        // Some pages ahead: they let removals go on when the host is full.
+        let ahead = max(step, needed / 4)
+        if present >= needed + ahead / 2 { return }
+        do throws(Errno) { try device.resize(file, to: (needed + ahead + step - 1) / step * step) } catch {
+            if present < needed { try device.resize(file, to: needed) }
+        }
     }
 
     /// Writes the frozen pages, neighbours together.

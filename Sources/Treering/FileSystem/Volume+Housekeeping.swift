@@ -68,7 +68,7 @@ extension Volume {
             return true
         }
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
-        let isShort = core.table.freeCount <= core.log.reservedSegmentCount + 2
+        let isShort = core.table.freeCount <= core.log.reservedSegmentCount + 2 || core.log.isHostFull
         let waits = core.table.segments.contains { $0.isSealed && $0.living == 0 }
         return isDue && (appended > 0 || waits) || isShort && waits
     }
@@ -91,10 +91,9 @@ extension Volume {
         if hasWork { sync(mayWait: true) { _ in } }
     }
 
-    private func wakeRoomWaiters() {
-        var ready: [VolumeState.Waiter] = []
-        state.withLock { $0.takeRoomWaiters(&ready) }
-        for waiter in ready { retry(waiter) }
+    /// Somebody waits for what only the housekeeper's next round can bring.
+    private var isNeededElsewhere: Bool {
+        state.withLock { $0.core.log.wantsPreparedSegment || $0.hasRoomWaiters }
     }
 
     // MARK: Operations that wait
@@ -123,11 +122,12 @@ extension Volume {
 
     /// What the housekeeper does when one of its own operations finds no room.
     private func provideRoom() throws(Errno) {
+        let last = state.withLock { $0.core.log.lastBatch }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) { try checkpoint() }
         wait { state in
             let log = state.core.log
-            return log.failure != nil || log.tracker.written == log.lastBatch
+            return log.failure != nil || log.tracker.written >= last
         }
         if state.withLock({ $0.core.log.failure != nil }) { throw .input }
     }
@@ -149,6 +149,7 @@ extension Volume {
                     _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals() }
                 }
             } catch { return }
+            if isNeededElsewhere { return kick() }
         }
     }
 
@@ -164,6 +165,7 @@ extension Volume {
                     if state.sweepCursor == cursor { state.sweepCursor = next }
                 }
             } catch { return }
+            if isNeededElsewhere { return kick() }
         }
     }
 
@@ -248,13 +250,6 @@ extension Volume {
             state.sweepCursor = RecordIndex.firstTombstone
         }
         if !isKept { device.close(file) }
-    }
-
-    private func retry(_ waiter: VolumeState.Waiter) {
-        waiter.retry(waiter.attempt)
-        state.withLock { state in
-            if !waiter.attempt.isParked { state.finish(waiter.attempt) }
-        }
     }
 }
 

@@ -146,10 +146,14 @@ extension Volume {
                 throw MountError("what was recovered cannot be made durable", error)
             }
         }
-        let geometry = StagingGeometry(
-            stagingByteCount: options.stagingByteCount, segmentByteCount: recovery.table.segmentByteCount)
         let epoch = MountEpoch(recovery.epoch.rawValue + 1)
-        let staging = try makeStaging(staging, geometry, epoch, recovery, options.isReadOnly ? nil : hostStaging)
+        let ownStaging = options.isReadOnly ? nil : hostStaging
+        ownStaging?.findTails(recovery.superblock)
+        let tails = tails + (ownStaging?.tails.map(\.tail) ?? [])
+        let geometry = StagingGeometry(
+            stagingByteCount: options.stagingByteCount, segmentByteCount: recovery.table.segmentByteCount,
+            holding: tails.map(\.header))
+        let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
             uuid: superblock.uuid, epoch: epoch, table: recovery.table,
             staging: staging, position: recovery.position,
@@ -162,7 +166,7 @@ extension Volume {
         if !options.isReadOnly {
             do throws(Errno) {
                 try volume.begin(epoch, hostStaging)
-                try volume.replay(tails + (hostStaging?.tails.map(\.tail) ?? []))
+                try volume.replay(tails)
                 hostStaging?.dropTails()
             } catch {
                 throw MountError("the mount cannot be begun", error)
@@ -191,7 +195,6 @@ extension Volume {
         _ host: HostStaging?
     ) throws(MountError) -> Staging {
         guard let host else { return given ?? Staging(geometry: geometry) }
-        host.findTails(recovery.superblock)
         do throws(Errno) {
             return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
         } catch {

@@ -151,7 +151,6 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     private func completedCommit(_ completion: Completion) {
         var continuations: [Continuation] = []
-        var ready: [VolumeState.Waiter] = []
         var submissions: [Submission] = []
         var failure: Errno?
         state.withLock { state in
@@ -163,7 +162,6 @@ final class Volume<D: Device>: @unchecked Sendable {
                 failure = error
             }
             state.takeCommitted(&continuations)
-            state.takeRoomWaiters(&ready)
             swap(&submissions, &core.log.outbox)
         }
         if let failure {
@@ -171,7 +169,16 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         if !submissions.isEmpty { device.submit(submissions) }
         for continuation in continuations { continuation() }
-        for waiter in ready { resume(waiter) }
+        wakeRoomWaiters()
+    }
+
+    /// Runs operations that found no room again, in order, as long as there may be some.
+    func wakeRoomWaiters() {
+        var count = state.withLock { $0.roomWaiterCount }
+        while count > 0, let waiter = state.withLock({ $0.takeRoomWaiter() }) {
+            resume(waiter)
+            count -= 1
+        }
     }
 
     // MARK: Durability

@@ -123,13 +123,15 @@ final class VolumeState {
         core.report(report)
     }
 
-    /// What waits for room may try again.
-    func takeRoomWaiters(_ ready: inout [Waiter]) {
-        for waiter in roomWaiters { waiter.attempt.isParked = false }
-        ready.append(contentsOf: roomWaiters)
-        roomWaiters.removeAll()
+    /// The first that waits for room and may try again; nil where that would be in vain.
+    func takeRoomWaiter() -> Waiter? {
+        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isReadOnly else { return nil }
+        let waiter = roomWaiters.removeFirst()
+        waiter.attempt.isParked = false
+        return waiter
     }
 
+    var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
     /// An operation has run to its end: its pages may go.

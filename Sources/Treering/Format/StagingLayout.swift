@@ -24,6 +24,20 @@ struct StagingGeometry: Equatable, Sendable {
         writeByteCountLimit = limit
     }
 
+    /// The same, with slots large enough for every record of dead mounts' tails: those mounts may have had more staging.
+    init(stagingByteCount: Int, segmentByteCount: Int, holding tails: [StagingHeader]) {
+        var byteCount = stagingByteCount
+        self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
+        while byteCount < segmentByteCount * 8,
+            tails.contains(where: {
+                Int($0.recordAreaByteCount) > recordAreaByteCount || Int($0.payloadAreaByteCount) > payloadAreaByteCount
+            })
+        {
+            byteCount *= 2
+            self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
+        }
+    }
+
     /// One slot: room for a segment header, the record area, the payload area.
     var slotByteCount: Int { blockByteCount + recordAreaByteCount + payloadAreaByteCount }
     /// The largest batch on disk.

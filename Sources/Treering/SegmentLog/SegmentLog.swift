@@ -100,7 +100,21 @@ final class SegmentLog {
     /// Whether a new head will be needed before long and none is prepared. A fresh store has no more than its head.
     var wantsPreparedSegment: Bool {
         guard table.pool.isEmpty, table.freeCount > 0, !isHostFull else { return false }
-        return head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4
+        return head == nil || table.inUseCount > 1 || Int(position.offsetInSegment) > table.segmentByteCount / 4
+    }
+
+    /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
+    /// turn out that the host has no room for one, and removing must be possible then.
+    private var keptOffset: Int {
+        table.segmentByteCount - max(table.segmentByteCount / 8, 2 * staging.geometry.batchByteCountLimit)
+    }
+
+    /// Whether an operation that found no room should try again: to find room, or to fail for good.
+    var mayHaveRoom: Bool {
+        if failure != nil || current != nil { return true }
+        if let batch = slots[nextSlot], batch.sequence > tracker.written { return false }
+        if tracker.undurableCount >= 4096 { return false }
+        return head != nil || !table.pool.isEmpty || isHostFull || table.freeCount <= reservedSegmentCount
     }
 
     // MARK: Appending
@@ -132,6 +146,7 @@ final class SegmentLog {
             pumpSyncs()
             return .wait
         }
+        if !freesSpace, let problem = missingRoom { return problem }
         var beginsSegment = false
         if head == nil {
             if !freesSpace && table.freeCount <= reservedSegmentCount { return .full }
@@ -153,6 +168,14 @@ final class SegmentLog {
         current = nextSlot
         nextSlot = (nextSlot + 1) % slots.count
         return .ready
+    }
+
+    /// Why an operation that does not free space may not use the rest of the head: it is the reserve of those that do.
+    private var missingRoom: LogRoom? {
+        guard head != nil else { return nil }
+        if table.freeCount < reservedSegmentCount { return .full }
+        guard table.pool.isEmpty, table.freeCount > 0, Int(position.offsetInSegment) > keptOffset else { return nil }
+        return isHostFull ? .full : .wait
     }
 
     /// Appends a record for which `makeRoom` has just said `.ready`: gives it its sequence and place and publishes it.
