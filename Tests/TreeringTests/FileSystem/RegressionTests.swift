@@ -103,4 +103,23 @@ import Testing
         store.volume = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
         #expect(try store.lookup("file").byteCount == 0)
     }
+
+    /// Taking out a file's last extents emptied the leaf of payloads behind them; the walk went on to the next leaf, which
+    /// nobody had brought into memory, and trapped.
+    @Test func truncatingTheLastFileDoesNotWalkIntoALeafThatWasNotTouched() throws {
+        var options = VolumeOptions()
+        options.indexCacheByteCount = 64 << 10
+        let store = try TestStore(options: options)
+        let other = try store.make("other").inode
+        let last = try store.make("last").inode
+        let large = [UInt8](repeating: 1, count: 128 << 10)
+        for piece in 0..<10 { try store.write(last, UInt64(piece) << 17, large) }
+        for piece in 0..<150 { try store.write(other, UInt64(piece) << 17, large) }
+        for piece in 0..<45 { try store.write(other, UInt64(piece) << 17, large) }
+        try store.volume.checkpoint()
+        for piece in 100..<150 { _ = try store.read(other, UInt64(piece) << 17, 1 << 17) }
+        try truncate(store, last, 0)
+        #expect(try store.read(other, 149 << 17, 3) == [1, 1, 1])
+        try checkStore(store)
+    }
 }
