@@ -135,7 +135,9 @@ final class HostFiles: Sendable {
     /// Direct where the host has it and everything is aligned; small reads only where `direct=on` insists.
     @inline(__always)
     func mayGoDirect(_ submission: Submission, _ descriptors: Descriptors) -> Bool {
-        if submission.operation == .read, submission.byteCount < Self.directReadByteCount, !mustBeDirect { return false }
+        if submission.operation == .read, submission.byteCount < Self.directReadByteCount, !mustBeDirect {
+            return false
+        }
         return descriptors.direct >= 0 && submission.isAligned && !directIsRefused.load(ordering: .relaxed)
     }
 

@@ -42,7 +42,8 @@ extension Volume {
                 throw MountError("the free space of the host cannot be had", error)
             }
             guard capacity >= FormatOptions.capacityMinimum else {
-                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
+                throw MountError(
+                    .host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
             }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)

@@ -52,6 +52,7 @@ enum InitReply {
         request.store(0, ordering: .relaxed)
         guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return }
         let answer = UnsafeMutableRawBufferPointer(start: vectors[1].iov_base, count: vectors[1].iov_len)
-        answer.store(answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed), at: flagsOffset)
+        answer.store(
+            answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed), at: flagsOffset)
     }
 }

@@ -92,10 +92,12 @@ final class RandomSimulation {
             let core = state.core
             for (number, segment) in core.table.segments.enumerated() {
                 Environment.note(
-                    "segment \(number): \(segment.state), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), \(segment.living) living, empty since \(segment.emptySince.map { "\($0.rawValue)" } ?? "-")")
+                    "segment \(number): \(segment.state), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), \(segment.living) living, empty since \(segment.emptySince.map { "\($0.rawValue)" } ?? "-")"
+                )
             }
             Environment.note(
-                "slots \(state.slots), sweep \(String(describing: state.sweepCursor)), removals \(core.index.removals.count), read-only \(core.isReadOnly), failure \(String(describing: core.log.failure)), \(model.inodes.count) inodes")
+                "slots \(state.slots), sweep \(String(describing: state.sweepCursor)), removals \(core.index.removals.count), read-only \(core.isReadOnly), failure \(String(describing: core.log.failure)), \(model.inodes.count) inodes"
+            )
         }
         for line in store.log.lines.suffix(5) { Environment.note(line) }
     }
@@ -184,7 +186,9 @@ final class RandomSimulation {
         count("kill")
         let acknowledged = store.nextSequence
         do { try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging) } catch {
-            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else { throw error }
+            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else {
+                throw error
+            }
             count("full store that cannot be mounted after a kill")
             isStuck = true
             return
@@ -204,7 +208,8 @@ final class RandomSimulation {
         let reached = store.nextSequence
         let floor = max(floor ?? 0, snapshots[0].nextSequence)
         guard reached >= floor else {
-            throw SimulationFailure("\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
+            throw SimulationFailure(
+                "\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
         }
         guard let found = snapshots.last(where: { $0.nextSequence <= reached }) else { preconditionFailure() }
         let time = model.time
