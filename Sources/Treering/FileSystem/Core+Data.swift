@@ -1,8 +1,11 @@
 // File contents: planning writes and reads. A write is one record; a read is a plan of pieces, carried out by Volume.
 
 extension Core {
-    /// write(2): all bytes or none. `bytes` are copied once, into staging.
-    func write(_ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Stop) {
+    /// write(2): all bytes or none. `bytes` are copied once, into staging. `keepsTimes`: the kernel keeps the file's times and
+    /// tells them by itself.
+    func write(
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, keepsTimes: Bool = false
+    ) throws(Stop) {
         guard bytes.count > 0 else { return }
         precondition(bytes.count <= writeByteCountLimit)
         guard offset <= Self.sizeLimit - UInt64(bytes.count) else { throw .failed(.fileTooBig) }
@@ -10,8 +13,10 @@ extension Core {
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
         let time = now()
         inode.size = max(inode.size, offset + UInt64(bytes.count))
-        inode.modified = time
-        inode.changed = time
+        if !keepsTimes {
+            inode.modified = time
+            inode.changed = time
+        }
         writer.reset()
         writer.payload(bytes)
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))

@@ -226,13 +226,16 @@ extension Volume {
             if failed { throw .input }
             return
         }
+        // Waited for, so that what comes after it does not depend on timing.
+        try syncAndWait()
         // The kernel has forgotten everything: whatever has no name goes now.
         state.withLock { state in
-            state.core.reapable.append(contentsOf: state.core.orphanCandidates)
+            // In an order that does not depend on how a set is laid out.
+            state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted { $0.rawValue < $1.rawValue })
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()
         }
-        housekeep(commits: true)
+        housekeep()
         try checkpoint(isClean: true)
         hostStaging?.unlink()
         closeFiles()

@@ -68,8 +68,10 @@ extension Volume {
     }
 
     /// All bytes or none; at most `maxWriteByteCount`.
-    func write(_ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Stop) {
-        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+    func write(
+        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, keepsTimes: Bool = false
+    ) throws(Stop) {
+        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, keepsTimes: keepsTimes) }
     }
 
     /// Plans a read; hand the plan to `execute`.

@@ -35,9 +35,11 @@ struct WriteOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let payload: UnsafeRawBufferPointer
+    /// Written back from the kernel's cache, which keeps the times where it collects writes.
+    let keepsTimes: Bool
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.write(inode, at: offset, payload)
+        try volume.write(inode, at: offset, payload, keepsTimes: keepsTimes)
     }
 
     func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.written(payload.count) }
@@ -50,11 +52,13 @@ extension FuseServer {
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
-        table.write = { request, inode, payload, byteCount, offset, _ in
+        table.write = { request, inode, payload, byteCount, offset, info in
+            let server = FuseServer.of(request)
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
-                payload: UnsafeRawBufferPointer(start: payload, count: byteCount))
-            FuseServer.of(request).perform(operation, Reply(request!))
+                payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
+                keepsTimes: server.options.writebackCache && info?.pointee.writepage == 1)
+            server.perform(operation, Reply(request!))
         }
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))

@@ -103,7 +103,12 @@ import Testing
         let right = try Self.contents(second)
         #expect(left.count > 1)
         #expect(left.keys.sorted() == right.keys.sorted())
-        for (name, bytes) in left { #expect(right[name] == bytes, "segment \(name), seed \(seed)") }
+        for (name, bytes) in left {
+            let other = right[name] ?? []
+            let place = zip(bytes, other).enumerated().first { $0.element.0 != $0.element.1 }?.offset
+            let isSame = other == bytes
+            #expect(isSame, "segment \(name), seed \(seed), first difference at \(place ?? -1)")
+        }
         // Each engine reads what the other wrote.
         for (path, engine) in [(first, EngineChoice.posix), (second, .ring)] {
             let device = try HostDevice.open(directory: path, engine: engine)
