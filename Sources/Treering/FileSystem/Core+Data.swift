@@ -4,7 +4,7 @@ extension Core {
     /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed.
     @discardableResult
     func write(
-        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, killsPrivileges: Bool = false
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = []
     ) throws(Stop) -> Bool {
         guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)
@@ -12,10 +12,12 @@ extension Core {
         var inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
         let time = now()
-        let hasKilled = killsPrivileges && inode.killPrivileges()
+        let hasKilled = flags.contains(.killsPrivileges) && inode.killPrivileges()
         inode.size = max(inode.size, offset + UInt64(bytes.count))
-        inode.modified = time
-        inode.changed = time
+        if !flags.contains(.keepsTimes) {
+            inode.modified = time
+            inode.changed = time
+        }
         writer.reset()
         writer.payload(bytes)
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))

@@ -79,6 +79,15 @@ struct RenameFlags: OptionSet, Sendable {
     static let exchange = RenameFlags(rawValue: 2)
 }
 
+/// How a write is to be taken.
+struct WriteFlags: OptionSet, Sendable {
+    let rawValue: UInt8
+    /// The writer may not keep set-user-ID and set-group-ID bits on the file.
+    static let killsPrivileges = WriteFlags(rawValue: 1)
+    /// The kernel keeps the file's times and tells them by itself.
+    static let keepsTimes = WriteFlags(rawValue: 2)
+}
+
 /// Flags of setxattr(2).
 struct SetXattrFlags: OptionSet, Sendable {
     let rawValue: Int32

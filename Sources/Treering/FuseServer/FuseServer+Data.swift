@@ -35,12 +35,11 @@ struct WriteOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let payload: UnsafeRawBufferPointer
-    /// The writer may not keep set-user-ID and set-group-ID bits on the file.
-    let killsPrivileges: Bool
+    let flags: WriteFlags
 
     /// True when bits of the mode were cleared.
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try volume.write(inode, at: offset, payload, killsPrivileges: killsPrivileges)
+        try volume.write(inode, at: offset, payload, flags)
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
@@ -57,12 +56,13 @@ extension FuseServer {
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
-        table.write = { request, inode, payload, byteCount, offset, _ in
+        table.write = { request, inode, payload, byteCount, offset, info in
+            let server = FuseServer.of(request)
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
                 payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
-                killsPrivileges: RawRequest.writeKillsPrivileges(FuseServer.of(request).rawRequest))
-            FuseServer.of(request).perform(operation, Reply(request!))
+                flags: server.writeFlags(info))
+            server.perform(operation, Reply(request!))
         }
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
@@ -70,6 +70,14 @@ extension FuseServer {
         // Everything answered so far becomes durable, whichever file or directory is named.
         table.fsync = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
         table.fsyncdir = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
+    }
+
+    /// How the kernel wants this thread's WRITE to be taken.
+    private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
+        var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
+        // Written back from the kernel's cache, which keeps the times where it collects writes.
+        if options.writebackCache && info?.pointee.writepage == 1 { flags.insert(.keepsTimes) }
+        return flags
     }
 
     private func sync(_ reply: consuming Reply) {
