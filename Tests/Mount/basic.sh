@@ -171,6 +171,8 @@ fails(errno.EEXIST, "user.new", b"y", os.XATTR_CREATE)
 os.setxattr("a", "user.new", b"", os.XATTR_REPLACE)
 assert os.getxattr("a", "user.new") == b""
 P
+refuse "an ACL is not taken as set" setfattr -n system.posix_acl_access -v 0sAgAAAAEABgD/////BAAEAP////8gAAQA/////w== a
+refuse "a name without a namespace" setfattr -n plain -v 1 a
 equal "the virtual attributes are not listed" "" "$(getfattr -m - . | grep treering)"
 check "statistics" bash -c '"$0" stats "$1" && "$0" stats "$1" --json | python3 -m json.tool && "$0" stats "$1" --prometheus' "$TREERING" "$M"
 

@@ -27,13 +27,17 @@ final class Daemon {
 
     private static func waitForWord(_ pipe: Int32, _ child: pid_t) -> Int32 {
         var code: UInt8 = 0
+        var status: Int32 = 0
         while true {
             let count = read(pipe, &code, 1)
-            if count == 1 { return Int32(code) }
+            if count == 1 {
+                // After a failure nothing of the store is held any more when the prompt is back.
+                if code != 0 { while waitpid(child, &status, 0) < 0 && errno == EINTR {} }
+                return Int32(code)
+            }
             if count < 0 && errno == EINTR { continue }
             break
         }
-        var status: Int32 = 0
         while waitpid(child, &status, 0) < 0 && errno == EINTR {}
         let signal = status & 0x7F
         if signal == 0 && status >> 8 != 0 { return status >> 8 & 0xFF }

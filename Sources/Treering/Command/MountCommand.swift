@@ -17,6 +17,8 @@ enum MountCommand {
         """
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        // How mount.treering -s finds out which words to leave out.
+        if typed.count == 2 && typed[0] == "--understands" { return MountOptions.understands(typed[1]) ? 0 : 1 }
         let arguments = try Arguments(typed, [], letters: "fdrw", takesMountOptions: true)
         var words = arguments.mountWords
         if arguments.letters.contains("r") { words.append("ro") }
@@ -127,6 +129,10 @@ struct OpenStore {
     }
 
     func format(_ options: FormatOptions) throws(CommandError) {
+        // The root directory is the formatting user's.
+        var options = options
+        options.uid = geteuid()
+        options.gid = getegid()
         do throws(MountError) { try HostVolume.format(device, options) } catch {
             throw CommandError("\(path): cannot be formatted: \(error)")
         }

@@ -13,8 +13,6 @@ struct MountOptions: Sendable {
     var isRemount = false
     /// The kernel's flags, as mount(8) names them.
     var flags = KernelFlags()
-    /// Options of this table that were given, for a remount that cannot heed them.
-    var given: [String] = []
 
     /// Flags of mount(2) that were asked for; nil: not mentioned.
     struct KernelFlags: Sendable {
@@ -84,17 +82,32 @@ struct MountOptions: Sendable {
             }
             try set(option, try option.value(text, place: name))
         }
-        for word in words {
-            if word.hasPrefix("x-") || word.hasPrefix("X-") { continue }
-            let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            let name = String(parts[0])
-            guard let option = Self.table.first(where: { $0.name == name }) else {
-                throw CommandError("-o \(word): unknown option; `treering mount --help` lists them")
-            }
-            given.append(name)
-            try set(option, try option.value(parts.count > 1 ? String(parts[1]) : nil, place: "-o"))
-        }
+        for word in words { try take(word) }
         try finish()
+    }
+
+    /// Whether `word` alone would be accepted by `-o`.
+    static func understands(_ word: String) -> Bool {
+        var options = Self()
+        do throws(CommandError) {
+            try options.take(word)
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    private init() {}
+
+    private mutating func take(_ word: String) throws(CommandError) {
+        // Words for those who read fstab.
+        if word.hasPrefix("x-") || word.hasPrefix("X-") { return }
+        let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        let name = String(parts[0])
+        guard let option = Self.table.first(where: { $0.name == name }) else {
+            throw CommandError("-o \(word): unknown option; `treering mount --help` lists them")
+        }
+        try set(option, try option.value(parts.count > 1 ? String(parts[1]) : nil, place: "-o"))
     }
 
     private mutating func set(_ option: CommandOption, _ value: OptionValue) throws(CommandError) {

@@ -1,17 +1,20 @@
 // File contents: planning writes and reads. A write is one record; a read is a plan of pieces, carried out by Volume.
 
 extension Core {
-    /// write(2): all bytes or none. `bytes` are copied once, into staging. `keepsTimes`: the kernel keeps the file's times and
-    /// tells them by itself.
+    /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed. `keepsTimes`: the
+    /// kernel keeps the file's times and tells them by itself.
+    @discardableResult
     func write(
-        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, keepsTimes: Bool = false
-    ) throws(Stop) {
-        guard bytes.count > 0 else { return }
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, killsPrivileges: Bool = false,
+        keepsTimes: Bool = false
+    ) throws(Stop) -> Bool {
+        guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)
         guard offset <= Self.sizeLimit - UInt64(bytes.count) else { throw .failed(.fileTooBig) }
         var inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
         let time = now()
+        let hasKilled = killsPrivileges && inode.killPrivileges()
         inode.size = max(inode.size, offset + UInt64(bytes.count))
         if !keepsTimes {
             inode.modified = time
@@ -22,6 +25,7 @@ extension Core {
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
         writer.inode(inode)
         try commit()
+        return hasKilled
     }
 
     /// read(2): what to copy, what to zero, what to read.

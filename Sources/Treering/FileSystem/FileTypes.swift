@@ -49,6 +49,8 @@ struct AttributeChanges: Sendable {
     var accessed: Time?
     var modified: Time?
     var changed: Time?
+    /// Whoever changes may not keep set-user-ID and set-group-ID bits.
+    var killsPrivileges = false
 }
 
 /// What a new inode is to be.

@@ -40,7 +40,7 @@ final class HostStaging {
     private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
 
     static let sharedDirectory = "/dev/shm"
-    static let byteCountLimit = 1 << 30
+    static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
     init(directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {

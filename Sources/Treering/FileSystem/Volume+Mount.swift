@@ -1,5 +1,7 @@
 // The life of a store: format, mount, unmount. What recovery found is made durable before the first operation is accepted.
 
+import Glibc
+
 /// What a new store is to be.
 struct FormatOptions: Sendable {
     /// In bytes; at least 8 segments. Nil: what the host has free.
@@ -8,9 +10,9 @@ struct FormatOptions: Sendable {
     var segmentByteCount: Int?
     var uuid = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
     var hashKey = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
-    /// Owner of the root directory.
-    var uid: UInt32 = 0
-    var gid: UInt32 = 0
+    /// Owner of the root directory: who formats.
+    var uid = geteuid()
+    var gid = getegid()
     var now: @Sendable () -> Timestamp = Timestamp.now
 
     static let capacityMinimum: UInt64 = 16 << 20
@@ -38,6 +40,10 @@ extension Volume {
         if options.capacityByteCount == nil {
             do throws(Errno) { capacity = try device.hostSpace().availableByteCount } catch {
                 throw MountError("the free space of the host cannot be had", error)
+            }
+            guard capacity >= FormatOptions.capacityMinimum else {
+                throw MountError(
+                    .host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
             }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
@@ -226,15 +232,13 @@ extension Volume {
             if failed { throw .input }
             return
         }
-        // Waited for, so that what comes after it does not depend on timing.
-        try syncAndWait()
         // The kernel has forgotten everything: whatever has no name goes now.
         state.withLock { state in
-            // In an order that does not depend on how a set is laid out.
-            state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted { $0.rawValue < $1.rawValue })
+            state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted())
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()
         }
+        try syncAndWait()
         housekeep()
         try checkpoint(isClean: true)
         hostStaging?.unlink()

@@ -67,11 +67,15 @@ extension Volume {
         try run { (core) throws(Stop) in try core.readDirectoryPlus(inode, after: cookie, body) }
     }
 
-    /// All bytes or none; at most `maxWriteByteCount`.
+    /// All bytes or none; at most `maxWriteByteCount`. True when `killsPrivileges` cleared set-user-ID or set-group-ID bits.
+    @discardableResult
     func write(
-        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, keepsTimes: Bool = false
-    ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, keepsTimes: keepsTimes) }
+        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, killsPrivileges: Bool = false,
+        keepsTimes: Bool = false
+    ) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in
+            try core.write(inode, at: offset, bytes, killsPrivileges: killsPrivileges, keepsTimes: keepsTimes)
+        }
     }
 
     /// Plans a read; hand the plan to `execute`.

@@ -103,6 +103,8 @@ final class Volume<D: Device>: @unchecked Sendable {
             return state.park(blocker, waiter, &submissions)
         }
         if let now {
+            // A batch that the blocked operation closed goes out whatever becomes of the operation.
+            if !submissions.isEmpty { device.submit(submissions) }
             resume(now)
             return
         }

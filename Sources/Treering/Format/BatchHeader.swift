@@ -59,6 +59,14 @@ struct BatchHeader: Equatable, Sendable {
     /// The whole batch in bytes.
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
 
+    private var hasPossibleCounters: Bool {
+        let counters = [
+            epoch.rawValue, sequence.rawValue, firstRecord.rawValue, lastRecord.rawValue, nextInode.rawValue,
+            durable.rawValue,
+        ]
+        return sequence > .zero && counters.allSatisfy { $0 <= counterLimit }
+    }
+
     /// Writes the header and gives its checksum.
     @discardableResult
     func encode(into bytes: UnsafeMutableRawBufferPointer) -> UInt32 {
@@ -106,7 +114,7 @@ struct BatchHeader: Equatable, Sendable {
             firstRecord: RecordSequence(bytes.load(80)), lastRecord: RecordSequence(bytes.load(88)),
             nextInode: InodeNumber(bytes.load(96)), durable: BatchSequence(bytes.load(104)))
         guard header.uuid == uuid, header.segment == segment, header.incarnation == incarnation,
-            header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room
+            header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room, header.hasPossibleCounters
         else { return nil }
         return (header, checksum)
     }

@@ -3,6 +3,10 @@
 /// The unit of alignment of everything that is written: 4 KiB.
 let blockByteCount = 4096
 
+/// No counter on disk (sequences, epochs, generations, inode numbers) can honestly be above this. Decoders refuse what is, so that
+/// whoever counts on need not fear an overflow.
+let counterLimit = UInt64(Int64.max)
+
 /// An inode number: 64-bit, never reused in the life of a store. 1 is the root.
 public struct InodeNumber: Hashable, Comparable, Sendable {
     /// The number as the kernel sees it.

@@ -28,7 +28,7 @@ extension IndexPage {
         guard page.heapStart <= byteCount, headerByteCount + page.count * stride <= page.heapStart else {
             throw page.damage(expected, "entries reach into the values")
         }
-        guard page.count > 0 || (expected.isRoot && page.isLeaf) else {
+        guard page.count > 0 || page.isLeaf else {
             throw page.damage(expected, "it has no entries")
         }
         try page.validateKeys(expected, stride: stride)

@@ -70,7 +70,7 @@ struct Record {
 
     /// Whether every change is well formed. To be asked once of what comes from disk; `forEachChange` relies on it.
     func validate() -> String? {
-        guard bytes.load(8, as: UInt16.self) == Self.operationType, bytes.load(10, as: UInt8.self) == 1 else {
+        guard !isSkipped else {
             return bytes.load(11, as: UInt8.self) & 1 != 0
                 ? nil : "unknown record type \(bytes.load(8, as: UInt16.self))"
         }
@@ -91,8 +91,8 @@ struct Record {
         return offset == bytes.count ? nil : "\(bytes.count - offset) bytes too many"
     }
 
-    /// Whether a record of unknown type says that it may be skipped.
-    var isSkipped: Bool { bytes.load(8, as: UInt16.self) != Self.operationType }
+    /// Whether the record, found valid, is of a type or version that only says that it may be skipped.
+    var isSkipped: Bool { bytes.load(8, as: UInt16.self) != Self.operationType || bytes.load(10, as: UInt8.self) != 1 }
 
     private static func decodeChange(_ change: UnsafeRawBufferPointer) -> Change? {
         let count = change.count

@@ -82,6 +82,9 @@ struct SegmentHeader: Equatable, Sendable {
         guard header.segmentByteCount == segmentByteCount, header.end <= segmentByteCount,
             header.end % UInt32(blockByteCount) == 0
         else { throw CorruptionReport(place: place, reason: "impossible size or end") }
+        guard header.state == .free || header.firstBatch > .zero, header.firstBatch.rawValue <= counterLimit,
+            header.epoch.rawValue <= counterLimit, header.incarnation <= UInt32(Int32.max)
+        else { throw CorruptionReport(place: place, reason: "impossible counters") }
         return header
     }
 }

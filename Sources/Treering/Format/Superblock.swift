@@ -186,6 +186,11 @@ extension Superblock {
         guard position.offsetInSegment % UInt32(blockByteCount) == 0, position.offsetInSegment <= size,
             UInt64(position.segment.rawValue) < capacityByteCount / UInt64(size)
         else { throw .damaged("its log position is impossible") }
+        let counters = [
+            generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
+            position.lastBatch.rawValue, UInt64(position.incarnation) << 32,
+        ]
+        guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
     }
 }
 

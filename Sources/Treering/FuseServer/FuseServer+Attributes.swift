@@ -56,6 +56,7 @@ struct XattrOperation: Operation {
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
         guard let name else { return .bytes(try volume.xattrNames(inode)) }
         if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
+        try XattrNamespace.check(name)
         return try volume.xattr(inode, name)
     }
 
@@ -87,6 +88,19 @@ struct XattrOperation: Operation {
     }
 }
 
+/// Which names of extended attributes are stored (xattr(7)).
+private enum XattrNamespace {
+    /// EOPNOTSUPP for anything else, above all system.posix_acl_access: without FUSE_POSIX_ACL the kernel passes it on, and a
+    /// program that is told it was set (cp -a) believes that it has set the mode too.
+    static func check(_ name: UnsafeRawBufferPointer) throws(Stop) {
+        func has(_ prefix: StaticString) -> Bool {
+            let count = prefix.utf8CodeUnitCount
+            return name.count > count && memcmp(name.baseAddress!, prefix.utf8Start, count) == 0
+        }
+        guard has("user.") || has("trusted.") || has("security.") else { throw .failed(.notSupported) }
+    }
+}
+
 /// Names of the virtual extended attributes of a mount's root.
 enum VirtualXattr {
     /// Statistics as JSON.
@@ -104,6 +118,7 @@ struct SetXattrOperation: Operation {
     let flags: Int32
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+        try XattrNamespace.check(name)
         try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags))
     }
 }
@@ -114,7 +129,10 @@ struct RemoveXattrOperation: Operation {
     let inode: InodeNumber
     let name: UnsafeRawBufferPointer
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) { try volume.removeXattr(inode, name) }
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+        try XattrNamespace.check(name)
+        try volume.removeXattr(inode, name)
+    }
 }
 
 /// STATFS.
@@ -129,8 +147,9 @@ extension FuseServer {
             FuseServer.of(request).perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
         }
         table.setattr = { request, inode, wanted, mask, _ in
-            let operation = SetAttributesOperation(
-                inode: InodeNumber(inode), changes: AttributeChanges(wanted!.pointee, mask))
+            var changes = AttributeChanges(wanted!.pointee, mask)
+            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(FuseServer.of(request).rawRequest)
+            let operation = SetAttributesOperation(inode: InodeNumber(inode), changes: changes)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.getxattr = { request, inode, name, byteLimit in

@@ -35,14 +35,22 @@ struct WriteOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let payload: UnsafeRawBufferPointer
+    /// The writer may not keep set-user-ID and set-group-ID bits on the file.
+    let killsPrivileges: Bool
     /// Written back from the kernel's cache, which keeps the times where it collects writes.
     let keepsTimes: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.write(inode, at: offset, payload, keepsTimes: keepsTimes)
+    /// True when bits of the mode were cleared.
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
+        try volume.write(
+            inode, at: offset, payload, killsPrivileges: killsPrivileges, keepsTimes: keepsTimes)
     }
 
-    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.written(payload.count) }
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
+        // Before the reply, or the kernel goes on showing the old mode.
+        if answer { server.invalidateAttributes(inode) }
+        reply.written(payload.count)
+    }
 }
 
 extension FuseServer {
@@ -57,6 +65,7 @@ extension FuseServer {
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
                 payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
+                killsPrivileges: RawRequest.writeKillsPrivileges(server.rawRequest),
                 keepsTimes: server.options.writebackCache && info?.pointee.writepage == 1)
             server.perform(operation, Reply(request!))
         }

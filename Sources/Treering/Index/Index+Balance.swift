@@ -63,18 +63,39 @@ extension Index {
 
     /// Deals with a page of the current path that has lost entries: drops it if it is empty, merges it with a neighbour if
     /// that is in memory and small enough, and lowers the root.
+    ///
+    /// An empty leaf stays where the one that would take over its keys is not in memory: the next change of the same record
+    /// may put something there, and it touched this leaf.
     func shrink(level: Int) {
         let page = path[level].page
         guard level < rootLevel else { return lowerRoot() }
         let parent = path[level + 1].page
         let position = path[level + 1].position
         if page.count == 0 {
+            if level == 0, !isHeirResident { return }
             freePage(cache.find(page.address))
             parent.removeChild(position)
         } else if !merge(page, level: level, parent, position) {
             return
         }
         if parent.usedByteCount < IndexPage.capacityByteCount / 4 { shrink(level: level + 1) }
+    }
+
+    /// Whether the leaf that would take over the keys of the current path's leaf is in memory.
+    private var isHeirResident: Bool {
+        var level = 1
+        while level <= rootLevel, path[level].page.count == 1 { level += 1 }
+        guard level <= rootLevel else { return true }
+        let isLeft = path[level].position > 0
+        var pointer = path[level].page.child(isLeft ? path[level].position - 1 : 1)
+        while true {
+            level -= 1
+            let frame = resident(pointer, level: level)
+            if frame < 0 { return false }
+            if level == 0 { return true }
+            let page = cache.page(frame)
+            pointer = page.child(isLeft ? page.count - 1 : 0)
+        }
     }
 
     /// Takes over the entries of a neighbour under the same parent.

@@ -23,6 +23,7 @@ struct IndexVerifier: ~Copyable {
 
     private let root: IndexRoot
     private let uuid: StoreUUID
+    private let range: ClosedRange<IndexKey>
     private let read: Reader
     private let onEntry: (IndexKey, UnsafeRawBufferPointer) -> Void
     private let onPage: (IndexPage) -> Void
@@ -31,25 +32,27 @@ struct IndexVerifier: ~Copyable {
     private var seen: [UInt64] = []
     private var summary = IndexSummary()
 
-    /// Checks every page that `root` leads to, calling back for each entry, page (before its entries) and damage.
+    /// Checks every page that `root` leads to, calling back for each entry, page (before its entries) and damage. Within a
+    /// part of the keys it looks only at pages that may hold them, and not at the bitmap.
     static func verify(
-        root: IndexRoot, uuid: StoreUUID, read: @escaping Reader,
+        root: IndexRoot, uuid: StoreUUID, within range: ClosedRange<IndexKey> = .min ... .max, read: @escaping Reader,
         onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void = { _, _ in },
         onPage: @escaping (IndexPage) -> Void = { _ in },
         onDamage: @escaping (CorruptionReport) -> Void
     ) -> IndexSummary {
         var verifier = IndexVerifier(
-            root: root, uuid: uuid, read: read, onEntry: onEntry, onPage: onPage, onDamage: onDamage)
+            root: root, uuid: uuid, range: range, read: read, onEntry: onEntry, onPage: onPage, onDamage: onDamage)
         return verifier.run()
     }
 
     private init(
-        root: IndexRoot, uuid: StoreUUID, read: @escaping Reader,
+        root: IndexRoot, uuid: StoreUUID, range: ClosedRange<IndexKey>, read: @escaping Reader,
         onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void, onPage: @escaping (IndexPage) -> Void,
         onDamage: @escaping (CorruptionReport) -> Void
     ) {
         self.root = root
         self.uuid = uuid
+        self.range = range
         self.read = read
         self.onEntry = onEntry
         self.onPage = onPage
@@ -58,14 +61,15 @@ struct IndexVerifier: ~Copyable {
     }
 
     private mutating func run() -> IndexSummary {
-        let bitmap = loadBitmap()
+        let isWhole = range == .min ... .max
+        let bitmap = isWhole ? loadBitmap() : nil
         seen = Array(repeating: 0, count: min(Int(root.pageCount) + 63, 1 << 31) / 64)
         mark(PageAddress(0))
         for address in bitmap?.pages ?? [] { mark(address) }
         walk(
             PageMiss(pointer: root.page, level: root.level, lower: .min, upper: .max, isRoot: true))
         if let bitmap { compare(with: bitmap) }
-        if summary.entryCount != root.entryCount && summary.isWhole {
+        if isWhole && summary.entryCount != root.entryCount && summary.isWhole {
             report("index", "it has \(summary.entryCount) entries, the superblock says \(root.entryCount)")
         }
         return summary
@@ -132,6 +136,7 @@ struct IndexVerifier: ~Copyable {
         summary.entryCount += UInt64(leaf.count)
         summary.leafUsedByteCount += UInt64(leaf.usedByteCount)
         for position in 0..<leaf.count {
+            guard range.contains(leaf.leafKey(position)) else { continue }
             let value = UnsafeRawBufferPointer(leaf.value(position))
             summary.valueByteCount += UInt64(value.count)
             onEntry(leaf.leafKey(position), value)
@@ -141,11 +146,12 @@ struct IndexVerifier: ~Copyable {
     private mutating func descend(_ page: IndexPage, _ want: PageMiss) {
         summary.innerPageCount += 1
         for position in 0..<page.count {
+            let lower = position > 0 ? page.innerKey(position) : want.lower
+            let upper = position + 1 < page.count ? page.innerKey(position + 1) : want.upper
+            guard lower <= range.upperBound, upper > range.lowerBound else { continue }
             walk(
                 PageMiss(
-                    pointer: page.child(position), level: want.level - 1,
-                    lower: position > 0 ? page.innerKey(position) : want.lower,
-                    upper: position + 1 < page.count ? page.innerKey(position + 1) : want.upper, isRoot: false))
+                    pointer: page.child(position), level: want.level - 1, lower: lower, upper: upper, isRoot: false))
         }
     }
 

@@ -97,6 +97,17 @@ extension RecordIndex {
         return (after.key.subkey, extent)
     }
 
+    /// The extents that overlap a range, in order.
+    func extents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> [(UInt64, ExtentEntry)] {
+        var found: [(UInt64, ExtentEntry)] = []
+        var cursor = from
+        while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+            found.append((offset, extent))
+            cursor = offset + UInt64(extent.length)
+        }
+        return found
+    }
+
     /// How many extents overlap a range, counting no further than `limit`.
     func extentCount(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, limit: Int) throws(PageMiss) -> Int {
         var count = 0
@@ -147,18 +158,33 @@ extension RecordIndex {
 
     func someContents(of inode: InodeNumber, limit: Int) throws(PageMiss) -> [IndexKey] {
         var keys: [IndexKey] = []
-        let tree = self.tree
+        for space in [KeySpace.tree, .tombstones] { try addContents(of: inode, in: space, limit: limit, to: &keys) }
+        return keys
+    }
+
+    /// `contents` of a record that was touched. A page that is missing now lies behind all of them: an earlier change of the
+    /// record has emptied the leaf in which the walk ended before.
+    func contentsInMemory(of inode: InodeNumber, limit: Int) -> [IndexKey]? {
+        var keys: [IndexKey] = []
         for space in [KeySpace.tree, .tombstones] {
-            try tree.scan(
-                from: IndexKey(space: space, object: inode.rawValue, kind: EntryKind.inode.rawValue + 1, subkey: 0),
-                through: IndexKey(space: space, object: inode.rawValue, kind: UInt8.max, subkey: .max)
-            ) { key, _ in
-                guard keys.count < limit else { return false }
-                keys.append(key)
-                return true
+            do throws(PageMiss) { try addContents(of: inode, in: space, limit: limit + 1, to: &keys) } catch {
+                continue
             }
         }
-        return keys
+        return keys.count > limit ? nil : keys
+    }
+
+    private func addContents(
+        of inode: InodeNumber, in space: KeySpace, limit: Int, to keys: inout [IndexKey]
+    ) throws(PageMiss) {
+        try tree.scan(
+            from: IndexKey(space: space, object: inode.rawValue, kind: EntryKind.inode.rawValue + 1, subkey: 0),
+            through: IndexKey(space: space, object: inode.rawValue, kind: UInt8.max, subkey: .max)
+        ) { key, _ in
+            guard keys.count < limit else { return false }
+            keys.append(key)
+            return true
+        }
     }
 
     /// The range tombstones of an inode that lie within a range.

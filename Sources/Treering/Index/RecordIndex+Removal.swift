@@ -12,31 +12,19 @@ struct PendingRemoval {
 extension RecordIndex {
     // MARK: Extents
 
-    /// Takes out what lies in a range and is older than `sequence`; gives where to go on when `limit` extents were visited.
-    func removeExtents(
-        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence, limit: Int
-    ) -> UInt64? {
-        var cursor = from
-        var count = 0
+    /// Takes out what lies in a range and is older than `sequence`.
+    func removeExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence) {
+        // All are found before the first is taken out: a walk over leaves emptied meanwhile would go on to one that was
+        // never touched.
+        let extents = found { () throws(PageMiss) in try self.extents(inode, from, to) }
         var removed: Int64 = 0
-        defer { if removed > 0 { adjustDerived(inode, by: -removed) } }
-        while cursor < to,
-            let (offset, extent) = found({ () throws(PageMiss) in
-                try self.extent(inode, endingAfter: cursor, before: to)
-            })
-        {
-            if count >= limit { return cursor }
-            count += 1
-            let end = offset + UInt64(extent.length)
-            if extent.origin.sequence < sequence {
-                let low = max(offset, from)
-                let high = min(end, to)
-                cut(inode, offset, extent, low, high)
-                removed += Int64(high - low)
-            }
-            cursor = end
+        for (offset, extent) in extents where extent.origin.sequence < sequence {
+            let low = max(offset, from)
+            let high = min(offset + UInt64(extent.length), to)
+            cut(inode, offset, extent, low, high)
+            removed += Int64(high - low)
         }
-        return nil
+        if removed > 0 { adjustDerived(inode, by: -removed) }
     }
 
     /// Takes the bytes `low..<high` out of one extent.
@@ -63,14 +51,13 @@ extension RecordIndex {
 
     func removeRange(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ origin: Origin) {
         let inner = found { () throws(PageMiss) in try self.rangeTombstones(inode, within: from, to) }
-        for key in inner { _ = removeKeyed(key) }
-        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, origin, charge: 40, from, to)
         let count = found { () throws(PageMiss) in
             try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
         }
-        if count <= Self.immediateEntryLimit {
-            _ = removeExtents(inode, from, to, before: origin.sequence, limit: .max)
-        } else {
+        if count <= Self.immediateEntryLimit { removeExtents(inode, from, to, before: origin.sequence) }
+        for key in inner { _ = removeKeyed(key) }
+        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, origin, charge: 40, from, to)
+        if count > Self.immediateEntryLimit {
             // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
             postpone(inode, origin.sequence, RemovalEntry(from: from, to: min(to, UInt64(Int64.max))))
         }
@@ -89,7 +76,7 @@ extension RecordIndex {
         {
             inodeCount -= 1
         }
-        let keys = found { () throws(PageMiss) in try self.contents(of: inode, limit: Self.immediateEntryLimit) }
+        let keys = contentsInMemory(of: inode, limit: Self.immediateEntryLimit)
         for key in keys ?? [] { removeEntry(key) }
         _ = removeKeyed(InodeEntry.key(inode))
         _ = removeKeyed(OrphanEntry.key(inode))
@@ -128,7 +115,7 @@ extension RecordIndex {
             try tree.touch(InodeEntry.key(inode))
             try tree.touch(RemovalEntry.key(inode, first.sequence))
             let reached = try touchSomeExtents(inode, first.cursor, first.range.to)
-            _ = removeExtents(inode, first.cursor, reached, before: first.sequence, limit: .max)
+            removeExtents(inode, first.cursor, reached, before: first.sequence)
             removals[inode]![0].cursor = reached
             isDone = reached >= first.range.to
         }

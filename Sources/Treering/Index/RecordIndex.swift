@@ -197,7 +197,7 @@ final class RecordIndex {
 
     private func put(_ entry: ExtentEntry, _ inode: InodeNumber, _ offset: UInt64) {
         let end = offset + UInt64(entry.length)
-        _ = removeExtents(inode, offset, end, before: entry.origin.sequence, limit: .max)
+        removeExtents(inode, offset, end, before: entry.origin.sequence)
         name(entry.payload, entry.payloadOffset, entry.length)
         entry.encode(into: scratch)
         tree.put(ExtentEntry.key(inode, offset), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
@@ -256,7 +256,9 @@ final class RecordIndex {
     /// A payload's batch was closed: it lies here for good.
     func place(_ id: PayloadID, _ segment: SegmentNumber, _ position: UInt32) {
         let key = PayloadEntry.key(id)
-        let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
+        // Its entry lies in a page of this generation, which stays in memory: where a page is missing, it is gone.
+        let exists: Bool
+        do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
         if exists { tree.update(key) { bytes in bytes.store(position, at: 12) } }
     }
 

@@ -93,19 +93,9 @@ struct LogWalk<D: Device> {
         if durable >= missing {
             return CorruptionReport(place: place, reason: "it was durable once and is not readable now")
         }
-        let newest = segments.values.filter { $0.header.state == .inUse }.map(\.header.epoch).max() ?? epoch
         for segment in segments.values
         where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
             let header = segment.header
-            // A mount voids what it does not take in before it opens a segment, and it says where what it took in ends. A segment
-            // of the newest mount proves nothing: that one may have written several before the power went.
-            if header.firstBatch > missing, header.end != 0 || header.epoch < newest {
-                return CorruptionReport(
-                    place: place,
-                    reason:
-                        "segment \(header.number.rawValue), which a later mount took in, goes on at batch \(header.firstBatch.rawValue)"
-                )
-            }
             let isHere = header.number == position.segment && !endedSegment
             guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
             var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount

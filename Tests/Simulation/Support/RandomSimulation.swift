@@ -39,6 +39,8 @@ final class RandomSimulation {
     private(set) var counts: [String: Int] = [:]
     var failure: String?
     private(set) var isStuck = false
+    /// Recycle what can be recycled, when no completion is being handled.
+    private var wantsRoom = false
 
     init(_ options: Options, seed: UInt64) throws {
         self.options = options
@@ -72,8 +74,10 @@ final class RandomSimulation {
             store.clock.tick()
             model.time = store.clock.time
             try event()
+            if isStuck { break }
             if generator.chance(12) { try runTogether() } else { try runOne() }
             if generator.chance(40) { for _ in 0..<generator.below(4) where !store.device.step() { break } }
+            makeRoom()
             try checkFailure()
         }
         try compare()
@@ -82,7 +86,42 @@ final class RandomSimulation {
         try compareWithLog()
     }
 
+    /// Why there is no room, for a person.
+    private func describeSegments() {
+        store.volume.state.withLock { state in
+            let core = state.core
+            for (number, segment) in core.table.segments.enumerated() {
+                Environment.note(
+                    "segment \(number): \(segment.state), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), \(segment.living) living, empty since \(segment.emptySince.map { "\($0.rawValue)" } ?? "-")"
+                )
+            }
+            Environment.note(
+                "slots \(state.slots), sweep \(String(describing: state.sweepCursor)), removals \(core.index.removals.count), read-only \(core.isReadOnly), failure \(String(describing: core.log.failure)), \(model.inodes.count) inodes"
+            )
+        }
+        for line in store.log.lines.suffix(5) { Environment.note(line) }
+    }
+
+    private func makeRoom() {
+        guard wantsRoom else { return }
+        wantsRoom = false
+        // A tombstone keeps its segment until the older one that it is about is recycled: one after the other.
+        var free = -1
+        var idleCount = 0
+        while idleCount < 5 {
+            store.volume.housekeep(commits: true, checkpoints: true)
+            let now = store.volume.state.withLock { $0.core.table.freeCount }
+            idleCount = now > free ? 0 : idleCount + 1
+            free = max(free, now)
+            count("housekeeping for room")
+        }
+        isStuck = free == 0
+        if isStuck { describeSegments() }
+        if isStuck, !options.endsWhereNothingCanBeRemoved { fail("nothing can be removed any more") }
+    }
+
     private func event() throws {
+        if generator.chance(2), !generator.isPurging { purgeBeforeFull() }
         var drawn = generator.below(10_000)
         func isDrawn(_ share: Int) -> Bool {
             defer { drawn -= share }
@@ -96,6 +135,15 @@ final class RandomSimulation {
         if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
+    }
+
+    /// Mostly the store does not get quite full.
+    private func purgeBeforeFull() {
+        let isShort = store.volume.state.withLock { $0.core.table.freeCount * 4 < $0.core.table.countLimit }
+        guard isShort, generator.chance(60) else { return }
+        count("purge")
+        note("purge")
+        generator.isPurging = true
     }
 
     /// Everything so far is durable.
@@ -137,7 +185,14 @@ final class RandomSimulation {
         note("kill")
         count("kill")
         let acknowledged = store.nextSequence
-        try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging)
+        do { try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging) } catch {
+            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else {
+                throw error
+            }
+            count("full store that cannot be mounted after a kill")
+            isStuck = true
+            return
+        }
         try adoptRecovered(atLeast: options.keepsStaging ? acknowledged : nil, "after a kill")
     }
 
@@ -153,7 +208,8 @@ final class RandomSimulation {
         let reached = store.nextSequence
         let floor = max(floor ?? 0, snapshots[0].nextSequence)
         guard reached >= floor else {
-            throw SimulationFailure("\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
+            throw SimulationFailure(
+                "\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
         }
         guard let found = snapshots.last(where: { $0.nextSequence <= reached }) else { preconditionFailure() }
         let time = model.time
@@ -261,7 +317,7 @@ final class RandomSimulation {
         check(operation, outcome, expect(operation, reply))
         if generator.isPurging, model.inodes.count <= 3 {
             generator.isPurging = false
-            for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+            wantsRoom = true
         }
     }
 
@@ -274,9 +330,7 @@ final class RandomSimulation {
         if case .failed = expected { fail("\(operation) gives ENOSPC, not \(expected)") }
         if operation.freesSpace {
             count("out of space when removing")
-            for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
-            isStuck = store.volume.state.withLock { $0.core.table.freeCount == 0 }
-            if isStuck, !options.endsWhereNothingCanBeRemoved { fail("\(operation) gives ENOSPC for good") }
+            wantsRoom = true
         }
         if !generator.isPurging {
             count("purge")

@@ -82,4 +82,46 @@ import Testing
         store.volume.housekeep()
         #expect(store.volume.state.withLock { $0.core.reapable } == [file.inode])
     }
+
+    /// The header of a later segment had reached the disk, the segment before it had not: a legal end of the log, but the
+    /// store was refused as damaged.
+    @Test func aLaterSegmentWithoutTheOneBeforeItIsATail() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.volume.syncAndWait()
+        store.volume = try Volume.mount(store.device.snapshotAfterKill(), VolumeOptions(), now: TestStore.now) { _ in }
+        for piece in 0..<24 { try store.write(file, UInt64(piece) * 100_000, [UInt8](repeating: 1, count: 100_000)) }
+        let device = store.volume.device
+        device.drain()
+        let segments = store.volume.state.withLock { state in
+            state.core.table.segments.enumerated().filter {
+                $0.element.state == .inUse && $0.element.epoch == MountEpoch(3)
+            }
+            .sorted { $0.element.firstBatch < $1.element.firstBatch }.map { SegmentNumber(UInt32($0.offset)) }
+        }
+        #expect(segments.count >= 2)
+        let killed = device.snapshotAfterKill()
+        killed.damage(.segment(segments[0]), at: 4096)
+        store.volume = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try store.lookup("file").byteCount == 0)
+    }
+
+    /// Taking out a file's last extents emptied the leaf of payloads behind them; the walk went on to the next leaf, which
+    /// nobody had brought into memory, and trapped.
+    @Test func truncatingTheLastFileDoesNotWalkIntoALeafThatWasNotTouched() throws {
+        var options = VolumeOptions()
+        options.indexCacheByteCount = 64 << 10
+        let store = try TestStore(options: options)
+        let other = try store.make("other").inode
+        let last = try store.make("last").inode
+        let large = [UInt8](repeating: 1, count: 128 << 10)
+        for piece in 0..<10 { try store.write(last, UInt64(piece) << 17, large) }
+        for piece in 0..<150 { try store.write(other, UInt64(piece) << 17, large) }
+        for piece in 0..<45 { try store.write(other, UInt64(piece) << 17, large) }
+        try store.volume.checkpoint()
+        for piece in 100..<150 { _ = try store.read(other, UInt64(piece) << 17, 1 << 17) }
+        try truncate(store, last, 0)
+        #expect(try store.read(other, 149 << 17, 3) == [1, 1, 1])
+        try checkStore(store)
+    }
 }

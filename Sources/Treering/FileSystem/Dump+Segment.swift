@@ -1,0 +1,202 @@
+// One segment of the log in words: header, batches, records, changes. Reads a batch at a time.
+
+extension Dump {
+    /// A segment's header, batches, records and changes; what is broken or left over from an earlier life is said to be so.
+    static func segment(_ device: D, _ number: UInt32, _ line: @escaping (String) -> Void) throws(MountError) {
+        let file: DeviceFile
+        let name = StoreFile.segment(SegmentNumber(number))
+        do throws(Errno) { file = try device.open(name, create: false) } catch {
+            if error == .noEntry { throw MountError(.host, "the store has no segment \(number) (\(name.path))") }
+            throw MountError("segment \(number) cannot be opened", error)
+        }
+        defer { device.close(file) }
+        do throws(Errno) {
+            try SegmentDump(Dump(device: device, line: line), SegmentNumber(number), file).run()
+        } catch { throw MountError("segment \(number) cannot be read", error) }
+    }
+
+    /// A change for a person. `place` is where its record lies.
+    static func describe(_ change: Change, _ place: RecordPlace, _ offset: Int) -> String {
+        func since(_ since: BatchSequence) -> String { since == .zero ? "" : ", since \(since.rawValue)" }
+        switch change {
+        case .inode(let inode): return "inode \(inode.inode.rawValue): \(words(inode))"
+        case .dirent(let directory, let cookie, let since_, let inode, let type, let name):
+            return
+                "directory \(directory.rawValue): \(name.quoted) is inode \(inode.rawValue), \(typeWord(UInt32(type) << 12)), "
+                + "cookie \(cookie)\(since(since_))"
+        case .removeDirent(let directory, let cookie, let since_):
+            return "directory \(directory.rawValue): the name with cookie \(cookie) goes\(since(since_))"
+        case .xattr(let inode, let cookie, let since_, let name, let value):
+            return
+                "inode \(inode.rawValue): attribute \(name.quoted) = \(words(value)), cookie \(cookie)\(since(since_))"
+        case .removeXattr(let inode, let cookie, let since_):
+            return "inode \(inode.rawValue): the attribute with cookie \(cookie) goes\(since(since_))"
+        case .payload(let payload):
+            let start =
+                payload.isInline
+                ? Int(place.recordPosition) + offset + payload.inlineOffset
+                : Int(place.payloadAreaPosition) + Int(payload.position)
+            let kind = payload.isInline ? "inline" : "in \(payload.blockCount) blocks"
+            return "payload \(payload.id.rawValue): \(payload.length) bytes \(kind) at \(start)"
+        case .extent(let inode, let offset, let payload, let payloadOffset, let count):
+            return
+                "inode \(inode.rawValue): bytes \(offset)..<\(offset + UInt64(count)) are payload \(payload.rawValue) from \(payloadOffset) on"
+        case .removeRange(let inode, let from, let to, let since_):
+            return "inode \(inode.rawValue): bytes \(from)..<\(to == .max ? "end" : "\(to)") go\(since(since_))"
+        case .removeInode(let inode, let since_):
+            return "inode \(inode.rawValue): it goes with all its entries\(since(since_))"
+        case .orphan(let inode): return "inode \(inode.rawValue): it has no name any more"
+        case .skipped: return "a change of an unknown type that may be skipped"
+        }
+    }
+}
+
+/// A walk through one segment file.
+private struct SegmentDump<D: Device> {
+    let dump: Dump<D>
+    let number: SegmentNumber
+    let file: DeviceFile
+    var reader: BatchReader<D>
+    var size: Int
+    /// What the file holds, no more than `size`.
+    var end = 0
+    var header: SegmentHeader?
+    let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+
+    init(_ dump: Dump<D>, _ number: SegmentNumber, _ file: DeviceFile) throws(Errno) {
+        self.dump = dump
+        self.number = number
+        self.file = file
+        let fileByteCount = try dump.device.byteCount(of: file)
+        dump.line("segment \(number.rawValue), \(StoreFile.segment(number).path), \(fileByteCount) bytes")
+        var uuid: StoreUUID
+        do throws(MountError) {
+            let superblock = try SuperblockPair.read(dump.device).newest()
+            uuid = superblock.uuid
+            size = Int(superblock.segmentByteCount)
+        } catch {
+            dump.line("the superblock is of no help (\(error)); going by what the segment says of itself")
+            (uuid, size) = (StoreUUID(high: 0, low: 0), 64 << 20)
+            let bytes = try Self.read(dump, file, 0, block)
+            if bytes.count == SegmentHeader.byteCount {
+                uuid = StoreUUID(decoding: bytes, at: 16)
+                let claimed = Int(bytes.load(56, as: UInt32.self))
+                if claimed >= 1 << 20, claimed <= 64 << 20, claimed & (claimed - 1) == 0 { size = claimed }
+            }
+        }
+        end = Int(min(UInt64(size), fileByteCount))
+        if fileByteCount != UInt64(size) { dump.line("DAMAGED: the file should have \(size) bytes") }
+        reader = BatchReader(device: dump.device, uuid: uuid, segmentByteCount: size)
+        let bytes = try Self.read(dump, file, 0, block)
+        do throws(CorruptionReport) {
+            header = try SegmentHeader.decode(bytes, uuid: uuid, number: number, segmentByteCount: UInt32(size))
+            dump.line(header == nil ? "header: zeros, the segment was never used" : "header: good")
+        } catch { dump.line("header: DAMAGED: \(error.reason)") }
+        if bytes.contains(where: { $0 != 0 }) { dump.fields(SegmentHeader.fieldTable, bytes, indent: "  ") }
+    }
+
+    private static func read(
+        _ dump: Dump<D>, _ file: DeviceFile, _ offset: Int, _ block: AlignedBuffer
+    ) throws(Errno) -> UnsafeRawBufferPointer {
+        let completion = dump.device.perform(Submission(.read, file, offset: UInt64(offset), block.bytes, tag: 0))
+        if let error = completion.error { throw error }
+        return UnsafeRawBufferPointer(block.bytes).part(0, completion.result)
+    }
+
+    func run() throws(Errno) {
+        var offset = SegmentHeader.byteCount
+        var toldEnd = header.map { $0.end == 0 } ?? true
+        while offset < end {
+            if !toldEnd, let header, offset >= Int(header.end) {
+                dump.line("from \(header.end) on: void, recovery declared that the segment ends there")
+                toldEnd = true
+            }
+            let next = try batch(at: offset)
+            if let next {
+                offset = next
+                continue
+            }
+            let candidate = try reader.candidate(file, after: offset, end: end)
+            dump.line("\(offset)..<\(min(candidate, end)): nothing that could be a batch")
+            offset = candidate
+        }
+    }
+
+    /// Tells of the batch at `offset`; gives where it ends, nil if there is none.
+    private func batch(at offset: Int) throws(Errno) -> Int? {
+        let first = try Self.read(dump, file, offset, block)
+        guard let incarnation = BatchHeader.claimedIncarnation(first) else { return nil }
+        let outcome = try reader.batch(in: number, file, incarnation: incarnation, at: offset, verifyPayload: true)
+        let isLeftover = header.map { $0.state == .free || $0.incarnation != incarnation } ?? false
+        switch outcome {
+        case .nothing:
+            dump.line("batch at \(offset): DAMAGED header, or one that belongs elsewhere")
+            dump.fields(BatchHeader.fieldTable, first, indent: "  ")
+            return offset + blockByteCount
+        case .batch(let found):
+            let text = Self.words(found.header, offset)
+            if isLeftover {
+                dump.line("\(text), left over from incarnation \(incarnation)")
+            } else {
+                dump.line("\(text), header checksum 0x\(String(found.checksum, radix: 16))")
+                records(found.bytes.part(0, Int(found.header.recordAreaByteCount)), found.header, offset)
+            }
+            return offset + found.header.byteCount
+        case .broken(let header, let reason):
+            dump.line(
+                "\(Self.words(header, offset)), DAMAGED: \(reason)\(isLeftover ? ", left over from incarnation \(incarnation)" : "")"
+            )
+            if !isLeftover { try brokenRecords(header, offset) }
+            // What a later life overwrote says nothing of what follows it.
+            return isLeftover ? offset + blockByteCount : offset + header.byteCount
+        }
+    }
+
+    private static func words(_ header: BatchHeader, _ offset: Int) -> String {
+        let kind = header.kind == .records ? "batch" : "reserved range, batch"
+        let records =
+            header.recordCount == 0
+            ? "no records" : "records \(header.firstRecord.rawValue) to \(header.lastRecord.rawValue)"
+        return
+            "\(kind) \(header.sequence.rawValue) at \(offset)..<\(offset + header.byteCount), epoch \(header.epoch.rawValue), "
+            + "\(records) in \(header.recordAreaByteCount) bytes, \(header.payloadBlockCount) payload blocks, "
+            + "durable through \(header.durable.rawValue), next inode \(header.nextInode.rawValue)"
+            + (header.endsSegment ? ", the last of the segment" : "")
+    }
+
+    private func brokenRecords(_ header: BatchHeader, _ offset: Int) throws(Errno) {
+        let area = AlignedBuffer(byteCount: Int(header.recordAreaByteCount))
+        let completion = dump.device.perform(Submission(.read, file, offset: UInt64(offset), area.bytes, tag: 0))
+        if let error = completion.error { throw error }
+        let count = min(completion.result, Int(header.recordAreaByteCount))
+        records(UnsafeRawBufferPointer(area.bytes).part(0, count), header, offset)
+    }
+
+    /// Every record whose own checksum is right, as far as lengths lead.
+    private func records(_ area: UnsafeRawBufferPointer, _ header: BatchHeader, _ offset: Int) {
+        guard header.kind == .records else { return }
+        var position = BatchHeader.byteCount
+        for index in 0..<Int(header.recordCount) {
+            guard position < area.count, let record = Record.decode(area.part(position, area.count - position)) else {
+                dump.line(
+                    "  record \(index) at \(offset + position): DAMAGED, and so is the way to the \(Int(header.recordCount) - index - 1) after it"
+                )
+                return
+            }
+            let place = RecordPlace(
+                segment: number, recordPosition: UInt32(offset + position),
+                payloadAreaPosition: UInt32(offset + header.payloadAreaOffset))
+            show(record, place)
+            position += record.bytes.count
+        }
+        if position != area.count { dump.line("  \(area.count - position) bytes after the last record: DAMAGED") }
+    }
+
+    private func show(_ record: Record, _ place: RecordPlace) {
+        let text = "  record \(record.sequence.rawValue) at \(place.recordPosition), \(record.bytes.count) bytes"
+        if let problem = record.validate() { return dump.line("\(text): DAMAGED: \(problem)") }
+        if record.isSkipped { return dump.line("\(text): of an unknown type that may be skipped") }
+        dump.line(text)
+        record.forEachChange { change, offset, _ in dump.line("    \(Dump<D>.describe(change, place, offset))") }
+    }
+}

@@ -1,0 +1,70 @@
+#!/bin/bash
+# mount(8), mkfs(8) and fsck(8) call us by our helpers in /sbin. They are put there for the time of this test, never over others.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+S=$WORK/store
+M=$WORK/mnt
+mkdir "$M"
+scripts=$(realpath "$HERE/../../mount-scripts")
+if [ "$(id -u)" != 0 ]; then
+    say "mount8: needs root, skipped"
+    finish
+fi
+installed=()
+remove_helpers() { [ ${#installed[@]} -eq 0 ] || rm -f "${installed[@]}"; }
+trap 'remove_helpers; interrupted' INT TERM HUP
+trap 'remove_helpers; fail "ended early"; finish' EXIT
+for helper in mount.treering mount.fuse.treering mkfs.treering fsck.treering; do
+    if [ -e "/sbin/$helper" ]; then
+        say "mount8: /sbin/$helper is there already, skipped"
+        remove_helpers
+        finish
+    fi
+    printf '#!/bin/sh\nTREERING=%s exec %s/%s "$@"\n' "'$TREERING'" "'$scripts'" "$helper" >"/sbin/$helper"
+    chmod 755 "/sbin/$helper"
+    installed+=("/sbin/$helper")
+done
+MOUNTS+=("$M")
+
+check "mkfs -t treering" mkfs -t treering "$S"
+check "mount -t treering" mount -t treering "$S" "$M" -o "engine=$ENGINE,noatime,nofail,x-systemd.automount,comment=hello"
+DAEMONS+=("$(daemon_of "$S")")
+equal "type and source" "$S $M fuse.treering" "$(awk -v m="$M" '$2 == m {print $1, $2, $3}' /proc/mounts)"
+check "a file" touch "$M/file"
+refuse "a second mount on top" mount -t treering "$S" "$M"
+check "remount read-only" mount -o remount,ro "$M"
+refuse "writing after remount,ro" touch "$M/no"
+check "remount writable" mount -o remount,rw "$M"
+check "writing after remount,rw" touch "$M/yes"
+check "umount" umount "$M"
+# A mount right after an unmount waits for the old process.
+for round in 1 2 3 4 5; do
+    check "mount right after umount, $round" mount -t fuse.treering "store:$S" "$M" -o "engine=$ENGINE"
+    DAEMONS+=("$(daemon_of "$S")")
+    touch "$M/round$round"
+    check "umount, $round" umount "$M"
+done
+check "with store: in fstab's way" mount -t fuse.treering "store:$S" "$M" -o "defaults,engine=$ENGINE,relatime,lazytime,strictatime"
+DAEMONS+=("$(daemon_of "$S")")
+equal "the source as it was written" "store:$S" "$(awk -v m="$M" '$2 == m {print $1}' /proc/mounts)"
+equal "all rounds are there" 5 "$(find "$M" -name 'round*' | wc -l)"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+refuse "an unknown option" mount -t treering "$S" "$M" -o engine=auto,nonsense
+check "an unknown option with -s" /sbin/mount.treering "$S" "$M" -s -o "engine=$ENGINE,nonsense"
+DAEMONS+=("$(daemon_of "$S")")
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+check "-f does nothing" /sbin/mount.treering "$S" "$M" -f -o rw
+if is_mounted "$M"; then fail "mount -f mounted"; else pass; fi
+check "fsck -t treering" fsck -t treering "$S"
+for word in -a -p -y -n -f; do check "fsck.treering $word" /sbin/fsck.treering $word "$S"; done
+/sbin/fsck.treering "$WORK/absent" >/dev/null 2>&1
+equal "fsck of nothing exits 8" 8 $?
+/sbin/fsck.treering >/dev/null 2>&1
+equal "fsck without a store exits 16" 16 $?
+refuse "mkfs over a store" mkfs -t treering "$S"
+check "mkfs -f over a store" mkfs.treering -f "$S"
+trap - EXIT INT TERM HUP
+remove_helpers
+finish

@@ -1,0 +1,96 @@
+// Crash states: every kind of operation, cut off at every event. TREERING_CRASH_STATES says how many states to look at;
+// TREERING_SEED picks others.
+
+import Testing
+
+@testable import Treering
+
+@Suite(.serialized) struct CrashEnumerationTests {
+    private static let total = Environment.count("TREERING_CRASH_STATES", debug: 2000, release: 4000)
+    private static let seed = Environment.number("TREERING_SEED") ?? 1
+
+    private static func settings(sector: UInt64 = 512) -> StoreSettings {
+        var settings = StoreSettings()
+        settings.capacityByteCount = 16 << 20
+        settings.sectorByteCount = sector
+        return settings
+    }
+
+    private static func report(_ name: String, _ enumeration: CrashEnumeration) {
+        Environment.note("\(name): \(enumeration.summary)")
+    }
+
+    @Test func everyKindOfOperationWithEveryKindOfSync() throws {
+        let settings = Self.settings()
+        var enumeration = CrashEnumeration(settings)
+        let kindCount = CrashWorkload.operations(CrashTree()).count
+        let share = max(4, Self.total / 2 / (kindCount * CrashWorkload.endings.count))
+        for kind in 0..<kindCount {
+            for (text, ending) in CrashWorkload.endings {
+                let run = try CrashRun(settings, seed: Self.seed) { tree in
+                    let (name, operations) = CrashWorkload.operations(tree)[kind]
+                    return CrashWorkload(
+                        name: name + text, steps: operations.map { .operation($0) } + ending + [.complete(4)])
+                }
+                try enumeration.enumerate(run, limit: share, seed: Self.seed)
+            }
+        }
+        Self.report("single operations", enumeration)
+    }
+
+    @Test func severalOperationsWithSyncsAndCheckpointsAmongThem() throws {
+        var enumeration = CrashEnumeration(Self.settings())
+        for round in 0..<8 as Range<UInt64> {
+            let settings = Self.settings(sector: round % 4 == 3 ? 4096 : 512)
+            let run = try CrashRun(settings, seed: round, afterCrash: round % 2 == 1) {
+                .mixed($0, seed: Self.seed &* 100 + round)
+            }
+            try enumeration.enumerate(run, limit: Self.total / 5 / 8, seed: round)
+        }
+        Self.report("mixed operations", enumeration)
+    }
+
+    @Test func rollingOverToOtherSegments() throws {
+        let settings = Self.settings()
+        var enumeration = CrashEnumeration(settings)
+        for (syncs, afterCrash) in [(false, false), (true, false), (false, true), (true, true)] {
+            let run = try CrashRun(settings, seed: 3, afterCrash: afterCrash) { .rollOver($0, syncs: syncs) }
+            try enumeration.enumerate(run, limit: Self.total / 20, seed: Self.seed)
+        }
+        Self.report("roll-over", enumeration)
+    }
+
+    @Test func recyclingDeadSegments() throws {
+        let settings = Self.settings()
+        var enumeration = CrashEnumeration(settings)
+        let run = try CrashRun(settings, seed: 4) { .recycling($0) }
+        try enumeration.enumerate(run, limit: Self.total / 10, seed: Self.seed)
+        Self.report("recycling", enumeration)
+    }
+
+    /// A format cut off is no store, or an empty one; a format that returned is one.
+    @Test func formatCutOffAnywhere() throws {
+        let settings = Self.settings()
+        let clock = SimulationClock()
+        let device = SimulatedDevice(keepsHistory: true)
+        try Volume.format(device, SimulatedStore.formatOptions(settings, clock))
+        var random = SimulatedRandom(seed: Self.seed)
+        var counts = (mounted: 0, refused: 0)
+        for event in device.crashPoints {
+            let states = device.crashStates(at: event, exhaustiveUpTo: 3, samples: 4, seed: random.next())
+            for state in states.shuffled(using: &random).prefix(event == device.eventCount ? 100 : 6) {
+                do throws(MountError) {
+                    let volume = try Volume.mount(state.device(), settings.options, now: { clock.time }, log: { _ in })
+                    #expect(
+                        TreeComparison.firstDifference(volume, ModelFileSystem(time: clock.time)) == nil, "\(state)")
+                    counts.mounted += 1
+                } catch {
+                    counts.refused += 1
+                    #expect(event < device.eventCount, "\(error) at \(state)")
+                }
+            }
+        }
+        Environment.note("format: \(counts.mounted) states mounted, \(counts.refused) refused")
+        #expect(counts.mounted > 0 && counts.refused > 0)
+    }
+}

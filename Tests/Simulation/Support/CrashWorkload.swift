@@ -1,0 +1,234 @@
+// Short workloads whose every event is a place to crash: what they do, and what may be found afterwards.
+
+import Glibc
+
+@testable import Treering
+
+/// One step of a workload.
+enum CrashStep {
+    case operation(Operation)
+    /// Everything so far becomes durable.
+    case sync
+    /// A checkpoint; everything before it is durable after it.
+    case checkpoint
+    case housekeep
+    /// Completes so many submissions.
+    case complete(Int)
+}
+
+struct CrashWorkload {
+    var name: String
+    var steps: [CrashStep]
+}
+
+/// The inodes of the small tree that every workload finds.
+struct CrashTree {
+    var directory: UInt64 = 0
+    var other: UInt64 = 0
+    var file: UInt64 = 0
+    var linked: UInt64 = 0
+    var open: UInt64 = 0
+}
+
+/// A workload run once on a device with a history, with what the model said after each record.
+final class CrashRun {
+    private(set) var name = ""
+    let store: SimulatedStore
+    /// What the tree was when the log had come so far.
+    private(set) var states: [(nextSequence: UInt64, model: ModelFileSystem)] = []
+    /// From these events on a crash must not lose records below these.
+    private(set) var floors: [(event: Int, nextSequence: UInt64)] = []
+    private var model: ModelFileSystem
+    private var tree = CrashTree()
+    static let caller = Caller(uid: 5, gid: 6, umask: 0)
+
+    /// Prepares the tree, everything in it durable and in a checkpoint, then runs the workload that is made for it: in the
+    /// same mount, or in one that had to recover something that no checkpoint holds.
+    init(
+        _ settings: StoreSettings, seed: UInt64, afterCrash: Bool = false, _ make: (CrashTree) -> CrashWorkload
+    ) throws {
+        store = try SimulatedStore(settings, seed: seed)
+        model = ModelFileSystem(time: store.clock.time)
+        tree.directory = try prepare(.make(1, "dir", mode: 0o040755, deviceNumber: 0, target: nil))
+        tree.other = try prepare(.make(1, "other", mode: 0o042755, deviceNumber: 0, target: nil))
+        tree.file = try prepare(.make(tree.directory, "file", mode: 0o100644, deviceNumber: 0, target: nil))
+        tree.linked = try prepare(.make(1, "linked", mode: 0o100600, deviceNumber: 0, target: nil))
+        tree.open = try prepare(.make(1, "open", mode: 0o100600, deviceNumber: 0, target: nil))
+        _ = try prepare(.make(1, "empty", mode: 0o040700, deviceNumber: 0, target: nil))
+        _ = try prepare(.link(tree.linked, tree.directory, "second"))
+        for (offset, count) in [(0, 5000), (10_000, 2000), (16_384, 8192)] {
+            _ = try prepare(.write(tree.file, offset: UInt64(offset), byteCount: count, seed: UInt64(offset)))
+        }
+        _ = try prepare(.write(tree.linked, offset: 0, byteCount: 100, seed: 1))
+        _ = try prepare(.setXattr(tree.file, "user.small", byteCount: 10, seed: 2, []))
+        _ = try prepare(.setXattr(tree.file, "user.large", byteCount: 5000, seed: 3, []))
+        // All but the open file are forgotten by the kernel.
+        for inode in [tree.directory, tree.other, tree.file, tree.linked] { _ = try prepare(.forget(inode, 9)) }
+        try store.volume.checkpoint()
+        try store.volume.checkpoint()
+        if afterCrash {
+            _ = try prepare(.make(1, "synced before the crash", mode: 0o100600, deviceNumber: 0, target: nil))
+            try store.volume.syncAndWait()
+            try store.cutPower(seed: seed)
+            model.remount()
+            _ = try prepare(.lookup(1, "open"))
+        }
+        store.device.keepHistory()
+        let workload = make(tree)
+        name = workload.name
+        noteState()
+        floors = [(store.device.eventCount, store.nextSequence)]
+        for step in workload.steps { try run(step) }
+    }
+
+    /// The tree without what only an open file keeps alive: after a crash nothing is open.
+    private func noteState() {
+        var seen = model
+        seen.remount()
+        states.append((store.nextSequence, seen))
+    }
+
+    private func prepare(_ operation: Operation) throws -> UInt64 {
+        let (outcome, made) = try perform(operation)
+        if case .failed(let error) = outcome { throw SimulationFailure("preparing, \(operation) failed with \(error)") }
+        return made
+    }
+
+    private func perform(_ operation: Operation) throws -> (Outcome, UInt64) {
+        store.clock.tick()
+        model.time = store.clock.time
+        var made: UInt64 = 0
+        var outcome = Outcome.done
+        if case .forget(let inode, let count) = operation {
+            store.volume.forget(InodeNumber(inode), count)
+        } else {
+            do throws(Errno) {
+                let reply = try store.volume.perform(operation.body(Self.caller))
+                made = reply.made
+                if case .outcome(let value) = reply.value { outcome = value }
+            } catch { outcome = .failed(error.rawValue) }
+        }
+        let expected = model.run(operation, number: made, caller: Self.caller, valueLimit: store.valueLimit)
+        guard outcome == expected else {
+            throw SimulationFailure("\(operation) gives \(outcome.difference(from: expected))")
+        }
+        return (outcome, made)
+    }
+
+    private func run(_ step: CrashStep) throws {
+        switch step {
+        case .operation(let operation):
+            _ = try perform(operation)
+            noteState()
+        case .sync:
+            let reached = store.nextSequence
+            try store.volume.syncAndWait()
+            floors.append((store.device.eventCount, reached))
+        case .checkpoint:
+            let reached = store.nextSequence
+            try store.volume.checkpoint()
+            floors.append((store.device.eventCount, reached))
+        case .housekeep:
+            store.volume.housekeep(commits: true, checkpoints: true)
+            noteState()
+        case .complete(let count):
+            for _ in 0..<count where !store.device.step() { break }
+        }
+    }
+
+    // MARK: What may be found
+
+    func floor(at event: Int) -> UInt64 { floors.last { $0.event <= event }?.nextSequence ?? 0 }
+
+    /// The state of the tree for a log that ends before this record.
+    func model(at nextSequence: UInt64) -> ModelFileSystem? { states.last { $0.nextSequence <= nextSequence }?.model }
+}
+
+extension CrashWorkload {
+    /// One operation of every kind that changes something, by name.
+    static func operations(_ tree: CrashTree) -> [(String, [Operation])] {
+        var size = AttributeChanges()
+        size.byteCount = 3000
+        var longer = AttributeChanges()
+        longer.byteCount = 100_000
+        var mode = AttributeChanges()
+        mode.mode = 0o700
+        mode.uid = 9
+        return [
+            ("create", [.make(tree.directory, "new", mode: 0o100600, deviceNumber: 0, target: nil)]),
+            ("mkdir", [.make(1, "new", mode: 0o040700, deviceNumber: 0, target: nil)]),
+            ("symlink", [.make(tree.other, "new", mode: 0o120777, deviceNumber: 0, target: "where")]),
+            (
+                "long symlink",
+                [.make(1, "new", mode: 0o120777, deviceNumber: 0, target: String(repeating: "x", count: 4000))]
+            ),
+            ("link", [.link(tree.file, tree.other, "third")]),
+            ("unlink", [.unlink(tree.directory, "file")]),
+            ("unlink one name", [.unlink(1, "linked")]),
+            ("unlink an open file", [.unlink(1, "open")]),
+            ("unlink and forget", [.unlink(1, "open"), .forget(tree.open, 1)]),
+            ("rmdir", [.removeDirectory(1, "empty")]),
+            ("rename", [.rename(tree.directory, "file", 1, "moved", [])]),
+            ("rename over", [.rename(tree.directory, "file", 1, "linked", [])]),
+            ("rename a directory over one", [.rename(1, "dir", 1, "empty", [])]),
+            ("exchange", [.rename(tree.directory, "file", 1, "empty", .exchange)]),
+            ("small write", [.write(tree.file, offset: 4000, byteCount: 50, seed: 9)]),
+            ("large write", [.write(tree.file, offset: 1000, byteCount: 100_000, seed: 9)]),
+            ("truncate", [.setAttributes(tree.file, size)]),
+            ("extend", [.setAttributes(tree.file, longer)]),
+            ("chmod", [.setAttributes(tree.file, mode)]),
+            ("set a small attribute", [.setXattr(tree.directory, "user.a", byteCount: 100, seed: 4, [])]),
+            ("set a large attribute", [.setXattr(tree.file, "user.small", byteCount: 60_000, seed: 4, [])]),
+            ("remove an attribute", [.removeXattr(tree.file, "user.large")]),
+        ]
+    }
+
+    static let endings: [(String, [CrashStep])] = [("", []), (", sync", [.sync]), (", checkpoint", [.checkpoint])]
+
+    /// A write that is synced, then so much without a sync that the log goes over to other segments.
+    static func rollOver(_ tree: CrashTree, syncs: Bool) -> CrashWorkload {
+        var steps: [CrashStep] = []
+        for round in 0..<22 as Range<UInt64> {
+            steps.append(.operation(.write(tree.file, offset: round * 100_000, byteCount: 120_000, seed: round)))
+            if syncs, round % 7 == 3 { steps.append(.sync) }
+            if round % 5 == 2 { steps.append(.complete(2)) }
+        }
+        return CrashWorkload(name: syncs ? "roll-over with syncs" : "roll-over", steps: steps)
+    }
+
+    /// Whole segments die, are recycled and used again.
+    static func recycling(_ tree: CrashTree) -> CrashWorkload {
+        var steps: [CrashStep] = []
+        var none = AttributeChanges()
+        none.byteCount = 0
+        for round in 0..<3 as Range<UInt64> {
+            for piece in 0..<10 as Range<UInt64> {
+                steps.append(
+                    .operation(.write(tree.file, offset: piece * 100_000, byteCount: 120_000, seed: round + piece)))
+            }
+            steps += [
+                .operation(.setAttributes(tree.file, none)), .sync, .housekeep, .checkpoint, .housekeep, .housekeep,
+            ]
+        }
+        return CrashWorkload(name: "recycling", steps: steps)
+    }
+
+    /// Small operations with syncs and checkpoints among them, several batches in flight.
+    static func mixed(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
+        var random = SimulatedRandom(seed: seed)
+        var steps: [CrashStep] = []
+        var pool = operations(tree).map(\.1)
+        pool.shuffle(using: &random)
+        for operations in pool.prefix(8) {
+            steps += operations.map { .operation($0) }
+            switch random.next() % 8 {
+            case 0: steps.append(.sync)
+            case 1: steps.append(.checkpoint)
+            case 2: steps.append(.housekeep)
+            case 3: steps.append(.complete(1))
+            default: break
+            }
+        }
+        return CrashWorkload(name: "mixed \(seed)", steps: steps)
+    }
+}

@@ -1,0 +1,73 @@
+// Reading the table of mounts, looking at directories, and JSON as lines.
+
+import Glibc
+import Testing
+
+@testable import Treering
+
+@Suite struct HostFactsTests {
+    @Test func mountinfoLine() {
+        let line =
+            "36 35 0:45 / /mnt/with\\040space rw,nosuid shared:1 master:2 - fuse.treering store:/a\\134b rw,user_id=0"
+        let expected = MountedFileSystem(
+            device: "0:45", mountPoint: "/mnt/with space", type: "fuse.treering", source: "store:/a\\b")
+        #expect(MountTable.parse(line) == expected)
+        #expect(MountTable.parse("") == nil && MountTable.parse("1 2 3") == nil)
+        #expect(MountTable.mount(at: "/") != nil)
+    }
+
+    @Test func nesting() {
+        #expect(HostFile.isPath("/a/b", within: "/a") && HostFile.isPath("/a", within: "/a"))
+        #expect(!HostFile.isPath("/ab", within: "/a") && HostFile.isPath("/a", within: "/"))
+    }
+
+    @Test func storeStates() throws {
+        let directory = "/tmp/treering-states-\(getpid())"
+        func make(_ name: String) { close(creat(directory + "/" + name, 0o600)) }
+        #expect(try StoreDirectory.state(directory) == .missing)
+        mkdir(directory, 0o700)
+        #expect(try StoreDirectory.state(directory) == .empty)
+        make("lock")
+        mkdir(directory + "/segments", 0o700)
+        mkdir(directory + "/lost+found", 0o700)
+        #expect(try StoreDirectory.state(directory) == .empty)
+        make("segments/00000000.seg")
+        #expect(try StoreDirectory.state(directory) == .incomplete)
+        make("letter.txt")
+        #expect(try StoreDirectory.state(directory) == .foreign(["letter.txt"]))
+        make("superblock")
+        #expect(try StoreDirectory.state(directory) == .store)
+        StoreDirectory.clear(directory, andDirectory: true)
+        #expect(try HostFile.names(in: directory) == ["letter.txt", "lost+found"])
+        unlink(directory + "/letter.txt")
+        rmdir(directory + "/lost+found")
+        rmdir(directory)
+    }
+
+    @Test func lockIsExclusiveAndNamesItsOwner() throws {
+        let directory = "/tmp/treering-lock-\(getpid())"
+        mkdir(directory, 0o700)
+        defer { StoreDirectory.clear(directory, andDirectory: true) }
+        let lock = try StoreLock(directory)
+        #expect(HostFile.text(directory + "/lock") == "\(getpid())\n")
+        withExtendedLifetime(lock) {
+            do throws(CommandError) {
+                _ = try StoreLock(directory)
+                Issue.record("locked twice")
+            } catch {
+                #expect(error.message.contains("in use by process \(getpid())"))
+            }
+        }
+    }
+
+    @Test func jsonLines() {
+        let lines = JSONLines.lines(#"{"a":{"b":1,"c":[true,{"d":"x \"y\""}]},"e":-2.5}"#)
+        let words = lines.map { $0.split(separator: " ", maxSplits: 1).map { String($0).trimmed } }
+        #expect(words == [["a.b", "1"], ["a.c[0]", "true"], ["a.c[1].d", "x \"y\""], ["e", "-2.5"]])
+        #expect(JSONLines.lines("{") == [] && JSONLines.lines("") == [] && JSONLines.lines("[1,") == ["[0]  1"])
+    }
+}
+
+extension String {
+    fileprivate var trimmed: String { String(drop { $0 == " " }) }
+}
