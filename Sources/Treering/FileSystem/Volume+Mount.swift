@@ -263,6 +263,8 @@ extension Recovery {
 
     /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
     func makeDurable(continuesSegment: Bool) throws(Errno) {
+        // A killed mount's last names and headers may be seen and not be durable yet.
+        try device.syncDirectories()
         for number in walkedSegments { try device.wait(Submission(.sync, table[number].file!, tag: 0)) }
         for number in tornSegments where table[number].state != .inUse {
             let file = table[number].file!
@@ -286,6 +288,9 @@ extension Recovery {
                 header.firstBatch = .zero
                 header.end = 0
                 try rewrite(header, segment.file)
+            } else if header.incarnation > table[number].incarnation {
+                // Recycled after the checkpoint: no tombstone may rely on that before it is durable.
+                try device.wait(Submission(.sync, segment.file, tag: 0))
             }
             table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
         }

@@ -39,7 +39,7 @@ struct CrashEnumeration {
         for _ in 0..<max(1, limit / 8) {
             let event = Int.random(in: run.store.device.crashPoints, using: &random)
             let seed = random.next()
-            do { try kill(run, event, seed) } catch {
+            do { try kill(run, event, seed, &random) } catch {
                 throw SimulationFailure("\(run.name), kill at event \(event) with seed \(seed): \(error)")
             }
         }
@@ -152,12 +152,16 @@ struct CrashEnumeration {
     // MARK: Kills
 
     /// The process dies; its successor mounts, and then the power fails.
-    private mutating func kill(_ run: CrashRun, _ event: Int, _ seed: UInt64) throws {
+    private mutating func kill(_ run: CrashRun, _ event: Int, _ seed: UInt64, _ random: inout SimulatedRandom) throws {
         killCount += 1
         let device = run.store.device.snapshotAfterKill(at: event, seed: seed)
         let store = try mounted(run, device)
         let reached = store.nextSequence
         try compare(run, store, reached, floor: run.floor(at: event))
+        if killCount % 2 == 0 {
+            try workOn(run, store, reached, &random)
+            return
+        }
         let again = try mounted(run, device.crash(seed: seed).device())
         guard again.nextSequence == reached else {
             throw SimulationFailure(

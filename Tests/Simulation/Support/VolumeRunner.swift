@@ -63,7 +63,7 @@ extension Operation {
     private func performOnData(_ core: Core, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .write(let inode, let offset, let count, let seed):
-            try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
+            _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
                 try core.write(InodeNumber(inode), at: offset, bytes)
             }
         case .read(let inode, let offset, let count):

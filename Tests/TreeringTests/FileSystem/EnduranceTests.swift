@@ -43,7 +43,7 @@ import Testing
             }
         }.inode
         #expect(store.volume.maxWriteByteCount == 1 << 20)
-        try data.withUnsafeBytes { bytes in
+        _ = try data.withUnsafeBytes { bytes in
             try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes) }
         }
         let killed = store.device.snapshotAfterKill(seed: 3)
@@ -177,7 +177,7 @@ import Testing
                         return try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller).inode
                     }
                 }
-                try data.withUnsafeBytes { bytes in
+                _ = try data.withUnsafeBytes { bytes in
                     try volume.perform { (core) throws(Stop) in try core.write(made, at: 0, bytes) }
                 }
                 volume.forget(made, 1)

@@ -61,7 +61,7 @@ import Testing
                 let inode = files[Int(random(UInt64(files.count)))].inode
                 let data = [UInt8](repeating: UInt8(truncatingIfNeeded: step), count: Int(random(40_000)) + 1)
                 let offset = random(100_000)
-                try data.withUnsafeBytes { bytes in
+                _ = try data.withUnsafeBytes { bytes in
                     try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
                 }
             default:

@@ -124,4 +124,29 @@ import Testing
         #expect(try store.read(other, 149 << 17, 3) == [1, 1, 1])
         try checkStore(store)
     }
+
+    /// A killed mount had renamed a prepared segment and not yet synced the directory; its successor wrote into it, and a
+    /// power cut took the name away with everything that was synced.
+    @Test func aSegmentNamedByAKilledMountKeepsItsName() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.volume.syncAndWait()
+        store.device.keepHistory()
+        for piece in 0..<8 { try store.write(file, UInt64(piece) * 100_000, [UInt8](repeating: 1, count: 100_000)) }
+        try store.volume.syncAndWait()
+        let events = store.device.trace.compactMap { $0.kind == .rename ? $0.completedAt : nil }
+            .filter { store.device.crashPoints.contains($0) }
+        #expect(!events.isEmpty)
+        for event in events {
+            let killed = store.device.snapshotAfterKill(at: event)
+            let successor = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+            store.volume = successor
+            try store.write(file, 5, [4, 5, 6])
+            try successor.syncAndWait()
+            for state in killed.crashStates() {
+                store.volume = try Volume.mount(state.device(), VolumeOptions(), now: TestStore.now) { _ in }
+                #expect(try store.read(file, 5, 3) == [4, 5, 6], "\(state)")
+            }
+        }
+    }
 }
