@@ -155,7 +155,7 @@ import Testing
         changes.modified = .at(Timestamp(seconds: 5, nanoseconds: 6))
         changes.changed = .at(Timestamp(seconds: 7, nanoseconds: 8))
         _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.caller) }
-        try ([1, 2, 3] as [UInt8]).withUnsafeBytes { bytes in
+        _ = try ([1, 2, 3] as [UInt8]).withUnsafeBytes { bytes in
             try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, keepsTimes: true) }
         }
         let found = try store.lookup("file")
