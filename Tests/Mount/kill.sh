@@ -151,6 +151,18 @@ for number in numbers:
     found = open(f"{sys.argv[1]}/closed{number}", "rb").read()
     assert found == bytes([number % 255 + 1]) * (number * 37 % 20000), f"closed{number}: {len(found)} bytes"
 P
+# Somebody removes the staging file, as session managers do at logout: the mount goes on in a file in the store.
+again "$S" "$M"
+uuid=$("$TREERING" stats "$M" --json >/dev/null && ls /dev/shm | grep -F "treering-$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d ' ')" | head -n 1)
+check "staging lies in shared memory" test -n "$uuid"
+rm -f "/dev/shm/$uuid"
+for _ in $(seq 50); do ls "$S"/staging-* >/dev/null 2>&1 && break; sleep 0.1; done
+check "staging moved into the store" bash -c 'ls "$0"/staging-*' "$S"
+for number in $(seq 200); do echo "$number" >"$M/moved$number"; done
+kill_mount "$S" "$M"
+start_mount "$S" "$M"
+equal "everything acknowledged after staging moved is there" "$(seq 200 | sort)" "$(cat "$M"/moved* | sort)"
+rm -f "$M"/moved*
 # Half a gigabyte on its way to the disk: what the dead process still writes must not reach what its successor writes.
 flight=$((512 * 1024 * 1024))
 if [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -gt $((flight * 3)) ]; then

@@ -102,19 +102,23 @@ final class HostStaging {
             && header.owner == UInt64(geteuid())
     }
 
-    /// Makes new staging for a mount.
-    func create(_ geometry: StagingGeometry, epoch: MountEpoch, generation: UInt64) throws(Errno) -> Staging {
-        identity = Self.randomWord()
+    /// Makes new staging for a mount: in shared memory, or, where that cannot be or `inStore`, a file in the store.
+    func create(
+        _ geometry: StagingGeometry, epoch: MountEpoch, generation: UInt64, inStore: Bool = false
+    ) throws(Errno) -> Staging {
+        let identity = Self.randomWord()
         let name = String(identity, radix: 16)
         var memory: SharedMemory
         do throws(Errno) {
+            if inStore { throw .noEntry }
             memory = try SharedMemory(
                 creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
         } catch {
-            log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))")
+            if !inStore { log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))") }
             memory = try SharedMemory(creating: "\(directory)/staging-\(name)", byteCount: geometry.byteCount)
         }
         self.memory = memory
+        self.identity = identity
         StagingHeader(
             uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
             owner: UInt64(geteuid()), identity: identity, geometry: geometry
@@ -127,6 +131,9 @@ final class HostStaging {
         for (_, memory) in tails { memory.unlink() }
         tails.removeAll()
     }
+
+    /// Somebody removed the file's name (session managers do that at logout): a successor would not find it.
+    var hasVanished: Bool { memory.map { !$0.isLinked } ?? false }
 
     /// The mount has ended cleanly.
     func unlink() { memory?.unlink() }

@@ -51,6 +51,8 @@ extension Volume {
             return
         }
         refreshHostSpace()
+        state.withLock { $0.forgetBadPages() }
+        if hostStaging?.hasVanished == true { moveStaging() }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if commits { commitByClock() }
         reapOrphans()
@@ -81,6 +83,28 @@ extension Volume {
             if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
                 log.isHostFull = false
             }
+        }
+    }
+
+    /// Staging has lost its name: goes on in a file in the store. What the old one holds is written before.
+    private func moveStaging() {
+        guard let hostStaging else { return }
+        log("somebody removed this mount's staging from \(HostStaging.sharedDirectory); it goes on in a file in the store")
+        let (geometry, epoch, generation) = state.withLock { state in
+            state.core.log.holdForReplacement()
+            return (state.core.log.staging.geometry, state.core.log.epoch, state.superblock.generation)
+        }
+        sync(mayWait: true) { _ in }
+        wait { $0.core.log.canReplaceStaging || $0.core.log.failure != nil }
+        do throws(Errno) {
+            let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+            state.withLock { $0.core.log.replaceStaging(by: staging) }
+            var superblock = state.withLock { $0.superblock }
+            superblock.stagingIdentity = hostStaging.identity
+            try writeSuperblock(superblock)
+        } catch {
+            state.withLock { if $0.core.log.isHeld { $0.core.log.replaceStaging(by: nil) } }
+            log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")
         }
     }
 

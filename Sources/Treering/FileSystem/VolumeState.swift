@@ -118,6 +118,9 @@ final class VolumeState {
         ready.append(contentsOf: waiters)
     }
 
+    /// What could not be read may be readable again, and an address may have been used again: the next operation tries.
+    func forgetBadPages() { if !badPages.isEmpty { badPages.removeAll() } }
+
     private func bad(_ address: PageAddress, _ report: CorruptionReport) {
         badPages.insert(address)
         core.report(report)

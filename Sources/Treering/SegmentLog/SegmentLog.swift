@@ -49,7 +49,9 @@ final class SegmentLog {
     let uuid: StoreUUID
     let epoch: MountEpoch
     let table: SegmentTable
-    let staging: Staging
+    private(set) var staging: Staging
+    /// Nothing is appended while staging is being replaced.
+    private(set) var isHeld = false
     /// Told where each payload of a batch came to lie when the batch is closed. Filled in by the index.
     var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
     /// The host has no room for another segment.
@@ -111,6 +113,7 @@ final class SegmentLog {
 
     /// Whether an operation that found no room should try again: to find room, or to fail for good.
     var mayHaveRoom: Bool {
+        if isHeld { return false }
         if failure != nil || current != nil { return true }
         if let batch = slots[nextSlot], batch.sequence > tracker.written { return false }
         if tracker.undurableCount >= 4096 { return false }
@@ -122,6 +125,7 @@ final class SegmentLog {
     /// Makes sure that a record of this size can be appended next, closing the open batch and opening another where needed.
     func makeRoom(recordByteCount: Int, payloadByteCount: Int, freesSpace: Bool) -> LogRoom {
         if let failure { return .failed(failure) }
+        if isHeld { return .wait }
         let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
         let geometry = staging.geometry
         precondition(
@@ -271,6 +275,28 @@ final class SegmentLog {
                 durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front,
                 payload,
                 tag: LogTag.batch | UInt64(batch.slot)))
+    }
+
+    // MARK: Replacing staging
+
+    /// Closes the open batch and holds back further operations, so that staging empties.
+    func holdForReplacement() {
+        isHeld = true
+        closeBatch(durable: false)
+    }
+
+    /// Everything that staging holds is written: it can be replaced.
+    var canReplaceStaging: Bool { isHeld && current == nil && tracker.written == lastBatch }
+
+    /// Goes on in other staging of the same geometry; nil goes on in the present one.
+    func replaceStaging(by other: Staging?) {
+        precondition(canReplaceStaging || failure != nil)
+        if let other {
+            precondition(other.geometry == staging.geometry)
+            staging = other
+            for slot in slots.indices { slots[slot] = nil }
+        }
+        isHeld = false
     }
 
     // MARK: Durability
