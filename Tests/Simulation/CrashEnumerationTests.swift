@@ -29,7 +29,8 @@ import Testing
             for (text, ending) in CrashWorkload.endings {
                 let run = try CrashRun(settings, seed: Self.seed) { tree in
                     let (name, operations) = CrashWorkload.operations(tree)[kind]
-                    return CrashWorkload(name: name + text, steps: operations.map { .operation($0) } + ending + [.complete(4)])
+                    return CrashWorkload(
+                        name: name + text, steps: operations.map { .operation($0) } + ending + [.complete(4)])
                 }
                 try enumeration.enumerate(run, limit: share, seed: Self.seed)
             }
@@ -41,7 +42,9 @@ import Testing
         var enumeration = CrashEnumeration(Self.settings())
         for round in 0..<8 as Range<UInt64> {
             let settings = Self.settings(sector: round % 4 == 3 ? 4096 : 512)
-            let run = try CrashRun(settings, seed: round, afterCrash: round % 2 == 1) { .mixed($0, seed: Self.seed &* 100 + round) }
+            let run = try CrashRun(settings, seed: round, afterCrash: round % 2 == 1) {
+                .mixed($0, seed: Self.seed &* 100 + round)
+            }
             try enumeration.enumerate(run, limit: Self.total / 5 / 8, seed: round)
         }
         Self.report("mixed operations", enumeration)
@@ -78,7 +81,8 @@ import Testing
             for state in states.shuffled(using: &random).prefix(event == device.eventCount ? 100 : 6) {
                 do throws(MountError) {
                     let volume = try Volume.mount(state.device(), settings.options, now: { clock.time }, log: { _ in })
-                    #expect(TreeComparison.firstDifference(volume, ModelFileSystem(time: clock.time)) == nil, "\(state)")
+                    #expect(
+                        TreeComparison.firstDifference(volume, ModelFileSystem(time: clock.time)) == nil, "\(state)")
                     counts.mounted += 1
                 } catch {
                     counts.refused += 1

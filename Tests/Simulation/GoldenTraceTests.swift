@@ -62,7 +62,8 @@ import Testing
         #expect(
             bench.trace() == [
                 "unlink preparing 1 failed with 2", "create preparing 1", "resize preparing 1 1048576",
-                "write preparing 1 @0 1048576", "sync preparing 1", "rename preparing 1 to segment 1", "sync directories",
+                "write preparing 1 @0 1048576", "sync preparing 1", "rename preparing 1 to segment 1",
+                "sync directories",
             ])
         for piece in 0..<7 as Range<UInt64> {
             try bench.run(.write(bench.file, offset: piece << 17, byteCount: 1 << 17, seed: piece))

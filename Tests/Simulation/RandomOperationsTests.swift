@@ -25,8 +25,10 @@ import Testing
             let tail = simulation.recent.suffix(40).joined(separator: "\n")
             Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(tail)")
         }
-        let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
-        Environment.note("\(simulation.operationCount) operations\(simulation.isStuck ? ", then full for good" : ""); \(counts)")
+        let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(
+            separator: ", ")
+        Environment.note(
+            "\(simulation.operationCount) operations\(simulation.isStuck ? ", then full for good" : ""); \(counts)")
         return simulation.operationCount
     }
 

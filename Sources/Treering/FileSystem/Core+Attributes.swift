@@ -13,6 +13,7 @@ extension Core {
         var inode = entry.record
         let time = now()
         inode.changed = time
+        if changes.killsPrivileges { inode.killPrivileges() }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }

@@ -1,22 +1,29 @@
 // File contents: planning writes and reads. A write is one record; a read is a plan of pieces, carried out by Volume.
 
 extension Core {
-    /// write(2): all bytes or none. `bytes` are copied once, into staging.
-    func write(_ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Stop) {
-        guard bytes.count > 0 else { return }
+    /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed.
+    @discardableResult
+    func write(
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = []
+    ) throws(Stop) -> Bool {
+        guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)
         guard offset <= Self.sizeLimit - UInt64(bytes.count) else { throw .failed(.fileTooBig) }
         var inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
         let time = now()
+        let hasKilled = flags.contains(.killsPrivileges) && inode.killPrivileges()
         inode.size = max(inode.size, offset + UInt64(bytes.count))
-        inode.modified = time
-        inode.changed = time
+        if !flags.contains(.keepsTimes) {
+            inode.modified = time
+            inode.changed = time
+        }
         writer.reset()
         writer.payload(bytes)
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
         writer.inode(inode)
         try commit()
+        return hasKilled
     }
 
     /// read(2): what to copy, what to zero, what to read.

@@ -138,4 +138,15 @@ extension InodeRecord {
     var isDirectory: Bool { type == 0o040000 }
     var isRegular: Bool { type == 0o100000 }
     var isSymbolicLink: Bool { type == 0o120000 }
+
+    /// Clears the set-user-ID bit, and the set-group-ID bit where it does not mean mandatory locking; true if that changed anything.
+    /// Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
+    @discardableResult
+    mutating func killPrivileges() -> Bool {
+        guard isRegular else { return false }
+        let before = mode
+        mode &= ~0o4000
+        if mode & 0o010 != 0 { mode &= ~0o2000 }
+        return mode != before
+    }
 }

@@ -49,6 +49,8 @@ struct AttributeChanges: Sendable {
     var accessed: Time?
     var modified: Time?
     var changed: Time?
+    /// Whoever changes may not keep set-user-ID and set-group-ID bits.
+    var killsPrivileges = false
 }
 
 /// What a new inode is to be.
@@ -75,6 +77,15 @@ struct RenameFlags: OptionSet, Sendable {
     let rawValue: UInt32
     static let noReplace = RenameFlags(rawValue: 1)
     static let exchange = RenameFlags(rawValue: 2)
+}
+
+/// How a write is to be taken.
+struct WriteFlags: OptionSet, Sendable {
+    let rawValue: UInt8
+    /// The writer may not keep set-user-ID and set-group-ID bits on the file.
+    static let killsPrivileges = WriteFlags(rawValue: 1)
+    /// The kernel keeps the file's times and tells them by itself.
+    static let keepsTimes = WriteFlags(rawValue: 2)
 }
 
 /// Flags of setxattr(2).

@@ -39,7 +39,10 @@ struct IndexRebuilder<D: Device> {
             reader: recovery.reader, segments: recovery.headers, from: recovery.superblock.position,
             epoch: recovery.superblock.checkpointEpoch)
         while try Recovery<D>.reading({ () throws(Errno) in try walk.next() }) != nil {}
-        if let damage = try Recovery<D>.reading({ () throws(Errno) in try walk.evidenceOfDamage() }) {
+        let torn = recovery.tornSegments.compactMap { number in
+            recovery.table[number].file.map { (number: number, file: $0) }
+        }
+        if let damage = try Recovery<D>.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) }) {
             throw MountError(.damaged, "the log is damaged: \(damage)")
         }
         return walk.position

@@ -208,9 +208,15 @@ final class Recovery<D: Device> {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
         position = walk.position
+        let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
         epoch = max(epoch, walk.epoch)
-        if let damage = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage() }) {
+        if let damage = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) }) {
             throw MountError(.damaged, "the log is damaged: \(damage). Nothing was changed")
+        }
+        if walk.abandonedBatchCount > 0 {
+            log(
+                "the log ends at batch \(position.lastBatch.rawValue): the next one is not whole, and \(walk.abandonedBatchCount) later ones are given up with it. That is what a power cut leaves of writes that were not synced; if there was none, the store is damaged"
+            )
         }
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
         // A mount that died has raised the epoch, though what it took in is of an earlier one and not in a checkpoint yet.

@@ -42,7 +42,8 @@ extension Volume {
                 throw MountError("the free space of the host cannot be had", error)
             }
             guard capacity >= FormatOptions.capacityMinimum else {
-                throw MountError(.host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
+                throw MountError(
+                    .host, "there is no room for a store: \(capacity) bytes are free, it needs 16M at least")
             }
         }
         let segmentByteCount = options.segmentByteCount ?? FormatOptions.segmentByteCount(forCapacity: capacity)
@@ -231,13 +232,15 @@ extension Volume {
             if failed { throw .input }
             return
         }
+        // Waited for, so that what comes after it does not depend on timing.
+        try syncAndWait()
         // The kernel has forgotten everything: whatever has no name goes now.
         state.withLock { state in
+            // In an order that does not depend on how a set is laid out.
             state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted())
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()
         }
-        try syncAndWait()
         housekeep()
         try checkpoint(isClean: true)
         hostStaging?.unlink()

@@ -67,9 +67,12 @@ extension Volume {
         try run { (core) throws(Stop) in try core.readDirectoryPlus(inode, after: cookie, body) }
     }
 
-    /// All bytes or none; at most `maxWriteByteCount`.
-    func write(_ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Stop) {
-        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+    /// All bytes or none; at most `maxWriteByteCount`. True when set-user-ID or set-group-ID bits were cleared.
+    @discardableResult
+    func write(
+        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = []
+    ) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, flags) }
     }
 
     /// Plans a read; hand the plan to `execute`.

@@ -30,6 +30,7 @@
 struct BatchHeader: Equatable, Sendable {
     static let byteCount = 128
     static let magic: UInt64 = 0x3148_4354_4142_5254  // "TRBATCH1"
+    static let incarnationOffset = 36
 
     enum Kind: UInt8 {
         case records = 0
@@ -59,7 +60,10 @@ struct BatchHeader: Equatable, Sendable {
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
 
     private var hasPossibleCounters: Bool {
-        let counters = [epoch.rawValue, sequence.rawValue, firstRecord.rawValue, lastRecord.rawValue, nextInode.rawValue, durable.rawValue]
+        let counters = [
+            epoch.rawValue, sequence.rawValue, firstRecord.rawValue, lastRecord.rawValue, nextInode.rawValue,
+            durable.rawValue,
+        ]
         return sequence > .zero && counters.allSatisfy { $0 <= counterLimit }
     }
 

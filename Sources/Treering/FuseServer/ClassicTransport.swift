@@ -57,6 +57,16 @@ final class ClassicTransport: Transport {
 
     var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(readerKey) != nil }
 
+    var rawRequest: UnsafeRawBufferPointer {
+        guard let memory = reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        return UnsafeRawBufferPointer(memory.bytes)
+    }
+
+    func invalidateAttributes(_ inode: InodeNumber) {
+        // A negative offset leaves the cached pages alone.
+        _ = fuse_lowlevel_notify_inval_inode(session, inode.rawValue, -1, 0)
+    }
+
     func takeRequestMemory() -> RequestMemory? {
         guard let reader else { return nil }
         return reader.memory.take()

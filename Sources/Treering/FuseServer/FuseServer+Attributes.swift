@@ -147,8 +147,9 @@ extension FuseServer {
             FuseServer.of(request).perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
         }
         table.setattr = { request, inode, wanted, mask, _ in
-            let operation = SetAttributesOperation(
-                inode: InodeNumber(inode), changes: AttributeChanges(wanted!.pointee, mask))
+            var changes = AttributeChanges(wanted!.pointee, mask)
+            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(FuseServer.of(request).rawRequest)
+            let operation = SetAttributesOperation(inode: InodeNumber(inode), changes: changes)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.getxattr = { request, inode, name, byteLimit in

@@ -80,8 +80,7 @@ extension FuseServer {
         want(FUSE_CAP_AUTO_INVAL_DATA, false)
         want(FUSE_CAP_EXPLICIT_INVAL_DATA)
         want(FUSE_CAP_WRITEBACK_CACHE, options.writebackCache)
-        // Clearing suid and sgid on write is left to the kernel: version 1 of the flag would not spare its question for
-        // security.capability before each write, and version 2 is not known to libfuse 3.14.
+        // Version 2, which libfuse 3.14 does not know, is set by InitReply; version 1 would not spare anything.
         want(FUSE_CAP_HANDLE_KILLPRIV, false)
         want(FUSE_CAP_SPLICE_READ, false)
         want(FUSE_CAP_SPLICE_WRITE, false)

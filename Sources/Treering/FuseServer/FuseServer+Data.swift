@@ -35,12 +35,18 @@ struct WriteOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let payload: UnsafeRawBufferPointer
+    let flags: WriteFlags
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.write(inode, at: offset, payload)
+    /// True when bits of the mode were cleared.
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
+        try volume.write(inode, at: offset, payload, flags)
     }
 
-    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) { reply.written(payload.count) }
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
+        // Before the reply, or the kernel goes on showing the old mode.
+        if answer { server.invalidateAttributes(inode) }
+        reply.written(payload.count)
+    }
 }
 
 extension FuseServer {
@@ -50,11 +56,13 @@ extension FuseServer {
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
-        table.write = { request, inode, payload, byteCount, offset, _ in
+        table.write = { request, inode, payload, byteCount, offset, info in
+            let server = FuseServer.of(request)
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
-                payload: UnsafeRawBufferPointer(start: payload, count: byteCount))
-            FuseServer.of(request).perform(operation, Reply(request!))
+                payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
+                flags: server.writeFlags(info))
+            server.perform(operation, Reply(request!))
         }
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
@@ -62,6 +70,14 @@ extension FuseServer {
         // Everything answered so far becomes durable, whichever file or directory is named.
         table.fsync = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
         table.fsyncdir = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
+    }
+
+    /// How the kernel wants this thread's WRITE to be taken.
+    private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
+        var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
+        // Written back from the kernel's cache, which keeps the times where it collects writes.
+        if options.writebackCache && info?.pointee.writepage == 1 { flags.insert(.keepsTimes) }
+        return flags
     }
 
     private func sync(_ reply: consuming Reply) {

@@ -48,6 +48,9 @@ final class FuseServer: @unchecked Sendable {
 
     func use(_ transport: any Transport) { self.transport = transport }
 
+    var rawRequest: UnsafeRawBufferPointer { transport.rawRequest }
+    func invalidateAttributes(_ inode: InodeNumber) { transport.invalidateAttributes(inode) }
+
     func markInitialized() {
         isInitialized.store(true, ordering: .releasing)
         onInitialized()
@@ -158,6 +161,8 @@ private final class NoTransport: Transport {
     var mayWait: Bool { false }
     var isOver: Bool { true }
     func takeRequestMemory() -> RequestMemory? { nil }
+    var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+    func invalidateAttributes(_ inode: InodeNumber) {}
     func start() throws(Errno) { throw .notImplemented }
     func stop() {}
 }

@@ -11,9 +11,12 @@ enum InitReply {
     private static let request = Atomic<UInt64>(0)
 
     private static let initOpcode: UInt32 = 26
-    /// Flags of `struct fuse_init_out` that libfuse 3.14 leaves out: FUSE_PARALLEL_DIROPS, without which lookups and listings of
-    /// one directory wait for each other in the kernel. (include/uapi/linux/fuse.h)
-    private static let addedFlags: UInt32 = 1 << 18
+    /// Flags of `struct fuse_init_out` that libfuse 3.14 leaves out (include/uapi/linux/fuse.h). FUSE_PARALLEL_DIROPS: without it,
+    /// lookups and listings of one directory wait for each other in the kernel. FUSE_HANDLE_KILLPRIV_V2: without it, the kernel
+    /// asks for security.capability before every write; with it, clearing suid and sgid is ours.
+    private static let addedFlags: UInt32 = 1 << 18 | 1 << 28
+    /// The flags that the kernel offered.
+    private static let offered = Atomic<UInt32>(0)
     /// struct fuse_out_header: len, error, unique. struct fuse_init_out: major, minor, max_readahead, flags.
     private static let uniqueOffset = 8
     private static let flagsOffset = 12
@@ -21,7 +24,10 @@ enum InitReply {
     /// Looks at a request before libfuse does. struct fuse_in_header: len, opcode, unique.
     @inline(__always)
     static func note(_ bytes: UnsafeRawBufferPointer) {
-        if bytes.load(4, as: UInt32.self) == initOpcode { request.store(bytes.load(8), ordering: .relaxed) }
+        guard bytes.load(4, as: UInt32.self) == initOpcode else { return }
+        // struct fuse_init_in: major, minor, max_readahead, flags.
+        offered.store(bytes.load(40 + 12), ordering: .relaxed)
+        request.store(bytes.load(8), ordering: .relaxed)
     }
 
     /// Has libfuse write its replies through here.
@@ -46,6 +52,7 @@ enum InitReply {
         request.store(0, ordering: .relaxed)
         guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return }
         let answer = UnsafeMutableRawBufferPointer(start: vectors[1].iov_base, count: vectors[1].iov_len)
-        answer.store(answer.load(flagsOffset, as: UInt32.self) | addedFlags, at: flagsOffset)
+        answer.store(
+            answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed), at: flagsOffset)
     }
 }

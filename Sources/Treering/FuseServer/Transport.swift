@@ -12,6 +12,12 @@ protocol Transport: AnyObject, Sendable {
     /// handle no request just now, or when it was taken already.
     func takeRequestMemory() -> RequestMemory?
 
+    /// The request that this thread handles, as the kernel sent it: for fields that libfuse does not hand on. Empty elsewhere.
+    var rawRequest: UnsafeRawBufferPointer { get }
+
+    /// Has the kernel ask for an inode's attributes again.
+    func invalidateAttributes(_ inode: InodeNumber)
+
     /// Begins to serve. Requests arrive from now on.
     func start() throws(Errno)
 

@@ -167,7 +167,9 @@ extension RecordIndex {
     func contentsInMemory(of inode: InodeNumber, limit: Int) -> [IndexKey]? {
         var keys: [IndexKey] = []
         for space in [KeySpace.tree, .tombstones] {
-            do throws(PageMiss) { try addContents(of: inode, in: space, limit: limit + 1, to: &keys) } catch { continue }
+            do throws(PageMiss) { try addContents(of: inode, in: space, limit: limit + 1, to: &keys) } catch {
+                continue
+            }
         }
         return keys.count > limit ? nil : keys
     }

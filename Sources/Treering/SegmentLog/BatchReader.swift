@@ -90,6 +90,14 @@ final class BatchReader<D: Device> {
         return .batch(found)
     }
 
+    /// The same where the segment's incarnation is not known: the batch's own is believed.
+    func batch(ofAnyLifeIn segment: SegmentNumber, _ file: DeviceFile, at offset: Int) throws(Errno) -> BatchOutcome {
+        let start = try read(file, offset, blockByteCount)
+        guard start.count == blockByteCount else { return .nothing }
+        return try batch(
+            in: segment, file, incarnation: start.load(BatchHeader.incarnationOffset), at: offset, verifyPayload: false)
+    }
+
     /// The next place after `offset` where a batch header might be; `end` when there is none.
     func candidate(_ file: DeviceFile, after offset: Int, end: Int) throws(Errno) -> Int {
         var start = offset + blockByteCount

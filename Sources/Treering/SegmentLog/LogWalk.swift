@@ -78,17 +78,34 @@ struct LogWalk<D: Device> {
         return found
     }
 
+    /// How many whole batches `evidenceOfDamage` saw beyond the end: after a power cut, or because of damage that cannot be proved.
+    private(set) var abandonedBatchCount = 0
+
     /// After the end: evidence that the log went on durably beyond it, which makes the end damage; nil where it is the tail.
-    func evidenceOfDamage() throws(Errno) -> CorruptionReport? {
+    ///
+    /// `torn`: segments whose headers cannot be read. If the log ran durably into one, it is damaged and not merely unused.
+    mutating func evidenceOfDamage(
+        torn: [(number: SegmentNumber, file: DeviceFile)] = []
+    ) throws(Errno) -> CorruptionReport? {
         let missing = position.lastBatch.next
         let place =
             "log, batch \(missing.rawValue), expected in segment \(position.segment.rawValue) at \(position.offsetInSegment)"
         if durable >= missing {
             return CorruptionReport(place: place, reason: "it was durable once and is not readable now")
         }
+        let newest = segments.values.filter { $0.header.state == .inUse }.map(\.header.epoch).max() ?? epoch
         for segment in segments.values
         where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
             let header = segment.header
+            // A mount voids what it does not take in before it opens a segment, and it says where what it took in ends. A segment
+            // of the newest mount proves nothing: that one may have written several before the power went.
+            if header.firstBatch > missing, header.end != 0 || header.epoch < newest {
+                return CorruptionReport(
+                    place: place,
+                    reason:
+                        "segment \(header.number.rawValue), which a later mount took in, goes on at batch \(header.firstBatch.rawValue)"
+                )
+            }
             let isHere = header.number == position.segment && !endedSegment
             guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
             var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount
@@ -104,12 +121,37 @@ struct LogWalk<D: Device> {
                     )
                 }
                 if case .batch(let found) = outcome {
+                    if found.header.sequence > missing, found.header.epoch >= epoch { abandonedBatchCount += 1 }
                     offset += found.header.byteCount
                 } else {
                     offset = try reader.candidate(segment.file, after: offset, end: end)
                 }
             }
         }
+        for (number, file) in torn {
+            if let damage = try evidence(inTorn: number, file, place, missing) { return damage }
+        }
         return nil
+    }
+
+    private mutating func evidence(
+        inTorn number: SegmentNumber, _ file: DeviceFile, _ place: String, _ missing: BatchSequence
+    ) throws(Errno) -> CorruptionReport? {
+        var offset = 0
+        while true {
+            offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
+            guard offset < reader.segmentByteCount else { return nil }
+            guard case .batch(let found) = try reader.batch(ofAnyLifeIn: number, file, at: offset),
+                found.header.epoch >= epoch
+            else { continue }
+            if found.header.durable >= missing {
+                return CorruptionReport(
+                    place: place,
+                    reason:
+                        "the header of segment \(number.rawValue) is damaged, and a batch in it says that the log was durable through \(found.header.durable.rawValue)"
+                )
+            }
+            if found.header.sequence >= missing { abandonedBatchCount += 1 }
+        }
     }
 }

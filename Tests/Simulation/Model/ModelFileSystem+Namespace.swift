@@ -27,7 +27,8 @@ extension ModelFileSystem {
 
     /// Makes an inode under the number that the other side gave it.
     mutating func make(
-        _ parent: UInt64, _ name: String, number: UInt64, mode: UInt32, deviceNumber: UInt32, target: [UInt8]?, uid: UInt32,
+        _ parent: UInt64, _ name: String, number: UInt64, mode: UInt32, deviceNumber: UInt32, target: [UInt8]?,
+        uid: UInt32,
         gid: UInt32
     ) throws(Errno) -> ModelAttributes {
         try checkMake(parent, name)
@@ -119,7 +120,9 @@ extension ModelFileSystem {
         move(moved, parent, name, newParent, newName)
     }
 
-    private mutating func move(_ moved: UInt64, _ parent: UInt64, _ name: String, _ newParent: UInt64, _ newName: String) {
+    private mutating func move(
+        _ moved: UInt64, _ parent: UInt64, _ name: String, _ newParent: UInt64, _ newName: String
+    ) {
         inodes[parent]!.entries[name] = nil
         inodes[newParent]!.entries[newName] = moved
         settle(moved, parent, newParent)

@@ -52,7 +52,8 @@ struct ModelAttributes: Equatable {
     var born: Timestamp
 
     init(
-        inode: UInt64, mode: UInt32, linkCount: UInt32, uid: UInt32, gid: UInt32, deviceNumber: UInt32, byteCount: UInt64,
+        inode: UInt64, mode: UInt32, linkCount: UInt32, uid: UInt32, gid: UInt32, deviceNumber: UInt32,
+        byteCount: UInt64,
         accessed: Timestamp, modified: Timestamp, changed: Timestamp, born: Timestamp
     ) {
         self.inode = inode

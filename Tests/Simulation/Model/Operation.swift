@@ -69,7 +69,8 @@ extension Operation: CustomStringConvertible {
         case .rename(let parent, let name, let newParent, let newName, let flags):
             return "rename \(parent)/\(Self.short(name)) \(newParent)/\(Self.short(newName)) flags \(flags.rawValue)"
         case .setAttributes(let inode, let changes): return "setattr \(inode) \(Self.text(changes))"
-        case .write(let inode, let offset, let count, let seed): return "write \(inode) @\(offset) \(count) seed \(seed)"
+        case .write(let inode, let offset, let count, let seed):
+            return "write \(inode) @\(offset) \(count) seed \(seed)"
         case .read(let inode, let offset, let count): return "read \(inode) @\(offset) \(count)"
         case .readLink(let inode): return "readlink \(inode)"
         case .readDirectory(let inode, let step): return "readdir \(inode) by \(step)"
@@ -155,7 +156,8 @@ extension ModelFileSystem {
         case .make(let parent, let name, let mode, let device, let target):
             return .attributes(
                 try make(
-                    parent, name, number: number, mode: mode, deviceNumber: device, target: target.map { Array($0.utf8) },
+                    parent, name, number: number, mode: mode, deviceNumber: device,
+                    target: target.map { Array($0.utf8) },
                     uid: caller.uid, gid: caller.gid))
         case .link(let inode, let parent, let name): return .attributes(try link(inode, parent, name))
         case .unlink(let parent, let name): try unlink(parent, name)
@@ -189,7 +191,8 @@ extension ModelFileSystem {
             if withAttributes { raiseLookups(inode) }
             entries.append(
                 ListedEntry(
-                    name: name, inode: inode, type: found.type, attributes: withAttributes ? found.attributes(inode) : nil))
+                    name: name, inode: inode, type: found.type,
+                    attributes: withAttributes ? found.attributes(inode) : nil))
         }
         return entries
     }

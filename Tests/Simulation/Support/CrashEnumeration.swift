@@ -47,7 +47,9 @@ struct CrashEnumeration {
 
     // MARK: One crash
 
-    private mutating func recover(_ run: CrashRun, _ state: CrashState, _ event: Int, _ random: inout SimulatedRandom) throws {
+    private mutating func recover(_ run: CrashRun, _ state: CrashState, _ event: Int, _ random: inout SimulatedRandom)
+        throws
+    {
         stateCount += 1
         let device = state.device(seed: random.next())
         let goesDeeper = stateCount % 5 == 0
@@ -71,7 +73,9 @@ struct CrashEnumeration {
         guard reached >= floor else {
             throw SimulationFailure("records from \(reached) on are lost, though everything below \(floor) was synced")
         }
-        guard let model = run.model(at: reached) else { throw SimulationFailure("the log ends before it began, at \(reached)") }
+        guard let model = run.model(at: reached) else {
+            throw SimulationFailure("the log ends before it began, at \(reached)")
+        }
         if let difference = TreeComparison.firstDifference(store.volume, model) {
             throw SimulationFailure("with the log up to \(reached): \(difference)")
         }
@@ -134,11 +138,13 @@ struct CrashEnumeration {
         let again = try mounted(run, store.device.crash(seed: random.next()).device())
         let reachedAgain = again.nextSequence
         guard reachedAgain >= floor, var model = states.last(where: { $0.0 <= reachedAgain })?.1 else {
-            throw SimulationFailure("after working on, records from \(reachedAgain) on are lost, though \(floor) was synced")
+            throw SimulationFailure(
+                "after working on, records from \(reachedAgain) on are lost, though \(floor) was synced")
         }
         model.remount()
         if let difference = TreeComparison.firstDifference(again.volume, model) {
-            throw SimulationFailure("after working on and a second crash, with the log up to \(reachedAgain): \(difference)")
+            throw SimulationFailure(
+                "after working on and a second crash, with the log up to \(reachedAgain): \(difference)")
         }
         if secondStateCount % 9 == 0 { try compareWithLog(again) }
     }
@@ -158,7 +164,8 @@ struct CrashEnumeration {
         }
         let again = try mounted(run, device.crash(seed: seed).device())
         guard again.nextSequence == reached else {
-            throw SimulationFailure("a power cut after the kill makes the log end at \(again.nextSequence), not \(reached)")
+            throw SimulationFailure(
+                "a power cut after the kill makes the log end at \(again.nextSequence), not \(reached)")
         }
         try compare(run, again, reached, floor: reached)
     }

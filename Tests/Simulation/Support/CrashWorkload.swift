@@ -158,7 +158,10 @@ extension CrashWorkload {
             ("create", [.make(tree.directory, "new", mode: 0o100600, deviceNumber: 0, target: nil)]),
             ("mkdir", [.make(1, "new", mode: 0o040700, deviceNumber: 0, target: nil)]),
             ("symlink", [.make(tree.other, "new", mode: 0o120777, deviceNumber: 0, target: "where")]),
-            ("long symlink", [.make(1, "new", mode: 0o120777, deviceNumber: 0, target: String(repeating: "x", count: 4000))]),
+            (
+                "long symlink",
+                [.make(1, "new", mode: 0o120777, deviceNumber: 0, target: String(repeating: "x", count: 4000))]
+            ),
             ("link", [.link(tree.file, tree.other, "third")]),
             ("unlink", [.unlink(tree.directory, "file")]),
             ("unlink one name", [.unlink(1, "linked")]),
@@ -200,9 +203,12 @@ extension CrashWorkload {
         none.byteCount = 0
         for round in 0..<3 as Range<UInt64> {
             for piece in 0..<10 as Range<UInt64> {
-                steps.append(.operation(.write(tree.file, offset: piece * 100_000, byteCount: 120_000, seed: round + piece)))
+                steps.append(
+                    .operation(.write(tree.file, offset: piece * 100_000, byteCount: 120_000, seed: round + piece)))
             }
-            steps += [.operation(.setAttributes(tree.file, none)), .sync, .housekeep, .checkpoint, .housekeep, .housekeep]
+            steps += [
+                .operation(.setAttributes(tree.file, none)), .sync, .housekeep, .checkpoint, .housekeep, .housekeep,
+            ]
         }
         return CrashWorkload(name: "recycling", steps: steps)
     }

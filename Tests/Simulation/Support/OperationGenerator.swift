@@ -29,7 +29,9 @@ struct OperationGenerator {
     private static let longName = String(repeating: "long", count: 63) + "end"
     private static let namePool: [String] =
         (0..<24).map { "n\($0)" } + [longName, "ä ö ü", "with space", ".hidden", longName + "x"]
-    private static let xattrPool = ["user.a", "user.b", "user.long" + String(repeating: "x", count: 240), "security.capability"]
+    private static let xattrPool = [
+        "user.a", "user.b", "user.long" + String(repeating: "x", count: 240), "security.capability",
+    ]
 
     // MARK: Choosing
 
@@ -124,7 +126,9 @@ struct OperationGenerator {
         let parent = directory(model)
         let mode = UInt32(below(0o1000)) | (chance(10) ? 0o4000 : 0)
         switch below(10) {
-        case 0...1: return .make(parent, name(), mode: 0o040000 | mode | (chance(20) ? 0o2000 : 0), deviceNumber: 0, target: nil)
+        case 0...1:
+            return .make(
+                parent, name(), mode: 0o040000 | mode | (chance(20) ? 0o2000 : 0), deviceNumber: 0, target: nil)
         case 2:
             let target = String(repeating: "t", count: pick([1, 10, 100, 3000, 4095]))
             return .make(parent, name(), mode: 0o120777, deviceNumber: 0, target: target)
@@ -164,7 +168,9 @@ struct OperationGenerator {
         let newName = chance(50) ? existing(model, to) : self.name()
         var flags = RenameFlags()
         if chance(20) { flags = chance(50) ? .noReplace : .exchange }
-        if let moved = model.inodes[from]?.entries[name], model.inodes[moved]?.isDirectory == true, model.isBelow(to, moved) {
+        if let moved = model.inodes[from]?.entries[name], model.inodes[moved]?.isDirectory == true,
+            model.isBelow(to, moved)
+        {
             return .lookup(from, name)
         }
         if let other = model.inodes[to]?.entries[newName], model.inodes[other]?.isDirectory == true,
@@ -196,7 +202,10 @@ struct OperationGenerator {
         if chance(40) { changes.mode = UInt32(below(0o10000)) }
         if chance(30) { changes.uid = UInt32(below(2000)) }
         if chance(30) { changes.gid = UInt32(below(2000)) }
-        if chance(30) { changes.accessed = .at(Timestamp(seconds: Int64(below(1 << 40)) - 1 << 39, nanoseconds: UInt32(below(1_000_000_000)))) }
+        if chance(30) {
+            changes.accessed = .at(
+                Timestamp(seconds: Int64(below(1 << 40)) - 1 << 39, nanoseconds: UInt32(below(1_000_000_000))))
+        }
         if chance(30) { changes.modified = chance(50) ? .now : .at(Timestamp(seconds: -1, nanoseconds: 999_999_999)) }
         return .setAttributes(any(model), changes)
     }
@@ -217,7 +226,9 @@ struct OperationGenerator {
     }
 
     private mutating func forget(_ model: ModelFileSystem) -> Operation {
-        guard let inode = model.lookups.keys.sorted().randomElement(using: &random) else { return .attributes(any(model)) }
+        guard let inode = model.lookups.keys.sorted().randomElement(using: &random) else {
+            return .attributes(any(model))
+        }
         let known = model.lookups[inode]!
         return .forget(inode, chance(70) ? known : 1 + UInt64(below(Int(known))))
     }

@@ -95,12 +95,15 @@ final class RandomSimulation {
         for (number, segment) in table.segments.enumerated() {
             guard let file = segment.file else { continue }
             let header = try? reader.segmentHeader(SegmentNumber(UInt32(number)), file)
-            let onDisk = header.map { "\($0.state) \($0.incarnation), batch \($0.firstBatch.rawValue), end \($0.end)" } ?? "none"
+            let onDisk =
+                header.map { "\($0.state) \($0.incarnation), batch \($0.firstBatch.rawValue), end \($0.end)" } ?? "none"
             Environment.note(
-                "segment \(number): \(segment.state) \(segment.incarnation), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), end \(segment.end), epoch \(segment.epoch.rawValue), \(segment.living) living; on disk \(onDisk)")
+                "segment \(number): \(segment.state) \(segment.incarnation), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), end \(segment.end), epoch \(segment.epoch.rawValue), \(segment.living) living; on disk \(onDisk)"
+            )
         }
         Environment.note(
-            "slots \(state.slots), position \(state.core.log.position), \(state.core.index.removals.count) removals, \(model.inodes.count) inodes")
+            "slots \(state.slots), position \(state.core.log.position), \(state.core.index.removals.count) removals, \(model.inodes.count) inodes"
+        )
         for line in store.log.lines.suffix(5) { Environment.note(line) }
     }
 
@@ -187,7 +190,9 @@ final class RandomSimulation {
         count("kill")
         let acknowledged = store.nextSequence
         do { try store.kill(seed: generator.seed(), keepsStaging: options.keepsStaging) } catch {
-            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else { throw error }
+            guard generator.isPurging, options.endsWhereNothingCanBeRemoved, "\(error)".contains("No space") else {
+                throw error
+            }
             count("full store that cannot be mounted after a kill")
             isStuck = true
             return
@@ -207,7 +212,8 @@ final class RandomSimulation {
         let reached = store.nextSequence
         let floor = max(floor ?? 0, snapshots[0].nextSequence)
         guard reached >= floor else {
-            throw SimulationFailure("\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
+            throw SimulationFailure(
+                "\(what) the log ends before record \(reached), but record \(floor - 1) was acknowledged as safe")
         }
         guard let found = snapshots.last(where: { $0.nextSequence <= reached }) else { preconditionFailure() }
         let time = model.time

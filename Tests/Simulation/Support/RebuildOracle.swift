@@ -26,8 +26,12 @@ enum RebuildOracle {
         try state.core.index.settle(loader)
         var found = rebuild.problems.map(\.description)
         found += try rebuild.differences(from: state.core.index, loader).map(\.description)
-        if rebuild.nextSequence > state.core.log.nextSequence { found.append("the log has later records than the mount knows") }
-        if rebuild.nextInode > state.core.log.nextInode { found.append("the log has a higher next inode than the mount") }
+        if rebuild.nextSequence > state.core.log.nextSequence {
+            found.append("the log has later records than the mount knows")
+        }
+        if rebuild.nextInode > state.core.log.nextInode {
+            found.append("the log has a higher next inode than the mount")
+        }
         state.core.index.tree.evict()
         return found
     }

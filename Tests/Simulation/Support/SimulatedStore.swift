@@ -49,7 +49,9 @@ final class SimulatedStore {
     }
 
     /// Mounts what is on a device.
-    init(_ settings: StoreSettings, on device: SimulatedDevice, clock: SimulationClock, tails: [StagingTail] = []) throws {
+    init(_ settings: StoreSettings, on device: SimulatedDevice, clock: SimulationClock, tails: [StagingTail] = [])
+        throws
+    {
         self.settings = settings
         self.clock = clock
         self.device = device
@@ -63,19 +65,22 @@ final class SimulatedStore {
     }
 
     private static func mount(
-        _ device: SimulatedDevice, _ settings: StoreSettings, _ clock: SimulationClock, _ log: LogLines, tails: [StagingTail]
+        _ device: SimulatedDevice, _ settings: StoreSettings, _ clock: SimulationClock, _ log: LogLines,
+        tails: [StagingTail]
     ) throws(MountError) -> (Volume<SimulatedDevice>, AlignedBuffer) {
         let geometry = StagingGeometry(
             stagingByteCount: settings.options.stagingByteCount, segmentByteCount: settings.segmentByteCount)
         let memory = AlignedBuffer(byteCount: geometry.byteCount)
         memory.bytes.zero(0, memory.bytes.count)
         StagingHeader(
-            uuid: uuid, epoch: MountEpoch(0), generation: 0, device: 0, directory: 0, bootID: StoreUUID(high: 0, low: 0),
+            uuid: uuid, epoch: MountEpoch(0), generation: 0, device: 0, directory: 0,
+            bootID: StoreUUID(high: 0, low: 0),
             owner: 0, identity: 1, geometry: geometry
         ).encode(into: memory.bytes)
         let staging = Staging(geometry: geometry, memory: memory.bytes, owner: memory)
         let volume = try Volume.mount(
-            device, settings.options, staging: staging, tails: tails, now: { clock.time }, log: { log.lines.append($0) })
+            device, settings.options, staging: staging, tails: tails, now: { clock.time }, log: { log.lines.append($0) }
+        )
         return (volume, memory)
     }
 

@@ -59,7 +59,8 @@ struct TreeComparison {
         func differs(at offset: UInt64, _ byteCount: Int) -> String? {
             guard offset < inode.byteCount else { return nil }
             let count = Int(min(UInt64(byteCount), inode.byteCount - offset))
-            return self.differs(.read(number, offset: offset, byteCount: byteCount), .bytes(inode.bytes.read(at: offset, count)))
+            return self.differs(
+                .read(number, offset: offset, byteCount: byteCount), .bytes(inode.bytes.read(at: offset, count)))
         }
         if inode.byteCount <= 2 << 20 {
             for offset in stride(from: 0, to: inode.byteCount, by: step) {

@@ -33,7 +33,8 @@ extension Operation {
     private func perform(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .lookup(let parent, let name):
-            return Self.reply(try Self.withName(name) { (name) throws(Stop) in try core.lookup(InodeNumber(parent), name) })
+            return Self.reply(
+                try Self.withName(name) { (name) throws(Stop) in try core.lookup(InodeNumber(parent), name) })
         case .make: return try make(core, caller)
         case .link(let inode, let parent, let name):
             return Self.reply(
@@ -62,7 +63,7 @@ extension Operation {
     private func performOnData(_ core: Core, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .write(let inode, let offset, let count, let seed):
-            try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
+            _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
                 try core.write(InodeNumber(inode), at: offset, bytes)
             }
         case .read(let inode, let offset, let count):
@@ -83,7 +84,9 @@ extension Operation {
             case .plan(let plan): return VolumeReply(value: .plan(plan))
             }
         case .xattrNames(let inode):
-            let names = try core.xattrNames(InodeNumber(inode)).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            let names = try core.xattrNames(InodeNumber(inode)).split(separator: 0).map {
+                String(decoding: $0, as: UTF8.self)
+            }
             return VolumeReply(value: .outcome(.names(names.sorted())))
         case .removeXattr(let inode, let name):
             try Self.withName(name) { (name) throws(Stop) in try core.removeXattr(InodeNumber(inode), name) }

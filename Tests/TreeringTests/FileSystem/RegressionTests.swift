@@ -94,8 +94,10 @@ import Testing
         let device = store.volume.device
         device.drain()
         let segments = store.volume.state.withLock { state in
-            state.core.table.segments.enumerated().filter { $0.element.state == .inUse && $0.element.epoch == MountEpoch(3) }
-                .sorted { $0.element.firstBatch < $1.element.firstBatch }.map { SegmentNumber(UInt32($0.offset)) }
+            state.core.table.segments.enumerated().filter {
+                $0.element.state == .inUse && $0.element.epoch == MountEpoch(3)
+            }
+            .sorted { $0.element.firstBatch < $1.element.firstBatch }.map { SegmentNumber(UInt32($0.offset)) }
         }
         #expect(segments.count >= 2)
         let killed = device.snapshotAfterKill()

@@ -67,7 +67,8 @@ final class TestStore {
         try bytes.withUnsafeBytes { bytes in
             for start in stride(from: 0, to: bytes.count, by: limit) {
                 let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(bytes.count, start + limit)])
-                try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset + UInt64(start), part) }
+                _ = try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset + UInt64(start), part)
+                }
             }
         }
     }

@@ -65,7 +65,8 @@ import Testing
                     #expect(inode == Self.inode(20))
                 case .dirent(let directory, let cookie, _, let inode, let type, let name):
                     kinds.append("dirent")
-                    #expect(directory == .root && cookie == 256 && inode.rawValue == 20 && type == 8 && name.count == 255)
+                    #expect(
+                        directory == .root && cookie == 256 && inode.rawValue == 20 && type == 8 && name.count == 255)
                 case .payload(let payload):
                     kinds.append("payload")
                     #expect(payload.id.rawValue == 77 && payload.length == payloadByteCount)
@@ -82,7 +83,9 @@ import Testing
                 }
             }
             #expect(
-                kinds == ["inode", "dirent", "other", "payload", "extent", "other", "other", "removeRange", "other", "other"])
+                kinds == [
+                    "inode", "dirent", "other", "payload", "extent", "other", "other", "removeRange", "other", "other",
+                ])
         }
     }
 
@@ -97,20 +100,25 @@ import Testing
             case 0: bytes[place] = UInt8(truncatingIfNeeded: random.next())
             case 1: bytes[place] ^= 1 << UInt8(random.next() % 8)
             case 2: bytes[place] = 0xFF
-            default: for index in place..<min(bytes.count, place + 8) { bytes[index] = random.next() % 2 == 0 ? 0 : 0xFF }
+            default:
+                for index in place..<min(bytes.count, place + 8) { bytes[index] = random.next() % 2 == 0 ? 0 : 0xFF }
             }
         }
         return bytes
     }
 
     private static func seal(_ bytes: inout [UInt8], checksumAt offset: Int) {
-        bytes.withUnsafeMutableBytes { $0.store(Checksum.crc32c(UnsafeRawBufferPointer($0), withHoleAt: offset), at: offset) }
+        bytes.withUnsafeMutableBytes {
+            $0.store(Checksum.crc32c(UnsafeRawBufferPointer($0), withHoleAt: offset), at: offset)
+        }
     }
 
     @Test(arguments: [false, true])
     func mutatedRecordsNeverTrap(large: Bool) {
         var random = SimulatedRandom(seed: 5)
-        let originals = [Self.record(payloadByteCount: 10, large: large), Self.record(payloadByteCount: 20_000, large: large)]
+        let originals = [
+            Self.record(payloadByteCount: 10, large: large), Self.record(payloadByteCount: 20_000, large: large),
+        ]
         var validCount = 0
         for round in 0..<20_000 {
             var bytes = Self.mutated(originals[round % 2], &random)
@@ -141,7 +149,8 @@ import Testing
     @Test func mutatedBatchHeadersNeverTrap() {
         let header = BatchHeader(
             endsSegment: true, uuid: Self.uuid, segment: SegmentNumber(3), incarnation: 4, epoch: MountEpoch(5),
-            sequence: BatchSequence(6), previousChecksum: 7, recordsChecksum: 8, recordAreaByteCount: 9000, recordCount: 10,
+            sequence: BatchSequence(6), previousChecksum: 7, recordsChecksum: 8, recordAreaByteCount: 9000,
+            recordCount: 10,
             payloadBlockCount: 11, firstRecord: RecordSequence(12), lastRecord: RecordSequence(13),
             nextInode: InodeNumber(14), durable: BatchSequence(15))
         var original = [UInt8](repeating: 0, count: BatchHeader.byteCount)

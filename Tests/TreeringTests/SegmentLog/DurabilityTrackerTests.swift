@@ -120,7 +120,8 @@ import Testing
                 batches.append((file, isDurable, false, false))
                 tracker.submitted(batch(UInt64(batches.count)), file, isDurableWrite: isDurable)
             case 1, 2:
-                guard let index = batches.indices.filter({ !batches[$0].isWritten }).randomElement(using: &random) else { break }
+                guard let index = batches.indices.filter({ !batches[$0].isWritten }).randomElement(using: &random)
+                else { break }
                 batches[index].isWritten = true
                 batches[index].isDurable = batches[index].isDurableWrite
                 tracker.completed(batch(UInt64(index + 1)))
