@@ -68,6 +68,22 @@ import Testing
         Self.report("recycling", enumeration)
     }
 
+    /// A dead process's writes land while its successor works. They would do harm, and are kept from it by the store's lock,
+    /// which the kernel holds until they have landed (KilledRingTests); this shows what that lock is worth.
+    @Test(.disabled("the lock outlives a killed process's writes"))
+    func lateWritesOfAKilledMount() throws {
+        let settings = Self.settings()
+        var enumeration = CrashEnumeration(settings)
+        enumeration.hasLateWrites = true
+        for seed in 0..<6 as Range<UInt64> {
+            let run = try CrashRun(settings, seed: seed) { tree in
+                seed < 2 ? .rollOver(tree, syncs: seed == 1) : .mixed(tree, seed: Self.seed &* 10 + seed)
+            }
+            try enumeration.enumerate(run, limit: Self.total / 20, seed: seed)
+        }
+        Self.report("late writes", enumeration)
+    }
+
     /// A format cut off is no store, or an empty one; a format that returned is one.
     @Test func formatCutOffAnywhere() throws {
         let settings = Self.settings()

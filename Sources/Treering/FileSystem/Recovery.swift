@@ -157,6 +157,11 @@ final class Recovery<D: Device> {
             let isSameLife = header?.state == .inUse && header?.incarnation == usage.incarnation
             if usage.state == .inUse, isSameLife {
                 table.restore(number, usage)
+                // Its end may have been declared after the checkpoint.
+                if let end = header?.end, end != usage.end {
+                    table[number].end = end
+                    table[number].isChanged = true
+                }
             } else {
                 guard usage.living == 0 else {
                     throw MountError(
@@ -242,6 +247,7 @@ final class Recovery<D: Device> {
         for index in table.segments.indices
         where table.segments[index].state == .inUse && table.segments[index].lastBatch == .zero {
             table[SegmentNumber(UInt32(index))].lastBatch = BatchSequence(header.sequence.rawValue - 1)
+            table[SegmentNumber(UInt32(index))].isChanged = true
         }
         let usage = UsageEntry(
             firstBatch: segment.header.firstBatch, lastBatch: .zero, epoch: segment.header.epoch, living: 0,

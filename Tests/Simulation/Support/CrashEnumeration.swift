@@ -10,11 +10,14 @@ struct CrashEnumeration {
     private(set) var killCount = 0
     private(set) var oracleCount = 0
     private(set) var runCount = 0
+    private(set) var lateWriteCount = 0
+    /// Whether a killed process's writes may land while its successor works.
+    var hasLateWrites = false
 
     init(_ settings: StoreSettings) { self.settings = settings }
 
     var summary: String {
-        "\(runCount) runs: \(stateCount) crash states, \(secondStateCount) of a second crash, \(killCount) kills; \(oracleCount) compared with the log"
+        "\(runCount) runs: \(stateCount) crash states, \(secondStateCount) of a second crash, \(killCount) kills, \(lateWriteCount) late writes; \(oracleCount) compared with the log"
     }
 
     /// Looks at up to `limit` states of a run, drawn from all of its events.
@@ -117,6 +120,7 @@ struct CrashEnumeration {
         var states: [(UInt64, ModelFileSystem)] = [(reached, run.model(at: reached)!)]
         var floor = store.nextSequence
         for round in 0..<6 {
+            if random.next() % 3 == 0 { lateWriteCount += store.device.landLateWrites() }
             var model = states.last!.1
             run.store.clock.tick()
             model.time = run.store.clock.time
@@ -154,11 +158,11 @@ struct CrashEnumeration {
     /// The process dies; its successor mounts, and then the power fails.
     private mutating func kill(_ run: CrashRun, _ event: Int, _ seed: UInt64, _ random: inout SimulatedRandom) throws {
         killCount += 1
-        let device = run.store.device.snapshotAfterKill(at: event, seed: seed)
+        let device = run.store.device.snapshotAfterKill(at: event, seed: seed, lateWrites: hasLateWrites)
         let store = try mounted(run, device)
         let reached = store.nextSequence
         try compare(run, store, reached, floor: run.floor(at: event))
-        if killCount % 2 == 0 {
+        if killCount % 2 == 0 || hasLateWrites {
             try workOn(run, store, reached, &random)
             return
         }

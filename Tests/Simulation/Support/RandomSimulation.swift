@@ -86,19 +86,24 @@ final class RandomSimulation {
         try compareWithLog()
     }
 
-    /// Why there is no room, for a person.
-    private func describeSegments() {
-        store.volume.state.withLock { state in
-            let core = state.core
-            for (number, segment) in core.table.segments.enumerated() {
-                Environment.note(
-                    "segment \(number): \(segment.state), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), \(segment.living) living, empty since \(segment.emptySince.map { "\($0.rawValue)" } ?? "-")"
-                )
-            }
+    /// What each segment holds, for a person.
+    func describeSegments() {
+        let device = store.device
+        let state = store.volume.state.heldState
+        let table = state.core.table
+        let reader = BatchReader(device: device, uuid: state.superblock.uuid, segmentByteCount: table.segmentByteCount)
+        for (number, segment) in table.segments.enumerated() {
+            guard let file = segment.file else { continue }
+            let header = try? reader.segmentHeader(SegmentNumber(UInt32(number)), file)
+            let onDisk =
+                header.map { "\($0.state) \($0.incarnation), batch \($0.firstBatch.rawValue), end \($0.end)" } ?? "none"
             Environment.note(
-                "slots \(state.slots), sweep \(String(describing: state.sweepCursor)), removals \(core.index.removals.count), read-only \(core.isReadOnly), failure \(String(describing: core.log.failure)), \(model.inodes.count) inodes"
+                "segment \(number): \(segment.state) \(segment.incarnation), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), end \(segment.end), epoch \(segment.epoch.rawValue), \(segment.living) living; on disk \(onDisk)"
             )
         }
+        Environment.note(
+            "slots \(state.slots), position \(state.core.log.position), \(state.core.index.removals.count) removals, \(model.inodes.count) inodes"
+        )
         for line in store.log.lines.suffix(5) { Environment.note(line) }
     }
 
@@ -116,7 +121,6 @@ final class RandomSimulation {
             count("housekeeping for room")
         }
         isStuck = free == 0
-        if isStuck { describeSegments() }
         if isStuck, !options.endsWhereNothingCanBeRemoved { fail("nothing can be removed any more") }
     }
 
@@ -242,6 +246,7 @@ final class RandomSimulation {
         noteSynced()
         if problems.isEmpty { problems = try RebuildOracle.problems(store.device, seed: seed) }
         guard problems.isEmpty else {
+            describeSegments()
             throw SimulationFailure("the log and the index differ:\n" + problems.prefix(10).joined(separator: "\n"))
         }
         let inodes = store.volume.state.withLock { $0.core.index.inodeCount }

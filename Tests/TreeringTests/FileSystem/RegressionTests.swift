@@ -149,4 +149,29 @@ import Testing
             }
         }
     }
+
+    /// A segment whose end was declared after a crash, and which the log left before the next checkpoint, was taken for
+    /// the open head for ever: it was never recycled.
+    @Test func aSegmentLeftAfterACrashIsSealed() throws {
+        let store = try TestStore()
+        let one = try store.make("one").inode
+        let two = try store.make("two").inode
+        try store.volume.syncAndWait()
+        var device = store.device
+        // Each mount's segment is left alone by the next; the second mount ends before a checkpoint.
+        for round in 0..<4 {
+            device = device.crash(seed: UInt64(round)).device()
+            store.volume = try Volume.mount(device, VolumeOptions(), now: TestStore.now) { _ in }
+            if round < 2 { try store.write(round == 0 ? one : two, 0, [1]) }
+            try store.volume.syncAndWait()
+            if round != 1 { try store.volume.checkpoint() }
+        }
+        try store.write(one, 0, [2])
+        let open = store.volume.state.withLock { state in
+            state.core.table.segments.filter { $0.state == .inUse && !$0.isSealed }.count
+        }
+        #expect(open == 1)
+        let copy = device.snapshotAfterKill()
+        #expect(try Checker.check(copy, readsData: true).problems == [])
+    }
 }
