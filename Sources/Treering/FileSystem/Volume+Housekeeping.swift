@@ -89,7 +89,7 @@ extension Volume {
     /// Staging has lost its name: goes on in a file in the store. What the old one holds is written before.
     private func moveStaging() {
         guard let hostStaging else { return }
-        log("somebody removed this mount's staging from \(HostStaging.sharedDirectory); it goes on in a file in the store")
+        log("somebody removed this mount's staging from \(HostStaging.sharedDirectory): it goes on in the store")
         let (geometry, epoch, generation) = state.withLock { state in
             state.core.log.holdForReplacement()
             return (state.core.log.staging.geometry, state.core.log.epoch, state.superblock.generation)
