@@ -179,6 +179,11 @@ clean_up() {
         wait_gone "$pid" 5 && continue
         is_daemon "$pid" && kill -9 "$pid" && fail "the serving process $pid had to be killed"
     done
+    # What killed mounts of these stores left in shared memory, since nobody mounts them again.
+    for dir in "${STORES[@]}"; do
+        number=$(od -An -tx1 -j56 -N4 "$dir/superblock" 2>/dev/null | tr -d ' ')
+        [ -n "$number" ] && rm -f /dev/shm/treering-"$number"-*
+    done
     rm -rf --one-file-system "$WORK" 2>/dev/null
 }
 
