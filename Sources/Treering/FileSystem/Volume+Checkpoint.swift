@@ -69,7 +69,10 @@ extension Volume {
         try runWaitingWithState { (state) throws(Stop) -> Frozen in
             let core = state.core
             let tree = core.index.tree
-            for number in core.table.segments.indices where core.table.segments[number].isChanged {
+            // Closing the batch below may change the head's.
+            let head = core.log.headSegment.map { Int($0.rawValue) }
+            for number in core.table.segments.indices
+            where core.table.segments[number].isChanged || number == head {
                 try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(SegmentNumber(UInt32(number)))) }
             }
             core.log.closeBatch(durable: true)
