@@ -92,7 +92,8 @@ start_mount "$S" "$M"
 for round in $(seq "$rounds"); do
     python3 "$WORK/operations.py" "$M/operations" "$WORK/s$round.log" "$round" 2>"$WORK/err" &
     loop=$!
-    (
+    # A repository in every round would make the many rounds of CI and the long tier slow; three show what there is to see.
+    [ "$round" -gt 3 ] || (
         git init -q "$M/git$round" && cp -r /usr/include/linux "$M/git$round/" && cd "$M/git$round" && git add -A && git commit -qm x
     ) >/dev/null 2>&1 &
     git=$!
@@ -101,13 +102,17 @@ for round in $(seq "$rounds"); do
     fio=$!
     sleep "1.$((round * 3 % 10))"
     kill_mount "$S" "$M"
+    # shellcheck disable=SC2086
     wait $loop $git $fio 2>/dev/null
     [ -s "$WORK/err" ] && say "    $(tail -n 1 "$WORK/err")"
     start_mount "$S" "$M"
-    check "round $round: everything acknowledged is there" python3 "$WORK/compare.py" "$M/operations" "$WORK"/s*.log
+    # This round and the last; all of them at the end.
+    logs=("$WORK/s$round.log")
+    [ "$round" -gt 1 ] && logs+=("$WORK/s$((round - 1)).log")
+    check "round $round: everything acknowledged is there" python3 "$WORK/compare.py" "$M/operations" "${logs[@]}"
     # The repository that was being filled can be finished, and every object in it is whole.
     rm -f "$M/git$round/.git/index.lock"
-    check "round $round: git goes on" bash -c 'git init -q "$0" && mkdir -p "$0/linux" && cd "$0" && cp -r /usr/include/linux . && git add -A &&
+    [ "$round" -gt 3 ] || check "round $round: git goes on" bash -c 'git init -q "$0" && mkdir -p "$0/linux" && cd "$0" && cp -r /usr/include/linux . && git add -A &&
         { git diff --cached --quiet HEAD 2>/dev/null || git commit -qm again; } && git fsck --full' "$M/git$round"
     # Each block that fio wrote is whole: old or new, never a mixture.
     check "round $round: fio's blocks are whole" python3 - "$M/fio$round.0.0" <<'P'
