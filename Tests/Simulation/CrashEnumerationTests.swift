@@ -6,7 +6,7 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct CrashEnumerationTests {
-    private static let total = Environment.count("TREERING_CRASH_STATES", debug: 2000, release: 4000)
+    private static let total = Environment.count("TREERING_CRASH_STATES", debug: 1200, release: 4000)
     private static let seed = Environment.number("TREERING_SEED") ?? 1
 
     private static func settings(sector: UInt64 = 512) -> StoreSettings {
