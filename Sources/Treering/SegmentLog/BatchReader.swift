@@ -11,6 +11,8 @@ struct FoundBatch {
 
     /// Calls `body` for each record with its place.
     func forEachRecord<Failure: Error>(_ body: (Record, RecordPlace) throws(Failure) -> Void) throws(Failure) {
+        // A reserved range holds no records, whatever its header counts; nothing in it was verified.
+        guard header.kind == .records else { return }
         var position = BatchHeader.byteCount
         for _ in 0..<header.recordCount {
             let length = Int(bytes.load(position, as: UInt32.self))
