@@ -111,24 +111,27 @@ final class Cleaner<D: Device> {
         while next < items.count {
             let start = (next, cursor)
             let time = monotonicNanoseconds()
-            let (reached, found, byteCount) = try volume.runWaiting { (core) throws(Stop) in
+            let (reached, found, byteCount, leaving) = try volume.runWaiting { (core) throws(Stop) in
                 try Self.moveEntries(items, from: start, victim, core)
             }
             (next, cursor) = reached
+            if let leaving { try volume.finishRemovals(of: leaving) }
             payloads.append(contentsOf: found)
             movedByteCount += UInt64(byteCount)
             if byteCount > 0 { pause(time) }
         }
     }
 
-    /// One record of moves: what lives of `items` from a place on, as much as fits. Gives where to go on.
+    /// One record of moves: what lives of `items` from a place on, as much as fits. Gives where to go on, and before that the inode whose
+    /// removals must be finished: a copy of what is removed already would lie behind its tombstone, and come back to life.
     private static func moveEntries(
         _ items: [(candidate: RecordIndex.Candidate, inline: UnsafeRawBufferPointer)], from start: (Int, IndexKey?),
         _ victim: SegmentNumber, _ core: Core
-    ) throws(Stop) -> (reached: (Int, IndexKey?), payloads: [PayloadID], byteCount: Int) {
+    ) throws(Stop) -> (reached: (Int, IndexKey?), payloads: [PayloadID], byteCount: Int, leaving: InodeNumber?) {
         var (next, cursor) = start
         var payloads: [PayloadID] = []
         var written: Set<IndexKey> = []
+        var leaving: InodeNumber?
         core.writer.reset()
         while next < items.count, core.writer.byteCount < recordByteCountLimit {
             let item = items[next]
@@ -138,6 +141,10 @@ final class Cleaner<D: Device> {
                 next += 1
                 cursor = nil
                 continue
+            }
+            if key.space == .tree, core.index.removals[InodeNumber(key.object)] != nil {
+                leaving = InodeNumber(key.object)
+                break
             }
             cursor = key.next
             if cursor! > item.candidate.last {
@@ -160,7 +167,7 @@ final class Cleaner<D: Device> {
         }
         let byteCount = core.writer.changeCount > 0 ? core.writer.byteCount : 0
         if byteCount > 0 { try core.commit(.recovery) }
-        return ((next, cursor), payloads, byteCount)
+        return ((next, cursor), payloads, byteCount, leaving)
     }
 
     // MARK: Blocks
@@ -259,7 +266,8 @@ final class Cleaner<D: Device> {
                 let block = UnsafeRawBufferPointer(bytes).part(piece.source - start, blockByteCount)
                 if Checksum.crc32c(block) != piece.checksum {
                     let place = "segment \(victim.rawValue) at \(piece.source)"
-                    let report = CorruptionReport(place: place, reason: "the checksum does not match (seen by the cleaner)")
+                    let report = CorruptionReport(
+                        place: place, reason: "the checksum does not match (seen by the cleaner)")
                     volume.state.withLock { $0.core.report(report) }
                 }
                 run.bytes.copy(block, to: piece.target)

@@ -55,7 +55,9 @@ extension Volume {
         let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
         while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
             // What is moved must find room: one segment for blocks, one for the log.
-            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }) else { return }
+            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }) else {
+                return
+            }
             guard let gain = clean(victim) else { return }
             gained += gain
         }

@@ -185,6 +185,16 @@ extension Volume {
         }
     }
 
+    /// Finishes the removals of one inode.
+    func finishRemovals(of inode: InodeNumber) throws(Errno) {
+        while state.withLock({ $0.core.index.removals[inode] != nil }) {
+            try runWaiting { (core) throws(Stop) in
+                guard !core.isDirtyLimitReached else { throw .blocked(.room) }
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
+            }
+        }
+    }
+
     func sweepTombstones() {
         while let cursor = state.withLock({ $0.sweepCursor }) {
             do {

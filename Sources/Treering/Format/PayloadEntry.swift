@@ -136,7 +136,9 @@ struct PayloadEntry {
             for index in 0..<storedCount { body(index, index, namedCount(ofStored: index, block: index)) }
             return
         }
-        for (index, block) in storedBlocks.enumerated() { body(index, block, namedCount(ofStored: index, block: block)) }
+        for (index, block) in storedBlocks.enumerated() {
+            body(index, block, namedCount(ofStored: index, block: block))
+        }
     }
 
     /// Named bytes of all blocks.

@@ -53,7 +53,9 @@ extension RecordIndex {
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
         _ origin: Origin
     ) {
-        let inner = found { () throws(PageMiss) in try self.rangeTombstones(inode, within: from, to) }
+        let inner = found { () throws(PageMiss) in
+            try self.rangeTombstones(inode, within: from, to, before: origin.sequence)
+        }
         let count = found { () throws(PageMiss) in
             try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
         }
@@ -105,8 +107,10 @@ extension RecordIndex {
     }
 
     /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
-    func continueRemovals() throws(PageMiss) -> Bool {
-        guard let (inode, pending) = removals.first, let first = pending.first else { return false }
+    func continueRemovals(of preferred: InodeNumber? = nil) throws(PageMiss) -> Bool {
+        guard let inode = preferred.flatMap({ removals[$0] == nil ? nil : $0 }) ?? removals.first?.key,
+            let first = removals[inode]?.first
+        else { return false }
         var isDone: Bool
         if first.range.isWholeInode {
             let keys = try someContents(of: inode, limit: Self.immediateEntryLimit)

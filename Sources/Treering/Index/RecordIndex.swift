@@ -64,7 +64,7 @@ final class RecordIndex {
             try tree.touch(InodeEntry.key(inode))
             try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue))
             try tree.touch(RemovalEntry.key(inode, sequence))
-            for key in try rangeTombstones(inode, within: from, to) { try tree.touch(key) }
+            for key in try rangeTombstones(inode, within: from, to, before: sequence) { try tree.touch(key) }
             _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
         case .removeInode(let inode, _): try touchRemoval(of: inode, sequence)
         case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))

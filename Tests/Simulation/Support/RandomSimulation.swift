@@ -100,6 +100,9 @@ final class RandomSimulation {
             "slots \(state.slots), position \(state.core.log.position), \(state.core.index.removals.count) removals, \(model.inodes.count) inodes"
         )
         for line in store.log.lines.suffix(5) { Environment.note(line) }
+        if let number = Environment.number("TREERING_INODE") {
+            try? Dump<SimulatedDevice>.inode(device, number) { Environment.note($0) }
+        }
     }
 
     private func makeRoom() {
