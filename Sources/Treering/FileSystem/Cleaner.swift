@@ -186,12 +186,16 @@ final class Cleaner<D: Device> {
     private func moveBlocks(
         of payloads: [PayloadID], _ victim: SegmentNumber, _ file: DeviceFile, _ volume: Volume<D>
     ) throws(Errno) {
+        let segmentByteCount = volume.state.withLock { $0.core.table.segmentByteCount }
         var next = 0
         while next < payloads.count {
             let first = next
             let time = monotonicNanoseconds()
+            // A run is as long as the rest of the head, unless that is hardly worth a write.
+            let room = head.map { (segmentByteCount - $0.offset) / blockByteCount - 1 } ?? 0
+            let limit = room >= 16 ? min(room, Self.runBlockLimit) : Self.runBlockLimit
             let (copied, reached) = try volume.runWaiting { (core) throws(Stop) in
-                try Self.planRun(payloads, from: first, victim, core)
+                try Self.planRun(payloads, from: first, victim, limit, core)
             }
             next = reached
             if copied.isEmpty { continue }
@@ -203,7 +207,7 @@ final class Cleaner<D: Device> {
     }
 
     private static func planRun(
-        _ payloads: [PayloadID], from first: Int, _ victim: SegmentNumber, _ core: Core
+        _ payloads: [PayloadID], from first: Int, _ victim: SegmentNumber, _ blockLimit: Int, _ core: Core
     ) throws(Stop) -> (copied: [Copied], reached: Int) {
         var copied: [Copied] = []
         var blockCount = 0
@@ -226,7 +230,7 @@ final class Cleaner<D: Device> {
                 }
             }
             if let found, !copied.contains(where: { $0.payload == id }) {
-                if blockCount + found.blocks.count > runBlockLimit { break }
+                if blockCount + found.blocks.count > blockLimit, blockCount > 0 || blockLimit == runBlockLimit { break }
                 blockCount += found.blocks.count
                 copied.append(found)
             }

@@ -30,6 +30,8 @@ extension Volume {
         defer { isCleaning = false }
         let before = state.withLock { $0.core.table.freeCount }
         let living = state.withLock { $0.core.table.livingByteCount }
+        // Only what is durable is cleaned.
+        try? syncAndWait()
         cleanSome()
         freeDeadSegments()
         sweepTombstones()
@@ -111,6 +113,7 @@ extension Volume {
         isCleaning = true
         defer { isCleaning = false }
         var isWorthwhile = false
+        if options.cleaning == .eager { try? syncAndWait() }
         for _ in 0..<goal {
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
             guard state.withLock({ $0.core.log.availableSegmentCount > SegmentLog.cleanerSegmentCount }) else { break }

@@ -137,7 +137,9 @@ final class SegmentLog {
     /// Living bytes that the store may hold. The rest is for the cleaner to work with.
     var livingByteCountLimit: Int64 {
         let count = max(0, table.countLimit - reservedSegmentCount(.write))
-        return Int64(count) * Int64(table.segmentByteCount) / 64 * 62
+        // On average half a batch is lost at the end of a segment; and the cleaner must not have to look for the last byte.
+        let filled = table.segmentByteCount - staging.geometry.batchByteCountLimit / 2
+        return Int64(count) * Int64(filled) / 64 * 62
     }
 
     /// Segments that can be opened now: none but the prepared ones where the host is full.
@@ -161,7 +163,7 @@ final class SegmentLog {
         // The cleaner cannot wait for itself.
         if tier == .recovery { return false }
         guard let livingAtStandstill else { return table.inUseCount > 1 }
-        return table.livingByteCount < livingAtStandstill - Int64(table.segmentByteCount / 8)
+        return table.livingByteCount < livingAtStandstill
     }
 
     /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may

@@ -213,6 +213,34 @@ extension CrashWorkload {
         return CrashWorkload(name: "recycling", steps: steps)
     }
 
+    /// Segments that are half dead are emptied by the cleaner, while what it moves changes.
+    static func cleaning(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
+        var random = SimulatedRandom(seed: seed)
+        var steps: [CrashStep] = []
+        var none = AttributeChanges()
+        none.byteCount = 50_000
+        for round in 0..<4 as Range<UInt64> {
+            for piece in 0..<9 as Range<UInt64> {
+                let file = [tree.file, tree.linked, tree.open][Int(piece % 3)]
+                steps.append(
+                    .operation(.write(file, offset: piece * 100_000, byteCount: 110_000, seed: round * 10 + piece)))
+                steps.append(.operation(.write(file, offset: piece * 3000, byteCount: 700, seed: round * 20 + piece)))
+                steps.append(
+                    .operation(
+                        .make(tree.directory, "name \(round) \(piece)", mode: 0o100600, deviceNumber: 0, target: nil)))
+            }
+            steps += [.sync, .housekeep]
+            for piece in 0..<6 as Range<UInt64> {
+                steps.append(
+                    .operation(
+                        .write(tree.file, offset: random.next() % 200 * 4096, byteCount: 9000, seed: round + piece)))
+                steps.append(.operation(.unlink(tree.directory, "name \(round) \(piece)")))
+            }
+            steps += [.operation(.setAttributes(tree.open, none)), .sync, .housekeep, .complete(3), .housekeep]
+        }
+        return CrashWorkload(name: "cleaning \(seed)", steps: steps)
+    }
+
     /// Small operations with syncs and checkpoints among them, several batches in flight.
     static func mixed(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
         var random = SimulatedRandom(seed: seed)

@@ -158,8 +158,10 @@ final class RandomSimulation {
         note("housekeep commits \(commits) checkpoints \(checkpoints)")
         count("housekeep")
         let before = store.volume.state.withLock { $0.checkpointCount }
+        let cleaned = store.volume.cleaner.cleanedSegmentCount
         store.volume.housekeep(commits: commits, checkpoints: checkpoints)
         if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
+        if store.volume.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
     }
 
     // MARK: Endings
