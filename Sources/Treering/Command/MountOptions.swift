@@ -72,7 +72,8 @@ struct MountOptions: Sendable {
         "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
         "relatime",
         "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
-        "nogroup", "acl", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent", "loud",
+        "nogroup", "acl", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent",
+        "loud",
         "mand", "nomand", "iversion", "noiversion",
     ]
 

@@ -113,11 +113,11 @@ extension Core {
         try commit()
     }
 
-    /// Takes an ACL away; what the mode says stays.
+    /// Takes an ACL away; what the mode says stays. That there is none is no error, as on ext4.
     func removeAccessList(_ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer) throws(Stop) {
         var inode = inode
         guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(inode.inode, name, nameHash) })
-        else { throw .failed(.noData) }
+        else { return }
         inode.inodeFlags.remove(kind.flag)
         inode.changed = now()
         writer.reset()

@@ -42,7 +42,8 @@ extension Core {
         return Attributes(try self.inode(number))
     }
 
-    /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Source: the kernel's may_setattr.
+    /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Where the kernel keeps the times
+    /// (the writeback cache) it says which they are, and a time of change with them. Source: the kernel's may_setattr.
     private func checkSeal(_ inode: InodeRecord, _ changes: AttributeChanges) throws(Stop) {
         guard inode.isSealed else { return }
         func isNow(_ time: AttributeChanges.Time?) -> Bool {
@@ -53,7 +54,7 @@ extension Core {
         }
         let touches =
             changes.mode == nil && changes.uid == nil && changes.gid == nil && changes.byteCount == nil
-            && isNow(changes.accessed) && isNow(changes.modified)
+            && isNow(changes.accessed) && (isNow(changes.modified) || changes.changed != nil)
         if inode.isImmutable || !touches { throw .failed(.notPermitted) }
     }
 

@@ -4,7 +4,8 @@ extension Core {
     /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed.
     @discardableResult
     func write(
-        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags, _ caller: Caller
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = [],
+        _ caller: Caller = .nobody
     ) throws(Stop) -> Bool {
         guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)

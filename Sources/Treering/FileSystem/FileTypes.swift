@@ -11,6 +11,9 @@ struct Caller: Sendable {
     /// What the kernel does not send along; asked for where it matters (`Blocker.identity`).
     var identity: Identity?
 
+    /// For operations that ask for no one.
+    static let nobody = Caller(uid: 0, gid: 0, umask: 0)
+
     /// Whether a file of this group may keep S_ISGID although it is not executable by the group, or for a change of mode.
     /// Source: the kernel's setattr_should_drop_sgid.
     func keepsSetGroupID(of inode: InodeRecord) throws(Stop) -> Bool {
@@ -75,10 +78,10 @@ struct AttributeChanges: Sendable {
     /// Whoever changes may not keep set-user-ID and set-group-ID bits.
     var killsPrivileges = false
 
-    /// chown(2) that names neither user nor group changes the time and ends privileges. The kernel sends it as a change of nothing.
+    /// chown(2) that names neither user nor group changes the time and ends privileges. The kernel sends it as a change of nothing;
+    /// where it keeps the times by itself, with the time of that change.
     var isChownOfNothing: Bool {
         mode == nil && uid == nil && gid == nil && byteCount == nil && accessed == nil && modified == nil
-            && changed == nil
     }
 }
 

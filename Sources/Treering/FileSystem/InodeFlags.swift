@@ -58,11 +58,13 @@ extension Core {
         var inode = try self.inode(number).record
         // chattr(1) is for files and directories; the kernel does not ask for others.
         guard inode.isRegular || inode.isDirectory else { throw .failed(.notSupported) }
+        // On a full store what was sealed must become removable.
+        let unseals = inode.isSealed && wanted.isDisjoint(with: .sealing)
         inode.inodeFlags = inode.inodeFlags.subtracting(.settable).union(wanted)
         inode.changed = now()
         writer.reset()
         writer.inode(inode)
-        try commit()
+        try commit(freesSpace: unseals)
     }
 
     /// open(2) of an immutable or append-only file, where the kernel tells of it. `appends`: O_APPEND without O_TRUNC.
