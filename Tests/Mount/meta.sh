@@ -179,7 +179,7 @@ equal "reading a read-only store" "x
 y" "$(cat "$M/sealed")"
 refuse "writing a read-only store" touch "$M/x"
 stop_mount "$WORK/readonly" "$M"
-umount "$WORK/readonly"
+umount -l "$WORK/readonly"
 
 # Without lists, and without access times.
 start_mount "$S" "$M" "noacl,noatime"

@@ -162,19 +162,19 @@ extension Core {
     /// The kernel has asked for contents, names or a link's target. It keeps what it read and does not tell of later reads of it;
     /// nor does it keep access times of FUSE files by itself. What cannot be written now is left out: no read fails of it.
     func noteAccess(_ number: InodeNumber) {
+        do throws(Stop) { try recordAccess(number) } catch { return }
+    }
+
+    func recordAccess(_ number: InodeNumber) throws(Stop) {
         guard accessTimes.rule != .never, !isReadOnly else { return }
+        var inode = try self.inode(number).record
+        if inode.inodeFlags.contains(.noAccessTime) || inode.isDirectory && !accessTimes.ofDirectories { return }
         let time = now()
-        do throws(Stop) {
-            var inode = try self.inode(number).record
-            if inode.inodeFlags.contains(.noAccessTime) || inode.isDirectory && !accessTimes.ofDirectories { return }
-            guard accessTimes.needsUpdate(inode, time) else { return }
-            inode.accessed = time
-            writer.reset()
-            writer.inode(inode)
-            try commit()
-        } catch {
-            return
-        }
+        guard accessTimes.needsUpdate(inode, time) else { return }
+        inode.accessed = time
+        writer.reset()
+        writer.inode(inode)
+        try commit()
     }
 
     // MARK: The whole file system

@@ -65,8 +65,9 @@ extension ModelFileSystem {
     }
 
     /// The rule of relatime.
-    mutating func noteAccess(_ number: UInt64) {
-        guard let inode = inodes[number], !inode.flags.contains(.noAccessTime) else { return }
+    mutating func noteAccess(_ number: UInt64) throws(Errno) {
+        let inode = try inode(number)
+        guard !inode.flags.contains(.noAccessTime) else { return }
         let old = inode.accessed
         guard old <= inode.modified || old <= inode.changed || time.seconds - old.seconds >= 86_400 else { return }
         inodes[number]!.accessed = time

@@ -198,7 +198,7 @@ extension ModelFileSystem {
         case .setAccessList(let inode, let isDefault, let list): try setAccessList(inode, isDefault, list, caller)
         case .removeAccessList(let inode, let isDefault): try removeAccessList(inode, isDefault)
         case .setFlags(let inode, let flags): try setFlags(inode, flags)
-        case .access(let inode): noteAccess(inode)
+        case .access(let inode): try noteAccess(inode)
         case .forget(let inode, let count): forget(inode, count)
         }
         return .done

@@ -64,7 +64,7 @@ extension Operation {
         case .attributes(let inode): return Self.reply(try core.attributes(InodeNumber(inode)))
         case .forget(let inode, let count): core.forget(InodeNumber(inode), count)
         case .setFlags(let inode, let flags): try core.setInodeFlags(InodeNumber(inode), flags)
-        case .access(let inode): core.noteAccess(InodeNumber(inode))
+        case .access(let inode): try core.recordAccess(InodeNumber(inode))
         case .setAccessList, .removeAccessList: try performOnAccessList(core, caller)
         default: return try performOnData(core, caller, listing)
         }
