@@ -47,10 +47,11 @@ final class RecordIndex {
     func touch(_ change: Change, _ sequence: RecordSequence) throws(PageMiss) {
         switch change {
         case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
-        case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
-            try tree.touch(DirentEntry.key(directory, cookie))
-            try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
-            try tree.touch(InodeEntry.key(directory))
+        case .dirent(let directory, let cookie, _, let inode, _, _):
+            // A name may end an inode's life as an orphan.
+            try tree.touch(OrphanEntry.key(inode))
+            try touchDirent(directory, cookie)
+        case .removeDirent(let directory, let cookie, _): try touchDirent(directory, cookie)
         case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
             try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
             try touchXattr(inode, cookie)
@@ -76,6 +77,12 @@ final class RecordIndex {
             }
         case .skipped: break
         }
+    }
+
+    private func touchDirent(_ directory: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
+        try tree.touch(DirentEntry.key(directory, cookie))
+        try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
+        try tree.touch(InodeEntry.key(directory))
     }
 
     private func touchXattr(_ inode: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
@@ -196,14 +203,19 @@ final class RecordIndex {
         let key = InodeEntry.key(inode.inode)
         var derived: UInt64 = 0
         var isNew = true
+        var mayBeOrphan = pass != .live
         if let old = found({ () throws(PageMiss) in try self.inode(inode.inode, includingStubs: true) }) {
             derived = old.derived
             if old.record.mode != 0 {
                 isNew = false
+                mayBeOrphan = old.record.linkCount == 0
                 table.charge(old.origin.segment, -InodeEntry.charge)
             }
         }
         if isNew { inodeCount += 1 }
+        // linkat(2) of a file made without a name. Derived from the inode alone, so that whatever later record of it is left when an
+        // index is rebuilt has the same effect; the one that made it an orphan may be left without the inode's own.
+        if mayBeOrphan, inode.linkCount > 0 { _ = removeKeyed(OrphanEntry.key(inode.inode)) }
         InodeEntry(origin: origin, record: inode, derived: derived).encode(into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
         table.charge(origin.segment, InodeEntry.charge)
