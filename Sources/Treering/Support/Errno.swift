@@ -41,4 +41,6 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     static let busy = Errno(EBUSY)
     static let noMemory = Errno(ENOMEM)
     static let notImplemented = Errno(ENOSYS)
+    static let noDevice = Errno(ENODEV)
+    static let noAddress = Errno(ENXIO)
 }
