@@ -73,14 +73,25 @@ extension Core {
         writer.reset()
         // What was reserved behind the end stays.
         let to = min(to, Self.blockEnd(inode.size))
-        if from < to, from < inode.size,
-            try find({ () throws(PageMiss) in try index.extent(inode.inode, endingAfter: from, before: to) }) != nil
-        {
-            writer.removeRange(inode: inode.inode, from: from, to: to, since: inode.since)
+        if from < to, from < inode.size {
+            // Whole blocks become holes; of a block's part the bytes go, but the block stays allocated.
+            let first = min(Self.blockEnd(from), to)
+            let last = max(first, to == Self.blockEnd(to) ? to : to / UInt64(blockByteCount) * UInt64(blockByteCount))
+            if try isAllocated(inode.inode, first, last) {
+                writer.removeRange(inode: inode.inode, from: first, to: last, since: inode.since)
+            }
+            for edge in [from..<first, last..<to] where try isAllocated(inode.inode, edge.lowerBound, edge.upperBound) {
+                writer.reserve(inode: inode.inode, from: edge.lowerBound, to: edge.upperBound)
+            }
         }
         writer.inode(inode)
         try commit(freesSpace: true)
         return hasKilled
+    }
+
+    private func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
+        guard from < to else { return false }
+        return try find { () throws(PageMiss) in try index.extent(inode, endingAfter: from, before: to) } != nil
     }
 
     /// Turns what a range shows into a reservation, a bounded number of extents with each record.
