@@ -177,25 +177,15 @@ extension Core {
 
     // MARK: Promises
 
-    /// How many segments so many promised bytes may take: records and the unused ends of segments are counted in, and
-    /// an eighth more.
-    func promisedSegmentCount(of byteCount: UInt64) -> Int {
-        guard byteCount > 0 else { return 0 }
-        let usable = table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit
-        let segments = (byteCount / 8 * 9 + UInt64(usable)) / UInt64(usable)
-        return Int(clamping: segments)
-    }
+    /// Room that so many reserved bytes may take when they are written: records are counted in.
+    func promisedByteCount(of byteCount: UInt64) -> Int64 { Int64(clamping: byteCount) / 16 * 17 }
 
     /// Whether the store has room for so much more to be promised.
     private func allowReservation(of byteCount: UInt64) throws(Stop) {
         guard byteCount > 0 else { return }
-        let total = index.reservedByteCount.addingReportingOverflow(byteCount)
-        let needed = total.overflow ? Int.max : promisedSegmentCount(of: total.partialValue)
-        guard needed <= table.freeCount - log.reservedSegmentCount else { throw .failed(.noSpace) }
-        let unprepared = needed - table.pool.count
-        guard unprepared <= 0 || !log.isHostFull,
-            unprepared <= 0 || UInt64(unprepared) <= hostAvailableByteCount / UInt64(table.segmentByteCount)
-        else { throw .failed(.noSpace) }
+        guard byteCount < UInt64(Int64.max) / 2, promisedByteCount(of: byteCount) <= status().availableByteCount else {
+            throw .failed(.noSpace)
+        }
     }
 
     /// Commits a change of data; where the store is full for others, a range that was promised still takes it.
@@ -204,7 +194,7 @@ extension Core {
             guard case .failed(let errno) = error, errno == .noSpace, index.reservedByteCount > 0,
                 try isPromised(number, from, to)
             else { throw error }
-            try commit(keepsPromise: true)
+            try commit(.write, keepsPromise: true)
         }
     }
 

@@ -112,6 +112,7 @@ private struct InodeDump<D: Device> {
         case .xattr(let inode, _, _, _, _): return inode == number
         case .extent(let inode, _, _, _, _): return inode == number
         case .removeRange(let inode, _, _, _), .reserve(let inode, _, _): return inode == number
+        case .move(let move): return concerns(move.change)
         case .payload, .skipped: return false
         }
     }
