@@ -144,8 +144,9 @@ struct Record {
             guard count == 16 else { return nil }
             return .orphan(inode: InodeNumber(change.load(8)))
         case 14:
-            let to: UInt64 = change.count == 32 ? change.load(24) : 0
-            guard to <= UInt64(Int64.max), change.load(16, as: UInt64.self) < to else { return nil }
+            guard count == 32, change.load(16, as: UInt64.self) < change.load(24, as: UInt64.self) else { return nil }
+            let to: UInt64 = change.load(24)
+            guard to <= UInt64(Int64.max) else { return nil }
             return .reserve(inode: InodeNumber(change.load(8)), from: change.load(16), to: to)
         case Change.moveType: return isMoved ? nil : decodeMove(change)
         default:
