@@ -180,6 +180,14 @@ extension Core {
     /// Room that so many reserved bytes may take when they are written: records are counted in.
     func promisedByteCount(of byteCount: UInt64) -> Int64 { Int64(clamping: byteCount) / 16 * 17 }
 
+    /// Segments that what is promised now may take: their ends may stay unused.
+    var promisedSegmentCount: Int {
+        let promised = promisedByteCount(of: index.reservedByteCount)
+        guard promised > 0 else { return 0 }
+        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
+        return Int(clamping: (promised + usable - 1) / usable)
+    }
+
     /// Whether the store has room for so much more to be promised.
     private func allowReservation(of byteCount: UInt64) throws(Stop) {
         guard byteCount > 0 else { return }

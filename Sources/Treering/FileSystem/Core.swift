@@ -51,6 +51,7 @@ final class Core {
         guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
+        log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
         if tier == .write,
             table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit - promised
         {
