@@ -57,7 +57,7 @@ import Testing
             }
         }
         #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
-        #expect(throws: Errno.noSpace) { try reserve(store, promised, [], size, 4 << 20) }
+        #expect(throws: Errno.noSpace) { try reserve(store, promised, [], size, 1 << 30) }
         try checkStore(store)
     }
 
