@@ -26,7 +26,8 @@ extension Core {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
-            if size < inode.size,
+            // What was reserved behind the end goes too, whatever the size was.
+            if size <= inode.size,
                 try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
             {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
@@ -182,7 +183,9 @@ extension Core {
     func status() -> FileSystemStatus {
         let segment = UInt64(table.segmentByteCount)
         let total = UInt64(log.livingByteCountLimit)
-        let free = total - min(total, UInt64(max(0, table.livingByteCount)))
+        // What was promised to files is as good as used.
+        let used = UInt64(max(0, table.livingByteCount)) + UInt64(promisedByteCount(of: index.reservedByteCount))
+        let free = total - min(total, used)
         let makeable = log.isHostFull ? 0 : hostAvailableByteCount
         // What lies dead in segments is as good as free: the cleaner makes it so.
         let own = UInt64(table.pool.count) * segment + UInt64(table.reclaimableByteCount)

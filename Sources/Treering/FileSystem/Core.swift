@@ -50,12 +50,15 @@ final class Core {
     /// Appends and applies what `writer` holds, or throws and changes nothing.
     func commit(freesSpace: Bool = false) throws(Stop) { try commit(freesSpace ? .removal : .write) }
 
-    func commit(_ tier: SpaceTier) throws(Stop) {
+    /// `keepsPromise`: it may use the room that reserved ranges were promised.
+    func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
+        let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
+        log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
         if tier == .write,
-            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit
+            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit - promised
         {
             throw .failed(.noSpace)
         }

@@ -68,6 +68,8 @@ final class SegmentLog {
     var isHostFull = false
     /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
     var withheldSegmentCount = 0
+    /// Free segments that writes leave to ranges that were promised; set for each operation.
+    var promisedSegmentCount = 0
     /// The living bytes at which the cleaner found nothing to gain; nil while it may gain something.
     var livingAtStandstill: Int64?
 
@@ -149,7 +151,8 @@ final class SegmentLog {
     func isShort(for tier: SpaceTier) -> Bool {
         // A full host has kept less ready than that: what is there is for whoever frees space.
         let kept = isHostFull ? min(reservedSegmentCount(tier), Self.cleanerSegmentCount) : reservedSegmentCount(tier)
-        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept)
+        let promised = tier == .write ? promisedSegmentCount : 0
+        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept + promised)
     }
 
     /// Whether what was asked for last found no segment to go on in.

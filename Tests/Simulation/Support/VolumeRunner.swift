@@ -94,6 +94,23 @@ extension Operation {
             _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
                 try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
             }
+        case .allocate(let inode, let mode, let offset, let count):
+            try core.allocate(InodeNumber(inode), mode, at: offset, count, killsPrivileges: false)
+        case .copyRange(let source, let from, let target, let to, let count):
+            // Within one file the source may grow by what is copied: what counts is where it ended before.
+            if listing.cursor == 0, let size = try? core.inode(InodeNumber(source)).record.size {
+                listing.limit = size > from ? min(count, size - from) : 0
+            }
+            repeat {
+                let result = try core.copyRange(
+                    InodeNumber(source), at: from + listing.cursor, InodeNumber(target), at: to + listing.cursor,
+                    listing.cursor == 0 ? count : listing.limit - listing.cursor, killsPrivileges: false)
+                precondition(result.byteCount > 0 || listing.limit == 0, "a copy must go on")
+                listing.cursor += result.byteCount
+            } while listing.cursor < listing.limit
+            return VolumeReply(value: .outcome(.number(listing.cursor)))
+        case .seek(let inode, let target, let offset):
+            return VolumeReply(value: .outcome(.number(try core.seek(InodeNumber(inode), target, from: offset))))
         case .read(let inode, let offset, let count):
             return VolumeReply(value: .plan(try core.planRead(InodeNumber(inode), at: offset, count)))
         case .readLink(let inode): return VolumeReply(value: .plan(try core.planReadLink(InodeNumber(inode))))
@@ -144,9 +161,11 @@ extension Operation {
 
     // MARK: Directories
 
-    /// What a listing with lookups has reached: those already counted are not counted again.
+    /// What a listing with lookups, or a copy, has reached: what is done is not done again.
     final class Listing {
         var cursor: UInt64 = 0
+        /// Where a copy ends.
+        var limit: UInt64 = 0
         var entries: [ListedEntry] = []
     }
 
