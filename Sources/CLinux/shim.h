@@ -1,4 +1,4 @@
-// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Device/ and Command/ import this.
+// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Device/, FuseServer/ and Command/ import this.
 #ifndef TREERING_CLINUX_H
 #define TREERING_CLINUX_H
 
@@ -16,6 +16,7 @@ extern int pthread_setname_np(pthread_t, const char *);
 // Swift marks fork(2) unavailable: in the child only the calling thread lives on.
 extern pid_t linux_fork(void) __asm__("fork");
 extern int syncfs(int);
+extern ssize_t process_vm_readv(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long, unsigned long);
 extern ssize_t getxattr(const char *, const char *, void *, size_t);
 extern int linux_flock(int, int) __asm__("flock");
 

@@ -23,6 +23,7 @@ struct MountOptions: Sendable {
         var isSynchronous = false
         var keepsAccessTimes = false
         var keepsDirectoryAccessTimes = false
+        var updatesEveryAccessTime = false
         var allowOther = false
         var allowRoot = false
         var defaultPermissions = true
@@ -62,7 +63,8 @@ struct MountOptions: Sendable {
             CommandOption("suid", .flag, "", "heed set-user-ID bits (root)"),
             CommandOption("dev", .flag, "", "heed device files (root)"),
             CommandOption("noexec", .flag, "", "run no programs from the mount"),
-            CommandOption("noatime", .flag, "", "do not show access times changing"),
+            CommandOption("noatime", .flag, "", "reads do not change the time of the last access"),
+            CommandOption("noacl", .flag, "", "take no POSIX access control lists and heed none"),
         ] + genericWords.map { CommandOption($0, .generic, "", "") }
 
     /// Words of fstab(5) that mean what they mean everywhere, or nothing to us.
@@ -70,7 +72,8 @@ struct MountOptions: Sendable {
         "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
         "relatime",
         "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
-        "nogroup", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent", "loud",
+        "nogroup", "acl", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent",
+        "loud",
         "mand", "nomand", "iversion", "noiversion",
     ]
 
@@ -133,6 +136,7 @@ struct MountOptions: Sendable {
         case "dev": flags.allowsDevices = isOn
         case "noexec": flags.allowsExecution = !isOn
         case "noatime": flags.keepsAccessTimes = isOn
+        case "noacl": fuse.accessLists = !isOn
         default: preconditionFailure("the option \(name) goes nowhere")
         }
     }
@@ -180,7 +184,11 @@ struct MountOptions: Sendable {
         case "exec": flags.allowsExecution = true
         case "sync": flags.isSynchronous = true
         case "async": flags.isSynchronous = false
-        case "atime", "relatime", "strictatime": flags.keepsAccessTimes = false
+        case "atime", "relatime", "strictatime":
+            flags.keepsAccessTimes = false
+            flags.updatesEveryAccessTime = name == "strictatime"
+        case "nostrictatime": flags.updatesEveryAccessTime = false
+        case "acl": fuse.accessLists = true
         case "nodiratime": flags.keepsDirectoryAccessTimes = true
         case "diratime": flags.keepsDirectoryAccessTimes = false
         // fstab(5): letting users mount implies these three unless a later word says otherwise.
@@ -203,6 +211,12 @@ struct MountOptions: Sendable {
         }
         if flags.allowOther && flags.allowRoot { throw CommandError("-o allow_other and allow_root: choose one") }
         volume.isReadOnly = flags.isReadOnly
+        let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
+        volume.accessTimes = AccessTimes(
+            rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes)
+        // Lists and mapped ids both have the kernel check permissions; with allow_root libfuse must know who asks.
+        if !flags.defaultPermissions { fuse.accessLists = false }
+        fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot
         device.readOnly = flags.isReadOnly
         fuse.mountFlags = flags.words
     }

@@ -11,15 +11,17 @@ extension Core {
     {
         let entry = try inode(number)
         var inode = entry.record
+        try checkSeal(inode, changes)
         let time = now()
         inode.changed = time
-        if changes.killsPrivileges { inode.killPrivileges() }
+        if changes.killsPrivileges || changes.isChownOfNothing { try inode.killPrivileges(caller) }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }
         if let accessed = changes.accessed { inode.accessed = accessed.resolved(time) }
         if let modified = changes.modified { inode.modified = modified.resolved(time) }
         if let changed = changes.changed { inode.changed = changed.resolved(time) }
+        let list = changes.mode == nil ? nil : try accessListAfterChangingMode(inode)
         writer.reset()
         var freesSpace = false
         if let size = changes.byteCount {
@@ -34,9 +36,26 @@ extension Core {
             inode.size = size
             if changes.modified == nil { inode.modified = time }
         }
+        if let (list, place) = list { write(list, XattrName.accessListName, of: number, place) }
         writer.inode(inode)
         try commit(freesSpace: freesSpace)
         return Attributes(try self.inode(number))
+    }
+
+    /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Where the kernel keeps the times
+    /// (the writeback cache) it says which they are, and a time of change with them. Source: the kernel's may_setattr.
+    private func checkSeal(_ inode: InodeRecord, _ changes: AttributeChanges) throws(Stop) {
+        guard inode.isSealed else { return }
+        func isNow(_ time: AttributeChanges.Time?) -> Bool {
+            switch time {
+            case .at: return false
+            case .now, nil: return true
+            }
+        }
+        let touches =
+            changes.mode == nil && changes.uid == nil && changes.gid == nil && changes.byteCount == nil
+            && isNow(changes.accessed) && (isNow(changes.modified) || changes.changed != nil)
+        if inode.isImmutable || !touches { throw .failed(.notPermitted) }
     }
 
     // MARK: Extended attributes
@@ -45,10 +64,11 @@ extension Core {
 
     /// What getxattr(2) gives: bytes, or a plan to read them.
     func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {
-        guard case .found(let cookie, _) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) })
-        else {
-            throw .failed(.noData)
-        }
+        let kind = try classify(name)
+        if !kind.flag.isEmpty, !(try self.inode(inode)).record.inodeFlags.contains(kind.flag) { throw .failed(.noData) }
+        guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) })
+        else { throw .failed(.noData) }
+        let cookie = found.cookie
         var bytes: [UInt8] = []
         var payload: (PayloadID, UInt32)?
         try find { () throws(PageMiss) in
@@ -68,36 +88,45 @@ extension Core {
         return .plan(plan)
     }
 
-    /// listxattr(2): names, each ended by a NUL.
-    func xattrNames(_ inode: InodeNumber) throws(Stop) -> [UInt8] {
+    /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only.
+    func xattrNames(_ inode: InodeNumber, _ caller: Caller) throws(Stop) -> [UInt8] {
         _ = try self.inode(inode)
         var names: [UInt8] = []
+        var needsIdentity = false
         try find { () throws(PageMiss) in
             try index.tree.scan(from: XattrEntry.key(inode, 0), through: XattrEntry.key(inode, .max)) { _, value in
-                if let entry = XattrEntry(decoding: value) {
+                guard let entry = XattrEntry(decoding: value) else { return true }
+                if entry.name.starts(with: "trusted.".utf8), caller.identity?.isAdministrator != true {
+                    needsIdentity = needsIdentity || caller.identity == nil
+                } else {
                     names.append(contentsOf: entry.name)
                     names.append(0)
                 }
                 return true
             }
         }
+        if needsIdentity { throw .blocked(.identity) }
         return names
     }
 
     /// setxattr(2).
     func setXattr(
-        _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags
+        _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
+        _ flags: SetXattrFlags, _ caller: Caller
     ) throws(Stop) {
         guard name.count > 0, name.count <= 255 else { throw .failed(.range) }
+        let kind = try classify(name)
         guard value.count <= min(Self.xattrByteCountLimit, writeByteCountLimit) else { throw .failed(.tooBig) }
         var inode = try self.inode(number).record
+        try inode.requireUnsealed()
+        guard case .ordinary = kind else { return try setAccessList(kind, inode, name, value, caller) }
         var since = BatchSequence.zero
         let cookie: UInt64
         switch try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) }) {
-        case .found(let found, let foundSince):
+        case .found(let found):
             if flags.contains(.create) { throw .failed(.exists) }
-            cookie = found
-            since = foundSince
+            cookie = found.cookie
+            since = found.since
         case .free(let free):
             if flags.contains(.replace) { throw .failed(.noData) }
             cookie = free
@@ -115,17 +144,37 @@ extension Core {
 
     /// removexattr(2).
     func removeXattr(_ number: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        let kind = try classify(name)
         var inode = try self.inode(number).record
-        guard
-            case .found(let cookie, let since) = try find({ () throws(PageMiss) in
-                try index.xattr(number, name, nameHash)
-            })
+        try inode.requireUnsealed()
+        guard case .ordinary = kind else { return try removeAccessList(kind, inode, name) }
+        guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) })
         else { throw .failed(.noData) }
         inode.changed = now()
         writer.reset()
-        writer.removeXattr(inode: number, cookie: cookie, since: since)
+        writer.removeXattr(inode: number, cookie: found.cookie, since: found.since)
         writer.inode(inode)
         try commit(freesSpace: true)
+    }
+
+    // MARK: Access times
+
+    /// The kernel has asked for contents, names or a link's target. It keeps what it read and does not tell of later reads of it;
+    /// nor does it keep access times of FUSE files by itself. What cannot be written now is left out: no read fails of it.
+    func noteAccess(_ number: InodeNumber) {
+        guard accessTimes.rule != .never, !isReadOnly else { return }
+        let time = now()
+        do throws(Stop) {
+            var inode = try self.inode(number).record
+            if inode.inodeFlags.contains(.noAccessTime) || inode.isDirectory && !accessTimes.ofDirectories { return }
+            guard accessTimes.needsUpdate(inode, time) else { return }
+            inode.accessed = time
+            writer.reset()
+            writer.inode(inode)
+            try commit()
+        } catch {
+            return
+        }
     }
 
     // MARK: The whole file system
@@ -157,6 +206,30 @@ extension AttributeChanges.Time {
         switch self {
         case .now: return now
         case .at(let time): return time
+        }
+    }
+}
+
+/// Which reads change the time of the last access. Source: mount(8).
+struct AccessTimes: Sendable {
+    enum Rule: Sendable {
+        case never
+        /// Where it is not later than the last change, or a day old.
+        case relative
+        case always
+    }
+
+    var rule = Rule.relative
+    var ofDirectories = true
+    private static let daySeconds: Int64 = 86_400
+
+    func needsUpdate(_ inode: InodeRecord, _ now: Timestamp) -> Bool {
+        switch rule {
+        case .never: return false
+        case .always: return now != inode.accessed
+        case .relative:
+            return inode.accessed <= inode.modified || inode.accessed <= inode.changed
+                || now.seconds - Self.daySeconds >= inode.accessed.seconds
         }
     }
 }

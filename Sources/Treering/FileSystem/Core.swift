@@ -11,6 +11,11 @@ final class Core {
     /// Bytes that one write may bring.
     let writeByteCountLimit: Int
     var isReadOnly: Bool
+    /// Somebody has shut the mount down (see `Volume.shutDown`): every operation fails.
+    var isShutDown = false
+    /// Access control lists are taken, and heeded by the kernel.
+    var keepsAccessLists = true
+    var accessTimes = AccessTimes()
     /// How often the kernel knows each inode.
     var lookups: [InodeNumber: UInt64] = [:]
     /// Inodes that lost their last name while the kernel knew them.
@@ -109,10 +114,11 @@ final class Core {
         return entry
     }
 
-    /// A directory in which a name can be made: one that has not been removed.
+    /// A directory in which a name can be made: one that has not been removed and is not immutable.
     func livingDirectory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
         let entry = try directory(number)
         guard entry.record.linkCount > 0 else { throw .failed(.noEntry) }
+        try entry.record.requireNewNames()
         return entry
     }
 
@@ -139,14 +145,17 @@ extension InodeRecord {
     var isRegular: Bool { type == 0o100000 }
     var isSymbolicLink: Bool { type == 0o120000 }
 
-    /// Clears the set-user-ID bit, and the set-group-ID bit where it does not mean mandatory locking; true if that changed anything.
-    /// Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
+    /// Clears the set-user-ID bit, and the set-group-ID bit unless the file is not executable by its group and the caller is in
+    /// it; true if that changed anything. Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
     @discardableResult
-    mutating func killPrivileges() -> Bool {
-        guard isRegular else { return false }
+    mutating func killPrivileges(_ caller: Caller) throws(Stop) -> Bool {
+        guard !isDirectory, mode & 0o6000 != 0 else { return false }
         let before = mode
+        if mode & 0o2000 != 0 {
+            let isExecutable = mode & 0o010 != 0
+            if isExecutable { mode &= ~0o2000 } else if !(try caller.keepsSetGroupID(of: self)) { mode &= ~0o2000 }
+        }
         mode &= ~0o4000
-        if mode & 0o010 != 0 { mode &= ~0o2000 }
         return mode != before
     }
 }

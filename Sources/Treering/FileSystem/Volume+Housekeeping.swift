@@ -46,7 +46,7 @@ extension Volume {
 
     /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
-        guard !isReadOnly else {
+        guard !isReadOnly, !isShutDown else {
             wakeRoomWaiters()
             return
         }
@@ -132,6 +132,7 @@ extension Volume {
                 case .failed(let errno): throw errno
                 case .blocked(.page(let miss)): fetch(miss, &pins)
                 case .blocked(.room): try provideRoom()
+                case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }
             }
         }

@@ -163,6 +163,8 @@ extension Volume {
         let core = Core(
             index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
             isReadOnly: options.isReadOnly, now: now)
+        core.accessTimes = options.accessTimes
+        core.keepsAccessLists = options.keepsAccessLists
         let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
         if !options.isReadOnly {
             do throws(Errno) {
@@ -225,6 +227,11 @@ extension Volume {
         defer {
             device.shutDown()
         }
+        if isShutDown {
+            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
+            closeFiles()
+            return
+        }
         guard !isReadOnly else {
             let failed = state.withLock { $0.core.log.failure != nil }
             wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
@@ -247,7 +254,7 @@ extension Volume {
         closeFiles()
     }
 
-    private func closeFiles() {
+    func closeFiles() {
         let files = state.withLock { state in
             state.core.table.segments.compactMap(\.file) + [state.indexFile]
         }

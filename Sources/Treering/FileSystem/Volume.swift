@@ -24,6 +24,10 @@ struct VolumeOptions: Sendable {
     var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
     /// Recycled segments kept ready; more are given back to the host.
     var poolLimit = 8
+    /// Which reads change the time of the last access.
+    var accessTimes = AccessTimes()
+    /// Whether POSIX access control lists are taken.
+    var keepsAccessLists = true
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -76,7 +80,10 @@ final class Volume<D: Device>: @unchecked Sendable {
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
             }
-            do throws(Stop) { return try operation(core) } catch {
+            do throws(Stop) {
+                if core.isShutDown { throw .failed(.input) }
+                return try operation(core)
+            } catch {
                 if case .blocked(.page(let miss)) = error {
                     if state.badPages.contains(miss.address) { throw .failed(.input) }
                     state.beginFetch(miss)
@@ -198,7 +205,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var outcome: Errno??
         state.withLock { state in
             let log = state.core.log
-            if log.failure != nil {
+            if log.failure != nil || state.core.isShutDown {
                 outcome = .some(.input)
                 return
             }

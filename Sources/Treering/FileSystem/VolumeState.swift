@@ -65,6 +65,7 @@ final class VolumeState {
     func park(_ blocker: Blocker, _ waiter: Waiter, _ submissions: inout [Submission]) -> Waiter? {
         parkedCount += 1
         switch blocker {
+        case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
             waiter.attempt.isParked = true
             roomWaiters.append(waiter)

@@ -11,6 +11,14 @@ struct AttributesOperation: Operation {
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
 }
 
+/// STATX.
+struct StatxOperation: Operation {
+    let inode: InodeNumber
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes { try volume.attributes(inode) }
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.statx(answer) }
+}
+
 /// SETATTR.
 struct SetAttributesOperation: Operation {
     static var isMutation: Bool { true }
@@ -18,7 +26,7 @@ struct SetAttributesOperation: Operation {
     let changes: AttributeChanges
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.setAttributes(inode, changes, reply.caller)
+        try reply.asCaller { (caller) throws(Stop) in try volume.setAttributes(inode, changes, caller) }
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
@@ -54,9 +62,10 @@ struct XattrOperation: Operation {
     let byteLimit: Int
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
-        guard let name else { return .bytes(try volume.xattrNames(inode)) }
+        guard let name else {
+            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, caller) })
+        }
         if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
-        try XattrNamespace.check(name)
         return try volume.xattr(inode, name)
     }
 
@@ -88,19 +97,6 @@ struct XattrOperation: Operation {
     }
 }
 
-/// Which names of extended attributes are stored (xattr(7)).
-private enum XattrNamespace {
-    /// EOPNOTSUPP for anything else, above all system.posix_acl_access: without FUSE_POSIX_ACL the kernel passes it on, and a
-    /// program that is told it was set (cp -a) believes that it has set the mode too.
-    static func check(_ name: UnsafeRawBufferPointer) throws(Stop) {
-        func has(_ prefix: StaticString) -> Bool {
-            let count = prefix.utf8CodeUnitCount
-            return name.count > count && memcmp(name.baseAddress!, prefix.utf8Start, count) == 0
-        }
-        guard has("user.") || has("trusted.") || has("security.") else { throw .failed(.notSupported) }
-    }
-}
-
 /// Names of the virtual extended attributes of a mount's root.
 enum VirtualXattr {
     /// Statistics as JSON.
@@ -118,8 +114,9 @@ struct SetXattrOperation: Operation {
     let flags: Int32
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try XattrNamespace.check(name)
-        try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags))
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags), caller)
+        }
     }
 }
 
@@ -130,7 +127,6 @@ struct RemoveXattrOperation: Operation {
     let name: UnsafeRawBufferPointer
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try XattrNamespace.check(name)
         try volume.removeXattr(inode, name)
     }
 }
@@ -144,7 +140,12 @@ struct StatusOperation: Operation {
 extension FuseServer {
     static func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.getattr = { request, inode, _ in
-            FuseServer.of(request).perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+            let server = FuseServer.of(request)
+            if server.rawOpcode == RawRequest.statx {
+                server.perform(StatxOperation(inode: InodeNumber(inode)), Reply(request!))
+            } else {
+                server.perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+            }
         }
         table.setattr = { request, inode, wanted, mask, _ in
             var changes = AttributeChanges(wanted!.pointee, mask)

@@ -8,9 +8,11 @@ struct ReadOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let byteCount: Int
+    /// Not with O_NOATIME.
+    let isAccess: Bool
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan {
-        try volume.read(inode, at: offset, byteCount)
+        try volume.read(inode, at: offset, byteCount, isAccess: isAccess)
     }
 
     func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
@@ -39,7 +41,7 @@ struct WriteOperation: Operation {
 
     /// True when bits of the mode were cleared.
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try volume.write(inode, at: offset, payload, flags)
+        try reply.asCaller { (caller) throws(Stop) in try volume.write(inode, at: offset, payload, flags, caller) }
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
@@ -51,9 +53,10 @@ struct WriteOperation: Operation {
 
 extension FuseServer {
     static func addDataCallbacks(_ table: inout fuse_lowlevel_ops) {
-        table.read = { request, inode, byteCount, offset, _ in
+        table.read = { request, inode, byteCount, offset, info in
             let operation = ReadOperation(
-                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
+                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount,
+                isAccess: info.map { $0.pointee.flags & OpenFlags.noAccessTime == 0 } ?? true)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.write = { request, inode, payload, byteCount, offset, info in
@@ -76,7 +79,9 @@ extension FuseServer {
     private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
         var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
         // Written back from the kernel's cache, which keeps the times where it collects writes.
-        if options.writebackCache && info?.pointee.writepage == 1 { flags.insert(.keepsTimes) }
+        let isFromCache = info?.pointee.writepage == 1
+        if options.writebackCache && isFromCache { flags.insert(.keepsTimes) }
+        if isFromCache || (info?.pointee.flags ?? 0) & O_APPEND != 0 { flags.insert(.appends) }
         return flags
     }
 

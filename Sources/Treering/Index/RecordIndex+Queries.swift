@@ -17,26 +17,37 @@ extension RecordIndex {
     }
 
     /// The entry of a name, or the cookie under which it can be made.
-    enum NameSlot {
-        case found(FoundDirent)
+    enum Slot<Found> {
+        case found(Found)
         case free(cookie: UInt64)
         /// Every discriminator of this hash is taken.
         case none
     }
 
+    typealias NameSlot = Slot<FoundDirent>
+
     func dirent(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> NameSlot
     {
-        let base = hash.cookie(name)
+        try slot(of: hash.cookie(name), { DirentEntry.key(directory, $0) }) { cookie, value in
+            guard let entry = DirentEntry(decoding: value), entry.name.elementsEqual(name) else { return nil }
+            return FoundDirent(cookie: cookie, inode: entry.inode, type: entry.type, since: entry.since)
+        }
+    }
+
+    /// Looks through the entries that share a name's hash for the one that `match` takes.
+    @inline(__always)
+    private func slot<Found>(
+        of base: UInt64, _ key: (UInt64) -> IndexKey, _ match: (UInt64, UnsafeRawBufferPointer) -> Found?
+    ) throws(PageMiss) -> Slot<Found> {
         var expected = base
         var free: UInt64?
-        var result: FoundDirent?
+        var result: Found?
         let last = base | NameHash.discriminatorLimit
-        try tree.scan(from: DirentEntry.key(directory, base), through: DirentEntry.key(directory, last)) { key, value in
+        try tree.scan(from: key(base), through: key(last)) { key, value in
             if free == nil, key.subkey != expected { free = expected }
             expected = key.subkey + 1
-            guard let entry = DirentEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
-            result = FoundDirent(cookie: key.subkey, inode: entry.inode, type: entry.type, since: entry.since)
-            return false
+            result = match(key.subkey, value)
+            return result == nil
         }
         if let result { return .found(result) }
         if let free { return .free(cookie: free) }
@@ -52,28 +63,19 @@ extension RecordIndex {
 
     // MARK: Attributes
 
-    enum XattrSlot {
-        case found(cookie: UInt64, since: BatchSequence)
-        case free(cookie: UInt64)
-        case none
+    /// An extended attribute as found, without its value.
+    struct FoundXattr {
+        var cookie: UInt64
+        var since: BatchSequence
     }
 
-    func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> XattrSlot {
-        let base = hash.cookie(name)
-        var expected = base
-        var free: UInt64?
-        var result: XattrSlot?
-        let last = base | NameHash.discriminatorLimit
-        try tree.scan(from: XattrEntry.key(inode, base), through: XattrEntry.key(inode, last)) { key, value in
-            if free == nil, key.subkey != expected { free = expected }
-            expected = key.subkey + 1
-            guard let entry = XattrEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
-            result = .found(cookie: key.subkey, since: entry.since)
-            return false
+    func xattr(
+        _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash
+    ) throws(PageMiss) -> Slot<FoundXattr> {
+        try slot(of: hash.cookie(name), { XattrEntry.key(inode, $0) }) { cookie, value in
+            guard let entry = XattrEntry(decoding: value), entry.name.elementsEqual(name) else { return nil }
+            return FoundXattr(cookie: cookie, since: entry.since)
         }
-        if let result { return result }
-        if let free { return .free(cookie: free) }
-        return expected <= last ? .free(cookie: expected) : .none
     }
 
     // MARK: Extents

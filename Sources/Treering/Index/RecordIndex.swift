@@ -31,10 +31,11 @@ final class RecordIndex {
         try record.forEachChange { change, _, _ throws(PageMiss) in
             switch change {
             case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
-            case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
-                try tree.touch(DirentEntry.key(directory, cookie))
-                try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
-                try tree.touch(InodeEntry.key(directory))
+            case .dirent(let directory, let cookie, _, let inode, _, _):
+                // A name may end an inode's life as an orphan.
+                try tree.touch(OrphanEntry.key(inode))
+                try touchDirent(directory, cookie)
+            case .removeDirent(let directory, let cookie, _): try touchDirent(directory, cookie)
             case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
                 try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
                 try touchXattr(inode, cookie)
@@ -55,6 +56,12 @@ final class RecordIndex {
             case .skipped: break
             }
         }
+    }
+
+    private func touchDirent(_ directory: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
+        try tree.touch(DirentEntry.key(directory, cookie))
+        try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
+        try tree.touch(InodeEntry.key(directory))
     }
 
     private func touchXattr(_ inode: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
@@ -168,6 +175,9 @@ final class RecordIndex {
             if old.record.mode != 0 {
                 isNew = false
                 table.charge(old.origin.segment, -InodeEntry.charge)
+                // linkat(2) of a file made without a name. Derived from the inode alone, so that whatever later record of it is
+                // left when an index is rebuilt has the same effect.
+                if old.record.linkCount == 0, inode.linkCount > 0 { _ = removeKeyed(OrphanEntry.key(inode.inode)) }
             }
         }
         if isNew { inodeCount += 1 }

@@ -8,6 +8,8 @@ import Glibc
 enum Operation {
     case lookup(UInt64, String)
     case make(UInt64, String, mode: UInt32, deviceNumber: UInt32, target: String?)
+    /// A file without a name.
+    case makeUnnamed(UInt64, mode: UInt32)
     case link(UInt64, UInt64, String)
     case unlink(UInt64, String)
     case removeDirectory(UInt64, String)
@@ -23,6 +25,12 @@ enum Operation {
     case xattr(UInt64, String)
     case xattrNames(UInt64)
     case removeXattr(UInt64, String)
+    /// An access control list with these permissions: of the owner, of some users, of the group, the mask, of others.
+    case setAccessList(UInt64, isDefault: Bool, [UInt16])
+    case removeAccessList(UInt64, isDefault: Bool)
+    case setFlags(UInt64, InodeFlags)
+    /// A read that the kernel told of.
+    case access(UInt64)
     case forget(UInt64, UInt64)
 
     /// The bytes of a write or of a value.
@@ -50,7 +58,8 @@ enum Operation {
     /// Whether it must succeed on a full store.
     var freesSpace: Bool {
         switch self {
-        case .unlink, .removeDirectory, .removeXattr: return true
+        case .unlink, .removeDirectory, .removeXattr, .removeAccessList: return true
+        case .setFlags(_, let flags): return flags.isEmpty
         default: return false
         }
     }
@@ -63,6 +72,7 @@ extension Operation: CustomStringConvertible {
         case .make(let parent, let name, let mode, let device, let target):
             let more = target.map { " to \($0.utf8.count) bytes" } ?? (device == 0 ? "" : " device \(device)")
             return "make \(parent)/\(Self.short(name)) 0\(String(mode, radix: 8))\(more)"
+        case .makeUnnamed(let parent, let mode): return "tmpfile \(parent) 0\(String(mode, radix: 8))"
         case .link(let inode, let parent, let name): return "link \(inode) \(parent)/\(Self.short(name))"
         case .unlink(let parent, let name): return "unlink \(parent)/\(Self.short(name))"
         case .removeDirectory(let parent, let name): return "rmdir \(parent)/\(Self.short(name))"
@@ -81,6 +91,12 @@ extension Operation: CustomStringConvertible {
         case .xattr(let inode, let name): return "getxattr \(inode) \(Self.short(name))"
         case .xattrNames(let inode): return "listxattr \(inode)"
         case .removeXattr(let inode, let name): return "removexattr \(inode) \(Self.short(name))"
+        case .setAccessList(let inode, let isDefault, let list):
+            return "set \(isDefault ? "default" : "access") list \(inode) \(list)"
+        case .removeAccessList(let inode, let isDefault):
+            return "remove \(isDefault ? "default" : "access") list \(inode)"
+        case .setFlags(let inode, let flags): return "chattr \(inode) 0x\(String(flags.rawValue, radix: 16))"
+        case .access(let inode): return "access \(inode)"
         case .forget(let inode, let count): return "forget \(inode) \(count)"
         }
     }
@@ -158,13 +174,15 @@ extension ModelFileSystem {
                 try make(
                     parent, name, number: number, mode: mode, deviceNumber: device,
                     target: target.map { Array($0.utf8) },
-                    uid: caller.uid, gid: caller.gid))
+                    caller: caller))
+        case .makeUnnamed(let parent, let mode):
+            return .attributes(try makeUnnamed(parent, number: number, mode: mode, caller: caller))
         case .link(let inode, let parent, let name): return .attributes(try link(inode, parent, name))
         case .unlink(let parent, let name): try unlink(parent, name)
         case .removeDirectory(let parent, let name): try removeDirectory(parent, name)
         case .rename(let parent, let name, let newParent, let newName, let flags):
-            try rename(parent, name, newParent, newName, flags)
-        case .setAttributes(let inode, let changes): return .attributes(try setAttributes(inode, changes))
+            try rename(parent, name, newParent, newName, flags, number: number, caller: caller)
+        case .setAttributes(let inode, let changes): return .attributes(try setAttributes(inode, changes, caller))
         case .write(let inode, let offset, let count, let seed):
             try write(inode, at: offset, Operation.bytes(count, seed: seed))
         case .read(let inode, let offset, let count): return .bytes(try read(inode, at: offset, count))
@@ -177,6 +195,10 @@ extension ModelFileSystem {
         case .xattr(let inode, let name): return .bytes(try xattr(inode, name))
         case .xattrNames(let inode): return .names(try xattrNames(inode))
         case .removeXattr(let inode, let name): try removeXattr(inode, name)
+        case .setAccessList(let inode, let isDefault, let list): try setAccessList(inode, isDefault, list, caller)
+        case .removeAccessList(let inode, let isDefault): try removeAccessList(inode, isDefault)
+        case .setFlags(let inode, let flags): try setFlags(inode, flags)
+        case .access(let inode): noteAccess(inode)
         case .forget(let inode, let count): forget(inode, count)
         }
         return .done

@@ -28,6 +28,8 @@ struct CrashTree {
     var file: UInt64 = 0
     var linked: UInt64 = 0
     var open: UInt64 = 0
+    /// The number that the first new inode will get.
+    var next: UInt64 = 0
 }
 
 /// A workload run once on a device with a history, with what the model said after each record.
@@ -40,7 +42,7 @@ final class CrashRun {
     private(set) var floors: [(event: Int, nextSequence: UInt64)] = []
     private var model: ModelFileSystem
     private var tree = CrashTree()
-    static let caller = Caller(uid: 5, gid: 6, umask: 0)
+    static let caller = Caller(uid: 5, gid: 6, umask: 0, identity: Identity(groups: [6]))
 
     /// Prepares the tree, everything in it durable and in a checkpoint, then runs the workload that is made for it: in the
     /// same mount, or in one that had to recover something that no checkpoint holds.
@@ -74,6 +76,7 @@ final class CrashRun {
             _ = try prepare(.lookup(1, "open"))
         }
         store.device.keepHistory()
+        tree.next = store.volume.state.withLock { $0.core.log.nextInode.rawValue }
         let workload = make(tree)
         name = workload.name
         noteState()
@@ -180,6 +183,25 @@ extension CrashWorkload {
             ("set a small attribute", [.setXattr(tree.directory, "user.a", byteCount: 100, seed: 4, [])]),
             ("set a large attribute", [.setXattr(tree.file, "user.small", byteCount: 60_000, seed: 4, [])]),
             ("remove an attribute", [.removeXattr(tree.file, "user.large")]),
+            ("unnamed file", [.makeUnnamed(tree.directory, mode: 0o600)]),
+            ("link of an unnamed file", [.makeUnnamed(tree.directory, mode: 0o600), .link(tree.next, 1, "named")]),
+            ("whiteout", [.rename(tree.directory, "file", 1, "moved", .whiteout)]),
+            ("whiteout over a file", [.rename(tree.directory, "file", 1, "linked", [.whiteout])]),
+            ("set an access list", [.setAccessList(tree.file, isDefault: false, [7, 6, 4, 6, 0])]),
+            (
+                "chmod with an access list",
+                [.setAccessList(tree.file, isDefault: false, [7, 6, 4, 6, 0]), .setAttributes(tree.file, mode)]
+            ),
+            (
+                "create with an inherited list",
+                [
+                    .setAccessList(tree.directory, isDefault: true, [7, 6, 4, 6, 0]),
+                    .make(tree.directory, "new", mode: 0o100666, deviceNumber: 0, target: nil),
+                    .make(tree.directory, "newer", mode: 0o040777, deviceNumber: 0, target: nil),
+                ]
+            ),
+            ("chattr", [.setFlags(tree.file, [.noDump, .noAccessTime])]),
+            ("access", [.access(tree.directory)]),
         ]
     }
 

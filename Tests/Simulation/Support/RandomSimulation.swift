@@ -30,7 +30,7 @@ final class RandomSimulation {
     let store: SimulatedStore
     var model: ModelFileSystem
     var generator: OperationGenerator
-    let caller = Caller(uid: 1000, gid: 100, umask: 0o022)
+    let caller = Caller(uid: 1000, gid: 100, umask: 0o022, identity: Identity(groups: [100, 7]))
     private let watchdog: Watchdog
     /// What the tree was when the log had come so far, since the last sync.
     private var snapshots: [(nextSequence: UInt64, model: ModelFileSystem)] = []
