@@ -47,7 +47,6 @@ class Run:
         self.options = options
         self.run = self.failed = 0
         self.excused = collections.Counter()
-        self.failures = []
         self.shown = collections.Counter()
         self.test = ""
         self.context = []
@@ -84,7 +83,6 @@ class Run:
         context = " ".join(map(str, self.context))
         text = f"{self.test}{' [' + context + ']' if context else ''}: {message}\n" \
                f"        {os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}: {line}"
-        self.failures.append(text)
         self.shown[self.test] += 1
         if self.shown[self.test] <= self.options.show:
             print("  FAIL " + text, flush=True)
@@ -191,29 +189,32 @@ class Run:
 
     # Running.
 
+    def run_in(self, place, function):
+        """Runs a test there; one that ends early has failed."""
+        self.test = function.__name__
+        self.context, self.excuse = [], None
+        os.chdir(place)
+        os.umask(0)
+        try:
+            function(self)
+        except Exception as error:
+            self.run += 1
+            self.failed += 1
+            frame = traceback.extract_tb(error.__traceback__)
+            at = next((f for f in reversed(frame) if os.path.basename(f.filename).startswith("test_")), frame[-1])
+            print(f"  FAIL {self.test}: ended by {error!r} at {os.path.basename(at.filename)}:{at.lineno}: {at.line}", flush=True)
+        os.umask(0o22)
+        os.chdir(self.directory)
+
     def run_tests(self, tests):
         slow = []
         for function in tests:
-            self.test = function.__name__
             place = os.path.join(self.directory, function.__name__)
-            os.mkdir(place, 0o777)
+            os.mkdir(place)
             os.chmod(place, 0o777)
-            os.chdir(place)
-            os.umask(0)
             begun = time.monotonic()
-            try:
-                function(self)
-            except Exception as error:
-                self.run += 1
-                self.failed += 1
-                frame = traceback.extract_tb(error.__traceback__)
-                at = next((f for f in reversed(frame) if os.path.basename(f.filename).startswith("test_")), frame[-1])
-                self.failures.append(f"{self.test}: ended by {error!r} at {os.path.basename(at.filename)}:{at.lineno}: {at.line}")
-                print("  FAIL " + self.failures[-1], flush=True)
+            self.run_in(place, function)
             slow.append((time.monotonic() - begun, self.test))
-            self.context, self.excuse = [], None
-            os.umask(0o22)
-            os.chdir(self.directory)
             remove(place)
         if self.options.slow:
             for seconds, name in sorted(slow, reverse=True)[:10]:

@@ -225,7 +225,8 @@ def inode_flags(t):
         t.expect(lambda r: r in (-EPERM, -EACCES), c.add_flags(fd, c.FS_NODUMP))
         t.expect(-EPERM, c.add_flags(fd, c.FS_IMMUTABLE))
     t.expect(0, c.add_flags(fd, c.FS_IMMUTABLE))
-    t.expect(True, c.statx("f").attributes & 0x10 != 0)
+    with t.differs("treering", "the kernel's FUSE client does not pass on the attributes that a server answers STATX with"):
+        t.expect(True, c.statx("f").attributes & 0x10 != 0)
     calls = {
         "unlink": lambda: c.unlink("f"), "rename": lambda: c.rename("f", "g"), "link": lambda: c.link("f", "g"), "chmod": lambda: c.chmod("f", 0o600),
         "chown": lambda: c.chown("f", 1, 1), "truncate": lambda: c.truncate("f", 0), "setxattr": lambda: c.setxattr("f", "user.a", b""),
@@ -281,7 +282,9 @@ def ioctls_that_are_not_there(t):
     t.file("f", b"text")
     fd = os.open("f", os.O_RDWR)
     t.expect(-ENOTTY, c.ioctl(fd, 0x5401))
-    t.expect(-ENOTTY, c.ioctl(fd, 0xDEADBEEF))
+    t.expect(-ENOTTY, c.ioctl(fd, 0xDEADBEEF, ctypes.create_string_buffer(16_384)))
+    with t.differs("treering", "the kernel's FUSE client copies an ioctl's argument before it asks whether there is such an ioctl"):
+        t.expect(-ENOTTY, c.ioctl(fd, 0xDEADBEEF))
     value = ctypes.c_int(0)
     t.expect(0, c.ioctl(fd, c.FIONREAD, ctypes.byref(value)))
     t.expect(4, value.value)
