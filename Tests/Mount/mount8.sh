@@ -44,6 +44,12 @@ for round in 1 2 3 4 5; do
     touch "$M/round$round"
     check "umount, $round" umount "$M"
 done
+check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
+DAEMONS+=("$(daemon_of "$S")")
+expect_error "remount,rw of what was mounted read-only" "unmount it and mount it again" mount -o remount,rw "$M"
+equal "still read-only for all to see" ro "$(awk -v m="$M" '$2 == m {print substr($4, 1, 2)}' /proc/mounts)"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
 check "with store: in fstab's way" mount -t fuse.treering "store:$S" "$M" -o "defaults,engine=$ENGINE,relatime,lazytime,strictatime"
 DAEMONS+=("$(daemon_of "$S")")
 equal "the source as it was written" "store:$S" "$(awk -v m="$M" '$2 == m {print $1}' /proc/mounts)"

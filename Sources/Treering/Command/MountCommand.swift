@@ -156,6 +156,12 @@ enum Remount {
             throw CommandError(
                 "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
         }
+        // The kernel's flag alone would promise what the serving process refuses.
+        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
+            throw CommandError(
+                "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
+                exitCode: 32)
+        }
         guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
         else {
             throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)

@@ -213,7 +213,8 @@ struct MountOptions: Sendable {
         volume.isReadOnly = flags.isReadOnly
         let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
         volume.accessTimes = AccessTimes(
-            rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes)
+            rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes,
+            slackNanoseconds: fuse.writebackCache ? 10_000_000 : 0)
         // Lists and mapped ids both have the kernel check permissions; with allow_root libfuse must know who asks.
         if !flags.defaultPermissions { fuse.accessLists = false }
         fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot

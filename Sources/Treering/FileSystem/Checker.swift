@@ -136,7 +136,9 @@ private final class NoteBox: @unchecked Sendable {
 
 /// What names, links, extents and payloads say of each other.
 private struct Books {
-    private var inodes: [UInt64: (mode: UInt32, linkCount: UInt32, derived: UInt64)] = [:]
+    private var inodes: [UInt64: (mode: UInt32, linkCount: UInt32, derived: UInt64, flags: InodeFlags)] = [:]
+    /// Which access control lists there are.
+    private var accessLists: [UInt64: InodeFlags] = [:]
     private var names: [UInt64: UInt32] = [:]
     private var subdirectories: [UInt64: UInt32] = [:]
     private var entries: [UInt64: UInt64] = [:]
@@ -165,7 +167,9 @@ private struct Books {
         switch (key.space, key.kind) {
         case (.tree, .inode):
             if let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) {
-                inodes[key.object] = (entry.record.mode, entry.record.linkCount, entry.derived)
+                inodes[key.object] = (
+                    entry.record.mode, entry.record.linkCount, entry.derived, entry.record.inodeFlags
+                )
             }
         case (.tree, .dirent):
             if let entry = DirentEntry(decoding: value) {
@@ -179,9 +183,7 @@ private struct Books {
                 namedBytes[entry.payload.rawValue, default: 0] += UInt64(entry.length)
             }
         case (.tree, .xattr):
-            if let entry = XattrEntry(decoding: value), case .payload(let id, let count) = entry.value {
-                namedBytes[id.rawValue, default: 0] += UInt64(count)
-            }
+            if let entry = XattrEntry(decoding: value) { take(entry, of: key, &problems) }
         case (.payloads, .payload):
             if let entry = PayloadEntry(decoding: value) {
                 payloads[key.object] = (0..<entry.checksumCount).reduce(0) {
@@ -190,6 +192,18 @@ private struct Books {
             }
         case (.orphans, _): orphans.insert(key.object)
         default: break
+        }
+    }
+
+    private mutating func take(_ entry: XattrEntry, of key: IndexKey, _ problems: inout [CorruptionReport]) {
+        if case .payload(let id, let count) = entry.value { namedBytes[id.rawValue, default: 0] += UInt64(count) }
+        let lists: [(StaticString, InodeFlags)] = [
+            (XattrName.accessListName, .hasAccessList), (XattrName.defaultListName, .hasDefaultList),
+        ]
+        for (name, flag) in lists where entry.name.elementsEqual(XattrName.bytes(name)) {
+            accessLists[key.object, default: []].insert(flag)
+            if case .inline(let bytes) = entry.value, AccessControlList(decoding: bytes) != nil { continue }
+            problems.append(CorruptionReport(place: "\(key)", reason: "a malformed access control list"))
         }
     }
 
@@ -202,6 +216,9 @@ private struct Books {
             if inode.mode == 0 { report.add("inode \(number)", "it has entries but no record") }
             if inode.linkCount != expected {
                 report.add("inode \(number)", "its link count is \(inode.linkCount), but \(expected) by its names")
+            }
+            if inode.flags.intersection([.hasAccessList, .hasDefaultList]) != accessLists[number] ?? [] {
+                report.add("inode \(number)", "its flags and its access control lists do not agree")
             }
             if inode.linkCount == 0, !orphans.contains(number) {
                 report.add("inode \(number)", "it has no name and is no orphan")

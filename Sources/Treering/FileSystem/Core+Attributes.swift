@@ -221,6 +221,9 @@ struct AccessTimes: Sendable {
 
     var rule = Rule.relative
     var ofDirectories = true
+    /// How much later than a change a read may seem to be by the clocks alone. Where the kernel keeps the times of changes it takes
+    /// them from a clock that moves by its tick, and the time of making, which is ours, may lie after the first write.
+    var slackNanoseconds: Int64 = 0
     private static let daySeconds: Int64 = 86_400
 
     func needsUpdate(_ inode: InodeRecord, _ now: Timestamp) -> Bool {
@@ -228,8 +231,19 @@ struct AccessTimes: Sendable {
         case .never: return false
         case .always: return now != inode.accessed
         case .relative:
-            return inode.accessed <= inode.modified || inode.accessed <= inode.changed
+            let accessed = inode.accessed.earlier(by: slackNanoseconds)
+            return accessed <= inode.modified || accessed <= inode.changed
                 || now.seconds - Self.daySeconds >= inode.accessed.seconds
         }
+    }
+}
+
+extension Timestamp {
+    /// Less than a second earlier.
+    fileprivate func earlier(by nanoseconds: Int64) -> Timestamp {
+        let rest = Int64(self.nanoseconds) - nanoseconds
+        return rest >= 0
+            ? Timestamp(seconds: seconds, nanoseconds: UInt32(rest))
+            : Timestamp(seconds: seconds &- 1, nanoseconds: UInt32(rest + 1_000_000_000))
     }
 }

@@ -93,6 +93,7 @@ struct XattrOperation: Operation {
         guard name.count >= VirtualXattr.statistics.utf8.count else { return nil }
         if name.elementsEqual(VirtualXattr.statistics.utf8) { return volume.statistics() }
         if name.elementsEqual(VirtualXattr.statisticsPrometheus.utf8) { return volume.statisticsPrometheus() }
+        if name.elementsEqual(VirtualXattr.readOnly.utf8) { return volume.isReadOnly ? "1" : "0" }
         return nil
     }
 }
@@ -103,6 +104,8 @@ enum VirtualXattr {
     static let statistics = "treering.stats"
     /// Statistics as Prometheus reads them.
     static let statisticsPrometheus = "treering.stats.prometheus"
+    /// "1" where nothing can be written, whatever the kernel's flags say.
+    static let readOnly = "treering.read_only"
 }
 
 /// SETXATTR.
