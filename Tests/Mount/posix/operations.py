@@ -182,7 +182,9 @@ class Side:
         self.place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self.slots = [-1] * SLOTS
 
-    def enter(self): os.fchdir(self.place)
+    def enter(self):
+        """Whether it could: the top directory has a mode like any other."""
+        return c.attempt(os.fchdir, self.place) == 0
 
     def keep(self, slot, fd):
         """Puts a descriptor away; the one that was there is closed."""
@@ -205,7 +207,12 @@ class Side:
     def do_write(self, slot, count, fill): return c.write(self.slots[slot], filling(count, fill))
     def do_pread(self, slot, offset, count): return digest(c.pread(self.slots[slot], count, offset))
     def do_read(self, slot, count): return digest(c.read(self.slots[slot], count))
-    def do_lseek(self, slot, offset, whence): return c.lseek(self.slots[slot], offset, whence)
+
+    def do_lseek(self, slot, offset, whence):
+        result = c.lseek(self.slots[slot], offset, whence)
+        if result >= 0 and stat.S_ISDIR(os.fstat(self.slots[slot]).st_mode):
+            c.lseek(self.slots[slot], 0, 0)
+        return result
 
     def do_seek_data(self, slot, offset, whence):
         position = c.lseek(self.slots[slot], 0, 1)
@@ -314,7 +321,7 @@ class Side:
 
     def do_restore(self, outer, inner):
         """Root opens the way again after modes that shut everybody out; others try."""
-        for path in (outer, f"{outer}/{inner}"):
+        for path in (".", outer, f"{outer}/{inner}"):
             if not os.path.isdir(path):
                 c.unlink(path)
             c.mkdir(path, 0o777)
