@@ -158,4 +158,12 @@ extension InodeRecord {
         mode &= ~0o4000
         return mode != before
     }
+
+    /// The same for requests that do not say whether the caller may keep the bits (FALLOCATE, COPY_FILE_RANGE).
+    @discardableResult
+    mutating func killPrivilegesUnlessEntitled(_ caller: Caller) throws(Stop) -> Bool {
+        guard !isDirectory, mode & 0o6000 != 0 else { return false }
+        guard let identity = caller.identity else { throw .blocked(.identity) }
+        return identity.keepsSetGroupID ? false : try killPrivileges(caller)
+    }
 }

@@ -10,6 +10,7 @@ import Glibc
 /// S_IFMT bits as the protocol has them (the C macros are ambiguous where libfuse is imported too).
 enum FileType {
     static let directory: UInt32 = 0o040000
+    static let regular: UInt32 = 0o100000
     static let symbolicLink: UInt32 = 0o120000
 }
 
@@ -57,13 +58,21 @@ extension FuseServer {
     }
 
     /// Opening and closing. Answered once with ENOSYS, the kernel never asks again: an open file lives by its inode's lookup
-    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. FLUSH has nothing to do in
+    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. With handles CREATE does both. FLUSH has nothing to do in
     /// either mode, and no RELEASE is sent for what was not opened here.
     private static func addOpenCallbacks(_ table: inout fuse_lowlevel_ops, keepsHandles: Bool) {
-        table.create = { request, parent, _, mode, _ in
+        table.create = { request, parent, name, mode, _ in
             let server = FuseServer.of(request)
-            guard server.rawOpcode == RawRequest.tmpfile else { return Reply(request!).error(.notImplemented) }
-            server.perform(UnnamedOperation(parent: InodeNumber(parent), mode: mode), Reply(request!))
+            let parent = InodeNumber(parent)
+            if server.rawOpcode == RawRequest.tmpfile {
+                server.perform(UnnamedOperation(parent: parent, mode: mode), Reply(request!))
+            } else if server.options.open == .handle {
+                let operation = CreateOperation(
+                    parent: parent, name: FuseServer.bytes(name), mode: mode & 0o7777 | FileType.regular)
+                server.perform(operation, Reply(request!))
+            } else {
+                Reply(request!).error(.notImplemented)
+            }
         }
         table.flush = { request, _, _ in Reply(request!).error(.notImplemented) }
         table.access = { request, _, _ in Reply(request!).error(.notImplemented) }

@@ -39,6 +39,22 @@ struct MakeOperation: Operation {
     }
 }
 
+/// CREATE, where the kernel tells of opening: it asks for names that are not there, and holds the directory meanwhile.
+struct CreateOperation: Operation {
+    static var isMutation: Bool { true }
+    let parent: InodeNumber
+    let name: UnsafeRawBufferPointer
+    let mode: UInt32
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
+        try volume.make(parent, name, NewInode(mode: mode), reply.caller)
+    }
+
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
+        if !reply.created(answer) { server.volume.forget(answer.inode, 1) }
+    }
+}
+
 /// TMPFILE. The answer is CREATE's; where the kernel is not told of open files it asks for no RELEASE either.
 struct UnnamedOperation: Operation {
     static var isMutation: Bool { true }
