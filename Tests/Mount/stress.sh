@@ -30,8 +30,8 @@ fi
 stress() {
     mkdir -p "$1/$2"
     timeout --kill-after=10 $((seconds + 60)) stress-ng "--$2" 2 --timeout "${seconds}s" --temp-path "$1/$2" --verify --hdd-bytes 64M --iomix-bytes 64M \
-        --fallocate-bytes 64M --seek-size 64M --readahead-bytes 64M --revio-bytes 64M --copy-file-bytes 64M --mmap-bytes 64M --mmap-file \
-        --sync-file-bytes 64M --splice-bytes 1M --dirmany-filsize 0 --no-rand-seed >"$WORK/out" 2>&1
+        --fallocate-bytes 64M --seek-size 64M --readahead-bytes 64M --revio-bytes 64M --copy-file-bytes 128M --mmap-bytes 64M --mmap-file \
+        --sync-file-bytes 64M --splice-bytes 1M --no-rand-seed >"$WORK/out" 2>&1
     local code=$?
     rm -rf "${1:?}/$2"
     return $code

@@ -100,7 +100,7 @@ class Run:
     def differs(self, on, reason):
         """What follows need not hold on `on` ("ext4" or "treering"), for the reason given; docs/posix.md explains each."""
         before = self.excuse
-        if (on == "ext4") == self.is_oracle:
+        if on == ("ext4" if self.is_oracle else "treering"):
             self.excuse = reason
         try:
             yield

@@ -59,7 +59,8 @@ def now_and_omit(t):
         t.expect(["amc"], t.changed([path], lambda: c.utimensat(path, None, None)))
         t.expect(["amc"], t.changed([path], lambda: c.utimensat(path, NOW, NOW)))
         a, m = times(path)
-        t.expect(a, m, "both at one time")
+        with t.differs("treering" if "writeback_cache=on" in t.options.options else "none", "with the writeback cache mtime is the kernel's, atime the server's"):
+            t.expect(a, m, "both at one time")
         t.expect(["mc"], t.changed([path], lambda: c.utimensat(path, OMIT, NOW)))
         t.expect(["ac"], t.changed([path], lambda: c.utimensat(path, (9, 9), OMIT)))
     for bad in (-1, 1_000_000_000, 2**30 - 3, 2**31):
