@@ -171,6 +171,16 @@ check "appending" sh -c 'echo y >> "$1"' sh "$M/sealed"
 chattr -a "$M/sealed"
 stop_mount "$S" "$M"
 
+# A store that cannot be written.
+mkdir "$WORK/readonly"
+mount --bind "$S" "$WORK/readonly" && mount -o remount,bind,ro "$WORK/readonly"
+start_mount "$WORK/readonly" "$M" "ro"
+equal "reading a read-only store" "x
+y" "$(cat "$M/sealed")"
+refuse "writing a read-only store" touch "$M/x"
+stop_mount "$WORK/readonly" "$M"
+umount "$WORK/readonly"
+
 # Without lists, and without access times.
 start_mount "$S" "$M" "noacl,noatime"
 refuse "a list with noacl" setfattr -n system.posix_acl_access -v 0x0200000001000600ffffffff04000400ffffffff20000400ffffffff "$M/sealed"

@@ -56,7 +56,7 @@ enum XattrStorage {
 ///
 ///     offset size field
 ///          0    4 mode      4    4 link count   8    4 uid    12    4 gid
-///         16    4 device number                20    4 flags (0; room for chattr)
+///         16    4 device number                20    4 flags (`InodeFlags`)
 ///         24    8 size in bytes (0 for directories)
 ///         32    8 since (see `Change`)
 ///         40   12 accessed (seconds 8, nanoseconds 4)   52   12 modified   64   12 changed   76   12 born
