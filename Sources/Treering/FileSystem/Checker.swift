@@ -147,6 +147,7 @@ private struct Books {
     private var payloads: [UInt64: UInt64] = [:]
     private var orphans: Set<UInt64> = []
     private var living: [UInt32: Int64] = [:]
+    private var reserved: UInt64 = 0
 
     mutating func read<D: Device>(_ recovery: Recovery<D>, _ report: inout CheckReport) throws(MountError) {
         var books = self
@@ -180,7 +181,11 @@ private struct Books {
         case (.tree, .extent):
             if let entry = ExtentEntry(decoding: value) {
                 extents[key.object, default: 0] += UInt64(entry.length)
-                namedBytes[entry.payload.rawValue, default: 0] += UInt64(entry.length)
+                if entry.isReserved {
+                    reserved += UInt64(entry.length)
+                } else {
+                    namedBytes[entry.payload.rawValue, default: 0] += UInt64(entry.length)
+                }
             }
         case (.tree, .xattr):
             if let entry = XattrEntry(decoding: value) { take(entry, of: key, &problems) }
@@ -244,6 +249,10 @@ private struct Books {
             )
         }
         for id in payloads.keys where namedBytes[id] == nil { report.add("payload \(id)", "nothing names it") }
+        if reserved != recovery.index.reservedByteCount {
+            report.add(
+                "reservations", "\(recovery.index.reservedByteCount) bytes on the books, \(reserved) by the extents")
+        }
         for index in recovery.table.segments.indices {
             let stored = recovery.table.segments[index].living
             let counted = living[UInt32(index)] ?? 0

@@ -27,7 +27,8 @@ extension Core {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
-            if size < inode.size,
+            // What was reserved behind the end goes too, whatever the size was.
+            if size <= inode.size,
                 try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
             {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
@@ -188,9 +189,11 @@ extension Core {
         let prepared = UInt64(table.pool.count) * segment
         let makeable = log.isHostFull ? 0 : hostAvailableByteCount
         let host = makeable == .max ? UInt64.max : makeable + prepared
-        let available = min(free > kept ? free - kept : 0, host)
+        let promised = UInt64(promisedSegmentCount(of: index.reservedByteCount)) * segment
+        let available = min(free > kept + promised ? free - kept - promised : 0, host)
+        let unpromised = free > index.reservedByteCount ? free - index.reservedByteCount : 0
         return FileSystemStatus(
-            totalByteCount: total, freeByteCount: min(free, host), availableByteCount: available,
+            totalByteCount: total, freeByteCount: max(available, min(unpromised, host)), availableByteCount: available,
             inodeCount: index.inodeCount + available / 512, freeInodeCount: available / 512)
     }
 }

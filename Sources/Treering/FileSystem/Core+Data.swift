@@ -24,7 +24,7 @@ extension Core {
         writer.payload(bytes)
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
         writer.inode(inode)
-        try commit()
+        try commitData(number, offset, offset + UInt64(bytes.count))
         return hasKilled
     }
 
@@ -43,6 +43,7 @@ extension Core {
                 try self.index.forEachPiece(number, offset, end) {
                     (start, length, payload, payloadOffset) throws(PageMiss) in
                     pieces.append((start, length, payload, payloadOffset))
+                    return true
                 }
             }
             for (start, length, payload, payloadOffset) in pieces {

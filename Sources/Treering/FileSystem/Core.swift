@@ -47,10 +47,12 @@ final class Core {
 
     // MARK: Committing
 
-    /// Appends and applies what `writer` holds, or throws and changes nothing.
-    func commit(freesSpace: Bool = false) throws(Stop) {
+    /// Appends and applies what `writer` holds, or throws and changes nothing. `keepsPromise`: it may use the room that
+    /// reserved ranges were promised.
+    func commit(freesSpace: Bool = false, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount(of: index.reservedByteCount)
         let room = log.makeRoom(
             recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0,
             freesSpace: freesSpace)

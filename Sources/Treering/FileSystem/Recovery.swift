@@ -145,6 +145,7 @@ final class Recovery<D: Device> {
     /// Loads segment usage, removals and the number of inodes from the index.
     private func loadBooks() throws(MountError) {
         index.inodeCount = superblock.inodeCount
+        index.reservedByteCount = superblock.reservedByteCount
         var usages: [(SegmentNumber, UsageEntry)] = []
         try collect(.usage) { key, value in
             if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }

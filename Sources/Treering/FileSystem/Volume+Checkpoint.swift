@@ -87,6 +87,7 @@ extension Volume {
             superblock.nextInode = core.log.nextInode
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
+            superblock.reservedByteCount = core.index.reservedByteCount
             superblock.isClean = isClean
             return Frozen(root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount)
         }

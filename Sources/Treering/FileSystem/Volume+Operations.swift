@@ -94,6 +94,30 @@ extension Volume {
         }
     }
 
+    /// fallocate(2). True when set-user-ID or set-group-ID bits were cleared.
+    func allocate(
+        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in
+            try core.allocate(inode, mode, at: offset, byteCount, caller)
+        }
+    }
+
+    /// copy_file_range(2): may copy less than it was asked to.
+    func copyRange(
+        _ source: InodeNumber, at from: UInt64, _ target: InodeNumber, at to: UInt64, _ byteCount: UInt64,
+        _ caller: Caller
+    ) throws(Stop) -> CopyResult {
+        try run { (core) throws(Stop) in
+            try core.copyRange(source, at: from, target, at: to, byteCount, caller)
+        }
+    }
+
+    /// lseek(2) for SEEK_DATA and SEEK_HOLE.
+    func seek(_ inode: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> UInt64 {
+        try run { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+    }
+
     func readLink(_ inode: InodeNumber) throws(Stop) -> ReadPlan {
         try run { (core) throws(Stop) in
             let plan = try core.planReadLink(inode)

@@ -37,6 +37,9 @@ enum Change {
     case removeInode(inode: InodeNumber, since: BatchSequence)
     /// 10: notes that an inode has no name any more but is still in use. Body: inode 8.
     case orphan(inode: InodeNumber)
+    /// 14: allocates a range of a file without data (fallocate): what it showed before is gone, it reads as zeros. Body: inode
+    /// 8, from 8, to 8 (exclusive).
+    case reserve(inode: InodeNumber, from: UInt64, to: UInt64)
     /// A change of an unknown type that says it may be skipped.
     case skipped
 

@@ -89,6 +89,16 @@ struct PayloadEntry {
         return headerByteCount + count * (4 + width)
     }
 
+    /// Whether many more may name bytes of the payload: the counts do not run over within one record.
+    func canBeShared(_ offset: UInt32, _ byteCount: UInt32) -> Bool {
+        if isInline { return namedCount(ofBlock: 0) < Self.namedCountLimit }
+        let last = Int(offset + byteCount - 1) / blockByteCount
+        return (Int(offset) / blockByteCount...last).allSatisfy { namedCount(ofBlock: $0) < Self.namedCountLimit }
+    }
+
+    /// Half of what a count can say: about half a million names for each whole block.
+    private static let namedCountLimit: UInt32 = 1 << 31
+
     /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`; gives its
     /// length, or 0 when nothing is named any more.
     func encodeNaming(_ offset: UInt32, _ byteCount: UInt32, more: Bool, into target: UnsafeMutableRawBufferPointer)

@@ -149,6 +149,25 @@ struct RecordWriter: ~Copyable {
         memory.store(byteCount, at: offset + 36)
     }
 
+    /// Lets a part of a payload that the log holds already show in a file.
+    mutating func extent(
+        inode: InodeNumber, offset fileOffset: UInt64, payload: PayloadID, payloadOffset: UInt32, byteCount: UInt32
+    ) {
+        let offset = begin(7, 40)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(fileOffset, at: offset + 16)
+        memory.store(payload.rawValue, at: offset + 24)
+        memory.store(payloadOffset, at: offset + 32)
+        memory.store(byteCount, at: offset + 36)
+    }
+
+    mutating func reserve(inode: InodeNumber, from: UInt64, to: UInt64) {
+        let offset = begin(14, 32)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(from, at: offset + 16)
+        memory.store(to, at: offset + 24)
+    }
+
     mutating func removeRange(inode: InodeNumber, from: UInt64, to: UInt64, since: BatchSequence) {
         let offset = begin(8, 40)
         memory.store(inode.rawValue, at: offset + 8)

@@ -1,8 +1,7 @@
 // The table of callbacks that libfuse decodes requests into, and what INIT agrees on with the kernel.
 //
-// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: lseek (no holes
-// shown), fallocate and copy_file_range (EOPNOTSUPP or a copy by read and write), locks (kept by the kernel), access (the
-// kernel checks permissions itself, by mode and access control list).
+// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: locks (kept by the
+// kernel), access (the kernel checks permissions itself, by mode and access control list).
 
 import CFuse3
 import Glibc

@@ -135,6 +135,12 @@ struct Reply: ~Copyable {
         discard self
     }
 
+    /// Where lseek(2) found what it looked for.
+    consuming func offset(_ offset: UInt64) {
+        fuse_reply_lseek(request, off_t(offset))
+        discard self
+    }
+
     /// How long the value of an extended attribute or the list of names is.
     consuming func xattrByteCount(_ byteCount: Int) {
         fuse_reply_xattr(request, byteCount)

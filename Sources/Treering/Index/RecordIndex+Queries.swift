@@ -121,16 +121,19 @@ extension RecordIndex {
         return count
     }
 
-    /// Calls `body` for every visible piece of `from..<to` in order: its file offset, length, payload and offset in the payload.
+    /// Calls `body` for every visible piece of `from..<to` in order, until it returns false: its file offset, length, payload
+    /// and offset in the payload. Reserved pieces (payload 0) count only where `withReserved`.
     func forEachPiece(
-        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, withReserved: Bool = false,
         _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss)
-            -> Void
+            -> Bool
     ) throws(PageMiss) {
         let hidden = removals[inode] ?? []
         var cursor = from
         while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
             let end = min(to, offset + UInt64(extent.length))
+            cursor = offset + UInt64(extent.length)
+            if extent.isReserved && !withReserved { continue }
             var low = max(from, offset)
             while low < end {
                 var high = end
@@ -143,10 +146,12 @@ extension RecordIndex {
                         high = min(high, removal.range.from)
                     }
                 }
-                if !isHidden { try body(low, high - low, extent.payload, extent.payloadOffset + UInt32(low - offset)) }
+                if !isHidden {
+                    let skipped = extent.isReserved ? 0 : UInt32(low - offset)
+                    guard try body(low, high - low, extent.payload, extent.payloadOffset + skipped) else { return }
+                }
                 low = high
             }
-            cursor = offset + UInt64(extent.length)
         }
     }
 

@@ -11,6 +11,8 @@ final class RecordIndex {
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
     var inodeCount: UInt64 = 0
+    /// Bytes that reserved extents promise.
+    var reservedByteCount: UInt64 = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
 
@@ -45,6 +47,14 @@ final class RecordIndex {
                 try tree.touch(PayloadEntry.key(payload))
                 try tree.touch(InodeEntry.key(inode))
                 _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
+            case .reserve(let inode, let from, let to):
+                try tree.touch(InodeEntry.key(inode))
+                var low = from
+                while low < to {
+                    try tree.touch(ExtentEntry.key(inode, low))
+                    low = min(to, low + ExtentEntry.reservedByteCountLimit)
+                }
+                _ = try touchExtents(inode, from, to, limit: .max)
             case .removeRange(let inode, let from, let to, _):
                 try tree.touch(InodeEntry.key(inode))
                 try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, record.sequence.rawValue))
@@ -88,7 +98,7 @@ final class RecordIndex {
             if count > limit { return false }
             let end = offset + UInt64(extent.length)
             try tree.touch(ExtentEntry.key(inode, offset))
-            try tree.touch(PayloadEntry.key(extent.payload))
+            if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
             if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
             cursor = end
             if end >= to { break }
@@ -110,7 +120,7 @@ final class RecordIndex {
     func touchEntry(_ key: IndexKey) throws(PageMiss) {
         try tree.touch(key)
         if key.kind == .extent, key.space == .tree, let extent = try extentEntry(key) {
-            try tree.touch(PayloadEntry.key(extent.payload))
+            if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
         } else if key.kind == .xattr, key.space == .tree, let payload = try xattrPayload(key) {
             try tree.touch(PayloadEntry.key(payload))
         }
@@ -149,6 +159,7 @@ final class RecordIndex {
             case .extent(let inode, let offset, let payload, let payloadOffset, let count):
                 let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
                 put(entry, inode, offset)
+            case .reserve(let inode, let from, let to): reserve(inode, from, to, origin)
             case .removeRange(let inode, let from, let to, let since):
                 removeRange(inode, from, to, since, origin)
             case .removeInode(let inode, let since):
@@ -215,6 +226,21 @@ final class RecordIndex {
         adjustDerived(inode, by: Int64(entry.length))
     }
 
+    private func reserve(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ origin: Origin) {
+        removeExtents(inode, from, to, before: origin.sequence)
+        var low = from
+        while low < to {
+            let length = min(to - low, ExtentEntry.reservedByteCountLimit)
+            ExtentEntry(origin: origin, length: UInt32(length), payload: PayloadID(0), payloadOffset: 0)
+                .encode(into: scratch)
+            tree.put(ExtentEntry.key(inode, low), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
+            table.charge(origin.segment, ExtentEntry.charge)
+            low += length
+        }
+        adjustDerived(inode, by: Int64(to - from))
+        reservedByteCount += to - from
+    }
+
     // MARK: Payloads
 
     /// Names a range of a payload once more. A payload that came with this record and is named whole is put in one step.
@@ -234,7 +260,12 @@ final class RecordIndex {
         changeNaming(id, offset, byteCount, more: true)
     }
 
+    /// Takes back that an extent names bytes, or reserves them.
     func unname(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
+        guard id.rawValue != 0 else {
+            reservedByteCount -= UInt64(byteCount)
+            return
+        }
         changeNaming(id, offset, byteCount, more: false)
     }
 

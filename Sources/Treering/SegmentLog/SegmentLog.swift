@@ -58,6 +58,8 @@ final class SegmentLog {
     var isHostFull = false
     /// Segments that only operations that free space may open.
     var reservedSegmentCount = 0
+    /// Segments beyond these that are kept for what files were promised; set for each operation.
+    var promisedSegmentCount = 0
 
     private(set) var nextSequence: RecordSequence
     private(set) var position: LogPosition
@@ -153,7 +155,7 @@ final class SegmentLog {
         if !freesSpace, let problem = missingRoom { return problem }
         var beginsSegment = false
         if head == nil {
-            if !freesSpace && table.freeCount <= reservedSegmentCount { return .full }
+            if !freesSpace && table.freeCount <= reservedSegmentCount + promisedSegmentCount { return .full }
             guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: epoch) else {
                 return table.freeCount == 0 || isHostFull ? .full : .wait
             }

@@ -43,4 +43,6 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     static let notTypewriter = Errno(ENOTTY)
     static let badAddress = Errno(EFAULT)
     static let notImplemented = Errno(ENOSYS)
+    static let noDevice = Errno(ENODEV)
+    static let noAddress = Errno(ENXIO)
 }

@@ -222,7 +222,10 @@ class Side:
 
     def do_ftruncate(self, slot, size): return c.ftruncate(self.slots[slot], size)
     def do_truncate(self, path, size): return c.truncate(path, size)
-    def do_fallocate(self, slot, mode, offset, count): return c.fallocate(self.slots[slot], mode, offset, count)
+    def do_fallocate(self, slot, mode, offset, count):
+        # The kernel's FUSE client refuses these, and one tree would go its own way.
+        return "left out" if mode & (c.COLLAPSE_RANGE | c.INSERT_RANGE) else c.fallocate(self.slots[slot], mode, offset, count)
+
     def do_copy(self, source, offset, target, place, count): return c.copy_file_range(self.slots[source], offset, self.slots[target], place, count)
     def do_copy_here(self, source, target, count): return c.copy_file_range(self.slots[source], None, self.slots[target], None, count)
     def do_fsync(self, slot, data_only): return (c.fdatasync if data_only else c.fsync)(self.slots[slot])

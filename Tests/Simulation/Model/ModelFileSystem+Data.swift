@@ -25,7 +25,7 @@ extension ModelFileSystem {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw inode.isDirectory ? .isDirectory : .invalid }
             guard size <= Self.sizeLimit else { throw .fileTooBig }
-            if size < inode.byteCount { inode.bytes.cut(from: size) }
+            if size < inode.byteCount { inode.bytes.clear(size, .max) }
             inode.byteCount = size
             if changes.modified == nil { inode.modified = time }
         }

@@ -16,6 +16,9 @@ enum Operation {
     case rename(UInt64, String, UInt64, String, RenameFlags)
     case setAttributes(UInt64, AttributeChanges)
     case write(UInt64, offset: UInt64, byteCount: Int, seed: UInt64)
+    case allocate(UInt64, AllocateMode, offset: UInt64, byteCount: UInt64)
+    case copyRange(UInt64, from: UInt64, UInt64, to: UInt64, byteCount: UInt64)
+    case seek(UInt64, SeekTarget, from: UInt64)
     case read(UInt64, offset: UInt64, byteCount: Int)
     case readLink(UInt64)
     case readDirectory(UInt64, step: Int)
@@ -51,6 +54,8 @@ enum Operation {
         switch self {
         case .readDirectoryPlus, .forget: return false
         case .rename: return false
+        // More than one record, maybe.
+        case .allocate, .copyRange: return false
         default: return true
         }
     }
@@ -81,6 +86,11 @@ extension Operation: CustomStringConvertible {
         case .setAttributes(let inode, let changes): return "setattr \(inode) \(Self.text(changes))"
         case .write(let inode, let offset, let count, let seed):
             return "write \(inode) @\(offset) \(count) seed \(seed)"
+        case .allocate(let inode, let mode, let offset, let count):
+            return "fallocate \(inode) mode \(mode.rawValue) @\(offset) \(count)"
+        case .copyRange(let source, let from, let target, let to, let count):
+            return "copy_file_range \(source) @\(from) to \(target) @\(to) \(count)"
+        case .seek(let inode, let target, let offset): return "seek \(target) \(inode) @\(offset)"
         case .read(let inode, let offset, let count): return "read \(inode) @\(offset) \(count)"
         case .readLink(let inode): return "readlink \(inode)"
         case .readDirectory(let inode, let step): return "readdir \(inode) by \(step)"
@@ -130,6 +140,7 @@ enum Outcome: Equatable {
     case done
     case attributes(ModelAttributes)
     case bytes([UInt8])
+    case number(UInt64)
     case names([String])
     case entries([ListedEntry])
     case failed(Int32)
@@ -141,6 +152,7 @@ extension Outcome: CustomStringConvertible {
         case .done: return "done"
         case .attributes(let attributes): return "\(attributes)"
         case .bytes(let bytes): return "\(bytes.count) bytes beginning \(bytes.prefix(16))"
+        case .number(let number): return "\(number)"
         case .names(let names): return "\(names)"
         case .entries(let entries): return "\(entries.map { "\($0.name)=\($0.inode)" })"
         case .failed(let error): return "error \(error) (\(String(cString: strerror(error))))"
@@ -185,6 +197,11 @@ extension ModelFileSystem {
         case .setAttributes(let inode, let changes): return .attributes(try setAttributes(inode, changes, caller))
         case .write(let inode, let offset, let count, let seed):
             try write(inode, at: offset, Operation.bytes(count, seed: seed))
+        case .allocate(let inode, let mode, let offset, let count):
+            try allocate(inode, mode, at: offset, count)
+        case .copyRange(let source, let from, let target, let to, let count):
+            return .number(try copyRange(source, at: from, target, at: to, count))
+        case .seek(let inode, let target, let offset): return .number(try seek(inode, target, from: offset))
         case .read(let inode, let offset, let count): return .bytes(try read(inode, at: offset, count))
         case .readLink(let inode): return .bytes(try readLink(inode))
         case .readDirectory(let inode, _): return .entries(try list(inode, withAttributes: false))

@@ -177,6 +177,22 @@ extension CrashWorkload {
             ("exchange", [.rename(tree.directory, "file", 1, "empty", .exchange)]),
             ("small write", [.write(tree.file, offset: 4000, byteCount: 50, seed: 9)]),
             ("large write", [.write(tree.file, offset: 1000, byteCount: 100_000, seed: 9)]),
+            ("punch", [.allocate(tree.file, [.punchesHole, .keepsSize], offset: 1000, byteCount: 18_000)]),
+            ("zero", [.allocate(tree.file, .zeroes, offset: 3000, byteCount: 40_000)]),
+            ("reserve", [.allocate(tree.file, [], offset: 2000, byteCount: 100_000)]),
+            (
+                "reserve and write",
+                [
+                    .allocate(tree.file, .keepsSize, offset: 30_000, byteCount: 60_000),
+                    .write(tree.file, offset: 40_000, byteCount: 9000, seed: 8),
+                ]
+            ),
+            ("copy", [.copyRange(tree.file, from: 100, tree.linked, to: 50, byteCount: 24_000)]),
+            (
+                "copy, then unlink the source",
+                [.copyRange(tree.file, from: 0, tree.open, to: 0, byteCount: 1 << 20), .unlink(tree.directory, "file")]
+            ),
+            ("copy within a file", [.copyRange(tree.file, from: 4000, tree.file, to: 30_000, byteCount: 12_000)]),
             ("truncate", [.setAttributes(tree.file, size)]),
             ("extend", [.setAttributes(tree.file, longer)]),
             ("chmod", [.setAttributes(tree.file, mode)]),

@@ -95,8 +95,9 @@ struct OperationGenerator {
             let directory = directory(model)
             return .link(any(model), directory, name())
         case 25...31: return rename(model)
-        case 32...52: return write(model)
-        case 53...60: return truncateOrSet(model)
+        case 32...48: return write(model)
+        case 49...54: return range(model)
+        case 55...60: return truncateOrSet(model)
         case 61...70: return read(model)
         case 71...77: return xattr(model)
         case 78...80: return access(model)
@@ -106,7 +107,8 @@ struct OperationGenerator {
         case 87...89: return .readDirectory(directory(model), step: 1 + below(10))
         case 90...91: return .readDirectoryPlus(directory(model), step: 1 + below(10))
         case 92: return .readLink(any(model))
-        case 93...94: return .attributes(any(model))
+        case 93: return .attributes(any(model))
+        case 94...96: return range(model)
         default: return forget(model)
         }
     }
@@ -206,6 +208,25 @@ struct OperationGenerator {
     private mutating func write(_ model: ModelFileSystem) -> Operation {
         let inode = file(model)
         return .write(inode, offset: offset(model, inode), byteCount: byteCount(), seed: seed())
+    }
+
+    /// fallocate, copy_file_range, lseek.
+    private mutating func range(_ model: ModelFileSystem) -> Operation {
+        let inode = file(model)
+        let offset = chance(50) ? offset(model, inode) / 4096 * 4096 : offset(model, inode)
+        let count = UInt64(chance(30) ? 4096 * (1 + below(6)) : chance(3) ? 0 : 1 + below(30_000))
+        switch below(10) {
+        case 0...2:
+            let modes: [AllocateMode] = [[], .keepsSize, .zeroes, [.zeroes, .keepsSize], .punchesHole]
+            return .allocate(
+                inode, chance(96) ? pick(modes) : [.zeroes, .punchesHole], offset: offset, byteCount: count)
+        case 3...4: return .allocate(inode, [.punchesHole, .keepsSize], offset: offset, byteCount: count)
+        case 5...7:
+            let target = chance(30) ? inode : file(model)
+            let to = chance(30) ? self.offset(model, target) / 4096 * 4096 : self.offset(model, target)
+            return .copyRange(inode, from: offset, target, to: to, byteCount: count)
+        default: return .seek(inode, chance(50) ? .data : .hole, from: offset)
+        }
     }
 
     private mutating func read(_ model: ModelFileSystem) -> Operation {

@@ -88,12 +88,27 @@ extension Operation {
         }
     }
 
+    private static let privileged = Caller(uid: 0, gid: 0, umask: 0, identity: .privileged)
+
     private func performOnData(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .write(let inode, let offset, let count, let seed):
             _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
                 try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
             }
+        case .allocate(let inode, let mode, let offset, let count):
+            try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged)
+        case .copyRange(let source, let from, let target, let to, let count):
+            while true {
+                let result = try core.copyRange(
+                    InodeNumber(source), at: from + listing.cursor, InodeNumber(target), at: to + listing.cursor,
+                    count - listing.cursor, Self.privileged)
+                listing.cursor += result.byteCount
+                if result.byteCount == 0 || listing.cursor == count { break }
+            }
+            return VolumeReply(value: .outcome(.number(listing.cursor)))
+        case .seek(let inode, let target, let offset):
+            return VolumeReply(value: .outcome(.number(try core.seek(InodeNumber(inode), target, from: offset))))
         case .read(let inode, let offset, let count):
             return VolumeReply(value: .plan(try core.planRead(InodeNumber(inode), at: offset, count)))
         case .readLink(let inode): return VolumeReply(value: .plan(try core.planReadLink(InodeNumber(inode))))
@@ -144,7 +159,7 @@ extension Operation {
 
     // MARK: Directories
 
-    /// What a listing with lookups has reached: those already counted are not counted again.
+    /// What a listing with lookups, or a copy, has reached: what is done is not done again.
     final class Listing {
         var cursor: UInt64 = 0
         var entries: [ListedEntry] = []
