@@ -3,17 +3,9 @@
 # with LONG=1. No failure, no kernel warning, the store clean afterwards.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-need python3
+need stress-ng
 S=$WORK/store
 M=$WORK/mnt
-
-if ! command -v stress-ng >/dev/null; then
-    [ "$(id -u)" = 0 ] && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends stress-ng >/dev/null 2>&1
-    if ! command -v stress-ng >/dev/null; then
-        say "$GROUP: skipped: stress-ng is not installed"
-        finish
-    fi
-fi
 
 # The stressors that make files below --temp-path. Those of the class that work on something else (pipes, /proc, devices, mounts,
 # processes' priorities) say nothing about a file system and are left out.

@@ -59,7 +59,8 @@ extension Core {
         return count
     }
 
-    private func modified(_ inode: InodeRecord, _ caller: Caller) throws(Stop) -> (inode: InodeRecord, hasKilled: Bool) {
+    private func modified(_ inode: InodeRecord, _ caller: Caller) throws(Stop) -> (inode: InodeRecord, hasKilled: Bool)
+    {
         var inode = inode
         inode.modified = now()
         inode.changed = inode.modified

@@ -16,6 +16,7 @@ EXPLAINED = {
     "fifo times": "reading and writing a FIFO is the kernel's alone: it stamps the inode on ext4, and does not tell a FUSE server",
     "cached reads": "atime: what the kernel answers from its caches (pages, listings, targets of symlinks) it does not tell a FUSE server",
     "equal attributes": "setxattr of the value that is there: ext4 does nothing, Treering logs it and moves ctime",
+    "kernel's ctime": "FS_IOC_SETFLAGS with the writeback cache: the kernel shows the ctime that it keeps, and does not know of the ioctl's",
     "holes": "SEEK_DATA and SEEK_HOLE: what is a hole is the file system's to say; both answers are checked against the contents",
 }
 
@@ -33,10 +34,12 @@ def explain(side, operation, results):
     return None
 
 
-def times_explained(operation, mode, moved):
+def times_explained(operation, mode, moved, label):
     """The key of EXPLAINED that covers times that moved on one side alone; `moved` says which did, on ext4 and on Treering."""
     if stat.S_ISFIFO(mode) and operation[1] in ("read", "write", "sendfile"):
         return "fifo times"
+    if operation[1] == "flags" and moved == ("c", "") and "writeback_cache=on" in label:
+        return "kernel's ctime"
     if operation[1] in ("setxattr", "setfacl") and moved == ("", "c"):
         return "equal attributes"
     return None
