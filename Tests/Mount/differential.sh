@@ -16,6 +16,8 @@ runs=${TREERING_DIFFERENTIAL_RUNS:-1}
 differ() {
     local options=$1 from=$2 count=$3 store=$WORK/store-$1 mount=$WORK/mnt-$1
     shift 3
+    # With the writeback cache the kernel stamps by its coarse clock: the trees are compared, not which times each call moved.
+    case $options in *writeback_cache=on*) set -- "$@" --times '' ;; esac
     start_mount "$store" "$mount" "allow_other,dev,suid,$options"
     if "$HERE/posix/differential" "$ORACLE" "$mount" --seed "$from" --runs "$count" --label "$ENGINE,$options" "$@" >"$WORK/out" 2>&1; then pass; else
         fail "the differential run with $options"

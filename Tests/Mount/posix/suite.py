@@ -107,6 +107,10 @@ class Run:
         finally:
             self.excuse = before
 
+    def differs_with_writeback(self, reason):
+        """What follows need not hold on a mount with the writeback cache."""
+        return self.differs("treering" if "writeback_cache=on" in self.options.options else "", f"with the writeback cache {reason}")
+
     # Things that tests need.
 
     @contextlib.contextmanager
