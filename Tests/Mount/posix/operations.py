@@ -288,8 +288,16 @@ class Side:
     def do_chmod(self, path, mode): return c.chmod(path, mode)
     def do_chmod_directory(self, path, mode): return c.chmod(path, mode)
     def do_fchmod(self, slot, mode): return c.fchmod(self.slots[slot], mode)
-    def do_chown(self, path, uid, gid, follow): return (c.chown if follow else c.lchown)(path, uid, gid)
-    def do_fchown(self, slot, uid, gid): return c.fchown(self.slots[slot], uid, gid)
+    # To a FUSE server, a chown of nothing by a stranger looks like the clearing of privileges before a stranger's write: an empty
+    # SETATTR. So it clears them, where ext4 says EPERM.
+    def do_chown(self, path, uid, gid, follow):
+        if uid == gid == -1 and not self.is_root:
+            return "left out"
+        return (c.chown if follow else c.lchown)(path, uid, gid)
+
+    def do_fchown(self, slot, uid, gid):
+        return "left out" if uid == gid == -1 and not self.is_root else c.fchown(self.slots[slot], uid, gid)
+
     def do_utimensat(self, path, atime, mtime, flags): return c.utimensat(path, atime, mtime, flags)
     def do_futimens(self, slot, atime, mtime): return c.utimensat(None, atime, mtime, at=self.slots[slot])
     def do_setxattr(self, path, name, count, fill, flags, follow): return c.setxattr(path, name, bytes([fill]) * count, flags, follow)

@@ -15,13 +15,7 @@ extension ModelFileSystem {
             throw .notPermitted
         }
         inode.changed = time
-        if changes.killsPrivileges || changes.isChownOfNothing {
-            let mode = inode.mode
-            inode.killPrivileges(caller)
-            if inode.mode != mode, changes.isChownOfNothing, caller.uid != 0, caller.uid != inode.uid {
-                throw .notPermitted
-            }
-        }
+        if changes.killsPrivileges || changes.isChownOfNothing { inode.killPrivileges(caller) }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }

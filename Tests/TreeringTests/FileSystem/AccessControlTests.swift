@@ -143,27 +143,4 @@ import Testing
             #expect(try store.volume.perform { (core) throws(Stop) in try core.attributes(file).mode } == mode)
         }
     }
-
-    /// chown(2) with -1 for both reaches the server from anybody: it clears set-user-ID for the owner, and strangers must not.
-    @Test func aChownOfNothingByAStrangerClearsNoPrivileges() throws {
-        let store = try TestStore()
-        let file = try store.make("suid").inode
-        var changes = AttributeChanges()
-        changes.mode = 0o4755
-        changes.uid = 7
-        func set(_ changes: AttributeChanges, _ uid: UInt32) throws {
-            let caller = Caller(uid: uid, gid: 5, umask: 0, identity: Identity())
-            _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, caller) }
-        }
-        func mode() throws -> UInt32 {
-            try store.volume.perform { (core) throws(Stop) in try core.attributes(file).mode & 0o7777 }
-        }
-        try set(changes, 0)
-        #expect(AttributeChanges().isChownOfNothing)
-        #expect(throws: Errno.notPermitted) { try set(AttributeChanges(), 8) }
-        #expect(try mode() == 0o4755)
-        try set(AttributeChanges(), 7)
-        #expect(try mode() == 0o755)
-        try set(AttributeChanges(), 8)
-    }
 }
