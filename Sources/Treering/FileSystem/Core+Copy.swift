@@ -14,13 +14,14 @@ extension Core {
     /// copy_file_range(2). Fails only where nothing was copied.
     func copyRange(
         _ source: InodeNumber, at from: UInt64, _ target: InodeNumber, at to: UInt64, _ byteCount: UInt64,
-        killsPrivileges: Bool
+        _ caller: Caller
     ) throws(Stop) -> CopyResult {
         let origin = try inode(source).record
         let old = try inode(target).record
         for inode in [origin, old] where !inode.isRegular {
             throw .failed(inode.isDirectory ? .isDirectory : .invalid)
         }
+        if old.isImmutable || old.isAppendOnly && to < old.size { throw .failed(.notPermitted) }
         guard from < origin.size, byteCount > 0 else { return CopyResult(byteCount: 0) }
         let count = min(byteCount, origin.size - from)
         guard to < Self.sizeLimit, count <= Self.sizeLimit - to else { throw .failed(.fileTooBig) }
@@ -31,7 +32,7 @@ extension Core {
             do throws(Stop) {
                 let step = try share(
                     source, from + result.byteCount, target, to + result.byteCount, count - result.byteCount,
-                    killsPrivileges)
+                    caller)
                 result.byteCount += step.byteCount
                 result.hasKilledPrivileges = result.hasKilledPrivileges || step.hasKilled
                 pieceCount += step.pieceCount
@@ -53,7 +54,7 @@ extension Core {
     /// One record's part of a copy.
     private func share(
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64, _ byteCount: UInt64,
-        _ killsPrivileges: Bool
+        _ caller: Caller
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         var pieces: [SharedPiece] = []
         try find { () throws(PageMiss) in
@@ -69,7 +70,7 @@ extension Core {
         let isWhole = end == pieces.count && end < Self.rangePieceLimit
         pieces.removeSubrange(end...)
         let reached = isWhole ? byteCount : pieces.last!.offset + pieces.last!.length
-        return try shared(pieces, reached, target, to, killsPrivileges)
+        return try shared(pieces, reached, target, to, caller)
     }
 
     /// How many of the pieces, from the first on, may be named once more.
@@ -87,10 +88,10 @@ extension Core {
     }
 
     private func shared(
-        _ pieces: [SharedPiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ killsPrivileges: Bool
+        _ pieces: [SharedPiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ caller: Caller
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         var inode = try self.inode(target).record
-        let hasKilled = killsPrivileges && inode.killPrivileges()
+        let hasKilled = try inode.killPrivilegesUnlessEntitled(caller)
         inode.modified = now()
         inode.changed = inode.modified
         inode.size = max(inode.size, to + byteCount)

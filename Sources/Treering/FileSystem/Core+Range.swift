@@ -28,20 +28,21 @@ extension Core {
     /// a modification.
     @discardableResult
     func allocate(
-        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, killsPrivileges: Bool
+        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
     ) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .noDevice) }
+        if inode.isImmutable || inode.isAppendOnly && !mode.isSubset(of: .keepsSize) { throw .failed(.notPermitted) }
         guard byteCount > 0 else { throw .failed(.invalid) }
         guard offset <= Self.sizeLimit, byteCount <= Self.sizeLimit - offset else { throw .failed(.fileTooBig) }
         let end = offset + byteCount
         switch mode {
-        case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, killsPrivileges)
-        case [], .keepsSize: return try reserve(inode, offset, end, mode, killsPrivileges)
+        case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, caller)
+        case [], .keepsSize: return try reserve(inode, offset, end, mode, caller)
         case .zeroes, [.zeroes, .keepsSize]:
             try allowReservation(of: try unreserved(number, offset, Self.blockEnd(end)))
             try replace(inode, offset, end)
-            return try reserve(inode, offset, end, mode, killsPrivileges)
+            return try reserve(inode, offset, end, mode, caller)
         default: throw .failed(.notSupported)
         }
     }
@@ -58,18 +59,19 @@ extension Core {
         return count
     }
 
-    private func modified(_ inode: InodeRecord, _ killsPrivileges: Bool) -> (inode: InodeRecord, hasKilled: Bool) {
+    private func modified(_ inode: InodeRecord, _ caller: Caller) throws(Stop) -> (inode: InodeRecord, hasKilled: Bool)
+    {
         var inode = inode
         inode.modified = now()
         inode.changed = inode.modified
-        let hasKilled = killsPrivileges && inode.killPrivileges()
+        let hasKilled = try inode.killPrivilegesUnlessEntitled(caller)
         return (inode, hasKilled)
     }
 
     private func punch(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ killsPrivileges: Bool
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ caller: Caller
     ) throws(Stop) -> Bool {
-        let (inode, hasKilled) = modified(old, killsPrivileges)
+        let (inode, hasKilled) = try modified(old, caller)
         writer.reset()
         // What was reserved behind the end stays.
         let to = min(to, Self.blockEnd(inode.size))
@@ -125,7 +127,7 @@ extension Core {
 
     /// Fills the holes of a range with reservations, then sets size and times.
     private func reserve(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ killsPrivileges: Bool
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
         var holes: [(from: UInt64, to: UInt64)] = []
@@ -147,7 +149,7 @@ extension Core {
         }
         note(high)
         try allowReservation(of: missing)
-        var (inode, hasKilled) = modified(old, killsPrivileges)
+        var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
         var first = 0
         var recordCount = 0

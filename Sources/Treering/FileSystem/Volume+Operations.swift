@@ -96,20 +96,20 @@ extension Volume {
 
     /// fallocate(2). True when set-user-ID or set-group-ID bits were cleared.
     func allocate(
-        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, killsPrivileges: Bool
+        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
     ) throws(Stop) -> Bool {
         try run { (core) throws(Stop) in
-            try core.allocate(inode, mode, at: offset, byteCount, killsPrivileges: killsPrivileges)
+            try core.allocate(inode, mode, at: offset, byteCount, caller)
         }
     }
 
     /// copy_file_range(2): may copy less than it was asked to.
     func copyRange(
         _ source: InodeNumber, at from: UInt64, _ target: InodeNumber, at to: UInt64, _ byteCount: UInt64,
-        killsPrivileges: Bool
+        _ caller: Caller
     ) throws(Stop) -> CopyResult {
         try run { (core) throws(Stop) in
-            try core.copyRange(source, at: from, target, at: to, byteCount, killsPrivileges: killsPrivileges)
+            try core.copyRange(source, at: from, target, at: to, byteCount, caller)
         }
     }
 

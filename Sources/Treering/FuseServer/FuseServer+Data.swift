@@ -52,7 +52,7 @@ struct WriteOperation: Operation {
 }
 
 /// FALLOCATE. Set-user-ID bits are the server's affair (HANDLE_KILLPRIV_V2), and the request does not say whether the caller
-/// may keep them: root may.
+/// may keep them: who has CAP_FSETID may.
 struct AllocateOperation: Operation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
@@ -62,7 +62,9 @@ struct AllocateOperation: Operation {
 
     /// True when bits of the mode were cleared.
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try volume.allocate(inode, mode, at: offset, byteCount, killsPrivileges: reply.caller.uid != 0)
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.allocate(inode, mode, at: offset, byteCount, caller)
+        }
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
@@ -81,7 +83,9 @@ struct CopyRangeOperation: Operation {
     let byteCount: UInt64
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> CopyResult {
-        try volume.copyRange(source, at: from, target, at: to, byteCount, killsPrivileges: reply.caller.uid != 0)
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.copyRange(source, at: from, target, at: to, byteCount, caller)
+        }
     }
 
     func finish(_ answer: CopyResult, _ reply: consuming Reply, _ server: FuseServer) {

@@ -15,6 +15,7 @@ extension ModelFileSystem {
         _ number: UInt64, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64
     ) throws(Errno) {
         let inode = try regular(number, else: ENODEV)
+        if inode.isSealed, inode.flags.contains(.immutable) || !mode.isSubset(of: .keepsSize) { throw .notPermitted }
         guard byteCount > 0 else { throw .invalid }
         guard offset <= Self.sizeLimit - byteCount else { throw .fileTooBig }
         let end = offset + byteCount
@@ -33,6 +34,7 @@ extension ModelFileSystem {
     ) throws(Errno) -> UInt64 {
         let origin = try regular(source, else: EINVAL)
         let inode = try regular(target, else: EINVAL)
+        if inode.isSealed, inode.flags.contains(.immutable) || to < inode.byteCount { throw .notPermitted }
         guard from < origin.byteCount, byteCount > 0 else { return 0 }
         let count = min(byteCount, origin.byteCount - from)
         guard to < Self.sizeLimit, to <= Self.sizeLimit - count else { throw .fileTooBig }

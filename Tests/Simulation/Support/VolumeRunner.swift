@@ -88,6 +88,8 @@ extension Operation {
         }
     }
 
+    private static let privileged = Caller(uid: 0, gid: 0, umask: 0, identity: .privileged)
+
     private func performOnData(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .write(let inode, let offset, let count, let seed):
@@ -95,7 +97,7 @@ extension Operation {
                 try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
             }
         case .allocate(let inode, let mode, let offset, let count):
-            try core.allocate(InodeNumber(inode), mode, at: offset, count, killsPrivileges: false)
+            try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged)
         case .copyRange(let source, let from, let target, let to, let count):
             // Within one file the source may grow by what is copied: what counts is where it ended before.
             if listing.cursor == 0, let size = try? core.inode(InodeNumber(source)).record.size {
@@ -104,7 +106,7 @@ extension Operation {
             repeat {
                 let result = try core.copyRange(
                     InodeNumber(source), at: from + listing.cursor, InodeNumber(target), at: to + listing.cursor,
-                    listing.cursor == 0 ? count : listing.limit - listing.cursor, killsPrivileges: false)
+                    listing.cursor == 0 ? count : listing.limit - listing.cursor, Self.privileged)
                 precondition(result.byteCount > 0 || listing.limit == 0, "a copy must go on")
                 listing.cursor += result.byteCount
             } while listing.cursor < listing.limit

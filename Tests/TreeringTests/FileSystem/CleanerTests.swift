@@ -122,7 +122,7 @@ import Testing
             try attribute.withUnsafeBytes { attribute in
                 try value.withUnsafeBytes { value in
                     try store.volume.perform { (core) throws(Stop) in
-                        try core.setXattr(file.inode, attribute, value, [])
+                        try core.setXattr(file.inode, attribute, value, [], TestStore.caller)
                     }
                 }
             }

@@ -11,7 +11,7 @@ import Testing
         throws
     {
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(inode, mode, at: offset, count, killsPrivileges: true)
+            try core.allocate(inode, mode, at: offset, count, TestStore.caller)
         }
     }
 
@@ -20,7 +20,7 @@ import Testing
         while done < count {
             let from = done
             let result = try store.volume.perform { (core) throws(Stop) in
-                try core.copyRange(source, at: from, target, at: from, count - from, killsPrivileges: true)
+                try core.copyRange(source, at: from, target, at: from, count - from, TestStore.caller)
             }
             done += result.byteCount
             if result.byteCount == 0 { break }
