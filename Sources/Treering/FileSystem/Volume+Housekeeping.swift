@@ -148,7 +148,11 @@ extension Volume {
     /// What the housekeeper does when one of its own operations finds no room.
     private func provideRoom() throws(Errno) {
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
-        if state.withLock({ $0.core.isDirtyLimitReached }) { try checkpoint() }
+        if state.withLock({ $0.core.isDirtyLimitReached }) {
+            checkpointReporting()
+            let isStuck = state.withLock { $0.core.isDirtyLimitReached && $0.core.log.failure == nil }
+            if isStuck { throw .noSpace }
+        }
         wait { state in
             let log = state.core.log
             return log.failure != nil || log.suspension == nil && log.hasFreeSlot
