@@ -54,7 +54,8 @@ import Testing
             let text = "call \(call), \(Self.effects[effect]), \(order), seed \(Self.seed)"
             watchdog.alive(text)
             do {
-                let run = try Self.run([SimulatedFault(Self.effects[effect], nth: call)], order: order, seed: UInt64(call))
+                let run = try Self.run(
+                    [SimulatedFault(Self.effects[effect], nth: call)], order: order, seed: UInt64(call))
                 counts.runs += 1
                 counts.rehomed += run.outcome.wasRehomed ? 1 : 0
                 counts.readOnly += run.outcome.isReadOnly ? 1 : 0

@@ -75,7 +75,8 @@ import Testing
             bench.trace() == [
                 "write segment 0 @12288 135168", "write segment 0 @147456 135168", "write segment 0 @282624 135168",
                 "write segment 0 @417792 135168", "sync segment 0", "sync segment 0", "write segment 0 @552960 135168",
-                "write segment 0 @688128 135168", "writeDurable segment 1 @0 139264", "sync segment 0", "sync segment 0",
+                "write segment 0 @688128 135168", "writeDurable segment 1 @0 139264", "sync segment 0",
+                "sync segment 0",
             ])
     }
 

@@ -28,7 +28,8 @@ import Testing
         store.device.clearFaults()
         for client in clients { #expect(client.problem == nil) }
         let (checkpoints, rehomed) = volume.state.withLock { ($0.checkpointCount, $0.rehomeCount) }
-        Environment.note("stress: \(checkpoints) checkpoints, \(disk.faultCount) faults, \(rehomed) times written again")
+        Environment.note(
+            "stress: \(checkpoints) checkpoints, \(disk.faultCount) faults, \(rehomed) times written again")
         #expect(checkpoints > 2)
         #expect(!hasFaults || rehomed > 0)
         #expect(!volume.isReadOnly, "\(store.log.lines)")

@@ -108,7 +108,8 @@ extension Volume {
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
             superblock.isClean = isClean
-            return Frozen(root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,
+            return Frozen(
+                root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,
                 rehomeCount: state.rehomeCount)
         }
     }

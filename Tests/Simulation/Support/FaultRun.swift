@@ -111,7 +111,8 @@ final class FaultRun {
         sync()
         let hasFailed = outcome.errorCount > count
         if outcome.isReadOnly != hasFailed {
-            throw SimulationFailure("read-only is \(outcome.isReadOnly), but an fsync \(hasFailed ? "fails" : "succeeds")")
+            throw SimulationFailure(
+                "read-only is \(outcome.isReadOnly), but an fsync \(hasFailed ? "fails" : "succeeds")")
         }
         for cut in 0..<2 as Range<UInt64> { try cutPower(cut) }
         try kill()
