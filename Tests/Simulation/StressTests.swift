@@ -8,7 +8,7 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct StressTests {
-    private static let rounds = Environment.count("TREERING_OPERATIONS", debug: 4000, release: 20_000) / 20
+    private static let rounds = max(200, Environment.count("TREERING_OPERATIONS", debug: 4000, release: 20_000) / 20)
 
     @Test(arguments: [false, true]) func clientsAndHousekeeperTogether(hasFaults: Bool) throws {
         var settings = StoreSettings(cacheByteCount: 256 << 10)
@@ -20,7 +20,7 @@ import Testing
         let store = try SimulatedStore(settings, seed: 5)
         let volume = store.volume
         try volume.startHousekeeper()
-        let disk = Disk(store.device, faultEvery: hasFaults ? 60 : 0)
+        let disk = Disk(store.device, faultEvery: hasFaults ? 30 : 0)
         let diskThread = try DeviceThread(name: "disk") { disk.run() }
         let clients = (0..<4).map { StressClient(volume, UInt64($0), rounds: Self.rounds) }
         let threads = try clients.map { client in try DeviceThread(name: "client") { client.run() } }
