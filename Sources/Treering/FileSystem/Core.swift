@@ -3,9 +3,10 @@
 
 /// What operations come to need and give away under the lock.
 final class Core {
-    let index: RecordIndex
+    /// Replaced, with the log's table, when the log was written again after a failure.
+    private(set) var index: RecordIndex
     let log: SegmentLog
-    let table: SegmentTable
+    var table: SegmentTable { log.table }
     let nameHash: NameHash
     let now: @Sendable () -> Timestamp
     /// Bytes that one write may bring.
@@ -38,11 +39,20 @@ final class Core {
     ) {
         self.index = index
         self.log = log
-        table = log.table
         self.nameHash = nameHash
         self.isReadOnly = isReadOnly
         self.now = now
         writeByteCountLimit = log.staging.geometry.writeByteCountLimit
+    }
+
+    /// How often the index was replaced: what somebody knows of segments may be out of date.
+    private(set) var adoptCount = 0
+
+    /// Goes on with another index, which takes over the books of the log's present table.
+    func adopt(_ index: RecordIndex) {
+        self.index = index
+        adoptCount += 1
+        log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
 
     // MARK: Committing

@@ -47,6 +47,14 @@ struct PageLoader<D: Device> {
     }
 }
 
+/// What a mount has open that recovers its own store because the log failed under it.
+struct MountedFiles {
+    var indexFile: DeviceFile
+    var segments: [SegmentNumber: DeviceFile]
+    /// No checkpoint before this one may have left pages in the index file.
+    var building: CheckpointNumber
+}
+
 /// A store opened and brought to its latest state in memory.
 final class Recovery<D: Device> {
     let device: D
@@ -69,18 +77,21 @@ final class Recovery<D: Device> {
     private(set) var endsSegment = false
     /// Segment files with a torn header that nothing refers to.
     private(set) var tornSegments: [SegmentNumber] = []
+    private let openSegmentFiles: [SegmentNumber: DeviceFile]
     let log: @Sendable (String) -> Void
 
-    /// Opens files, index and segment table as of the last checkpoint.
+    /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
     init(
-        _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, log: @escaping @Sendable (String) -> Void
+        _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, open: MountedFiles? = nil,
+        log: @escaping @Sendable (String) -> Void
     ) throws(MountError) {
         self.device = device
         self.log = log
         pair = try SuperblockPair.read(device)
         superblock = try pair.newest()
         if let complaint = pair.complaint { log(complaint) }
-        do throws(Errno) { indexFile = try device.open(.index, create: false) } catch {
+        openSegmentFiles = open?.segments ?? [:]
+        do throws(Errno) { indexFile = try Self.open(.index, device, open?.indexFile) } catch {
             throw MountError(
                 .damaged,
                 "the file `index` cannot be opened (\(error)); `treering check --rebuild-index` makes a new one from the log"
@@ -91,7 +102,7 @@ final class Recovery<D: Device> {
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
-        let building = pair.summary.map(\.checkpoint).max()!.next.next
+        let building = max(pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
             withIndex
             ? Index(
@@ -110,6 +121,11 @@ final class Recovery<D: Device> {
         }
     }
 
+    private static func open(_ file: StoreFile, _ device: D, _ present: DeviceFile?) throws(Errno) -> DeviceFile {
+        if let present { return present }
+        return try device.open(file, create: false)
+    }
+
     private func adoptBitmaps() throws(MountError) {
         let live = try loader.bitmap(superblock.indexRoot, superblock.uuid)
         var other: BitmapLoad?
@@ -125,7 +141,7 @@ final class Recovery<D: Device> {
     private func openSegments() throws(MountError) {
         do throws(Errno) {
             for case .segment(let number) in try device.list() where table.contains(number) {
-                let file = try device.open(.segment(number), create: false)
+                let file = try Self.open(.segment(number), device, openSegmentFiles[number])
                 table.note(number, file: file, incarnation: 0)
                 do throws(SegmentProblem) {
                     if let header = try reader.segmentHeader(number, file) {
@@ -203,18 +219,26 @@ final class Recovery<D: Device> {
 
     // MARK: The log
 
+    /// Applies what the log holds after the checkpoint through a batch that is known to be durable, and nothing beyond it.
+    func replay(through last: BatchSequence) throws(MountError) {
+        var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
+        while walk.position.lastBatch < last {
+            guard let batch = try Self.reading({ () throws(Errno) in try walk.next() }) else {
+                throw MountError(
+                    .damaged, "batch \(walk.position.lastBatch.next.rawValue), which was durable, cannot be read")
+            }
+            try apply(batch)
+        }
+        position = walk.position
+        epoch = max(epoch, walk.epoch)
+    }
+
     /// Applies what the log holds after the checkpoint.
     func replay() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
         position = walk.position
-        for index in table.segments.indices {
-            let number = SegmentNumber(UInt32(index))
-            // What a dead cleaner was filling is not filled further.
-            if table[number].state == .inUse, table[number].role == .cold, table[number].lastBatch == .zero {
-                table.seal(number, lastBatch: position.lastBatch)
-            }
-        }
+        sealBlocks(through: position.lastBatch)
         let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
         epoch = max(epoch, walk.epoch)
         if let damage = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) }) {
@@ -230,11 +254,21 @@ final class Recovery<D: Device> {
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
     }
 
+    /// What a dead cleaner was filling is not filled further.
+    func sealBlocks(through last: BatchSequence) {
+        for index in table.segments.indices {
+            let number = SegmentNumber(UInt32(index))
+            if table[number].state == .inUse, table[number].role == .cold, table[number].lastBatch == .zero {
+                table.seal(number, lastBatch: last)
+            }
+        }
+    }
+
     static func reading<Result>(_ body: () throws(Errno) -> Result) throws(MountError) -> Result {
         do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
     }
 
-    private func apply(_ batch: FoundBatch) throws(MountError) {
+    func apply(_ batch: FoundBatch) throws(MountError) {
         let header = batch.header
         enter(header)
         nextInode = max(nextInode, header.nextInode)
@@ -245,6 +279,16 @@ final class Recovery<D: Device> {
             table[header.segment].lastBatch = header.sequence
             table[header.segment].isChanged = true
         }
+    }
+
+    /// Takes a segment whose header is torn, in the life that a running mount knows, as one that `makeDurable` voids.
+    func voidTorn(_ number: SegmentNumber, incarnation: UInt32) {
+        guard let file = table[number].file else { return }
+        tornSegments.removeAll { $0 == number }
+        let header = SegmentHeader(
+            state: .inUse, uuid: superblock.uuid, number: number, incarnation: incarnation, epoch: epoch,
+            firstBatch: position.lastBatch.next, segmentByteCount: UInt32(table.segmentByteCount))
+        headers[number] = WalkSegment(header: header, file: file)
     }
 
     /// Puts the segment of a batch in use, if this is its first.
@@ -266,7 +310,7 @@ final class Recovery<D: Device> {
     }
 
     /// Puts the segments in use again to which a record of the cleaner has moved blocks.
-    private func enterBlocks(of record: Record) throws(MountError) {
+    func enterBlocks(of record: Record) throws(MountError) {
         guard record.movesAnything else { return }
         try record.forEachChange { change, _, _ throws(MountError) in
             guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {

@@ -116,9 +116,7 @@ extension Volume {
         _ device: D, _ options: VolumeOptions, _ core: Core, _ indexFile: DeviceFile, _ superblock: Superblock,
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
-        let index = core.index
-        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
-        }
+        core.adopt(core.index)
         let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
@@ -237,7 +235,7 @@ extension Volume {
         }
         guard !isReadOnly else {
             let failed = state.withLock { $0.core.log.failure != nil }
-            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
+            wait { $0.core.log.tracker.inFlightCount == 0 }
             closeFiles()
             if failed { throw .input }
             return
@@ -253,7 +251,7 @@ extension Volume {
         }
         housekeep()
         cleaner.seal(self)
-        try checkpoint(isClean: true)
+        try checkpointTwice(isClean: true)
         hostStaging?.unlink()
         closeFiles()
     }

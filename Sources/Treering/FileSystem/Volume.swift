@@ -87,6 +87,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
             }
+            guard core.log.suspension == nil else { throw .blocked(.room) }
             do throws(Stop) {
                 if core.isShutDown { throw .failed(.input) }
                 return try operation(core)
@@ -157,6 +158,11 @@ final class Volume<D: Device>: @unchecked Sendable {
         default:
             completedCommit(completion)
         }
+        noteCompletion()
+    }
+
+    /// Has those who wait look again.
+    func noteCompletion() {
         monitor.withLock {
             completionCount &+= 1
             if waitingThreadCount > 0 { completionSignal.broadcast() }
@@ -166,21 +172,14 @@ final class Volume<D: Device>: @unchecked Sendable {
     private func completedCommit(_ completion: Completion) {
         var continuations: [Continuation] = []
         var submissions: [Submission] = []
-        var failure: Errno?
-        state.withLock { state in
+        let isSuspended = state.withLock { state in
             let core = state.core
-            let hadFailed = core.log.failure != nil
             core.log.completed(completion)
-            if !hadFailed, let error = core.log.failure {
-                core.isReadOnly = true
-                failure = error
-            }
             state.takeCommitted(&continuations)
             swap(&submissions, &core.log.outbox)
+            return core.log.suspension != nil
         }
-        if let failure {
-            log("writing the log failed (\(failure)): the mount is read-only now and every fsync reports EIO")
-        }
+        if isSuspended { kick() }
         if !submissions.isEmpty { device.submit(submissions) }
         for continuation in continuations { continuation() }
         wakeRoomWaiters()
@@ -242,12 +241,18 @@ final class Volume<D: Device>: @unchecked Sendable {
         while true {
             let seen = monitor.withLock { completionCount }
             if state.withLock(condition) { return }
-            if device.makeProgress() { continue }
-            monitor.withLock {
-                waitingThreadCount += 1
-                while completionCount == seen { completionSignal.wait() }
-                waitingThreadCount -= 1
-            }
+            if mayRehome, rehomeWhereSuspended() { continue }
+            waitForCompletion(since: seen)
+        }
+    }
+
+    /// Waits until anything has completed after `seen`.
+    func waitForCompletion(since seen: UInt64) {
+        if device.makeProgress() { return }
+        monitor.withLock {
+            waitingThreadCount += 1
+            while completionCount == seen { completionSignal.wait() }
+            waitingThreadCount -= 1
         }
     }
 

@@ -41,7 +41,7 @@ final class CrashRun {
     /// From these events on a crash must not lose records below these.
     private(set) var floors: [(event: Int, nextSequence: UInt64)] = []
     private var model: ModelFileSystem
-    private var tree = CrashTree()
+    private(set) var tree = CrashTree()
     static let caller = Caller(uid: 5, gid: 6, umask: 0, identity: Identity(groups: [6]))
 
     /// Prepares the tree, everything in it durable and in a checkpoint, then runs the workload that is made for it: in the
@@ -138,6 +138,9 @@ final class CrashRun {
             for _ in 0..<count where !store.device.step() { break }
         }
     }
+
+    /// The tree as it is now, what is open included.
+    var lastModel: ModelFileSystem { model }
 
     // MARK: What may be found
 

@@ -20,6 +20,8 @@ final class RandomSimulation {
         var powerCuts = 20
         var comparisons = 20
         var oracles = 8
+        /// Writes and flushes that fail.
+        var faults = 60
         var keepsStaging = true
     }
 
@@ -113,6 +115,7 @@ final class RandomSimulation {
     }
 
     private func event() throws {
+        if store.volume.isReadOnly { try leaveReadOnly() }
         if generator.chance(2), !generator.isPurging { purgeBeforeFull() }
         var drawn = generator.below(10_000)
         func isDrawn(_ share: Int) -> Bool {
@@ -127,6 +130,35 @@ final class RandomSimulation {
         if isDrawn(options.powerCuts) { repeat { try cutPower() } while generator.chance(35) }
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
+        if isDrawn(options.faults) { injectFault() }
+    }
+
+    /// One of the next writes or flushes fails, sometimes two.
+    private func injectFault() {
+        let effects: [SimulatedFault.Effect] = [
+            .fail(.input), .failTorn(.input), .failAndLose(.input), .fail(.noSpace), .shorten(4096),
+        ]
+        guard store.device.faultCount == 0 else { return }
+        repeat {
+            let effect = effects[generator.below(effects.count)]
+            let fault = SimulatedFault(
+                effect, kinds: [.write, .writeDurable, .sync], nth: 1 + generator.below(6))
+            note("\(fault)")
+            count("fault")
+            store.device.inject(fault)
+        } while generator.chance(15)
+    }
+
+    /// What could not be written at a second place either has made the mount read-only: it shows what it acknowledged, and is left.
+    private func leaveReadOnly() throws {
+        count("read-only")
+        store.device.clearFaults()
+        try compareQuickly("while read-only")
+        do {
+            try store.volume.syncAndWait()
+            fail("an fsync succeeds on a mount whose log has failed")
+        } catch {}
+        if generator.chance(50) { try kill() } else { try cutPower() }
     }
 
     /// Mostly the store does not get quite full.
@@ -148,7 +180,10 @@ final class RandomSimulation {
     private func sync() throws {
         note("sync")
         count("sync")
-        try store.volume.syncAndWait()
+        do { try store.volume.syncAndWait() } catch {
+            guard store.volume.isReadOnly else { throw error }
+            return
+        }
         noteSynced()
     }
 
@@ -166,7 +201,12 @@ final class RandomSimulation {
 
     // MARK: Endings
 
+    private func countRehomed() { counts["rehomed", default: 0] += store.volume.state.withLock { $0.rehomeCount } }
+
     private func remount() throws {
+        store.device.clearFaults()
+        if store.volume.isReadOnly { try leaveReadOnly() }
+        countRehomed()
         note("remount")
         count("remount")
         try store.remount(seed: generator.seed())
@@ -176,6 +216,7 @@ final class RandomSimulation {
     }
 
     private func kill() throws {
+        countRehomed()
         note("kill")
         count("kill")
         let acknowledged = store.nextSequence
@@ -184,6 +225,7 @@ final class RandomSimulation {
     }
 
     private func cutPower() throws {
+        countRehomed()
         note("power cut")
         count("power cut")
         try store.cutPower(seed: generator.seed())
@@ -222,6 +264,8 @@ final class RandomSimulation {
     }
 
     private func compareWithLog() throws {
+        store.device.clearFaults()
+        if store.volume.isReadOnly { return }
         note("compare with the log")
         count("oracle")
         store.volume.housekeep()
@@ -298,6 +342,12 @@ final class RandomSimulation {
     }
 
     func finished(_ operation: Operation, _ outcome: Outcome, _ reply: VolumeReply?) {
+        if outcome == .failed(Errno.readOnly.rawValue) || outcome == .failed(Errno.input.rawValue),
+            store.volume.isReadOnly
+        {
+            operationCount += 1
+            return
+        }
         if outcome == .failed(Errno.noSpace.rawValue) {
             ranOut(operation)
             return

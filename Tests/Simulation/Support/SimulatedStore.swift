@@ -90,6 +90,9 @@ final class SimulatedStore {
     var nextSequence: UInt64 { volume.state.withLock { $0.core.log.nextSequence.rawValue } }
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
 
+    /// What a successor would find in staging if the process died now.
+    var stagingTail: StagingTail? { StagingTail(copying: UnsafeRawBufferPointer(staging.bytes)) }
+
     // MARK: Endings
 
     /// Unmounts and mounts again, on a copy of the device whose trace begins anew.

@@ -8,7 +8,7 @@ import Testing
 final class TestStore {
     let device: SimulatedDevice
     var volume: Volume<SimulatedDevice>
-    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022)
+    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022, identity: Identity(groups: [1000]))
 
     static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
 
