@@ -153,6 +153,12 @@ extension Volume {
 
     /// What the housekeeper does when one of its own operations finds no room.
     private func provideRoom() throws(Errno) {
+        // While the log is written again elsewhere nothing runs, a checkpoint least of all.
+        if state.withLock({ $0.core.log.suspension != nil }) {
+            wait { $0.core.log.suspension == nil || $0.core.log.failure != nil }
+            if state.withLock({ $0.core.log.failure != nil }) { throw .input }
+            return
+        }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) {
             checkpointReporting()

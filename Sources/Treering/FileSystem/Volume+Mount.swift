@@ -209,6 +209,9 @@ extension Volume {
     /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
     private func replay(_ tails: [StagingTail]) throws(Errno) {
         var count = 0
+        // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
+        isCleaning = true
+        defer { isCleaning = false }
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
             guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
