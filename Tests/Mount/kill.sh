@@ -1,13 +1,14 @@
 #!/bin/bash
-# kill -9 of the serving process in the middle of work: three times, or TREERING_KILLS times (CI 25 on each engine, the long tier 500).
-# After the next mount nothing that was acknowledged is lost, and the check is clean.
+# kill -9 of the serving process in the middle of work: three times, or TREERING_KILLS times (CI and the long tier), with seeds from
+# TREERING_KILL_SEED on. After the next mount nothing that was acknowledged is lost, and the check is clean.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 git fio
 S=$WORK/store
 M=$WORK/mnt
 rounds=${TREERING_KILLS:-3}
-[ "$LONG" = 1 ] && rounds=${TREERING_KILLS:-500}
+seed=${TREERING_KILL_SEED:-1}
+kills=0
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_AUTHOR_NAME=t GIT_AUTHOR_EMAIL=t@t GIT_COMMITTER_NAME=t GIT_COMMITTER_EMAIL=t@t
 
 # A loop of operations. What it is about to do goes to the log before, that it was done after: the log is outside of the mount, so

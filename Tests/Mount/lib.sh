@@ -1,10 +1,10 @@
 # Shared by the mounted shell tests. A group is one file in Tests/Mount, run by mount-scripts/test with
-#   TREERING  the program       ENGINE  auto, ring or posix       LONG  1 for the long tier
+#   TREERING  the program       ENGINE  auto, ring or posix
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
 # shellcheck shell=bash
 
 set -u
-: "${TREERING:?path of the treering program}" "${ENGINE:=auto}" "${LONG:=0}"
+: "${TREERING:?path of the treering program}" "${ENGINE:=auto}"
 GROUP=$(basename "$0" .sh)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/treering-$GROUP.XXXXXX")
 WORK=$(realpath "$WORK")
