@@ -76,15 +76,17 @@ def options(generator):
 def start(generator):
     """Mounts over what is left of the dead mount. One mount in four is killed while it recovers."""
     global kills
+    clear()
     words = [treering, "mount", store, mount_point, "-o", options(generator)]
     if generator.random() < 0.25:
         process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(generator.random() * 0.06)
+        end = time.monotonic() + 5
+        while owner() is None and process.poll() is None and time.monotonic() < end: time.sleep(0.001)
+        time.sleep(generator.random() ** 2 * 0.06)
         pid = owner()
         try: os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError: pass
         process.wait()
-        if pid is None: pid = owner()
         if pid is not None:
             try: os.kill(pid, signal.SIGKILL)
             except ProcessLookupError: pass
