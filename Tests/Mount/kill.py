@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 
 treering, engine, store, mount_point, work = sys.argv[1:6]
 first, count = int(sys.argv[6]), int(sys.argv[7])
@@ -121,6 +122,18 @@ def check():
 # MARK: clients
 
 
+def is_gone(error):
+    """Whether the error says that the serving process is gone; ENOENT comes from below an unmounted directory. The kernel answers EIO
+    when the process dies while a request is copied: then the mount must be dead a moment later."""
+    if error.errno == errno.EIO:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try: os.statvfs(mount_point)
+            except OSError as other: return other.errno in (errno.ECONNABORTED, errno.ENOTCONN)
+            time.sleep(0.005)
+    return error.errno in (errno.ECONNABORTED, errno.ENOTCONN, errno.ENOENT)
+
+
 class Client:
     """A process that works in the mount until it is gone, and a log of what was acknowledged to it."""
 
@@ -136,9 +149,8 @@ class Client:
                 body(self.place, lambda *words: os.write(log, (" ".join(str(word) for word in words) + "\n").encode()))
                 code = 0
             except OSError as error:
-                # The kernel answers with these when the process is gone; ENOENT below an unmounted directory.
-                if error.errno in (errno.ECONNABORTED, errno.ENOTCONN, errno.ENOENT): code = 0
-                else: print(f"    {self.name}: {error}")
+                if is_gone(error): code = 0
+                else: traceback.print_exc(file=sys.stdout)
             except sqlite3.OperationalError:
                 code = 0
             except sqlite3.Error as error:
