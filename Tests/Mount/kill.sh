@@ -9,7 +9,7 @@ M=$WORK/mnt
 rounds=${TREERING_KILLS:-3}
 seed=${TREERING_KILL_SEED:-1}
 
-if timeout 3000 python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$S" "$M" "$WORK" "$seed" "$rounds" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $seed on"; fi
+if python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$S" "$M" "$WORK" "$seed" "$rounds" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $seed on"; fi
 sed 's/^/    /' "$WORK/out"
 say "count $(sed -n 's/^\([0-9]*\) kills in.*/\1/p' "$WORK/out" | tail -n 1) kills"
 say "count $(sed -n 's/.* rounds, \([0-9]*\) operations.*/\1/p' "$WORK/out" | tail -n 1) operations acknowledged before a kill"
