@@ -77,7 +77,8 @@ def options(generator):
 def start(generator):
     """Mounts over what is left of the dead mount. One mount in four is killed while it recovers."""
     global kills
-    clear()
+    # A dead mount is no obstacle.
+    if generator.random() < 0.5: clear()
     words = [treering, "mount", store, mount_point, "-o", options(generator)]
     if generator.random() < 0.25:
         process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -76,7 +76,8 @@ is_mounted() { grep -q " $(realpath -m "$1") fuse.treering " /proc/mounts; }
 # start_mount STORE DIR [OPTIONS] [ARGUMENTS...] : mounts with the group's engine; the test ends when that fails.
 start_mount() {
     local store=$1 dir=$2 options=${3:-} pid
-    mkdir -p "$dir"
+    # Over a dead mount this says so, and the directory is there.
+    mkdir -p "$dir" 2>/dev/null
     MOUNTS+=("$dir")
     STORES+=("$store")
     shift 2
