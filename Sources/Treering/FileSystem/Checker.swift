@@ -96,16 +96,12 @@ struct Checker<D: Device> {
         var targets: [(SegmentNumber, UInt32, UInt32, Range<Int>?)] = []
         try recovery.collect(.payloads) { key, value in
             guard let entry = PayloadEntry(decoding: value) else { return }
-            if entry.isInline {
-                targets.append(
-                    (entry.origin.segment, entry.position, entry.checksum(ofBlock: 0), 0..<Int(entry.length)))
-                return
-            }
-            for block in 0..<entry.checksumCount where entry.namedCount(ofBlock: block) > 0 {
+            entry.forEachStored { index, _, named in
+                guard named > 0 else { return }
                 targets.append(
                     (
-                        entry.origin.segment, entry.position + UInt32(block * blockByteCount),
-                        entry.checksum(ofBlock: block), nil
+                        entry.blocksSegment, entry.position(ofStored: index), entry.checksum(ofStored: index),
+                        entry.isInline ? 0..<Int(entry.length) : nil
                     ))
             }
         }
@@ -162,6 +158,9 @@ private struct Books {
             return
         }
         living[charge.segment.rawValue, default: 0] += Int64(charge.byteCount)
+        if charge.blocksByteCount > 0 {
+            living[charge.blocksSegment.rawValue, default: 0] += Int64(charge.blocksByteCount)
+        }
         switch (key.space, key.kind) {
         case (.tree, .inode):
             if let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) {
@@ -184,9 +183,7 @@ private struct Books {
             }
         case (.payloads, .payload):
             if let entry = PayloadEntry(decoding: value) {
-                payloads[key.object] = (0..<entry.checksumCount).reduce(0) {
-                    $0 + UInt64(entry.namedCount(ofBlock: $1))
-                }
+                payloads[key.object] = entry.namedByteCount
             }
         case (.orphans, _): orphans.insert(key.object)
         default: break

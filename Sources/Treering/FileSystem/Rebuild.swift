@@ -33,19 +33,25 @@ final class Rebuild<D: Device> {
             tree: Index(uuid: uuid, cacheLimitByteCount: 1 << 30, building: building), table: table)
         position = LogPosition(
             lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096)
-        let ordered = sources.sorted { $0.header.firstBatch < $1.header.firstBatch }
-        for source in ordered {
+        for source in sources {
             table.note(source.number, file: source.file, incarnation: source.header.incarnation)
             table.restore(
                 source.number,
                 UsageEntry(
-                    firstBatch: source.header.firstBatch, lastBatch: .zero, epoch: source.header.epoch, living: 0,
+                    firstBatch: source.header.firstBatch,
+                    lastBatch: source.header.role == .cold ? source.header.firstBatch : .zero,
+                    epoch: source.header.epoch, living: 0,
                     incarnation: source.header.incarnation, end: source.header.end, state: .inUse,
                     role: source.header.role))
         }
-        for (order, source) in ordered.enumerated() {
-            let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
-            try read(reader, source, through: lastBatch, next)
+        let ordered = sources.filter { $0.header.role == .hot }.sorted { $0.header.firstBatch < $1.header.firstBatch }
+        // The cleaner may have moved a payload beyond what names it: all of them are there before anything names one.
+        for pass in [RecordIndex.Pass.payloads, .names] {
+            index.pass = pass
+            for (order, source) in ordered.enumerated() {
+                let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
+                try read(reader, source, through: lastBatch, next)
+            }
         }
         finish()
     }
@@ -68,8 +74,7 @@ final class Rebuild<D: Device> {
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
                 if case .broken(let header, let reason) = outcome, header.sequence == last.next {
-                    problems.append(
-                        CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
+                    note("segment \(source.number.rawValue) at \(offset)", reason)
                 }
                 break
             }
@@ -90,20 +95,29 @@ final class Rebuild<D: Device> {
         }
         let isWhole = hasEnded || offset >= end || last >= lastBatch || (source.header.end == 0 && next == nil)
         if !isWhole || (source.lastBatch != .zero && last != source.lastBatch) {
-            problems.append(
-                CorruptionReport(
-                    place: "segment \(source.number.rawValue) at \(offset)",
-                    reason: "batch \(last.next.rawValue) is missing or damaged"))
+            note("segment \(source.number.rawValue) at \(offset)", "batch \(last.next.rawValue) is missing or damaged")
         }
         table[source.number].lastBatch = last
     }
 
+    /// The second pass meets everything that the first one has met.
+    private func note(_ place: String, _ reason: String) {
+        if index.pass == .payloads { problems.append(CorruptionReport(place: place, reason: reason)) }
+    }
+
     private func apply(_ record: Record, _ place: RecordPlace) {
-        recordCount += 1
+        if index.pass == .names { recordCount += 1 }
         index.apply(record, at: place)
     }
 
-    private func finish() { index.settle() }
+    private func finish() {
+        index.settle()
+        var cursor: IndexKey? = RecordIndex.firstPayload
+        while let from = cursor {
+            cursor = index.found { () throws(PageMiss) in try index.dropUnnamedPayloads(from: from) }
+        }
+        index.pass = .live
+    }
 
     // MARK: Comparing
 
@@ -126,13 +140,13 @@ final class Rebuild<D: Device> {
             case (nil, nil): cursor = nil
             case (let e?, let a?) where e.0 == a.0:
                 if e.1 != a.1 { differ("\(a.0)", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
-                cursor = Self.after(e.0)
+                cursor = e.0.next
             case (let e?, let a) where a == nil || e.0 < a!.0:
                 differ("\(e.0)", "the log has it, the index does not: \(Self.hex(e.1))")
-                cursor = Self.after(e.0)
+                cursor = e.0.next
             case (_, let a?):
                 differ("\(a.0)", "the index has it, the log does not: \(Self.hex(a.1))")
-                cursor = Self.after(a.0)
+                cursor = a.0.next
             default: cursor = nil
             }
         }
@@ -161,16 +175,6 @@ final class Rebuild<D: Device> {
             return (entry.key, Array(entry.value))
         }
         return nil
-    }
-
-    private static func after(_ key: IndexKey) -> IndexKey? {
-        var key = key
-        key.word2 &+= 1
-        if key.word2 == 0 {
-            key.word1 &+= 1
-            if key.word1 == 0 { key.word0 &+= 1 }
-        }
-        return key == .min ? nil : key
     }
 
     static func hex(_ bytes: [UInt8]) -> String {
