@@ -1,4 +1,5 @@
 #!/bin/bash
+# alone: what it changes is the whole machine's.
 # mount(8), mkfs(8) and fsck(8) call us by our helpers in /sbin. They are put there for the time of this test, never over others.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/bin/bash
+# alone: what it changes is the whole machine's.
 # Kernels that refuse io_uring, small limits, and the options that change how a mount acknowledges and caches: each ends in a
 # mount that works, survives a kill where it promises so, and checks clean.
 # shellcheck source=lib.sh
