@@ -21,8 +21,9 @@ import traceback
 treering, engine, store, mount_point, work = sys.argv[1:6]
 first, count = int(sys.argv[6]), int(sys.argv[7])
 kills = 0
+when = {"serving": 0, "unmounting": 0, "mounting": 0}
 acknowledged = 0
-git_environment = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_SYSTEM="/dev/null", GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t@t",
+git_environment = dict(os.environ, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="gc.auto", GIT_CONFIG_VALUE_0="0", GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_SYSTEM="/dev/null", GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t@t",
                        GIT_COMMITTER_NAME="t", GIT_COMMITTER_EMAIL="t@t")
 
 
@@ -55,13 +56,14 @@ def wait_gone(pid, seconds=30):
     raise Wrong(f"process {pid} is still there {seconds} s after it was killed")
 
 
-def kill_owner():
+def kill_owner(what):
     global kills
     pid = owner()
-    if pid is None:
-        return
-    os.kill(pid, signal.SIGKILL)
+    if pid is None: return
+    try: os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError: return
     kills += 1
+    when[what] += 1
     wait_gone(pid)
 
 
@@ -90,10 +92,12 @@ def start(generator):
         except ProcessLookupError: pass
         process.wait()
         if pid is not None:
+            # Its own session once the mount is usable.
             try: os.kill(pid, signal.SIGKILL)
             except ProcessLookupError: pass
             wait_gone(pid)
             kills += 1
+            when["mounting"] += 1
     clear()
     answer = subprocess.run(words, timeout=120, capture_output=True, text=True)
     if answer.returncode != 0: raise Wrong(f"does not mount again: {answer.stderr.strip()}")
@@ -143,8 +147,13 @@ class Client:
         self.log = f"{work}/{name}.log"
         self.place = f"{mount_point}/{name}"
         self.pid = os.fork()
+        if self.pid != 0:
+            # Here as well: whoever comes first.
+            try: os.setpgid(self.pid, self.pid)
+            except (PermissionError, ProcessLookupError): pass
         if self.pid == 0:
             code = 1
+            os.setpgid(0, 0)
             try:
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
                 body(self.place, lambda *words: os.write(log, (" ".join(str(word) for word in words) + "\n").encode()))
@@ -163,15 +172,21 @@ class Client:
         try: return [line.split() for line in open(self.log) if line.endswith("\n")]
         except FileNotFoundError: return []
 
+    def end(self):
+        """With what it has started: a fio that outlives its client would go on in the next mount."""
+        try: os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError: pass
+
     def wait(self, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self.end()
                 if status != 0: raise Wrong(f"{self.name} ended with {status}")
                 return
             time.sleep(0.005)
-        os.kill(self.pid, signal.SIGKILL)
+        self.end()
         os.waitpid(self.pid, 0)
         raise Wrong(f"{self.name} hung for {seconds} s after the serving process was gone")
 
@@ -369,14 +384,12 @@ def one_round(seed, generator):
     if generator.random() < 0.15:
         # In the middle of an unmount; the clients' next names lead to the empty directory below.
         subprocess.run(["fusermount3", "-uz", mount_point], capture_output=True)
-        for client, _ in clients:
-            try: os.kill(client.pid, signal.SIGKILL)
-            except ProcessLookupError: pass
+        for client, _ in clients: client.end()
         time.sleep(generator.random() * 0.03)
-        kill_owner()
+        kill_owner("unmounting")
         for client, _ in clients: os.waitpid(client.pid, 0)
     else:
-        kill_owner()
+        kill_owner("serving")
         for client, _ in clients: client.wait()
     start(generator)
     for client, look in clients: look(client)
@@ -408,7 +421,8 @@ def main():
     except Wrong as wrong:
         print(f"seed {seed}, after {kills} kills: {wrong}")
         sys.exit(1)
-    print(f"{kills} kills in {rounds} rounds, {acknowledged} operations acknowledged")
+    print(f"{kills} kills in {rounds} rounds, {acknowledged} operations acknowledged; killed while " +
+          ", ".join(f"{what}: {number}" for what, number in when.items()))
     if acknowledged == 0:
         print("nothing was acknowledged, so nothing was tested")
         sys.exit(1)
