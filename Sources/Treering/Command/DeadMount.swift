@@ -77,11 +77,17 @@ struct MountReplacement {
     /// Where to mount.
     let directory: String
     private let mountPoint: String
+    private static let prefix = "/tmp/treering-mount."
 
-    /// Nil where there is nothing dead or no right to do it (other users than root have that moment, of a millisecond or so).
-    init?(_ mountPoint: String) {
+    /// To be called by whoever holds the store's lock. Nil where there is nothing dead or no right to do it (other users than root have that moment, of a millisecond or so).
+    init?(_ mountPoint: String, source: String) {
         guard geteuid() == 0, DeadMount.isDead(mountPoint) else { return nil }
-        var template = Array("/tmp/treering-mount.XXXXXX".utf8CString)
+        // Predecessors that died on the way: nobody else mounts this store.
+        for mounted in MountTable.all() where mounted.isTreering && mounted.source == source {
+            guard mounted.mountPoint.hasPrefix(Self.prefix), DeadMount.clear(mounted.mountPoint) > 0 else { continue }
+            rmdir(mounted.mountPoint)
+        }
+        var template = Array((Self.prefix + "XXXXXX").utf8CString)
         guard let made = mkdtemp(&template) else { return nil }
         directory = String(cString: made)
         self.mountPoint = mountPoint

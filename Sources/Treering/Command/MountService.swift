@@ -67,7 +67,7 @@ final class MountService {
         let server = FuseServer(volume, options, log: log, onInitialized: news)
         let session: FuseSession
         // Until something takes its place, a dead mount gives errors where an empty directory would take files.
-        let replacement = MountReplacement(mountPoint)
+        let replacement = MountReplacement(mountPoint, source: options.fsname)
         do throws(Errno) {
             if replacement == nil { DeadMount.clear(mountPoint) }
             session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)

@@ -45,8 +45,7 @@ final class Supervisor {
     /// Returns the exit code when the mount has ended or is given up.
     func run() -> Int32 {
         var set = Self.set
-        var before = sigset_t()
-        sigprocmask(SIG_BLOCK, &set, &before)
+        sigprocmask(SIG_BLOCK, &set, nil)
         signals = signalfd(-1, &set, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
         guard signals >= 0 else {
             StandardError.print("treering: \(mountPoint): no descriptor for signals can be had: \(Errno.last)")
@@ -55,7 +54,7 @@ final class Supervisor {
         title = ProcessTitle("treering: supervisor of \(source) on \(mountPoint)")
         linux_set_name("treering-super")
         while true {
-            guard let end = serveOnce(before) else { return 32 }
+            guard let end = serveOnce() else { return 32 }
             if let code = verdict(end) { return code }
             let pause = policy.pauseMilliseconds
             log.warning("\(mountPoint): the serving process \(end.words); it is started again")
@@ -97,7 +96,7 @@ final class Supervisor {
 
     // MARK: One serving process
 
-    private func serveOnce(_ mask: sigset_t) -> End? {
+    private func serveOnce() -> End? {
         var ends: [Int32] = [-1, -1]
         guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else { return cannotStart() }
         defer { close(ends[0]) }
@@ -108,7 +107,7 @@ final class Supervisor {
         }
         if child == 0 {
             close(ends[0])
-            becomeServer(mask, word: ends[1])
+            becomeServer(word: ends[1])
         }
         close(ends[1])
         return watch(child, word: ends[0])
@@ -120,12 +119,15 @@ final class Supervisor {
     }
 
     /// In the child.
-    private func becomeServer(_ mask: sigset_t, word: Int32) -> Never {
+    private func becomeServer(word: Int32) -> Never {
         // Of its own: what a terminal sends reaches the supervisor, who asks this process to unmount.
         setsid()
         close(signals)
-        var mask = mask
-        sigprocmask(SIG_SETMASK, &mask, nil)
+        // What asks for the end stays blocked until it can be heeded: a process that is just starting unmounts then.
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGCHLD)
+        sigprocmask(SIG_UNBLOCK, &set, nil)
         title?.restore()
         linux_set_name("treering")
         exit(
