@@ -130,6 +130,20 @@ cp -a "$S" "$WORK/damaged"
 head -c "$(stat -c %s "$S/superblock")" /dev/urandom >"$WORK/damaged/superblock"
 expect_error "a damaged store" 'superblock' timeout 20 "$TREERING" mount "$WORK/damaged" "$M" --supervise
 
+# Killed while it formats: the next mount begins again.
+for round in 1 2 3 4 5 6; do
+    "$TREERING" mount "$WORK/new" "$M" -f -o "engine=$ENGINE" 2>/dev/null &
+    pid=$!
+    for _ in $(seq 1000); do [ -e "$WORK/new/superblock" ] && break; done
+    sleep "0.00$round"
+    kill -9 $pid
+    wait $pid 2>/dev/null
+done
+start_mount "$WORK/new" "$M"
+stop_mount "$WORK/new" "$M"
+check_store "$WORK/new"
+equal "no mark is left" '' "$(ls "$WORK/new" | grep formatting)"
+
 # One that dies over and over is given up, with a word; the next mount is as if nothing had been.
 "$TREERING" mount "$S" "$M" -f --supervise -o "engine=$ENGINE" 2>"$WORK/log" &
 supervisor=$!

@@ -100,7 +100,13 @@ enum MountCommand {
             if isNew { try OpenStore.makeDirectory(plan.store) }
             let lock = try StoreLock(plan.store)
             // Somebody else may have formatted it meanwhile.
-            let isEmpty = try StoreDirectory.state(plan.store) == .empty
+            let state = try StoreDirectory.state(plan.store)
+            let isEmpty = state == .empty || state == .unfinished
+            if state == .unfinished {
+                log.notice("\(plan.source): an interrupted format is begun again")
+                StoreDirectory.clear(plan.store, andDirectory: false)
+                try OpenStore.makeDirectory(plan.store)
+            }
             locked = (lock, isEmpty)
             let store = try OpenStore(plan.store, lock, options.engine, options.device)
             opened = store
@@ -109,6 +115,7 @@ enum MountCommand {
                 try store.format(options.format)
                 log.notice("\(plan.source) was formatted")
             }
+            if !options.volume.isReadOnly { try store.endFormat() }
             return (store, try store.mount(options.volume, log))
         } catch {
             opened?.device.shutDown()
@@ -161,8 +168,18 @@ struct OpenStore {
         var options = options
         options.uid = geteuid()
         options.gid = getegid()
+        do throws(Errno) { try StoreDirectory.beginFormat(path) } catch {
+            throw CommandError("\(path): cannot be formatted: \(error)")
+        }
         do throws(MountError) { try HostVolume.format(device, options) } catch {
             throw CommandError("\(path): cannot be formatted: \(error)")
+        }
+        try endFormat()
+    }
+
+    func endFormat() throws(CommandError) {
+        do throws(Errno) { try StoreDirectory.endFormat(path) } catch {
+            throw CommandError("\(path)/formatting: cannot be removed: \(error)")
         }
     }
 
