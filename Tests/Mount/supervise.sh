@@ -144,6 +144,17 @@ stop_mount "$WORK/new" "$M"
 check_store "$WORK/new"
 equal "no mark is left" '' "$(ls "$WORK/new" | grep formatting)"
 
+# Killed while it makes its staging: what was made goes with the next mount, and does not stay in memory until the next boot.
+start_mount "$WORK/new" "$M"
+short=$(od -An -tx1 -j56 -N4 "$WORK/new/superblock" | tr -d ' ')
+name=$(ls /dev/shm | grep "^treering-$short" | head -n 1)
+stop_mount "$WORK/new" "$M"
+(umask 077 && head -c 16785408 /dev/zero >"/dev/shm/${name%-*}-1" && : >"/dev/shm/${name%-*}-2")
+start_mount "$WORK/new" "$M"
+equal "staging of mounts that died before they began" "1" "$(ls /dev/shm | grep -c "^treering-$short")"
+stop_mount "$WORK/new" "$M"
+equal "staging after an unmount" "0" "$(ls /dev/shm | grep -c "^treering-$short")"
+
 # One that dies over and over is given up, with a word; the next mount is as if nothing had been.
 "$TREERING" mount "$S" "$M" -f --supervise -o "engine=$ENGINE" 2>"$WORK/log" &
 supervisor=$!
