@@ -9,6 +9,8 @@ struct MountOptions: Sendable {
     var engine = EngineChoice.auto
     var fuse = FuseOptions()
     var format = FormatOptions()
+    /// A parent starts the serving process again when it dies.
+    var isSupervised = false
     /// `-o remount`: change the flags of a mount that is there.
     var isRemount = false
     /// The kernel's flags, as mount(8) names them.
@@ -51,6 +53,7 @@ struct MountOptions: Sendable {
                 "open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"
             ),
             CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
+            CommandOption("supervise", .flag, "", "start the serving process again should it die"),
             CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
             CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
             CommandOption("fsname", .text("NAME"), "the store", "source shown in /proc/mounts"),
@@ -125,6 +128,7 @@ struct MountOptions: Sendable {
 
     private mutating func setFlag(_ name: String, _ isOn: Bool) {
         switch name {
+        case "supervise": isSupervised = isOn
         case "sqpoll": device.sqpoll = isOn
         case "iopoll": device.iopoll = isOn
         case "allow_other": flags.allowOther = isOn
