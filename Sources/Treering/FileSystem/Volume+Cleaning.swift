@@ -32,12 +32,13 @@ extension Volume {
         let living = state.withLock { $0.core.table.livingByteCount }
         // Only what is durable is cleaned.
         try? syncAndWait()
-        cleanSome()
+        // Every segment emptied is a gain, though it may be in the heads at first.
+        let hasCleaned = cleanSome() > 0
         freeDeadSegments()
         sweepTombstones()
         return state.withLock { state in
             let table = state.core.table
-            if table.freeCount > before || table.livingByteCount < living { return true }
+            if hasCleaned || table.freeCount > before || table.livingByteCount < living { return true }
             state.core.log.livingAtStandstill = table.livingByteCount
             return false
         }
@@ -51,18 +52,20 @@ extension Volume {
         }
     }
 
-    /// Empties segments, best first, until two segments' worth is gained or the free ones are few.
-    private func cleanSome() {
+    /// Empties segments, best first, until two segments' worth is gained or the free ones are few; gives how many.
+    private func cleanSome() -> Int {
+        var count = 0
         var gained: Int64 = 0
         let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
         while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
             // What is moved must find room: one segment for blocks, one for the log.
-            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }) else {
-                return
-            }
-            guard let gain = clean(victim) else { return }
+            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }),
+                let gain = clean(victim)
+            else { break }
             gained += gain
+            count += 1
         }
+        return count
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
@@ -91,11 +94,13 @@ extension Volume {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
+        // What is moved may fill no more of a segment than all but a batch of it: fuller ones would be moved for ever.
+        let limit = Int64(table.segmentByteCount - state.core.log.staging.geometry.batchByteCountLimit) / 16 * 15
         var best: (number: SegmentNumber, score: Double)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
             guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
-                segment.living * 16 <= Int64(size) * 15, !cleaner.stuckSegments.contains(number)
+                segment.living <= limit, !cleaner.stuckSegments.contains(number)
             else { continue }
             let use = Double(segment.living) / size
             let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)

@@ -84,8 +84,9 @@ extension Volume {
         state.withLock { state in
             let log = state.core.log
             state.core.hostAvailableByteCount = space.availableByteCount
-            let indexByteCount = state.core.index.tree.filePageCount * IndexPage.byteCount
-            log.withheldSegmentCount = indexByteCount / log.table.segmentByteCount
+            // What the index uses; pages that it does not use now it will use again.
+            let indexByteCount = state.core.index.tree.usedPageCount * IndexPage.byteCount
+            log.withheldSegmentCount = min(indexByteCount / log.table.segmentByteCount, log.table.countLimit / 4)
             if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
                 log.isHostFull = false
             }

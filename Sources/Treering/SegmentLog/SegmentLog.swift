@@ -142,8 +142,8 @@ final class SegmentLog {
         // A dead mount's staging is appended again before anything can be freed.
         let batches = (table.segmentByteCount - SegmentHeader.byteCount) / staging.geometry.batchByteCountLimit
         let replay = (staging.geometry.slotCount + batches - 1) / batches
-        return Self.cleanerSegmentCount + replay + (tier == .write ? (table.countLimit >= 32 ? 2 : 1) : 0)
-            + withheldSegmentCount
+        if tier == .removal { return Self.cleanerSegmentCount + replay }
+        return Self.cleanerSegmentCount + replay + (table.countLimit >= 32 ? 2 : 1) + withheldSegmentCount
     }
 
     /// Living bytes that the store may hold. The rest is for the cleaner to work with.
