@@ -230,8 +230,9 @@ sync "$M1"
 start=$(date +%s%N)
 cp "$M1" "$M1.copy"
 took=$((($(date +%s%N) - start) / 1000000))
-say "cp of 256 MiB: $took ms"
-equal "a copy takes no time" yes "$([ $took -lt 200 ] && echo yes)"
+say "    cp of 256 MiB: $took ms"
+# 1 GiB takes 10 to 30 ms in a release build on a quiet machine.
+equal "a copy takes no time" yes "$([ $took -lt 100 ] && echo yes)"
 grown=$(($(df --output=used -B4096 "$M" | tail -1) - used))
 equal "a copy takes no space" yes "$([ $grown -lt 20000 ] && echo yes || echo "$grown blocks")"
 check "the copy is the same" cmp "$M1" "$M1.copy"
@@ -254,6 +255,22 @@ dd if=/dev/zero of="$M/dsync" bs=4k count=5 oflag=dsync status=none
 equal "each O_DSYNC write reaches the log" yes "$([ $(($(batches) - before)) -ge 5 ] && echo yes)"
 stop_mount "$S" "$M"
 check_store "$S"
+
+# The kernel reads what it lacks of a page that its writeback cache changes: nobody has read the file.
+W=$WORK/cached
+start_mount "$W" "$M" writeback_cache=on
+head -c 20000 /dev/urandom >"$M/f"
+touch -a -d @978307200 "$M/f"
+again "$W" "$M" writeback_cache=on
+# (dd would open it for reading too.)
+python3 -c 'import os, sys; f = os.open(sys.argv[1], os.O_WRONLY); os.pwrite(f, b"x", 5000); os.fsync(f)' "$M/f"
+# Until it asks again the kernel shows the time that it had.
+again "$W" "$M" writeback_cache=on
+equal "a write leaves the time of access" 978307200 "$(stat -c %X "$M/f")"
+cat "$M/f" >/dev/null
+equal "a read moves it" yes "$([ "$(stat -c %X "$M/f")" -gt 978307200 ] && echo yes)"
+stop_mount "$W" "$M"
+check_store "$W"
 
 # A small store, filled around a promise.
 T=$WORK/small

@@ -50,7 +50,11 @@ equal "stat is answered by the kernel" yes "$([ "$(number GETATTR "$seen")" -le 
 
 python 'import sys; open(sys.argv[1], "rb").read()'
 # Python asks each file whether it is a terminal: that ioctl goes to the server, whoever that is.
-seen=$(requests python 'import sys; [open(sys.argv[1], "rb").read() for _ in range(100)]')
+# Others may make the kernel drop pages in between: then it is tried again.
+for _ in 1 2 3; do
+    seen=$(requests python 'import sys; [open(sys.argv[1], "rb").read() for _ in range(100)]')
+    [ "$(number READ "$seen")" = 0 ] && break
+done
 say "    100 times open, read 1 MiB, close: $seen"
 equal "re-reading costs nothing" yes "$([ "$(number READ "$seen")" = 0 ] && [ "$(number OPEN "$seen")" = 0 ] && echo yes)"
 

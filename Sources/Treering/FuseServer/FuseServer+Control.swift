@@ -124,4 +124,10 @@ extension FuseServer {
 /// Flags of open(2) that Glibc leaves out without _GNU_SOURCE.
 enum OpenFlags {
     static let noAccessTime: Int32 = 0o1000000
+
+    /// Whether a READ through a descriptor with these flags is somebody's access: through one that is open for writing alone the
+    /// kernel reads for itself, the rest of a page that its writeback cache holds in part.
+    static func isAccess(_ flags: Int32) -> Bool {
+        flags & noAccessTime == 0 && flags & O_ACCMODE != O_WRONLY
+    }
 }

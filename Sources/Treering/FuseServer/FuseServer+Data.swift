@@ -112,7 +112,7 @@ extension FuseServer {
         table.read = { request, inode, byteCount, offset, info in
             let operation = ReadOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount,
-                isAccess: info.map { $0.pointee.flags & OpenFlags.noAccessTime == 0 } ?? true)
+                isAccess: info.map { OpenFlags.isAccess($0.pointee.flags) } ?? true)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.write = { request, inode, payload, byteCount, offset, info in

@@ -3,6 +3,7 @@
 # leaves them to the file system: st_ino (only which names share one), st_dev, st_blocks, st_blksize, sizes of directories, the order
 # of readdir, and the moment that "now" was.
 import collections
+import errno
 import os
 import stat
 import time
@@ -15,22 +16,23 @@ EXPLAINED = {
     "directory positions": "lseek in a directory: positions are hashes on ext4, cookies on Treering; only what readdir gave may be used",
     "fifo times": "reading and writing a FIFO is the kernel's alone: it stamps the inode on ext4, and does not tell a FUSE server",
     "cached reads": "atime: what the kernel answers from its caches (pages, listings, targets of symlinks) it does not tell a FUSE server",
+    "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
     "equal attributes": "setxattr of the value that is there: ext4 does nothing, Treering logs it and moves ctime",
     "kernel's ctime": "FS_IOC_SETFLAGS with the writeback cache: the kernel shows the ctime that it keeps, and does not know of the ioctl's",
     "holes": "SEEK_DATA and SEEK_HOLE: what is a hole is the file system's to say; both answers are checked against the contents",
 }
 
 
-def explain(side, operation, results):
+def explain(sides, operation, results):
     """The key of EXPLAINED that covers a difference, or None."""
-    call = operation[1]
+    call, side = operation[1], sides[1]
     a, b = results
     if call == "listxattr" and not side.is_root and isinstance(a, list) and isinstance(b, list):
         return "trusted names" if [name for name in b if not name.startswith("trusted.")] == a else None
     if call in ("seek_data", "lseek") and stat.S_ISDIR(os.fstat(side.slots[operation[2]]).st_mode):
         return "directory positions"
     if call == "seek_data":
-        return "holes" if valid_hole(side, operation, a, b) else None
+        return "holes" if valid_hole(sides, operation, a, b) else None
     return None
 
 
@@ -45,30 +47,50 @@ def times_explained(operation, mode, moved, label):
     return None
 
 
-def valid_hole(side, operation, a, b):
+def valid_hole(sides, operation, a, b):
     """Whether Treering's answer fits the contents, and ext4's to the block."""
     _, _, slot, offset, whence = operation
-    fd = side.slots[slot]
-    size = os.fstat(fd).st_size
-    end_a, end_b = (size if value == -6 else value for value in (a, b))
+    fds = [side.slots[slot] for side in sides]
+    size = os.fstat(fds[1]).st_size
+    end_a, end_b = (size if value == -errno.ENXIO else value for value in (a, b))
     if end_a < 0 or end_b < offset or end_b > size or offset >= size:
         return False
     if whence == c.SEEK_DATA:
         # All that was passed over is zeros.
-        return all_zero(fd, offset, end_b)
-    # A hole begins with zeros, or is the end; what ext4 calls a hole is zeros as well.
-    return end_b == size or all_zero(fd, end_b, min(end_b + 1, size))
+        return all_zero(fds, offset, end_b)
+    # A hole begins with zeros, or is the end. (ext4 has written zeros where Treering has shared a hole by copy_file_range.)
+    return end_b == size or all_zero(fds, end_b, min(end_b // BLOCK * BLOCK + BLOCK, size))
 
 
-def all_zero(fd, start, end):
-    while start < end:
-        data = c.pread(fd, min(1 << 20, end - start), start)
-        if not isinstance(data, bytes) or not data or data.strip(b"\0"):
+def all_zero(fds, start, end):
+    """Whether a range is zeros on both sides. Both are read, so that their atimes move alike."""
+    end = min(end, start + (1 << 24))
+    return all([is_zero(fd, start, end) for fd in fds])
+
+
+def is_zero(fd, start, end):
+    place = start
+    while place < end:
+        data = c.pread(fd, min(1 << 20, end - place), place)
+        if not isinstance(data, bytes):
+            return is_zero_anew(fd, start, end)
+        if not data or data.strip(b"\0"):
             return False
-        start += len(data)
-        if start > (1 << 24):
-            return True
+        place += len(data)
     return True
+
+
+def is_zero_anew(fd, start, end):
+    """The same for a descriptor that cannot read so. Where its user may not read the file, nothing can be said against an answer."""
+    reader = c.attempt(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY)
+    if reader == -errno.EACCES:
+        return True
+    if reader < 0:
+        return False
+    try:
+        return is_zero(reader, start, end)
+    finally:
+        os.close(reader)
 
 
 # Trees.
@@ -100,7 +122,7 @@ def names_of(root):
     return sorted(found)
 
 
-def compare_trees(roots, started, explained):
+def compare_trees(roots, started, explained, label):
     """The differences, as texts; those with a reason are counted in `explained`."""
     differences = []
     names = [names_of(root) for root in roots]
@@ -126,6 +148,9 @@ def compare_trees(roots, started, explained):
                 continue
             if field == "st_atime_ns" and recent[0]:
                 explained["cached reads"] += 1
+                continue
+            if field == "st_atime_ns" and recent[1] and stat.S_ISREG(infos[1].st_mode) and "writeback_cache=on" in label:
+                explained["completed pages"] += 1
                 continue
             differences.append(f"{name} ({stat.filemode(infos[0].st_mode)}): {field} {a} on ext4, {b} on treering")
         differences += compare_details(name, paths, infos)

@@ -233,6 +233,10 @@ def inode_flags(t):
         "utimensat": lambda: c.utimensat("f", (1, 1), (1, 1)), "now": lambda: c.utimensat("f", None, None), "over": lambda: c.rename("d/in", "f"),
         "fallocate": lambda: c.fallocate(fd, 0, 0, 100), "setfacl": lambda: c.setxattr("f", c.ACCESS, c.acl((1, 6), (4, 4), (32, 0))),
     }
+    # With the writeback cache the kernel has stamped the file before it asks for the range; it may not bring in that time either, and
+    # answers EIO at close.
+    if "writeback_cache=on" in t.options.options:
+        del calls["fallocate"]
     for name, do in calls.items():
         with t.case("immutable", name):
             t.expect(-EPERM, do())
@@ -260,8 +264,9 @@ def inode_flags(t):
     os.close(fd)
     appending = t.opened(c.open_("f", os.O_WRONLY | os.O_APPEND))
     t.expect(2, c.write(appending, b"!!"))
+    punch = {} if "writeback_cache=on" in t.options.options else {"punch": lambda: c.fallocate(appending, 3, 0, 2)}
     for name, do in {"truncate": lambda: c.truncate("f", 0), "ftruncate": lambda: c.ftruncate(appending, 0), "unlink": lambda: c.unlink("f"), "rename": lambda: c.rename("f", "g"),
-                     "link": lambda: c.link("f", "g"), "chmod": lambda: c.chmod("f", 0o600), "punch": lambda: c.fallocate(appending, 3, 0, 2)}.items():
+                     "link": lambda: c.link("f", "g"), "chmod": lambda: c.chmod("f", 0o600), **punch}.items():
         with t.case("append-only", name):
             t.expect(-EPERM, do())
     with t.differs("treering", "with open=none the kernel opens by itself; writing then fails instead"):

@@ -206,6 +206,11 @@ extension CrashWorkload {
             ("link of an unnamed file", [.makeUnnamed(tree.directory, mode: 0o600), .link(tree.next, 1, "named")]),
             ("whiteout", [.rename(tree.directory, "file", 1, "moved", .whiteout)]),
             ("whiteout over a file", [.rename(tree.directory, "file", 1, "linked", [.whiteout])]),
+        ] + accessOperations(tree, mode)
+    }
+
+    private static func accessOperations(_ tree: CrashTree, _ mode: AttributeChanges) -> [(String, [Operation])] {
+        [
             ("set an access list", [.setAccessList(tree.file, isDefault: false, [7, 6, 4, 6, 0])]),
             (
                 "chmod with an access list",

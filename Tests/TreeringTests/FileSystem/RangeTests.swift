@@ -140,4 +140,50 @@ import Testing
         try reserve(store, file, [], 0, 10)
         #expect(try store.volume.attributes(file).mode & 0o7777 == 0o755)
     }
+
+    private func seek(_ store: TestStore, _ inode: InodeNumber, _ target: SeekTarget, _ offset: UInt64) throws -> UInt64
+    {
+        try store.volume.perform { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+    }
+
+    @Test func holesBeginAndEndWithBlocksOrTheFile() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.write(file, 5000, [1, 2, 3])
+        try store.write(file, 8191, [4, 5])
+        try store.write(file, 40_000, [UInt8](repeating: 6, count: 1000))
+        // Written are the blocks 4096 to 12288 and 36864 to 45056, of which the file has the part before 41000.
+        #expect(try seek(store, file, .data, 0) == 4096)
+        #expect(try seek(store, file, .data, 4097) == 4097)
+        #expect(try seek(store, file, .hole, 0) == 0)
+        #expect(try seek(store, file, .hole, 4096) == 12_288)
+        #expect(try seek(store, file, .hole, 5003) == 12_288)
+        #expect(try seek(store, file, .hole, 12_287) == 12_288)
+        #expect(try seek(store, file, .data, 12_288) == 36_864)
+        #expect(try seek(store, file, .hole, 36_900) == 41_000)
+        #expect(throws: Errno.noAddress) { try seek(store, file, .data, 41_000) }
+        #expect(throws: Errno.noAddress) { try seek(store, file, .hole, 41_000) }
+        // What is only reserved is a hole, also beside what is written.
+        try reserve(store, file, [], 12_288, 4096)
+        #expect(try seek(store, file, .hole, 4096) == 12_288)
+        #expect(try seek(store, file, .data, 12_288) == 36_864)
+        try checkStore(store)
+    }
+
+    // ext4 writes zeros where a hole is copied: there the copy has no holes.
+    @Test func aCopiedHoleIsAHole() throws {
+        let store = try TestStore()
+        let source = try store.make("source").inode
+        let target = try store.make("target").inode
+        try store.write(source, 69_632, [UInt8](repeating: 1, count: 4096))
+        try store.write(source, 102_406, [2])
+        try store.write(target, 0, [UInt8](repeating: 3, count: 131_072))
+        try copy(store, source, target, 102_407)
+        #expect(try seek(store, target, .data, 0) == 69_632)
+        #expect(try seek(store, target, .hole, 69_632) == 73_728)
+        #expect(try seek(store, target, .data, 73_728) == 102_400)
+        // Its last block has the target's own bytes behind what was copied.
+        #expect(try seek(store, target, .hole, 102_400) == 131_072)
+        try checkStore(store)
+    }
 }
