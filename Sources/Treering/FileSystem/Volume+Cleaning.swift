@@ -39,7 +39,10 @@ extension Volume {
         return state.withLock { state in
             let table = state.core.table
             if hasCleaned || table.freeCount > before || table.livingByteCount < living { return true }
-            state.core.log.livingAtStandstill = table.livingByteCount
+            state.core.log.livingAtWriteStandstill = table.livingByteCount
+            if state.core.log.isShort(for: .removal) {
+                state.core.log.livingAtRemovalStandstill = table.livingByteCount
+            }
             return false
         }
     }
@@ -58,14 +61,19 @@ extension Volume {
         var gained: Int64 = 0
         let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
         while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
-            // What is moved must find room: one segment for blocks, one for the log.
-            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }),
-                let gain = clean(victim)
+            guard state.withLock({ Self.mayClean($0.core.log) }), let gain = clean(victim)
             else { break }
             gained += gain
             count += 1
         }
         return count
+    }
+
+    /// Whether there is room for what is moved: one segment for blocks and one for the log, besides what removals may need next.
+    private static func mayClean(_ log: SegmentLog) -> Bool {
+        let isForRemovals = log.isShort(for: .removal)
+        let kept = isForRemovals || log.isHostFull ? 0 : log.reservedSegmentCount(.removal)
+        return log.availableSegmentCount >= kept + SegmentLog.cleanerSegmentCount
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
@@ -121,7 +129,7 @@ extension Volume {
         if options.cleaning == .eager { try? syncAndWait() }
         for _ in 0..<goal {
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
-            guard state.withLock({ $0.core.log.availableSegmentCount > SegmentLog.cleanerSegmentCount }) else { break }
+            guard state.withLock({ Self.mayClean($0.core.log) }) else { break }
             isWorthwhile = clean(victim) != nil
             if !isWorthwhile { return false }
         }

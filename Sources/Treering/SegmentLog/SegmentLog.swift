@@ -72,8 +72,9 @@ final class SegmentLog {
     var withheldSegmentCount = 0
     /// Free segments that writes leave to ranges that were promised; set for each operation.
     var promisedSegmentCount = 0
-    /// The living bytes at which the cleaner found nothing to gain; nil while it may gain something.
-    var livingAtStandstill: Int64?
+    /// The living bytes at which the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
+    var livingAtWriteStandstill: Int64?
+    var livingAtRemovalStandstill: Int64?
 
     private(set) var nextSequence: RecordSequence
     var position: LogPosition
@@ -143,7 +144,8 @@ final class SegmentLog {
         let batches = (table.segmentByteCount - SegmentHeader.byteCount) / staging.geometry.batchByteCountLimit
         let replay = (staging.geometry.slotCount + batches - 1) / batches
         if tier == .removal { return Self.cleanerSegmentCount + replay }
-        return Self.cleanerSegmentCount + replay + (table.countLimit >= 32 ? 2 : 1) + withheldSegmentCount
+        // Cleaning for writes begins while there is enough for it besides what is kept for removals.
+        return Self.cleanerSegmentCount + replay + 1 + Self.cleanerSegmentCount + withheldSegmentCount
     }
 
     /// Living bytes that the store may hold. The rest is for the cleaner to work with.
@@ -175,8 +177,10 @@ final class SegmentLog {
         if table.hasDeadSegment { return true }
         // The cleaner cannot wait for itself.
         if tier == .recovery { return false }
-        guard let livingAtStandstill else { return table.inUseCount > 1 }
-        return table.livingByteCount < livingAtStandstill
+        guard let standstill = tier == .write ? livingAtWriteStandstill : livingAtRemovalStandstill else {
+            return table.inUseCount > 1
+        }
+        return table.livingByteCount < standstill
     }
 
     /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
