@@ -3,6 +3,7 @@
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
 # shellcheck shell=bash
 
+: "${LONG:=0}"
 set -u
 : "${TREERING:?path of the treering program}" "${ENGINE:=auto}"
 GROUP=$(basename "$0" .sh)

@@ -136,7 +136,7 @@ final class TestStore {
 
 extension VolumeTests {
     @Test func checkFindsNothingAfterAMixtureOfOperations() throws {
-        let store = try TestStore(capacity: 16 << 20)
+        let store = try TestStore(capacity: 32 << 20)
         for round in 0..<30 {
             let file = try store.make("f\(round)")
             try store.write(file.inode, 0, [UInt8](repeating: UInt8(round), count: 300_000))
