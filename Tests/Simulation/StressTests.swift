@@ -20,7 +20,7 @@ import Testing
         let store = try SimulatedStore(settings, seed: 5)
         let volume = store.volume
         try volume.startHousekeeper()
-        let disk = Disk(store.device, faultEvery: hasFaults ? 30 : 0)
+        let disk = Disk(store.device, faultEvery: hasFaults ? 150 : 0)
         let diskThread = try DeviceThread(name: "disk") { disk.run() }
         let clients = (0..<4).map { StressClient(volume, UInt64($0), rounds: Self.rounds) }
         let threads = try clients.map { client in try DeviceThread(name: "client") { client.run() } }
