@@ -22,6 +22,7 @@ extension Volume {
             waitForCompletion(since: seen)
         }
         do throws(MountError) {
+            guard options.rewritesFailedLog else { throw MountError("it is not written again elsewhere", error) }
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
         } catch let second {
@@ -30,7 +31,7 @@ extension Volume {
                 state.core.isReadOnly = true
             }
             log(
-                "writing the log failed (\(error)), and again at another place (\(second)): the mount is read-only now and every fsync reports EIO"
+                "writing the log failed (\(error)), and was not made good (\(second)): the mount is read-only now and every fsync reports EIO"
             )
         }
         var continuations: [Continuation] = []

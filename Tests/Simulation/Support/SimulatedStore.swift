@@ -25,6 +25,7 @@ struct StoreSettings {
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = cacheByteCount
         options.poolLimit = 3
+        options.rewritesFailedLog = true
     }
 }
 

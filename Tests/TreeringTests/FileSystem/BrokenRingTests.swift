@@ -29,7 +29,9 @@
             let device = try HostDevice.open(directory: directory.path, engine: .ring)
             guard case .ring(let ring) = device.engine else { preconditionFailure() }
             try HostVolume.format(device, FormatOptions(capacityByteCount: 64 << 20))
-            let volume = try HostVolume.mount(device, VolumeOptions()) { _ in }
+            var options = VolumeOptions()
+            options.rewritesFailedLog = true
+            let volume = try HostVolume.mount(device, options) { _ in }
             let inode = try make(volume, "file")
             for piece in 0..<100 as Range<UInt64> { try write(volume, inode, UInt8(piece), piece << 16) }
             let null = open("/dev/null", O_RDWR)
