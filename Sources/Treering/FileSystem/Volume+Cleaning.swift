@@ -11,6 +11,30 @@ enum CleaningPolicy: String, Sendable, CaseIterable {
     case eager
 }
 
+/// What cleaning has brought since the store became short of segments. Emptying a segment is a gain that may lie in the heads at first;
+/// but once as many have been emptied as there are, and no more is free, the rest is not to be had.
+struct Shortage {
+    private var mostAvailable = 0
+    private var leastLiving = Int64.max
+    private var fruitlessCount = 0
+
+    /// After a cycle that emptied so many segments: whether another is worth the work.
+    mutating func goesOn(_ log: SegmentLog, cleanedCount: Int) -> Bool {
+        let table = log.table
+        let isOver = !log.isShort(for: .write)
+        let hasGained =
+            log.availableSegmentCount > mostAvailable
+            || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
+        fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
+        let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
+        if isOver || isHopeless { self = Shortage() } else {
+            mostAvailable = max(mostAvailable, log.availableSegmentCount)
+            leastLiving = min(leastLiving, table.livingByteCount)
+        }
+        return isOver || !isHopeless
+    }
+}
+
 extension Volume {
     // MARK: In need
 
@@ -28,17 +52,14 @@ extension Volume {
         guard !isCleaning else { return false }
         isCleaning = true
         defer { isCleaning = false }
-        let before = state.withLock { $0.core.table.freeCount }
-        let living = state.withLock { $0.core.table.livingByteCount }
         // Only what is durable is cleaned.
         try? syncAndWait()
-        // Every segment emptied is a gain, though it may be in the heads at first.
-        let hasCleaned = cleanSome() > 0
+        let cleanedCount = cleanSome()
         freeDeadSegments()
         sweepTombstones()
         return state.withLock { state in
             let table = state.core.table
-            if hasCleaned || table.freeCount > before || table.livingByteCount < living { return true }
+            if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
             state.core.log.livingAtWriteStandstill = table.livingByteCount
             if state.core.log.isShort(for: .removal) {
                 state.core.log.livingAtRemovalStandstill = table.livingByteCount

@@ -53,6 +53,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Used by the housekeeper only, like the two after it.
     let cleaner: Cleaner<D>
     nonisolated(unsafe) var isCleaning = false
+    nonisolated(unsafe) var shortage = Shortage()
     nonisolated(unsafe) var appendedAtLastRound: UInt64 = 0
     let log: @Sendable (String) -> Void
 
