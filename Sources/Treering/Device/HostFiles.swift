@@ -130,7 +130,7 @@ final class HostFiles: Sendable {
 
     /// Reads below this pass through the host's page cache, which then reads ahead and keeps index pages that our own cache dropped:
     /// random 4 KiB reads are 2.5 times as fast (docs/decisions/001-small-reads.md).
-    static let directReadByteCount = 64 << 10
+    static let directReadByteCount = 256 << 10
 
     /// Direct where the host has it and everything is aligned; small reads only where `direct=on` insists.
     @inline(__always)

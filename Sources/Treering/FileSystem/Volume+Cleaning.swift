@@ -27,7 +27,9 @@ struct Shortage {
             || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
         fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
         let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
-        if isOver || isHopeless { self = Shortage() } else {
+        if isOver || isHopeless {
+            self = Shortage()
+        } else {
             mostAvailable = max(mostAvailable, log.availableSegmentCount)
             leastLiving = min(leastLiving, table.livingByteCount)
         }
