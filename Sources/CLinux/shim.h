@@ -17,6 +17,7 @@ extern int pthread_setname_np(pthread_t, const char *);
 extern pid_t linux_fork(void) __asm__("fork");
 extern int syncfs(int);
 extern ssize_t getxattr(const char *, const char *, void *, size_t);
+extern int fsetxattr(int, const char *, const void *, size_t, int);
 extern int linux_flock(int, int) __asm__("flock");
 
 // include/uapi/linux/fs.h, fcntl.h, falloc.h

@@ -163,7 +163,8 @@ final class SimulatedCore {
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
         try control(create ? .create : .open, file) { (_) throws(Errno) in
             if create && state.names[file] != nil { throw .exists }
-            guard let inode = create ? state.create(file) : state.names[file] else { throw .noEntry }
+            let made = create ? (file == .scratch ? state.createNameless() : state.create(file)) : state.names[file]
+            guard let inode = made else { throw .noEntry }
             inodeNames[inode] = file
             let free = handles.firstIndex { $0 == nil } ?? handles.count
             if free == handles.count { handles.append(nil) }

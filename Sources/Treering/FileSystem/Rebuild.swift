@@ -2,8 +2,9 @@
 
 /// Builds a `RecordIndex` from what the segments in use hold.
 final class Rebuild<D: Device> {
-    let index: RecordIndex
+    let builder: IndexBuilder<D>
     let table: SegmentTable
+    var index: RecordIndex { builder.index }
     private(set) var nextSequence = RecordSequence(1)
     private(set) var nextInode = InodeNumber(2)
     private(set) var recordCount = 0
@@ -12,6 +13,12 @@ final class Rebuild<D: Device> {
     private(set) var problems: [CorruptionReport] = []
     /// Segments whose last batch says so.
     private(set) var endedSegments: Set<SegmentNumber> = []
+    /// Records that mended batches have lost, and segments that have lost all of theirs.
+    private(set) var lost: [ClosedRange<UInt64>] = []
+    private(set) var lostSegments: Set<SegmentNumber> = []
+    private let reader: BatchReader<D>
+    private let mender: Mender<D>?
+    private var context: LogContext?
 
     /// What is known of a segment in use before its batches are read.
     struct Source {
@@ -22,15 +29,25 @@ final class Rebuild<D: Device> {
         var lastBatch: BatchSequence
     }
 
-    /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log.
+    struct Options {
+        /// More than this of the new index goes to `file`.
+        var cacheByteCount = 256 << 20
+        var building = CheckpointNumber(1)
+        var file = StoreFile.scratch
+    }
+
+    /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log. With a mender, what is damaged is left
+    /// out and the rest taken; without, reading a segment ends there.
     init(
-        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
-        through lastBatch: BatchSequence,
-        building: CheckpointNumber
+        _ device: D, _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
+        through lastBatch: BatchSequence, mender: Mender<D>? = nil, _ options: Options = Options()
     ) throws(MountError) {
+        self.reader = reader
+        self.mender = mender
         table = SegmentTable(segmentByteCount: reader.segmentByteCount, countLimit: segmentCountLimit)
-        index = RecordIndex(
-            tree: Index(uuid: uuid, cacheLimitByteCount: 1 << 30, building: building), table: table)
+        builder = IndexBuilder(
+            device, uuid: uuid, table: table, cacheByteCount: options.cacheByteCount, building: options.building,
+            in: options.file)
         position = LogPosition(
             lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096)
         let ordered = sources.sorted { $0.header.firstBatch < $1.header.firstBatch }
@@ -45,35 +62,43 @@ final class Rebuild<D: Device> {
         }
         for (order, source) in ordered.enumerated() {
             let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
-            try read(reader, source, through: lastBatch, next)
+            try read(source, through: lastBatch, next)
         }
-        finish()
+        try builder.settle()
     }
 
-    private func read(
-        _ reader: BatchReader<D>, _ source: Source, through lastBatch: BatchSequence, _ next: SegmentHeader?
-    ) throws(MountError) {
+    private func read(_ source: Source, through lastBatch: BatchSequence, _ next: SegmentHeader?) throws(MountError) {
         var offset = SegmentHeader.byteCount
         var last = BatchSequence(source.header.firstBatch.rawValue - 1)
         var checksum: UInt32?
         var hasEnded = false
         let end = source.header.end == 0 ? reader.segmentByteCount : Int(source.header.end)
+        // What a later segment begins with was not written here, whatever a damaged header has forgotten of this one's end.
+        let limit = min(lastBatch, next.map { BatchSequence($0.firstBatch.rawValue - 1) } ?? lastBatch)
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
                     in: source.number, source.file, incarnation: source.header.incarnation, at: offset,
                     verifyPayload: false)
             }
-            guard case .batch(let batch) = outcome, batch.header.sequence == last.next,
+            guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
-                if case .broken(let header, let reason) = outcome, header.sequence == last.next {
+                if try mends(source, offset, end, last, limit, next) { continue }
+                if case .broken(let header, let reason) = outcome, header.follows(last) {
                     problems.append(
                         CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
                 }
                 break
             }
-            batch.forEachRecord { record, place in apply(record, place) }
+            context = LogContext(batch)
+            if batch.header.isMended {
+                noteLost(batch, isFirst: last.rawValue + 1 == source.header.firstBatch.rawValue)
+            }
+            try batch.forEachRecord { (record, place) throws(MountError) in
+                recordCount += 1
+                try builder.apply(record, at: place)
+            }
             last = batch.header.sequence
             checksum = batch.checksum
             nextSequence = max(nextSequence, batch.header.lastRecord.next)
@@ -98,12 +123,48 @@ final class Rebuild<D: Device> {
         table[source.number].lastBatch = last
     }
 
-    private func apply(_ record: Record, _ place: RecordPlace) {
-        recordCount += 1
-        index.apply(record, at: place)
+    /// A mended batch tells for ever what it has lost: the records between its first and its last that are not there.
+    private func noteLost(_ batch: FoundBatch, isFirst: Bool) {
+        var next = batch.header.firstRecord.rawValue
+        var count = 0
+        batch.forEachRecord { record, _ in
+            if record.sequence.rawValue > next { lost.append(next...record.sequence.rawValue - 1) }
+            next = max(next, record.sequence.rawValue &+ 1)
+            count += 1
+        }
+        if next <= batch.header.lastRecord.rawValue { lost.append(next...batch.header.lastRecord.rawValue) }
+        if isFirst, count == 0, batch.header.endsSegment { lostSegments.insert(batch.header.segment) }
     }
 
-    private func finish() { index.settle() }
+    /// Tries to mend the place where a batch should be, so that it can be read again.
+    private func mends(
+        _ source: Source, _ offset: Int, _ end: Int, _ last: BatchSequence, _ limit: BatchSequence,
+        _ next: SegmentHeader?
+    ) throws(MountError) -> Bool {
+        guard let mender, last < limit else { return false }
+        // A place that was mended and still cannot be read is not tried again.
+        guard !mender.mends.contains(where: { $0.segment == source.number && $0.range.contains(offset) }) else {
+            return false
+        }
+        var context =
+            self.context
+            ?? LogContext(
+                before: last.next, checksum: 0, lastRecord: .zero, nextInode: nextInode, epoch: source.header.epoch)
+        if context.sequence != last {
+            context.checksum = 0
+            context.durable = .zero
+        }
+        context.sequence = last
+        context.epoch = max(source.header.epoch, context.epoch)
+        // A segment ends with a batch that says so, where recovery declared it, or where the log does.
+        let mustExist = source.lastBatch > last || (source.lastBatch == .zero && next != nil)
+        return try Recovery<D>.reading { () throws(Errno) in
+            try mender.mend(
+                source.number, source.file, incarnation: source.header.incarnation, at: offset, end: end,
+                after: context, last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit,
+                mustExist: mustExist)
+        }
+    }
 
     // MARK: Comparing
 
@@ -120,19 +181,20 @@ final class Rebuild<D: Device> {
             var expected: (IndexKey, [UInt8])?
             var actual: (IndexKey, [UInt8])?
             try loader.run(live.tree) { () throws(PageMiss) in actual = try Self.next(live.tree, key) }
-            expected = index.found { () throws(PageMiss) in try Self.next(index.tree, key) }
+            expected = try builder.run { () throws(PageMiss) in try Self.next(index.tree, key) }
+            index.tree.evict()
             live.tree.evict()
             switch (expected, actual) {
             case (nil, nil): cursor = nil
             case (let e?, let a?) where e.0 == a.0:
                 if e.1 != a.1 { differ("\(a.0)", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
-                cursor = Self.after(e.0)
+                cursor = e.0.successor
             case (let e?, let a) where a == nil || e.0 < a!.0:
                 differ("\(e.0)", "the log has it, the index does not: \(Self.hex(e.1))")
-                cursor = Self.after(e.0)
+                cursor = e.0.successor
             case (_, let a?):
                 differ("\(a.0)", "the index has it, the log does not: \(Self.hex(a.1))")
-                cursor = Self.after(a.0)
+                cursor = a.0.successor
             default: cursor = nil
             }
         }
@@ -163,30 +225,13 @@ final class Rebuild<D: Device> {
         return nil
     }
 
-    private static func after(_ key: IndexKey) -> IndexKey? {
-        var key = key
-        key.word2 &+= 1
-        if key.word2 == 0 {
-            key.word1 &+= 1
-            if key.word1 == 0 { key.word0 &+= 1 }
-        }
-        return key == .min ? nil : key
-    }
-
     static func hex(_ bytes: [UInt8]) -> String {
         bytes.prefix(64).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 }
 
 extension RecordIndex {
-    /// Finishes removals and drops dead tombstones, all pages being in memory.
-    func settle() {
-        while found({ () throws(PageMiss) in try self.continueRemovals() }) {}
-        var cursor: IndexKey? = Self.firstTombstone
-        while let from = cursor { cursor = found { () throws(PageMiss) in try self.sweepTombstones(from: from) } }
-    }
-
-    /// The same with pages fetched as needed.
+    /// Finishes removals and drops dead tombstones, fetching pages as needed.
     func settle<D: Device>(_ loader: PageLoader<D>) throws(MountError) {
         while try loader.run(tree, { () throws(PageMiss) in try self.continueRemovals() }) {}
         var cursor: IndexKey? = Self.firstTombstone
@@ -203,7 +248,8 @@ extension Recovery {
             guard segment.header.state == .inUse, segment.header.firstBatch <= position.lastBatch,
                 segment.header.end != UInt32(SegmentHeader.byteCount)
             else { return nil }
-            guard table[number].state == .inUse else { return nil }
+            // Without an index it is not known which of them a recycling has emptied; there it changes nothing.
+            guard table[number].state == .inUse || !hasBooks else { return nil }
             return Rebuild<D>.Source(
                 number: number, header: segment.header, file: segment.file, lastBatch: table[number].lastBatch)
         }

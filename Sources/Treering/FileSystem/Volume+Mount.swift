@@ -117,6 +117,8 @@ extension Volume {
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
         let index = core.index
+        // From here on nothing waits for a page: operations that miss one are parked.
+        index.tree.fetchNow = nil
         core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
         }
         let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)

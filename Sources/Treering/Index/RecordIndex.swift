@@ -267,8 +267,12 @@ final class RecordIndex {
     /// Runs a query whose pages are known to be in memory.
     @inline(__always)
     func found<Result>(_ body: () throws(PageMiss) -> Result) -> Result {
-        do { return try body() } catch {
-            preconditionFailure("page \(error.address.rawValue) was not touched before use")
+        while true {
+            do throws(PageMiss) { return try body() } catch {
+                guard tree.fetchNow?(error) == true else {
+                    preconditionFailure("page \(error.address.rawValue) was not touched before use")
+                }
+            }
         }
     }
 
