@@ -29,6 +29,8 @@ struct CheckReport: Sendable {
     var inodeCount: UInt64 = 0
     var entryCount: UInt64 = 0
     var recordCount = 0
+    /// Whether the index is whole in itself.
+    var hasIndex = false
     var livingByteCount: Int64 = 0
     var dataBlockCount = 0
     /// Ranges of files that cannot be read, and those of them that a repair has marked as lost.

@@ -31,17 +31,19 @@ struct Checker<D: Device> {
         let superblock = try pair.newest()
         checkSlots(pair, superblock, notes)
         let live = verifyPages(superblock) ? try openLive(notes) : nil
+        report.hasIndex = live != nil
         let recovery: Recovery<D>
         if let live { recovery = live } else { recovery = try Self.openLog(device) }
         noteEnd(recovery, isLive: live != nil, notes)
         let rebuild = try Rebuild(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
-            segmentCountLimit: recovery.table.countLimit, through: recovery.position.lastBatch,
+            segmentCountLimit: recovery.table.countLimit, through: recovery.position,
             mender: recovery.mender, .init(cacheByteCount: cacheByteCount))
         report.recordCount = rebuild.recordCount
         try compare(live, rebuild, recovery)
         let view = live.map { StoreView($0) } ?? StoreView(rebuild, device)
-        try checkBooks(view, readsUsage: live != nil && recovery.mender!.mends.isEmpty)
+        try checkBooks(
+            view, readsUsage: live != nil && recovery.mender!.mends.isEmpty && recovery.missingSegments.isEmpty)
         if readsData { try verifyData(view) }
         report.inodeCount = view.index.inodeCount
         report.entryCount = view.index.tree.entryCount
@@ -54,6 +56,7 @@ struct Checker<D: Device> {
     /// A slot that is torn is what a power cut leaves; after a clean unmount it is damage.
     private mutating func checkSlots(_ pair: SuperblockPair, _ superblock: Superblock, _ notes: NoteBox) {
         guard let complaint = pair.complaint else { return }
+        report.needs.insert(.superblock)
         guard superblock.isClean else { return notes.lines.append(complaint) }
         report.add(.superblock, "superblock", complaint, effect: "nothing is lost; a repair or a mount writes it anew")
     }

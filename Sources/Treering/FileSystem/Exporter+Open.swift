@@ -12,7 +12,7 @@ extension StoreView {
         let recovery = try Checker.openLog(device)
         let rebuild = try Rebuild(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
-            segmentCountLimit: recovery.table.countLimit, through: recovery.position.lastBatch,
+            segmentCountLimit: recovery.table.countLimit, through: recovery.position,
             mender: recovery.mender, .init(cacheByteCount: indexCacheByteCount))
         tell(recovery, log)
         for problem in rebuild.problems { log("the log is damaged: \(problem)") }

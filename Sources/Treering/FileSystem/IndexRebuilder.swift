@@ -20,7 +20,7 @@ struct IndexRebuilder<D: Device> {
         let living = sources.filter { $0.header.firstBatch <= position.lastBatch }
         let rebuild = try Rebuild(
             device, recovery.reader, living, uuid: recovery.superblock.uuid,
-            segmentCountLimit: recovery.table.countLimit, through: position.lastBatch,
+            segmentCountLimit: recovery.table.countLimit, through: position,
             .init(
                 cacheByteCount: indexCacheByteCount,
                 building: recovery.pair.summary.map(\.checkpoint).max()!.next, file: .newIndex))

@@ -36,11 +36,11 @@ final class Rebuild<D: Device> {
         var file = StoreFile.scratch
     }
 
-    /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log. With a mender, what is damaged is left
+    /// Reads every segment in `sources`. What lies beyond `end` is not part of the log. With a mender, what is damaged is left
     /// out and the rest taken; without, reading a segment ends there.
     init(
         _ device: D, _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
-        through lastBatch: BatchSequence, mender: Mender<D>? = nil, _ options: Options = Options()
+        through end: LogPosition, mender: Mender<D>? = nil, _ options: Options = Options()
     ) throws(MountError) {
         self.reader = reader
         self.mender = mender
@@ -62,12 +62,13 @@ final class Rebuild<D: Device> {
         }
         for (order, source) in ordered.enumerated() {
             let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
-            try read(source, through: lastBatch, next)
+            try read(source, through: end, next)
         }
         try builder.settle()
     }
 
-    private func read(_ source: Source, through lastBatch: BatchSequence, _ next: SegmentHeader?) throws(MountError) {
+    private func read(_ source: Source, through logEnd: LogPosition, _ next: SegmentHeader?) throws(MountError) {
+        let lastBatch = logEnd.lastBatch
         var offset = SegmentHeader.byteCount
         var last = BatchSequence(source.header.firstBatch.rawValue - 1)
         var checksum: UInt32?
@@ -84,7 +85,7 @@ final class Rebuild<D: Device> {
             guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
-                if try mends(source, offset, end, last, limit, next) { continue }
+                if try mends(source, offset, end, last, limit, logEnd) { continue }
                 if case .broken(let header, let reason) = outcome, header.follows(last) {
                     problems.append(
                         CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
@@ -133,13 +134,13 @@ final class Rebuild<D: Device> {
             count += 1
         }
         if next <= batch.header.lastRecord.rawValue { lost.append(next...batch.header.lastRecord.rawValue) }
-        if isFirst, count == 0, batch.header.endsSegment { lostSegments.insert(batch.header.segment) }
+        if isFirst, count == 0 { lostSegments.insert(batch.header.segment) }
     }
 
     /// Tries to mend the place where a batch should be, so that it can be read again.
     private func mends(
         _ source: Source, _ offset: Int, _ end: Int, _ last: BatchSequence, _ limit: BatchSequence,
-        _ next: SegmentHeader?
+        _ logEnd: LogPosition
     ) throws(MountError) -> Bool {
         guard let mender, last < limit else { return false }
         // A place that was mended and still cannot be read is not tried again.
@@ -157,12 +158,14 @@ final class Rebuild<D: Device> {
         context.sequence = last
         context.epoch = max(source.header.epoch, context.epoch)
         // A segment ends with a batch that says so, where recovery declared it, or where the log does.
-        let mustExist = source.lastBatch > last || (source.lastBatch == .zero && next != nil)
+        let mustExist = source.lastBatch > last || source.lastBatch == .zero
+        let isHead = source.number == logEnd.segment && source.header.incarnation == logEnd.incarnation
         return try Recovery<D>.reading { () throws(Errno) in
             try mender.mend(
-                source.number, source.file, incarnation: source.header.incarnation, at: offset, end: end,
-                after: context, last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit,
-                mustExist: mustExist)
+                source.number, source.file, incarnation: source.header.incarnation, at: offset,
+                end: isHead ? min(end, Int(logEnd.offsetInSegment)) : end, after: context,
+                last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit, mustExist: mustExist,
+                headChecksum: isHead ? logEnd.lastChecksum : nil)
         }
     }
 

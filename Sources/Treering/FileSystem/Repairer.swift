@@ -49,7 +49,7 @@ struct Repairer<D: Device> {
         for _ in 0..<Self.roundLimit {
             let report = try check(readsData: false)
             found = found ?? report
-            if !report.isClean {
+            if !report.isClean || report.needs.contains(.superblock) {
                 if try !mend(report) { break }
                 continue
             }
@@ -81,7 +81,7 @@ struct Repairer<D: Device> {
     /// One step: the log first, since the index is made from it; the tree last. False where nothing can be done.
     private mutating func mend(_ report: CheckReport) throws(MountError) -> Bool {
         if report.needs.contains(.log) || report.needs.contains(.restore) {
-            return try mendLog(hasIndex: !report.needs.contains(.index))
+            return try mendLog(hasIndex: report.hasIndex)
         }
         if report.needs.contains(.index) {
             let count = try withDevice { (device) throws(MountError) in
@@ -173,7 +173,7 @@ struct Repairer<D: Device> {
         plan.early = live.mender!.mends
         let rebuild = try Rebuild(
             device, live.reader, live.rebuildSources(), uuid: live.superblock.uuid,
-            segmentCountLimit: live.table.countLimit, through: live.position.lastBatch, mender: live.mender,
+            segmentCountLimit: live.table.countLimit, through: live.position, mender: live.mender,
             .init(cacheByteCount: cacheByteCount))
         plan.late = Array(live.mender!.mends.dropFirst(plan.early.count))
         plan.damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments)

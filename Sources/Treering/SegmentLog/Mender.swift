@@ -65,11 +65,13 @@ final class Mender<D: Device> {
     /// - Parameters:
     ///   - end: where the segment ends.
     ///   - last: the sequence of the segment's last batch, nil where it is not known.
+    ///   - headChecksum: where the segment is the head: the checksum of the log's last batch, which ends at `end`.
     ///   - mustExist: whether the log certainly went on here; else it ends where nothing whole follows.
     /// - Returns: false where the log ends here.
     func mend(
         _ segment: SegmentNumber, _ file: DeviceFile, incarnation: UInt32, at offset: Int, end: Int,
-        after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool
+        after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool,
+        headChecksum: UInt32? = nil
     ) throws(Errno) -> Bool {
         guard mends.count < Self.mendLimit, end - offset >= blockByteCount else { return false }
         // Where the header can be believed it says all about the batch; else the next batch tells what is missing.
@@ -95,13 +97,14 @@ final class Mender<D: Device> {
         if let known { stop = min(end, offset + known.byteCount) }
         let sequence =
             known?.sequence ?? next.map { BatchSequence($0.header.sequence.rawValue - 1) }
-            ?? max(context.sequence.next, last ?? .zero)
+            ?? (headChecksum != nil ? limit : max(context.sequence.next, last ?? .zero))
         guard sequence > context.sequence, sequence <= limit else { return false }
         let upper = known?.lastRecord ?? next.map { RecordSequence($0.header.firstRecord.rawValue &- 1) }
         var survey = try BatchSurvey(reader, file, offset..<stop, known, context.lastRecord, upper)
         survey.findPayloads(reader, file)
         let header = BatchHeader(
-            endsSegment: known?.endsSegment ?? (next == nil), uuid: reader.uuid, segment: segment,
+            endsSegment: known?.endsSegment ?? (next == nil && headChecksum == nil), uuid: reader.uuid,
+            segment: segment,
             incarnation: incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch), sequence: sequence,
             previousChecksum: context.checksum, recordsChecksum: 0,
             recordAreaByteCount: UInt32(survey.recordAreaByteCount), recordCount: UInt32(survey.pieceCount),
@@ -109,7 +112,7 @@ final class Mender<D: Device> {
             firstRecord: context.lastRecord.next, lastRecord: upper ?? max(context.lastRecord, survey.lastRecord),
             nextInode: max(context.nextInode, known?.nextInode ?? survey.nextInode),
             durable: known?.durable ?? context.durable,
-            mendedChecksum: next?.header.previousChecksum ?? checksum)
+            mendedChecksum: known != nil ? checksum : next?.header.previousChecksum ?? headChecksum ?? 0)
         var mend = Mend(segment: segment, file: file, range: offset..<stop, reason: reason)
         mend.lost = survey.lost
         mend.savedRecordCount = survey.records.count

@@ -21,7 +21,7 @@ enum RebuildOracle {
         }
         let rebuild = try Rebuild(
             volume.device, reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.countLimit,
-            through: state.core.log.lastBatch)
+            through: state.core.log.position)
         let loader = PageLoader(device: volume.device, file: state.indexFile)
         try state.core.index.settle(loader)
         var found = rebuild.problems.map(\.description)

@@ -88,6 +88,8 @@ final class SimulatedStore {
 
     /// The sequence that the next record gets: how far the store's history has come.
     var nextSequence: UInt64 { volume.state.withLock { $0.core.log.nextSequence.rawValue } }
+    /// What the present mount's staging holds.
+    var stagingBytes: [UInt8] { Array(staging.bytes) }
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
 
     // MARK: Endings
