@@ -108,6 +108,7 @@ enum CheckCommand {
         }
         show(report.found, path, readsData: true)
         for step in report.steps { print("\(path): repaired: \(step)") }
+        for range in report.lost { print("\(path): \(range.description)") }
         guard report.left.isClean else {
             print("\(path): what is left:")
             show(report.left, path, readsData: false)

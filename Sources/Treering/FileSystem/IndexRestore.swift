@@ -44,7 +44,7 @@ struct IndexRestore<D: Device> {
     private let damage: LogDamage
     private let view: StoreView<D>
     private(set) var steps: [String] = []
-    private var lostByteCount: UInt64 = 0
+    private(set) var lost: [LostRange] = []
 
     init(_ volume: Volume<D>, _ damage: LogDamage) {
         self.volume = volume
@@ -67,7 +67,6 @@ struct IndexRestore<D: Device> {
         if !entries.isEmpty {
             steps.append("\(entries.count) entries that the log had lost were written to it again from the index")
         }
-        if lostByteCount > 0 { steps.append("\(lostByteCount) bytes of their data are lost and give EIO") }
     }
 
     private func commit(_ write: (Core) throws(Stop) -> Void) throws(MountError) { try volume.repairing(write) }
@@ -133,7 +132,7 @@ struct IndexRestore<D: Device> {
         case (.tree, .xattr): try restoreXattr(inode, key.subkey, value)
         case (.tree, .extent):
             guard let entry = value.withUnsafeBytes({ ExtentEntry(decoding: $0) }) else { return }
-            lostByteCount += try volume.rewrite(view, inode, key.subkey, key.subkey + UInt64(entry.length))
+            lost += try volume.rewrite(view, inode, key.subkey, key.subkey + UInt64(entry.length))
         default: break
         }
     }
@@ -161,7 +160,7 @@ struct IndexRestore<D: Device> {
             return
         }
         try volume.setAttribute(inode, attribute, value)
-        if attribute.value == nil { lostByteCount += 1 }
+        if attribute.value == nil { lost.append(LostRange(inode: inode.rawValue)) }
     }
 }
 
@@ -178,14 +177,14 @@ extension Volume {
         } catch { throw MountError("a repair cannot be written to the log", error) }
     }
 
-    /// Writes what a range of a file shows again, as new data; what cannot be read becomes lost for good. Gives how many bytes that is.
+    /// Writes what a range of a file shows again, as new data; what cannot be read becomes lost for good, and is given back.
     func rewrite(
         _ view: StoreView<D>, _ inode: InodeNumber, _ from: UInt64, _ to: UInt64
-    ) throws(MountError) -> UInt64 {
+    ) throws(MountError) -> [LostRange] {
         let limit = maxWriteByteCount
         var pieces: [(offset: UInt64, bytes: [UInt8])] = []
         var holes: [UnreadableRange] = []
-        var lost: UInt64 = 0
+        var lost: [LostRange] = []
         func flush() throws(MountError) {
             for piece in pieces {
                 for start in stride(from: 0, to: piece.bytes.count, by: limit) {
@@ -209,7 +208,7 @@ extension Volume {
                 pieces.append((offset, Array(bytes)))
             }
         } _: { range in
-            lost += range.byteCount
+            lost.append(LostRange(inode: inode.rawValue, bytes: range.offset..<range.offset + range.byteCount))
             holes.append(range)
         }
         try flush()

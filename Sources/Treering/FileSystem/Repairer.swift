@@ -10,6 +10,22 @@ struct RepairReport: Sendable {
     var left: CheckReport
     /// What was done, in words.
     var steps: [String] = []
+    /// Data that is lost for good.
+    var lost: [LostRange] = []
+}
+
+/// A range of a file that gives EIO from now on.
+struct LostRange: Hashable, Sendable, CustomStringConvertible {
+    var inode: UInt64
+    /// Nil for an extended attribute.
+    var bytes: Range<UInt64>?
+    var path: String?
+
+    var description: String {
+        let file = path.map { "\($0) (inode \(inode))" } ?? "inode \(inode)"
+        guard let bytes else { return "\(file): an extended attribute is lost and gives EIO" }
+        return "\(file): bytes \(bytes.lowerBound)..<\(bytes.upperBound) are lost and give EIO until they are written again"
+    }
 }
 
 /// Repairs a store that nobody has mounted.
@@ -20,6 +36,7 @@ struct Repairer<D: Device> {
     private let cacheByteCount: Int
     private let log: @Sendable (String) -> Void
     private(set) var steps: [String] = []
+    private var lost: [LostRange] = []
 
     static var roundLimit: Int { 6 }
 
@@ -63,7 +80,18 @@ struct Repairer<D: Device> {
         }
         var result = RepairReport(found: found!, left: try check(readsData: false))
         result.steps = steps
+        result.lost = try withPaths(lost)
         return result
+    }
+
+    private func withPaths(_ lost: [LostRange]) throws(MountError) -> [LostRange] {
+        guard !lost.isEmpty else { return lost }
+        let paths = try withDevice { (device) throws(MountError) in
+            let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, log: { _ in })
+            try recovery.replay()
+            return try PathFinder(StoreView(recovery), Set(lost.map(\.inode))).paths
+        }
+        return lost.map { LostRange(inode: $0.inode, bytes: $0.bytes, path: paths[$0.inode]) }
     }
 
     private func check(readsData: Bool) throws(MountError) -> CheckReport {
@@ -91,13 +119,16 @@ struct Repairer<D: Device> {
             return true
         }
         var done: [String] = []
+        var lost: [LostRange] = []
         try withVolume { (volume) throws(MountError) in
             var tree = TreeRepair(volume)
             try tree.mend(report.faults)
             for (inode, range) in report.unreadable { try tree.giveUp(inode, range) }
             for inode in report.unreadableAttributes { try tree.giveUpAttribute(inode.0, cookie: inode.1) }
             done = tree.steps
+            lost = tree.lost
         }
+        self.lost += lost
         if report.needs == [.superblock] { done.append("both slots of the superblock were written") }
         steps += done
         return !report.needs.isEmpty
@@ -144,11 +175,14 @@ struct Repairer<D: Device> {
         try write(plan.early)
         if hasIndex, !plan.damage.isEmpty {
             var done: [String] = []
+            var lost: [LostRange] = []
             try withVolume { (volume) throws(MountError) in
                 var restore = IndexRestore(volume, plan.damage)
                 try restore.run(plan.surplus)
                 done = restore.steps
+                lost = restore.lost
             }
+            self.lost += lost
             steps += done
         }
         try write(plan.late)

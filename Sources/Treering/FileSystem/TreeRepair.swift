@@ -7,6 +7,7 @@ struct TreeRepair<D: Device> {
     private let volume: Volume<D>
     private let view: StoreView<D>
     private(set) var steps: [String] = []
+    private(set) var lost: [LostRange] = []
     private var names: [UInt64: [Place]] = [:]
 
     /// A name that leads to an inode.
@@ -205,7 +206,7 @@ struct TreeRepair<D: Device> {
         }
         for (inode, offset, count) in found {
             try volume.giveUp(inode, offset, count)
-            steps.append("inode \(inode.rawValue): bytes \(offset)..<\(offset + count) are lost and give EIO")
+            lost.append(LostRange(inode: inode.rawValue, bytes: offset..<offset + count))
         }
         for (inode, cookie, value) in attributes {
             try volume.setAttribute(inode, .init(cookie: cookie, name: [], value: nil), value)
@@ -215,9 +216,7 @@ struct TreeRepair<D: Device> {
     /// Marks a range that cannot be read as lost.
     mutating func giveUp(_ inode: InodeNumber, _ range: UnreadableRange) throws(MountError) {
         try volume.giveUp(inode, range.offset, range.byteCount)
-        steps.append(
-            "inode \(inode.rawValue): bytes \(range.offset)..<\(range.offset + range.byteCount) are marked as lost; they give EIO until they are written again"
-        )
+        lost.append(LostRange(inode: inode.rawValue, bytes: range.offset..<range.offset + range.byteCount))
     }
 
     mutating func giveUpAttribute(_ inode: InodeNumber, cookie: UInt64) throws(MountError) {
@@ -226,7 +225,7 @@ struct TreeRepair<D: Device> {
         }
         guard let value else { return }
         try volume.setAttribute(inode, .init(cookie: cookie, name: [], value: nil), value)
-        steps.append("inode \(inode.rawValue): an extended attribute is marked as lost; reading it gives EIO")
+        lost.append(LostRange(inode: inode.rawValue))
     }
 }
 

@@ -190,6 +190,7 @@ extension Superblock {
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
             position.lastBatch.rawValue, UInt64(position.incarnation) << 32,
         ]
+        guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
     }
 }

@@ -215,4 +215,60 @@ final class DamagedStore {
         #expect(report.left.isClean, "\(report.left.problems)")
         #expect(try damaged.compare().equal == damaged.contents.count)
     }
+
+    /// A repair cut off at any of its writes leaves a store that a second repair makes as good as the first would have.
+    @Test func aRepairCutOffAnywhereCanBeDoneAgain() throws {
+        let whole = try DamagedStore(checkpointsBetween: true)
+        let batches = try whole.batches()
+        var random = SimulatedRandom(seed: 7)
+        var stateCount = 0
+        for round in 0..<4 {
+            let damaged = try DamagedStore(copying: whole)
+            let batch = batches[3 + round * 4]
+            damaged.device.damage(
+                .segment(batch.segment), at: UInt64(batch.offset + Int(batch.header.recordAreaByteCount) / 2))
+            if let data = batches.last(where: { $0.header.payloadBlockCount > 2 }) {
+                damaged.device.damage(
+                    .segment(data.segment), at: UInt64(data.offset + data.header.payloadAreaOffset + 5000))
+            }
+            switch round {
+            case 1: try damaged.device.unlink(.index)
+            case 2: damaged.device.damage(.segment(SegmentNumber(0)), at: 100)
+            default: break
+            }
+            try damaged.device.syncDirectories()
+            damaged.device = damaged.device.crash(seed: 1).device()
+            damaged.device.keepHistory()
+            let first = try damaged.repair()
+            #expect(first.left.isClean, "\(first.left.problems)")
+            let points = damaged.device.crashPoints
+            let states = points.shuffled(using: &random).prefix(Self.pointCount).flatMap { event in
+                damaged.device.crashStates(at: event, exhaustiveUpTo: 3, samples: 3, seed: random.next())
+                    .shuffled(using: &random).prefix(2)
+            }
+            let reference = try DamagedStore(copying: damaged)
+            let best = try reference.compare()
+            for state in states {
+                stateCount += 1
+                let again = try DamagedStore(copying: damaged)
+                again.device = state.device()
+                let second = try again.repair()
+                #expect(second.left.isClean, "round \(round), \(state): \(second.left.problems)")
+                let files = try again.compare()
+                #expect(
+                    Set(files.missing).isSubset(of: best.missing) && Set(files.failing).isSubset(of: best.failing)
+                        && Set(files.different).isSubset(of: best.different),
+                    "round \(round), \(state): \(files), not \(best)")
+            }
+        }
+        #expect(stateCount > 20)
+    }
+
+    private static var pointCount: Int {
+        #if DEBUG
+            return 5
+        #else
+            return 60
+        #endif
+    }
 }
