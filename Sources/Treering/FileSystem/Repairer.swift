@@ -24,7 +24,8 @@ struct LostRange: Hashable, Sendable, CustomStringConvertible {
     var description: String {
         let file = path.map { "\($0) (inode \(inode))" } ?? "inode \(inode)"
         guard let bytes else { return "\(file): an extended attribute is lost and gives EIO" }
-        return "\(file): bytes \(bytes.lowerBound)..<\(bytes.upperBound) are lost and give EIO until they are written again"
+        return
+            "\(file): bytes \(bytes.lowerBound)..<\(bytes.upperBound) are lost and give EIO until they are written again"
     }
 }
 

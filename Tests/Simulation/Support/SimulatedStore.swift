@@ -20,6 +20,10 @@ struct StoreSettings {
     var order = SimulatedDevice.Order.fifo
     var sectorByteCount: UInt64 = 512
     var options = VolumeOptions()
+    /// Writes and flushes that do nothing though they report success, once the store is formatted.
+    var lies: (@Sendable (TraceEntry) -> Bool)?
+    /// Pages freed by a checkpoint are used again right after it, though the other superblock slot still names them.
+    var releasesEarly = false
 
     init(cacheByteCount: Int = 64 << 10) {
         options.stagingByteCount = 1 << 20
@@ -45,6 +49,7 @@ final class SimulatedStore {
         device = SimulatedDevice(
             seed: seed, order: settings.order, sectorByteCount: settings.sectorByteCount, keepsHistory: keepsHistory)
         try Volume.format(device, Self.formatOptions(settings, clock))
+        if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 
@@ -55,6 +60,7 @@ final class SimulatedStore {
         self.settings = settings
         self.clock = clock
         self.device = device
+        if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
     }
 
