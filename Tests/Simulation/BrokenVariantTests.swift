@@ -56,18 +56,6 @@ import Testing
         #expect(found != nil)
     }
 
-    /// Pages that only the older superblock slot names, reused for the checkpoint that replaces it.
-    @Test func pagesReusedAfterOneCheckpoint() {
-        var settings = Self.settings { _ in false }
-        settings.releasesEarly = true
-        let found = violation(settings, limit: 300) { tree, round in
-            var workload = Self.mixed(tree, round)
-            workload.steps = workload.steps.flatMap { [$0, .checkpoint] }
-            return workload
-        }
-        #expect(found != nil)
-    }
-
     /// Recovery that does not declare where the dead mount's log ends, nor voids what lies beyond.
     @Test func anAbandonedSuffixAccepted() {
         let found = violation(

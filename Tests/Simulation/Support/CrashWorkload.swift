@@ -127,9 +127,6 @@ final class CrashRun {
         case .checkpoint:
             let reached = store.nextSequence
             try store.volume.checkpoint()
-            if store.settings.releasesEarly {
-                store.volume.state.withLock { $0.core.index.tree.release(through: $0.superblock.checkpoint) }
-            }
             floors.append((store.device.eventCount, reached))
         case .housekeep:
             store.volume.housekeep(commits: true, checkpoints: true)

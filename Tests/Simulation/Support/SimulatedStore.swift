@@ -22,8 +22,6 @@ struct StoreSettings {
     var options = VolumeOptions()
     /// Writes and flushes that do nothing though they report success, once the store is formatted.
     var lies: (@Sendable (TraceEntry) -> Bool)?
-    /// Pages freed by a checkpoint are used again right after it, though the other superblock slot still names them.
-    var releasesEarly = false
 
     init(cacheByteCount: Int = 64 << 10) {
         options.stagingByteCount = 1 << 20
