@@ -13,6 +13,7 @@ import Testing
         options.store.order = seed % 2 == 0 ? .random : .fifo
         options.store.capacityByteCount = [16, 32, 64][Int(seed % 3)] << 20
         options.store.sectorByteCount = seed % 5 == 0 ? 4096 : 512
+        options.store.options.cleaning = seed % 2 == 0 ? .eager : .auto
         return options
     }
 
@@ -28,7 +29,7 @@ import Testing
         let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(
             separator: ", ")
         Environment.note(
-            "\(simulation.operationCount) operations\(simulation.isStuck ? ", then full for good" : ""); \(counts)")
+            "\(simulation.operationCount) operations; \(counts)")
         return simulation.operationCount
     }
 

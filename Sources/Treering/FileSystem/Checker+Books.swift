@@ -140,7 +140,12 @@ private struct Books {
             if pass == 0 { report.add(.index, "\(key)", "malformed entry", effect: "a repair makes the index anew") }
             return
         }
-        if pass == 0 { living[charge.segment.rawValue, default: 0] &+= Int64(charge.byteCount) }
+        if pass == 0 {
+            living[charge.segment.rawValue, default: 0] &+= Int64(charge.byteCount)
+            if charge.blocksByteCount > 0 {
+                living[charge.blocksSegment.rawValue, default: 0] &+= Int64(charge.blocksByteCount)
+            }
+        }
         switch (key.space, key.kind) {
         case (.tree, .inode):
             guard isMine(key.object), let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) else {
@@ -162,9 +167,7 @@ private struct Books {
             }
         case (.payloads, .payload):
             guard isMine(key.object), let entry = PayloadEntry(decoding: value) else { return }
-            payloads[key.object, default: (0, nil)].counted = (0..<entry.checksumCount).reduce(0) {
-                $0 + UInt64(entry.namedCount(ofBlock: $1))
-            }
+            payloads[key.object, default: (0, nil)].counted = entry.namedByteCount
         case (.orphans, _): if isMine(key.object) { nodes[key.object, default: Node()].isOrphan = true }
         default: break
         }

@@ -150,7 +150,9 @@ struct Checker<D: Device> {
             report.add(.log, problem.place, problem.reason, effect: "what was written after it cannot be followed")
         }
         guard let live else { return }
-        let damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments.union(recovery.missingSegments.keys))
+        let damage = LogDamage(
+            rebuild.lost, missing: rebuild.lostSegments.union(recovery.missingSegments.keys),
+            lossy: rebuild.lossySegments)
         let isLostInLog = damage.isEmpty ? false : try reportLost(live, damage)
         // What damaged records brought is missing on one side.
         if mends.isEmpty && !isLostInLog && rebuild.problems.isEmpty {
@@ -221,8 +223,10 @@ private final class NoteBox: @unchecked Sendable {
 struct LogDamage {
     private var lost: [ClosedRange<UInt64>]
     private let missing: Set<SegmentNumber>
+    private let lossy: [SegmentNumber: UInt64]
 
-    init(_ lost: [ClosedRange<UInt64>], missing: Set<SegmentNumber>) {
+    init(_ lost: [ClosedRange<UInt64>], missing: Set<SegmentNumber>, lossy: [SegmentNumber: UInt64] = [:]) {
+        self.lossy = lossy
         self.lost = lost.sorted { $0.lowerBound < $1.lowerBound }
         self.missing = missing
     }
@@ -232,6 +236,8 @@ struct LogDamage {
     /// Whether the record that established an entry is lost.
     func covers(_ origin: Origin) -> Bool {
         if missing.contains(origin.segment) { return true }
+        // Moved here by the cleaner: the record that did it may be a lost one.
+        if let first = lossy[origin.segment], origin.sequence.rawValue < first { return true }
         var low = 0
         var high = lost.count
         while low < high {

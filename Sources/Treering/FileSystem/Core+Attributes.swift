@@ -21,7 +21,6 @@ extension Core {
         if let modified = changes.modified { inode.modified = modified.resolved(time) }
         if let changed = changes.changed { inode.changed = changed.resolved(time) }
         writer.reset()
-        var freesSpace = false
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
@@ -29,13 +28,13 @@ extension Core {
                 try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
             {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
-                freesSpace = true
             }
             inode.size = size
             if changes.modified == nil { inode.modified = time }
         }
         writer.inode(inode)
-        try commit(freesSpace: freesSpace)
+        // What replaces an inode takes no space for good: it works on a full store.
+        try commit(freesSpace: true)
         return Attributes(try self.inode(number))
     }
 
@@ -130,18 +129,18 @@ extension Core {
 
     // MARK: The whole file system
 
-    /// statvfs(3): free is what new segments could still take, no more than the host has.
+    /// statvfs(3): the size is what living data can fill; free is what of it is not filled, no more than the host has.
     func status() -> FileSystemStatus {
         let segment = UInt64(table.segmentByteCount)
-        let total = UInt64(table.countLimit) * segment
-        let free = UInt64(table.freeCount) * segment
-        let kept = UInt64(log.reservedSegmentCount) * segment
-        let prepared = UInt64(table.pool.count) * segment
+        let total = UInt64(log.livingByteCountLimit)
+        let free = total - min(total, UInt64(max(0, table.livingByteCount)))
         let makeable = log.isHostFull ? 0 : hostAvailableByteCount
-        let host = makeable == .max ? UInt64.max : makeable + prepared
-        let available = min(free > kept ? free - kept : 0, host)
+        // What lies dead in segments is as good as free: the cleaner makes it so.
+        let own = UInt64(table.pool.count) * segment + UInt64(table.reclaimableByteCount)
+        let host = makeable >= UInt64.max - own ? UInt64.max : makeable + own
+        let available = min(free, host)
         return FileSystemStatus(
-            totalByteCount: total, freeByteCount: min(free, host), availableByteCount: available,
+            totalByteCount: total, freeByteCount: available, availableByteCount: available,
             inodeCount: index.inodeCount + available / 512, freeInodeCount: available / 512)
     }
 }

@@ -73,11 +73,12 @@ extension Core {
         let key = PayloadEntry.key(id)
         let isPlanned = try find { () throws(PageMiss) in
             try index.tree.withValue(of: key) { value -> Bool in
-                guard let value, let entry = PayloadEntry(decoding: value), self.table.contains(entry.origin.segment),
-                    UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length)
+                guard let value, let entry = PayloadEntry(decoding: value), self.table.contains(entry.blocksSegment),
+                    UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
+                    let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
                 else { return false }
-                let segment = entry.origin.segment
-                if let bytes = self.log.resident(segment, entry.position + offset, Int(byteCount)) {
+                let segment = entry.blocksSegment
+                if let bytes = self.log.resident(segment, start, Int(byteCount)) {
                     plan.bytesToFill.copy(bytes, to: target)
                     return true
                 }

@@ -43,12 +43,18 @@ final class Core {
     // MARK: Committing
 
     /// Appends and applies what `writer` holds, or throws and changes nothing.
-    func commit(freesSpace: Bool = false) throws(Stop) {
+    func commit(freesSpace: Bool = false) throws(Stop) { try commit(freesSpace ? .removal : .write) }
+
+    func commit(_ tier: SpaceTier) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
-        let room = log.makeRoom(
-            recordByteCount: writer.byteCount, payloadByteCount: writer.payloadBlocks?.count ?? 0,
-            freesSpace: freesSpace)
+        let payloadByteCount = writer.payloadBlocks?.count ?? 0
+        if tier == .write,
+            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit
+        {
+            throw .failed(.noSpace)
+        }
+        let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break
         case .wait: throw .blocked(.room)
@@ -64,15 +70,13 @@ final class Core {
     /// Appends and applies a record of a dead mount's tail.
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?) throws(Stop) {
         guard !isDirtyLimitReached else { throw .blocked(.room) }
-        switch log.makeRoom(
-            recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, freesSpace: true)
-        {
+        switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, .recovery) {
         case .ready: break
         case .wait: throw .blocked(.room)
         case .full: throw .failed(.noSpace)
         case .failed: throw .failed(.input)
         }
-        try find { () throws(PageMiss) in try index.touch(record) }
+        if !record.movesAnything { try find { () throws(PageMiss) in try index.touch(record) } }
         record.forEachChange { change, _, _ in
             if case .inode(let inode) = change {
                 log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1))

@@ -111,6 +111,7 @@ private struct InodeDump<D: Device> {
             return inode == number
         case .xattr(let inode, _, _, _, _): return inode == number
         case .extent(let inode, _, _, _, _): return inode == number
+        case .move(let move): return concerns(move.change)
         case .removeRange(let inode, _, _, _): return inode == number
         case .payload, .skipped: return false
         }

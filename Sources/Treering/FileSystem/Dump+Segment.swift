@@ -46,6 +46,13 @@ extension Dump {
         case .removeInode(let inode, let since_):
             return "inode \(inode.rawValue): it goes with all its entries\(since(since_))"
         case .orphan(let inode): return "inode \(inode.rawValue): it has no name any more"
+        case .move(let move):
+            let what = "moved, of record \(move.sequence.rawValue): "
+            if case .payload(let payload) = move.change, !payload.isInline {
+                return what
+                    + "payload \(payload.id.rawValue): \(payload.length) bytes, \(payload.blockCount) blocks at \(payload.position) of segment \(move.blocksSegment.rawValue)"
+            }
+            return what + describe(move.change, place, offset + Change.moveOverheadByteCount)
         case .skipped: return "a change of an unknown type that may be skipped"
         }
     }

@@ -175,19 +175,14 @@ extension Dump {
     static func place(_ entry: PayloadEntry) -> String {
         let end =
             UInt64(entry.position)
-            + UInt64(entry.isInline ? entry.length : UInt32(entry.checksumCount * blockByteCount))
+            + UInt64(entry.isInline ? entry.length : UInt32(entry.storedCount * blockByteCount))
         return
-            "\(entry.length) bytes \(entry.isInline ? "inline" : "in \(entry.checksumCount) blocks") at \(entry.position)..<\(end) of segment \(entry.origin.segment.rawValue)"
+            "\(entry.length) bytes \(entry.isInline ? "inline" : "in \(entry.storedCount) blocks") at \(entry.position)..<\(end) of segment \(entry.blocksSegment.rawValue)"
     }
 
     private static func counts(_ entry: PayloadEntry) -> String {
-        var named: UInt64 = 0
-        var living = 0
-        for block in 0..<entry.checksumCount {
-            named += UInt64(entry.namedCount(ofBlock: block))
-            if entry.namedCount(ofBlock: block) > 0 { living += 1 }
-        }
-        return "\(living) of \(entry.checksumCount) living, \(named) bytes named"
+        let living = entry.isInline ? 1 : entry.livingBlockCount
+        return "\(living) of \(entry.storedCount) living, \(entry.namedByteCount) bytes named"
     }
 
     private static func words(_ usage: UsageEntry) -> String {

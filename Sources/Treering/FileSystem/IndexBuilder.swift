@@ -58,6 +58,15 @@ final class IndexBuilder<D: Device> {
         }
     }
 
+    /// Drops payloads that nothing named in the end.
+    func dropUnnamedPayloads() throws(MountError) {
+        var cursor: IndexKey? = RecordIndex.firstPayload
+        while let from = cursor {
+            cursor = try run { () throws(PageMiss) in try index.dropUnnamedPayloads(from: from) }
+            try relieve()
+        }
+    }
+
     /// Keeps to the bound: writes changed pages when they are too many, drops clean ones.
     func relieve() throws(MountError) {
         if let failure { throw failure }

@@ -17,7 +17,7 @@ struct IndexRebuilder<D: Device> {
             return Rebuild<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
         }
         let position = try endOfLog(recovery)
-        let living = sources.filter { $0.header.firstBatch <= position.lastBatch }
+        let living = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
         let rebuild = try Rebuild(
             device, recovery.reader, living, uuid: recovery.superblock.uuid,
             segmentCountLimit: recovery.table.countLimit, through: position,

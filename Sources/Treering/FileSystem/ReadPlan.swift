@@ -57,13 +57,15 @@ final class ReadPlan: @unchecked Sendable {
             reads.append(
                 PlannedRead(
                     segment: segment, file: file, position: UInt64(start), memory: scratch.bytes.part(0, end - start),
-                    scratch: scratch, checksums: [entry.checksum(ofBlock: 0)],
+                    scratch: scratch, checksums: [entry.checksum(ofStored: 0)],
                     inlineRange: lead..<lead + Int(entry.length),
                     source: lead + offset, byteCount: byteCount, target: target))
             return
         }
         let first = offset / block
         let last = (offset + byteCount - 1) / block
+        // All blocks of a piece are stored, and next to each other.
+        let stored = entry.storedIndex(ofBlock: first)!
         let count = (last - first + 1) * block
         let isDirect =
             offset % block == 0 && target % block == 0 && target + count <= bytesToFill.count
@@ -71,9 +73,9 @@ final class ReadPlan: @unchecked Sendable {
         let scratch = isDirect ? nil : AlignedBuffer(byteCount: count)
         reads.append(
             PlannedRead(
-                segment: segment, file: file, position: UInt64(entry.position) + UInt64(first * block),
+                segment: segment, file: file, position: UInt64(entry.position(ofStored: stored)),
                 memory: scratch?.bytes.part(0, count) ?? bytesToFill.part(target, count), scratch: scratch,
-                checksums: (first...last).map { entry.checksum(ofBlock: $0) }, inlineRange: nil,
+                checksums: (stored...stored + last - first).map { entry.checksum(ofStored: $0) }, inlineRange: nil,
                 source: offset - first * block, byteCount: byteCount, target: target))
     }
 

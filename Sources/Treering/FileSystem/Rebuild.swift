@@ -16,6 +16,9 @@ final class Rebuild<D: Device> {
     /// Records that mended batches have lost, and segments that have lost all of theirs.
     private(set) var lost: [ClosedRange<UInt64>] = []
     private(set) var lostSegments: Set<SegmentNumber> = []
+    /// Segments that have lost some, and the first record of each: what is older there was moved to it by the cleaner.
+    private(set) var lossySegments: [SegmentNumber: UInt64] = [:]
+    private var firstRecord: UInt64 = 0
     private let reader: BatchReader<D>
     private let mender: Mender<D>?
     private var context: LogContext?
@@ -50,21 +53,30 @@ final class Rebuild<D: Device> {
             in: options.file)
         position = LogPosition(
             lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096)
-        let ordered = sources.sorted { $0.header.firstBatch < $1.header.firstBatch }
-        for source in ordered {
+        for source in sources {
             table.note(source.number, file: source.file, incarnation: source.header.incarnation)
             table.restore(
                 source.number,
                 UsageEntry(
-                    firstBatch: source.header.firstBatch, lastBatch: .zero, epoch: source.header.epoch, living: 0,
+                    firstBatch: source.header.firstBatch,
+                    lastBatch: source.header.role == .cold ? source.header.firstBatch : .zero,
+                    epoch: source.header.epoch, living: 0,
                     incarnation: source.header.incarnation, end: source.header.end, state: .inUse,
                     role: source.header.role))
         }
-        for (order, source) in ordered.enumerated() {
-            let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
-            try read(source, through: end, next)
+        let ordered = sources.filter { $0.header.role == .hot }.sorted { $0.header.firstBatch < $1.header.firstBatch }
+        // The cleaner may have moved a payload beyond what names it: all of them are there before anything names one.
+        for pass in [RecordIndex.Pass.payloads, .names] {
+            index.pass = pass
+            context = nil
+            for (order, source) in ordered.enumerated() {
+                let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
+                try read(source, through: end, next)
+            }
         }
         try builder.settle()
+        try builder.dropUnnamedPayloads()
+        index.pass = .live
     }
 
     private func read(_ source: Source, through logEnd: LogPosition, _ next: SegmentHeader?) throws(MountError) {
@@ -87,17 +99,17 @@ final class Rebuild<D: Device> {
             else {
                 if try mends(source, offset, end, last, limit, logEnd) { continue }
                 if case .broken(let header, let reason) = outcome, header.follows(last) {
-                    problems.append(
-                        CorruptionReport(place: "segment \(source.number.rawValue) at \(offset)", reason: reason))
+                    note("segment \(source.number.rawValue) at \(offset)", reason)
                 }
                 break
             }
             context = LogContext(batch)
-            if batch.header.isMended {
+            if offset == SegmentHeader.byteCount { firstRecord = batch.header.firstRecord.rawValue }
+            if batch.header.isMended, index.pass == .payloads {
                 noteLost(batch, isFirst: last.rawValue + 1 == source.header.firstBatch.rawValue)
             }
             try batch.forEachRecord { (record, place) throws(MountError) in
-                recordCount += 1
+                if index.pass == .names { recordCount += 1 }
                 try builder.apply(record, at: place)
             }
             last = batch.header.sequence
@@ -116,10 +128,7 @@ final class Rebuild<D: Device> {
         }
         let isWhole = hasEnded || offset >= end || last >= lastBatch || (source.header.end == 0 && next == nil)
         if !isWhole || (source.lastBatch != .zero && last != source.lastBatch) {
-            problems.append(
-                CorruptionReport(
-                    place: "segment \(source.number.rawValue) at \(offset)",
-                    reason: "batch \(last.next.rawValue) is missing or damaged"))
+            note("segment \(source.number.rawValue) at \(offset)", "batch \(last.next.rawValue) is missing or damaged")
         }
         table[source.number].lastBatch = last
     }
@@ -128,13 +137,20 @@ final class Rebuild<D: Device> {
     private func noteLost(_ batch: FoundBatch, isFirst: Bool) {
         var next = batch.header.firstRecord.rawValue
         var count = 0
+        let before = lost.count
         batch.forEachRecord { record, _ in
             if record.sequence.rawValue > next { lost.append(next...record.sequence.rawValue - 1) }
             next = max(next, record.sequence.rawValue &+ 1)
             count += 1
         }
         if next <= batch.header.lastRecord.rawValue { lost.append(next...batch.header.lastRecord.rawValue) }
+        if lost.count > before { lossySegments[batch.header.segment] = firstRecord }
         if isFirst, count == 0 { lostSegments.insert(batch.header.segment) }
+    }
+
+    /// The second pass meets everything that the first one has met.
+    private func note(_ place: String, _ reason: String) {
+        if index.pass == .payloads { problems.append(CorruptionReport(place: place, reason: reason)) }
     }
 
     /// Tries to mend the place where a batch should be, so that it can be read again.
@@ -248,7 +264,8 @@ extension Recovery {
     /// The segments in use after `replay`, for a rebuild.
     func rebuildSources() -> [Rebuild<D>.Source] {
         headers.compactMap { number, segment in
-            guard segment.header.state == .inUse, segment.header.firstBatch <= position.lastBatch,
+            guard segment.header.state == .inUse,
+                segment.header.role == .cold || segment.header.firstBatch <= position.lastBatch,
                 segment.header.end != UInt32(SegmentHeader.byteCount)
             else { return nil }
             // Without an index it is not known which of them a recycling has emptied; there it changes nothing.

@@ -221,8 +221,7 @@ final class Recovery<D: Device> {
             try loader.run(tree) { () throws(PageMiss) in
                 guard let entry = try tree.next(atOrAfter: start), entry.key <= last else { return }
                 body(entry.key, entry.value)
-                next = IndexKey(word0: entry.key.word0, word1: entry.key.word1, word2: entry.key.word2 &+ 1)
-                if next.word2 == 0 { next.word1 += 1 }
+                next = entry.key.next
             }
             if next == .max { return }
             cursor = next
@@ -250,6 +249,13 @@ final class Recovery<D: Device> {
             if try !mend(&walk) {
                 damage = found
                 break
+            }
+        }
+        for index in table.segments.indices {
+            let number = SegmentNumber(UInt32(index))
+            // What a dead cleaner was filling is not filled further.
+            if table[number].state == .inUse, table[number].role == .cold, table[number].lastBatch == .zero {
+                table.seal(number, lastBatch: position.lastBatch)
             }
         }
         if walk.abandonedBatchCount > 0 {
@@ -382,7 +388,9 @@ final class Recovery<D: Device> {
         walkedSegments.insert(header.segment)
         guard table[header.segment].state != .inUse, let segment = headers[header.segment] else { return }
         for index in table.segments.indices
-        where table.segments[index].state == .inUse && table.segments[index].lastBatch == .zero {
+        where table.segments[index].state == .inUse && table.segments[index].role == .hot
+            && table.segments[index].lastBatch == .zero
+        {
             table[SegmentNumber(UInt32(index))].lastBatch = BatchSequence(header.sequence.rawValue - 1)
             table[SegmentNumber(UInt32(index))].isChanged = true
         }
@@ -393,7 +401,32 @@ final class Recovery<D: Device> {
         table[header.segment].isChanged = true
     }
 
+    /// Puts the segments in use again to which a record of the cleaner has moved blocks.
+    private func enterBlocks(of record: Record) throws(MountError) {
+        guard record.movesAnything else { return }
+        try record.forEachChange { change, _, _ throws(MountError) in
+            guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {
+                return
+            }
+            let number = move.blocksSegment
+            let header = headers[number]?.header
+            guard table.contains(number), table[number].state != .inUse else { return }
+            guard let header, header.state == .inUse, header.role == .cold,
+                header.incarnation == move.blocksIncarnation
+            else {
+                throw MountError(
+                    .damaged, "segment \(number.rawValue) is missing or damaged, and the log has moved blocks to it")
+            }
+            let usage = UsageEntry(
+                firstBatch: header.firstBatch, lastBatch: .zero, epoch: header.epoch, living: 0,
+                incarnation: header.incarnation, end: 0, state: .inUse, role: .cold)
+            table.restore(number, usage)
+            table[number].isChanged = true
+        }
+    }
+
     func apply(_ record: Record, _ place: RecordPlace) throws(MountError) {
+        try enterBlocks(of: record)
         let index = self.index
         try loader.run(index.tree) { () throws(PageMiss) in try index.touch(record) }
         index.apply(record, at: place)

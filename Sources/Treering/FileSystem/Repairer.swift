@@ -211,7 +211,7 @@ struct Repairer<D: Device> {
             segmentCountLimit: live.table.countLimit, through: live.position, mender: live.mender,
             .init(cacheByteCount: cacheByteCount))
         plan.late = Array(live.mender!.mends.dropFirst(plan.early.count))
-        plan.damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments)
+        plan.damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments, lossy: rebuild.lossySegments)
         if hasIndex, !plan.damage.isEmpty { plan.surplus = try Surplus.find(live, rebuild, device) }
         return plan
     }

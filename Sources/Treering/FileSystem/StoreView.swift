@@ -203,9 +203,13 @@ final class StoreView<D: Device> {
             return damaged(0, Int(byteCount), "segment \(entry.segment.rawValue)", "its file is not there")
         }
         for piece in entry.pieces(offset, byteCount) {
-            let place = "segment \(entry.segment.rawValue) at \(piece.position)"
-            let start = piece.position / blockByteCount * blockByteCount
-            let lead = piece.position - start
+            guard let position = piece.position else {
+                damaged(piece.target, piece.wanted.count, "payload \(id.rawValue)", "this block of it is not stored")
+                continue
+            }
+            let place = "segment \(entry.segment.rawValue) at \(position)"
+            let start = position / blockByteCount * blockByteCount
+            let lead = position - start
             let count = (lead + piece.byteCount + blockByteCount - 1) / blockByteCount * blockByteCount
             let target = buffer.bytes.part(0, count)
             let completion = device.perform(Submission(.read, file, offset: UInt64(start), target, tag: 0))
@@ -257,13 +261,13 @@ final class StoreView<D: Device> {
 private struct PayloadPlace {
     let segment: SegmentNumber
     let length: UInt32
-    private let position: Int
     private let isInline: Bool
-    private let checksums: [UInt32]
+    /// By their numbers in the payload.
+    private let stored: [Int: (position: Int, checksum: UInt32)]
 
     struct Piece {
-        /// In the segment.
-        var position: Int
+        /// In the segment; nil where the block is not stored any more.
+        var position: Int?
         /// What the checksum covers.
         var byteCount: Int
         var checksum: UInt32
@@ -274,11 +278,14 @@ private struct PayloadPlace {
 
     init?(_ bytes: UnsafeRawBufferPointer) {
         guard let entry = PayloadEntry(decoding: bytes) else { return nil }
-        segment = entry.origin.segment
+        segment = entry.blocksSegment
         length = entry.length
-        position = Int(entry.position)
         isInline = entry.isInline
-        checksums = (0..<entry.checksumCount).map { entry.checksum(ofBlock: $0) }
+        var stored: [Int: (position: Int, checksum: UInt32)] = [:]
+        entry.forEachStored { index, block, _ in
+            stored[block] = (Int(entry.position(ofStored: index)), entry.checksum(ofStored: index))
+        }
+        self.stored = stored
     }
 
     func pieces(_ offset: UInt32, _ byteCount: UInt32) -> [Piece] {
@@ -287,7 +294,8 @@ private struct PayloadPlace {
         if isInline {
             return [
                 Piece(
-                    position: position, byteCount: Int(length), checksum: checksums[0], wanted: start..<end, target: 0)
+                    position: stored[0]?.position, byteCount: Int(length), checksum: stored[0]?.checksum ?? 0,
+                    wanted: start..<end, target: 0)
             ]
         }
         guard end > start else { return [] }
@@ -295,7 +303,7 @@ private struct PayloadPlace {
             let low = max(start, block * blockByteCount)
             let high = min(end, (block + 1) * blockByteCount)
             return Piece(
-                position: position + block * blockByteCount, byteCount: blockByteCount, checksum: checksums[block],
+                position: stored[block]?.position, byteCount: blockByteCount, checksum: stored[block]?.checksum ?? 0,
                 wanted: low - block * blockByteCount..<high - block * blockByteCount, target: low - start)
         }
     }

@@ -61,6 +61,9 @@ extension Volume {
         recycleSegments()
         sweepTombstones()
         wakeRoomWaiters()
+        reclaimIfShort()
+        if cleanInBackground() { kick() }
+        wakeRoomWaiters()
     }
 
     private static func needsCheckpoint(_ state: VolumeState, _ options: VolumeOptions, isDue: Bool) -> Bool {
@@ -70,8 +73,8 @@ extension Volume {
             return true
         }
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
-        let isShort = core.table.freeCount <= core.log.reservedSegmentCount + 2 || core.log.isHostFull
-        let waits = core.table.segments.contains { $0.isSealed && $0.living == 0 }
+        let isShort = core.table.freeCount <= core.log.reservedSegmentCount(.write) + 2 || core.log.isHostFull
+        let waits = core.table.hasDeadSegment
         return isDue && (appended > 0 || waits) || isShort && waits
     }
 
@@ -80,6 +83,8 @@ extension Volume {
         state.withLock { state in
             let log = state.core.log
             state.core.hostAvailableByteCount = space.availableByteCount
+            let indexByteCount = state.core.index.tree.filePageCount * IndexPage.byteCount
+            log.withheldSegmentCount = indexByteCount / log.table.segmentByteCount
             if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
                 log.isHostFull = false
             }
@@ -149,6 +154,9 @@ extension Volume {
         let last = state.withLock { $0.core.log.lastBatch }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) { try checkpoint() }
+        if state.withLock({ $0.core.log.isShortOfSegments }) {
+            if isCleaning { freeDeadSegments() } else { _ = reclaim() }
+        }
         wait { state in
             let log = state.core.log
             return log.failure != nil || log.tracker.written >= last
@@ -177,7 +185,17 @@ extension Volume {
         }
     }
 
-    private func sweepTombstones() {
+    /// Finishes the removals of one inode.
+    func finishRemovals(of inode: InodeNumber) throws(Errno) {
+        while state.withLock({ $0.core.index.removals[inode] != nil }) {
+            try runWaiting { (core) throws(Stop) in
+                guard !core.isDirtyLimitReached else { throw .blocked(.room) }
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
+            }
+        }
+    }
+
+    func sweepTombstones() {
         while let cursor = state.withLock({ $0.sweepCursor }) {
             do {
                 let next = try runWaiting { (core) throws(Stop) in

@@ -154,14 +154,15 @@ extension Volume {
         ownStaging?.findTails(recovery.superblock)
         let tails = tails + (ownStaging?.tails.map(\.tail) ?? [])
         let geometry = StagingGeometry(
-            stagingByteCount: options.stagingByteCount, segmentByteCount: recovery.table.segmentByteCount,
+            // What staging holds must find room again after a crash: in a small store it is small.
+            stagingByteCount: min(options.stagingByteCount, Int(clamping: superblock.capacityByteCount / 32)),
+            segmentByteCount: recovery.table.segmentByteCount,
             holding: tails.map(\.header))
         let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
             uuid: superblock.uuid, epoch: epoch, table: recovery.table,
             staging: staging, position: recovery.position,
             nextSequence: recovery.nextSequence, nextInode: recovery.nextInode, continuesSegment: continues)
-        segmentLog.reservedSegmentCount = min(4, max(2, recovery.table.countLimit / 32))
         let core = Core(
             index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
             isReadOnly: options.isReadOnly, now: now)
@@ -179,6 +180,8 @@ extension Volume {
             try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
             core.reapable = orphans
             volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
+            // A full store that was killed again and again has used up what the cleaner works with.
+            volume.reclaimIfShort(.removal)
         }
         return volume
     }
@@ -244,6 +247,7 @@ extension Volume {
             state.core.lookups.removeAll()
         }
         housekeep()
+        cleaner.seal(self)
         try checkpoint(isClean: true)
         hostStaging?.unlink()
         closeFiles()

@@ -24,6 +24,7 @@ struct VolumeOptions: Sendable {
     var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
     /// Recycled segments kept ready; more are given back to the host.
     var poolLimit = 8
+    var cleaning = CleaningPolicy.auto
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -43,6 +44,10 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Set once before the first request.
     nonisolated(unsafe) var housekeeper: DeviceThread?
     nonisolated(unsafe) var hostStaging: HostStaging?
+    /// Used by the housekeeper only, like the two after it.
+    let cleaner: Cleaner<D>
+    nonisolated(unsafe) var isCleaning = false
+    nonisolated(unsafe) var appendedAtLastRound: UInt64 = 0
     let log: @Sendable (String) -> Void
 
     init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {
@@ -50,8 +55,10 @@ final class Volume<D: Device>: @unchecked Sendable {
         self.options = options
         self.log = log
         self.state = Guarded(state)
+        cleaner = Cleaner(device: device)
         wakeUp = Condition(monitor)
         completionSignal = Condition(monitor)
+        cleaner.pause = { [unowned self] start in pauseCleaning(since: start) }
     }
 
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }

@@ -37,13 +37,37 @@ enum Change {
     case removeInode(inode: InodeNumber, since: BatchSequence)
     /// 10: notes that an inode has no name any more but is still in use. Body: inode 8.
     case orphan(inode: InodeNumber)
+    /// 11: establishes what an older record had established, which the cleaner moves here.
+    case move(MovedChange)
     /// A change of an unknown type that says it may be skipped.
     case skipped
 
     static let headerByteCount = 8
     static let version: UInt8 = 1
-    /// 11 is kept for moves by the cleaner (sequence, old place, new place).
     static let moveType: UInt16 = 11
+    /// What moving a change adds to it. Every entry is charged as if it had been moved, so that what is charged always has room.
+    static let moveOverheadByteCount = 24
+}
+
+/// A change that the cleaner repeats in a newer record, so that the segment of the older one can be freed. It keeps its age.
+///
+///     offset size field
+///          0    8 header of the move
+///          8    8 sequence of the record that first made the change
+///         16    8 tombstones: `until` (see `TombstoneEntry`); payloads in blocks: 4 segment that holds the blocks, 4 its incarnation;
+///                 else 0
+///         24      the change as it would be in a record of its own; of a payload in blocks the position is the one in that segment, and
+///                 its storage may be 2: only some of the blocks were moved
+struct MovedChange {
+    var sequence: RecordSequence
+    var word: UInt64
+    /// Never a move itself, and never skipped.
+    var bytes: UnsafeRawBufferPointer
+
+    var change: Change { Record.decodeChange(bytes, isMoved: true)! }
+    var until: BatchSequence { BatchSequence(word) }
+    var blocksSegment: SegmentNumber { SegmentNumber(UInt32(truncatingIfNeeded: word)) }
+    var blocksIncarnation: UInt32 { UInt32(truncatingIfNeeded: word >> 32) }
 }
 
 /// Where the value of an extended attribute is.
@@ -146,14 +170,17 @@ extension Timestamp {
 ///
 ///     offset size field
 ///          0    8 payload id
-///          8    1 storage (0 inline: the bytes end this change; 1 blocks: in the batch's payload area)
+///          8    1 storage (0 inline: the bytes end this change; 1 blocks: in the batch's payload area; 2, in moves only: those blocks that
+///                 the bitmap names)
 ///          9    1 encoding (0 none; room for compression)
 ///         10    2 key id (0; room for encryption)
 ///         12   12 nonce (0)
 ///         24    4 length in bytes
 ///         28    4 stored length in bytes (= length while encoding is 0)
 ///         32    4 position (blocks: offset in the payload area in bytes, a multiple of 4,096; inline: 0)
-///         36    4 number of checksums (inline 1, blocks one per 4 KiB of stored bytes; the last block is padded with zeros)
+///         36    4 number of checksums (inline 1, blocks one per stored 4 KiB; the last block is padded with zeros)
+///
+/// The checksums follow, then, for storage 2, a bitmap of the stored blocks in words of eight bytes, or the inline bytes.
 struct PayloadRecord {
     static let byteCount = 40
     static let inlineByteCountLimit = 3072
@@ -167,9 +194,13 @@ struct PayloadRecord {
     var checksums: UnsafeRawBufferPointer
     /// The bytes of an inline payload.
     var inlineBytes: UnsafeRawBufferPointer
+    /// Which blocks are stored; empty where all are.
+    var bitmap = UnsafeRawBufferPointer(start: nil, count: 0)
     /// Where the inline bytes begin, from the start of the change.
     var inlineOffset: Int { Change.headerByteCount + Self.byteCount + checksums.count }
 
     static func blockCount(_ length: UInt32) -> Int { (Int(length) + blockByteCount - 1) / blockByteCount }
-    var blockCount: Int { isInline ? 0 : Self.blockCount(length) }
+    static func bitmapByteCount(_ length: UInt32) -> Int { (blockCount(length) + 63) / 64 * 8 }
+    /// The blocks that are stored.
+    var blockCount: Int { isInline ? 0 : checksums.count / 4 }
 }

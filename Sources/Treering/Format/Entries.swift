@@ -40,7 +40,7 @@ struct Origin: Hashable, Sendable {
 /// While an index is rebuilt, an entry with mode 0 holds the derived number of an inode whose record comes later.
 struct InodeEntry: Hashable {
     static let byteCount = 120
-    static let charge = 16 + InodeRecord.byteCount
+    static let charge = 16 + InodeRecord.byteCount + Change.moveOverheadByteCount
 
     var origin: Origin
     var record: InodeRecord
@@ -95,7 +95,7 @@ struct DirentEntry {
         IndexKey(space: .tree, object: directory.rawValue, kind: .dirent, subkey: cookie)
     }
 
-    var charge: Int { 42 + name.count }
+    var charge: Int { 42 + Change.moveOverheadByteCount + name.count }
     var byteCount: Int { Self.headerByteCount + name.count }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
@@ -158,7 +158,7 @@ struct XattrEntry {
         if case .inline(let bytes) = value { return bytes.count }
         return 0
     }
-    var charge: Int { 45 + name.count + inlineCount }
+    var charge: Int { 45 + Change.moveOverheadByteCount + name.count + inlineCount }
     var byteCount: Int { Self.headerByteCount + name.count + inlineCount }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
@@ -210,7 +210,7 @@ struct XattrEntry {
 ///         28    4 zero
 struct ExtentEntry: Hashable {
     static let byteCount = 32
-    static let charge = 40
+    static let charge = 40 + Change.moveOverheadByteCount
 
     var origin: Origin
     var length: UInt32

@@ -77,6 +77,17 @@ struct IndexKey: Hashable, Comparable, Sendable {
         return a.word2 < b.word2
     }
 
+    /// The key right after this one; the last has none and gives itself.
+    var next: IndexKey {
+        var key = self
+        key.word2 &+= 1
+        if key.word2 == 0 {
+            key.word1 &+= 1
+            if key.word1 == 0 { key.word0 &+= 1 }
+        }
+        return key == .min ? .max : key
+    }
+
     @inline(__always)
     init(decoding bytes: UnsafeRawBufferPointer, at offset: Int) {
         word0 = bytes.load(offset)

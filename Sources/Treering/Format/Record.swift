@@ -79,6 +79,11 @@ struct Record {
         }
     }
 
+    /// Whether the cleaner wrote it.
+    var movesAnything: Bool {
+        changeCount > 0 && bytes.load(Self.headerByteCount, as: UInt16.self) == Change.moveType
+    }
+
     /// Whether every change is well formed. To be asked once of what comes from disk; `forEachChange` relies on it.
     func validate() -> String? {
         guard !isSkipped else {
@@ -105,7 +110,8 @@ struct Record {
     /// Whether the record, found valid, is of a type or version that only says that it may be skipped.
     var isSkipped: Bool { bytes.load(8, as: UInt16.self) != Self.operationType || bytes.load(10, as: UInt8.self) != 1 }
 
-    private static func decodeChange(_ change: UnsafeRawBufferPointer) -> Change? {
+    /// A change from its bytes, checked; nil when it is malformed.
+    static func decodeChange(_ change: UnsafeRawBufferPointer, isMoved: Bool = false) -> Change? {
         let count = change.count
         guard change.load(2, as: UInt8.self) == Change.version || change.load(3, as: UInt8.self) & 1 != 0 else {
             return nil
@@ -123,7 +129,7 @@ struct Record {
                 ? .removeDirent(directory: inode, cookie: change.load(16), since: since)
                 : .removeXattr(inode: inode, cookie: change.load(16), since: since)
         case 4: return decodeXattr(change)
-        case 6: return decodePayload(change)
+        case 6: return decodePayload(change, isMoved: isMoved)
         case 7:
             guard count == 40 else { return nil }
             let offset: UInt64 = change.load(16)
@@ -146,6 +152,7 @@ struct Record {
         case 10:
             guard count == 16 else { return nil }
             return .orphan(inode: InodeNumber(change.load(8)))
+        case Change.moveType: return isMoved ? nil : decodeMove(change)
         default:
             return change.load(3, as: UInt8.self) & 1 != 0 ? .skipped : nil
         }
@@ -177,26 +184,43 @@ struct Record {
                 : .payload(PayloadID(payload), byteCount: valueLength))
     }
 
-    private static func decodePayload(_ change: UnsafeRawBufferPointer) -> Change? {
+    private static func decodePayload(_ change: UnsafeRawBufferPointer, isMoved: Bool) -> Change? {
         let fixed = Change.headerByteCount + PayloadRecord.byteCount
         guard change.count >= fixed + 4 else { return nil }
         let length: UInt32 = change.load(8 + 24)
         let storage: UInt8 = change.load(8 + 8)
         let checksumCount = Int(change.load(8 + 36, as: UInt32.self))
-        guard length > 0, length <= PayloadRecord.byteCountLimit, storage <= 1, change.load(8 + 9, as: UInt8.self) == 0,
-            change.load(8 + 28, as: UInt32.self) == length,
-            checksumCount == (storage == 0 ? 1 : PayloadRecord.blockCount(length)),
-            storage == 1 || length <= PayloadRecord.inlineByteCountLimit
+        guard length > 0, length <= PayloadRecord.byteCountLimit, storage <= (isMoved ? 2 : 1),
+            change.load(8 + 9, as: UInt8.self) == 0, change.load(8 + 28, as: UInt32.self) == length,
+            storage != 0 || length <= PayloadRecord.inlineByteCountLimit && checksumCount == 1,
+            storage != 1 || checksumCount == PayloadRecord.blockCount(length),
+            checksumCount > 0, checksumCount <= PayloadRecord.blockCount(length)
         else { return nil }
         let inlineCount = storage == 0 ? Int(length) : 0
+        let bitmapCount = storage == 2 ? PayloadRecord.bitmapByteCount(length) : 0
         let position: UInt32 = change.load(8 + 32)
-        guard change.count == fixed + checksumCount * 4 + inlineCount, position % UInt32(blockByteCount) == 0 else {
-            return nil
-        }
+        guard change.count == fixed + checksumCount * 4 + bitmapCount + inlineCount,
+            position % UInt32(blockByteCount) == 0
+        else { return nil }
+        let bitmap = change.part(fixed + checksumCount * 4, bitmapCount)
+        guard storage != 2 || BlockBitmap(bitmap).isValid(length, storedCount: checksumCount) else { return nil }
         return .payload(
             PayloadRecord(
                 id: PayloadID(change.load(8)), isInline: storage == 0, length: length, position: position,
                 checksums: change.part(fixed, checksumCount * 4),
-                inlineBytes: change.part(fixed + checksumCount * 4, inlineCount)))
+                inlineBytes: change.part(fixed + checksumCount * 4 + bitmapCount, inlineCount), bitmap: bitmap))
+    }
+
+    private static func decodeMove(_ move: UnsafeRawBufferPointer) -> Change? {
+        guard move.count >= Change.moveOverheadByteCount + Change.headerByteCount else { return nil }
+        let bytes = move.part(Change.moveOverheadByteCount, move.count - Change.moveOverheadByteCount)
+        guard bytes.load(4, as: UInt32.self) == UInt32(bytes.count) else { return nil }
+        let moved = MovedChange(sequence: RecordSequence(move.load(8)), word: move.load(16), bytes: bytes)
+        guard moved.sequence.rawValue > 0, moved.sequence.rawValue < counterLimit else { return nil }
+        switch decodeChange(bytes, isMoved: true) {
+        case nil, .move, .skipped: return nil
+        case .payload(let payload) where payload.id.rawValue != moved.sequence.rawValue: return nil
+        default: return .move(moved)
+        }
     }
 }

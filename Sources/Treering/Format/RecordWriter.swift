@@ -47,7 +47,8 @@ struct RecordWriter: ~Copyable {
         return Record(bytes: UnsafeRawBufferPointer(bytes), sequence: sequence, changeCount: changeCount)
     }
 
-    private mutating func begin(_ type: UInt16, _ length: Int) -> Int {
+    /// Begins a change of this type and length; gives where.
+    mutating func begin(_ type: UInt16, _ length: Int) -> Int {
         let offset = byteCount
         memory.store(type, at: offset)
         memory.store(Change.version, at: offset + 2)
@@ -183,6 +184,79 @@ struct RecordWriter: ~Copyable {
     mutating func orphan(_ inode: InodeNumber) {
         let offset = begin(10, 16)
         memory.store(inode.rawValue, at: offset + 8)
+    }
+
+    // MARK: Moves
+
+    /// Writes what `body` writes as the change of a move.
+    mutating func move(_ sequence: RecordSequence, word: UInt64 = 0, _ body: (inout RecordWriter) -> Void) {
+        let offset = begin(Change.moveType, Change.moveOverheadByteCount)
+        memory.store(sequence.rawValue, at: offset + 8)
+        memory.store(word, at: offset + 16)
+        body(&self)
+        memory.store(UInt32(byteCount - offset), at: offset + 4)
+        changeCount -= 1
+        // What moves names payloads of older records.
+        payloadIDOffsets = (0, 0)
+    }
+
+    /// Lets a part of an older payload show in a file.
+    mutating func extent(
+        inode: InodeNumber, offset fileOffset: UInt64, payload: PayloadID, payloadOffset: UInt32, byteCount: UInt32
+    ) {
+        let offset = self.byteCount
+        extent(inode: inode, offset: fileOffset, byteCount: byteCount)
+        payloadIDOffsets.1 = 0
+        memory.store(payload.rawValue, at: offset + 24)
+        memory.store(payloadOffset, at: offset + 32)
+    }
+
+    /// An attribute whose value is an older payload.
+    mutating func xattr(
+        inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer, payload: PayloadID,
+        byteCount: UInt32
+    ) {
+        let offset = begin(4, 45 + name.count)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(cookie, at: offset + 16)
+        memory.store(since.rawValue, at: offset + 24)
+        memory.store(payload.rawValue, at: offset + 32)
+        memory.store(byteCount, at: offset + 40)
+        memory.store(UInt8(name.count), at: offset + 44)
+        memory.copy(name, to: offset + 45)
+    }
+
+    /// An older payload, described as its entry does: inline with its bytes, or in blocks that lie at `position`.
+    ///
+    /// `blocks` are those that are kept, as (place among those stored now, block number); all where it is nil.
+    mutating func payload(
+        _ id: PayloadID, _ entry: PayloadEntry, blocks: [(index: Int, block: Int)]?, position: UInt32,
+        inline bytes: UnsafeRawBufferPointer
+    ) {
+        let kept = blocks ?? entry.storedBlocks.enumerated().map { (index: $0.offset, block: $0.element) }
+        let isPartial = !entry.isInline && kept.count < PayloadRecord.blockCount(entry.length)
+        let fixed = Change.headerByteCount + PayloadRecord.byteCount
+        let bitmapCount = isPartial ? PayloadRecord.bitmapByteCount(entry.length) : 0
+        let offset = begin(6, fixed + kept.count * 4 + bitmapCount + (entry.isInline ? bytes.count : 0))
+        memory.zero(offset + 8, PayloadRecord.byteCount)
+        memory.store(id.rawValue, at: offset + 8)
+        memory.store(entry.isInline ? 0 : isPartial ? 2 : 1 as UInt8, at: offset + 16)
+        memory.store(entry.length, at: offset + 32)
+        memory.store(entry.length, at: offset + 36)
+        memory.store(entry.isInline ? 0 : position, at: offset + 40)
+        memory.store(UInt32(kept.count), at: offset + 44)
+        for (place, block) in kept.enumerated() {
+            memory.store(entry.checksum(ofStored: block.index), at: offset + fixed + place * 4)
+        }
+        let bitmap = memory.part(offset + fixed + kept.count * 4, bitmapCount)
+        bitmap.zero(0, bitmapCount)
+        if isPartial {
+            for (_, block) in kept {
+                let word: UInt64 = UnsafeRawBufferPointer(bitmap).load(block / 64 * 8)
+                bitmap.store(word | 1 << UInt64(block % 64), at: block / 64 * 8)
+            }
+        }
+        if entry.isInline { memory.copy(bytes, to: offset + fixed + 4) }
     }
 
     /// Fills in what is known only when the record is appended: the payload's id and its position in the payload area.

@@ -7,7 +7,7 @@
 ///     offset size field
 ///          0    8 magic "TREERING"
 ///          8    4 checksum (CRC-32C of the slot with this field zero)
-///         12    2 format version (1)
+///         12    2 format version (2)
 ///         14    1 checksum type (1: CRC-32C)
 ///         15    1 zero
 ///         16    8 compatible features
@@ -45,7 +45,7 @@ struct Superblock: Equatable {
     static let slotByteCount = 4096
     static let slotOffsets: [UInt64] = [0, 65536]
     static let magic: UInt64 = 0x474E_4952_4545_5254  // "TREERING"
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
     static let indexPageByteCount: UInt32 = 8192
 

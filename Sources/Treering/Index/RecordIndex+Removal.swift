@@ -49,14 +49,19 @@ extension RecordIndex {
         unname(extent.payload, extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
     }
 
-    func removeRange(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ origin: Origin) {
-        let inner = found { () throws(PageMiss) in try self.rangeTombstones(inode, within: from, to) }
+    func removeRange(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
+        _ origin: Origin
+    ) {
+        let inner = found { () throws(PageMiss) in
+            try self.rangeTombstones(inode, within: from, to, before: origin.sequence)
+        }
         let count = found { () throws(PageMiss) in
             try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
         }
         if count <= Self.immediateEntryLimit { removeExtents(inode, from, to, before: origin.sequence) }
         for key in inner { _ = removeKeyed(key) }
-        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, origin, charge: 40, from, to)
+        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
         if count > Self.immediateEntryLimit {
             // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
             postpone(inode, origin.sequence, RemovalEntry(from: from, to: min(to, UInt64(Int64.max))))
@@ -71,7 +76,7 @@ extension RecordIndex {
 
     // MARK: Inodes
 
-    func remove(_ inode: InodeNumber, _ since: BatchSequence, _ origin: Origin) {
+    func remove(_ inode: InodeNumber, _ since: BatchSequence, _ until: BatchSequence?, _ origin: Origin) {
         if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0
         {
             inodeCount -= 1
@@ -86,7 +91,7 @@ extension RecordIndex {
             _ = tree.remove(RemovalEntry.key(inode, pending.sequence))
         }
         if keys == nil { postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max)) }
-        bury(inode, .inode, 0, since, origin, charge: 24)
+        bury(inode, .inode, 0, since, until, origin, charge: 24)
     }
 
     /// Takes out one entry of an inode that is gone.
@@ -102,8 +107,10 @@ extension RecordIndex {
     }
 
     /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
-    func continueRemovals() throws(PageMiss) -> Bool {
-        guard let (inode, pending) = removals.first, let first = pending.first else { return false }
+    func continueRemovals(of preferred: InodeNumber? = nil) throws(PageMiss) -> Bool {
+        guard let inode = preferred.flatMap({ removals[$0] == nil ? nil : $0 }) ?? removals.first?.key,
+            let first = removals[inode]?.first
+        else { return false }
         var isDone: Bool
         if first.range.isWholeInode {
             let keys = try someContents(of: inode, limit: Self.immediateEntryLimit)
@@ -145,17 +152,17 @@ extension RecordIndex {
 
     // MARK: Tombstones
 
-    /// Leaves a tombstone where an older segment may still hold what was removed.
+    /// Leaves a tombstone where an older segment may still hold what was removed. `until`: of one that was moved.
     func bury(
-        _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ origin: Origin,
-        charge: Int,
-        _ from: UInt64 = 0, _ to: UInt64 = 0
+        _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
+        _ origin: Origin, charge: Int, _ from: UInt64 = 0, _ to: UInt64 = 0
     ) {
         let key = TombstoneEntry.key(inode, kind, subkey)
-        let stamp = table[origin.segment].firstBatch
+        let stamp = until ?? table[origin.segment].firstBatch
         _ = removeKeyed(key)
         let since = since == .zero ? stamp : since
         guard table.holdsAnything(since: since, until: stamp, besides: origin.segment) else { return }
+        let charge = charge + Change.moveOverheadByteCount
         TombstoneEntry(origin: origin, charge: charge, since: since, until: stamp, from: from, to: to).encode(
             into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, TombstoneEntry.byteCount)))
@@ -186,5 +193,26 @@ extension RecordIndex {
         return next
     }
 
+    /// After a rebuild: takes out payloads that nothing names, a bounded number of them from `cursor` on; gives where to go on.
+    func dropUnnamedPayloads(from cursor: IndexKey) throws(PageMiss) -> IndexKey? {
+        var dead: [IndexKey] = []
+        var count = 0
+        var next: IndexKey?
+        try tree.scan(from: cursor, through: .max) { key, value in
+            guard key.space == .payloads else { return false }
+            if count >= 256 {
+                next = key
+                return false
+            }
+            count += 1
+            if let entry = PayloadEntry(decoding: value), entry.namedByteCount == 0 { dead.append(key) }
+            return true
+        }
+        for key in dead { try tree.touch(key) }
+        for key in dead { _ = removeKeyed(key) }
+        return next
+    }
+
+    static let firstPayload = IndexKey(space: .payloads, object: 0, kind: 0, subkey: 0)
     static let firstTombstone = IndexKey(space: .tombstones, object: 0, kind: 0, subkey: 0)
 }

@@ -13,6 +13,18 @@ final class RecordIndex {
     var inodeCount: UInt64 = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
+    /// How a log is read that may lack what it has outlived: see `Rebuild`.
+    var pass = Pass.live
+
+    /// What `apply` does with payloads.
+    enum Pass {
+        /// They come with what names them.
+        case live
+        /// Only payloads are taken in, named by nothing, each where it was moved last.
+        case payloads
+        /// Everything else: what names a payload may come before the move that brought the payload where it is.
+        case names
+    }
 
     /// More entries than this are taken out in steps.
     static let immediateEntryLimit = 64
@@ -28,32 +40,41 @@ final class RecordIndex {
 
     /// Brings every page that `apply` of this record will change.
     func touch(_ record: Record) throws(PageMiss) {
-        try record.forEachChange { change, _, _ throws(PageMiss) in
-            switch change {
-            case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
-            case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
-                try tree.touch(DirentEntry.key(directory, cookie))
-                try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
-                try tree.touch(InodeEntry.key(directory))
-            case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
-                try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
-                try touchXattr(inode, cookie)
-            case .payload(let payload): try tree.touch(PayloadEntry.key(payload.id))
-            case .extent(let inode, let offset, let payload, _, let count):
-                try tree.touch(ExtentEntry.key(inode, offset))
-                try tree.touch(PayloadEntry.key(payload))
-                try tree.touch(InodeEntry.key(inode))
-                _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
-            case .removeRange(let inode, let from, let to, _):
-                try tree.touch(InodeEntry.key(inode))
-                try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, record.sequence.rawValue))
-                try tree.touch(RemovalEntry.key(inode, record.sequence))
-                for key in try rangeTombstones(inode, within: from, to) { try tree.touch(key) }
-                _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
-            case .removeInode(let inode, _): try touchRemoval(of: inode, record.sequence)
-            case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))
-            case .skipped: break
+        try record.forEachChange { change, _, _ throws(PageMiss) in try touch(change, record.sequence) }
+    }
+
+    /// Brings every page that applying a change of this age will change.
+    func touch(_ change: Change, _ sequence: RecordSequence) throws(PageMiss) {
+        switch change {
+        case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
+        case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
+            try tree.touch(DirentEntry.key(directory, cookie))
+            try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
+            try tree.touch(InodeEntry.key(directory))
+        case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
+            try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
+            try touchXattr(inode, cookie)
+        case .payload(let payload): try tree.touch(PayloadEntry.key(payload.id))
+        case .extent(let inode, let offset, let payload, _, let count):
+            try tree.touch(ExtentEntry.key(inode, offset))
+            try tree.touch(PayloadEntry.key(payload))
+            try tree.touch(InodeEntry.key(inode))
+            _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
+        case .removeRange(let inode, let from, let to, _):
+            try tree.touch(InodeEntry.key(inode))
+            try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue))
+            try tree.touch(RemovalEntry.key(inode, sequence))
+            for key in try rangeTombstones(inode, within: from, to, before: sequence) { try tree.touch(key) }
+            _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
+        case .removeInode(let inode, _): try touchRemoval(of: inode, sequence)
+        case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))
+        case .move(let move):
+            if try establishes(move) {
+                try tree.touch(move.key)
+            } else {
+                try touch(move.change, move.sequence)
             }
+        case .skipped: break
         }
     }
 
@@ -114,47 +135,59 @@ final class RecordIndex {
     /// Applies a record that lies at `place`. Every page it changes must be in memory (see `touch`).
     func apply(_ record: Record, at place: RecordPlace) {
         let origin = Origin(sequence: record.sequence, segment: place.segment)
-        let stamp = table[place.segment].firstBatch
         record.forEachChange { change, offset, _ in
             switch change {
-            case .inode(var inode):
-                if inode.since == .zero { inode.since = stamp }
-                put(inode, origin)
-            case .dirent(let directory, let cookie, let since, let inode, let type, let name):
-                let entry = DirentEntry(
-                    origin: origin, type: type, since: since == .zero ? stamp : since, inode: inode, name: name)
-                put(entry, directory, cookie)
-            case .removeDirent(let directory, let cookie, let since):
-                if present(removeKeyed(DirentEntry.key(directory, cookie))) { adjustDerived(directory, by: -1) }
-                bury(directory, .dirent, cookie, since, origin, charge: 32)
-            case .xattr(let inode, let cookie, let since, let name, let value):
-                let entry = XattrEntry(origin: origin, since: since == .zero ? stamp : since, name: name, value: value)
-                put(entry, inode, cookie)
-            case .removeXattr(let inode, let cookie, let since):
-                _ = removeKeyed(XattrEntry.key(inode, cookie))
-                bury(inode, .xattr, cookie, since, origin, charge: 32)
             case .payload(let payload):
                 let position =
                     payload.isInline
                     ? place.recordPosition + UInt32(offset + payload.inlineOffset)
                     : place.payloadAreaPosition + payload.position
-                unnamedPayload = (payload, place, position)
-            case .extent(let inode, let offset, let payload, let payloadOffset, let count):
-                let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
-                put(entry, inode, offset)
-            case .removeRange(let inode, let from, let to, let since):
-                removeRange(inode, from, to, since, origin)
-            case .removeInode(let inode, let since):
-                remove(inode, since, origin)
-            case .orphan(let inode):
-                _ = removeKeyed(OrphanEntry.key(inode))
-                origin.encode(into: scratch)
-                tree.put(OrphanEntry.key(inode), UnsafeRawBufferPointer(scratch.part(0, Origin.byteCount)))
-                table.charge(place.segment, OrphanEntry.charge)
-            case .skipped: break
+                switch pass {
+                case .live: unnamedPayload = (payload, place, position)
+                case .payloads: putUnnamed(payload, place.segment, place.segment, position)
+                case .names: break
+                }
+            case .move(let move): apply(move, at: place, offset)
+            default: if pass != .payloads { apply(change, origin, until: nil) }
             }
         }
         unnamedPayload = nil
+    }
+
+    /// Applies a change that is neither a payload nor a move. `until`: of a tombstone that was moved.
+    func apply(_ change: Change, _ origin: Origin, until: BatchSequence?) {
+        let stamp = table[origin.segment].firstBatch
+        switch change {
+        case .inode(var inode):
+            if inode.since == .zero { inode.since = stamp }
+            put(inode, origin)
+        case .dirent(let directory, let cookie, let since, let inode, let type, let name):
+            let entry = DirentEntry(
+                origin: origin, type: type, since: since == .zero ? stamp : since, inode: inode, name: name)
+            put(entry, directory, cookie)
+        case .removeDirent(let directory, let cookie, let since):
+            if present(removeKeyed(DirentEntry.key(directory, cookie))) { adjustDerived(directory, by: -1) }
+            bury(directory, .dirent, cookie, since, until, origin, charge: 32)
+        case .xattr(let inode, let cookie, let since, let name, let value):
+            let entry = XattrEntry(origin: origin, since: since == .zero ? stamp : since, name: name, value: value)
+            put(entry, inode, cookie)
+        case .removeXattr(let inode, let cookie, let since):
+            _ = removeKeyed(XattrEntry.key(inode, cookie))
+            bury(inode, .xattr, cookie, since, until, origin, charge: 32)
+        case .extent(let inode, let offset, let payload, let payloadOffset, let count):
+            let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
+            put(entry, inode, offset)
+        case .removeRange(let inode, let from, let to, let since):
+            removeRange(inode, from, to, since, until, origin)
+        case .removeInode(let inode, let since):
+            remove(inode, since, until, origin)
+        case .orphan(let inode):
+            _ = removeKeyed(OrphanEntry.key(inode))
+            origin.encode(into: scratch)
+            tree.put(OrphanEntry.key(inode), UnsafeRawBufferPointer(scratch.part(0, Origin.byteCount)))
+            table.charge(origin.segment, OrphanEntry.charge)
+        case .payload, .move, .skipped: break
+        }
     }
 
     private func present(_ value: Bool) -> Bool { value }
@@ -197,7 +230,8 @@ final class RecordIndex {
 
     private func put(_ entry: ExtentEntry, _ inode: InodeNumber, _ offset: UInt64) {
         let end = offset + UInt64(entry.length)
-        removeExtents(inode, offset, end, before: entry.origin.sequence)
+        // While an index is rebuilt, a piece may meet the whole that it was cut from.
+        removeExtents(inode, offset, end, before: entry.origin.sequence.next)
         name(entry.payload, entry.payloadOffset, entry.length)
         entry.encode(into: scratch)
         tree.put(ExtentEntry.key(inode, offset), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
@@ -212,13 +246,7 @@ final class RecordIndex {
         if let (record, place, position) = unnamedPayload, record.id == id {
             unnamedPayload = nil
             let isWhole = offset == 0 && byteCount == record.length
-            let count = PayloadEntry.encode(
-                record, origin: Origin(sequence: RecordSequence(id.rawValue), segment: place.segment),
-                position: position,
-                named: isWhole, into: scratch)
-            let value = UnsafeRawBufferPointer(scratch.part(0, count))
-            tree.put(PayloadEntry.key(id), value)
-            table.charge(place.segment, PayloadEntry(decoding: value)!.charge)
+            put(record, place.segment, place.segment, position, named: isWhole)
             if isWhole { return }
         }
         changeNaming(id, offset, byteCount, more: true)
@@ -228,29 +256,54 @@ final class RecordIndex {
         changeNaming(id, offset, byteCount, more: false)
     }
 
+    private func put(
+        _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32,
+        named: Bool
+    ) {
+        let origin = Origin(sequence: RecordSequence(record.id.rawValue), segment: segment)
+        let count = PayloadEntry.encode(
+            record, origin: origin, blocksSegment: blocksSegment, position: position, named: named, into: scratch)
+        let value = UnsafeRawBufferPointer(scratch.part(0, count))
+        tree.put(PayloadEntry.key(record.id), value)
+        charge(Self.charge(PayloadEntry.key(record.id), value)!)
+    }
+
+    /// Takes a payload in that nothing names yet, unless a move brought it before.
+    func putUnnamed(
+        _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32
+    ) {
+        _ = removeCharge(PayloadEntry.key(record.id))
+        put(record, segment, blocksSegment, position, named: false)
+    }
+
     /// A payload that is not there any more is left alone: that happens while an index is rebuilt from what is left of the log.
     private func changeNaming(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, more: Bool) {
+        replacePayload(id) { entry in
+            entry.encodeNaming(offset, byteCount, more: more, keepsDead: self.pass != .live, into: self.scratch)
+        }
+    }
+
+    /// Puts what `body` has written into `scratch` in place of a payload's entry, with its charges; length 0 takes the entry out.
+    func replacePayload(_ id: PayloadID, _ body: (PayloadEntry) -> Int) {
         let key = PayloadEntry.key(id)
         var count = -1
-        var difference = 0
-        var segment = SegmentNumber(0)
+        var old: Charge?
         found { () throws(PageMiss) in
             try self.tree.withValue(of: key) { bytes in
                 guard let bytes, let entry = PayloadEntry(decoding: bytes) else { return }
-                segment = entry.origin.segment
-                count = entry.encodeNaming(offset, byteCount, more: more, into: self.scratch)
-                let now =
-                    count == 0 ? 0 : PayloadEntry(decoding: UnsafeRawBufferPointer(self.scratch.part(0, count)))!.charge
-                difference = now - entry.charge
+                old = Self.charge(key, bytes)
+                count = body(entry)
             }
         }
-        guard count >= 0 else { return }
+        guard count >= 0, let old else { return }
+        discharge(old)
         if count == 0 {
             _ = tree.remove(key)
         } else {
-            tree.put(key, UnsafeRawBufferPointer(scratch.part(0, count)))
+            let value = UnsafeRawBufferPointer(scratch.part(0, count))
+            charge(Self.charge(key, value)!)
+            tree.put(key, value)
         }
-        table.charge(segment, difference)
     }
 
     /// A payload's batch was closed: it lies here for good.
@@ -276,31 +329,61 @@ final class RecordIndex {
         }
     }
 
-    /// What an entry is charged with, and where.
-    static func charge(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> (segment: SegmentNumber, byteCount: Int)? {
+    /// What an entry keeps alive, and where.
+    struct Charge {
+        /// The segment of the record that established the entry.
+        var segment: SegmentNumber
+        var byteCount: Int
+        /// The segment that holds a payload's blocks.
+        var blocksSegment = SegmentNumber(0)
+        var blocksByteCount = 0
+    }
+
+    /// What an entry is charged with: a function of the entry alone. Nil when it is malformed.
+    static func charge(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> Charge? {
         guard value.count >= Origin.byteCount else { return nil }
         let segment = Origin(decoding: value).segment
         switch (key.space, key.kind) {
         case (.tree, .inode):
             guard let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) else { return nil }
-            return (segment, entry.record.mode == 0 ? 0 : InodeEntry.charge)
-        case (.tree, .dirent): return DirentEntry(decoding: value).map { (segment, $0.charge) }
-        case (.tree, .xattr): return XattrEntry(decoding: value).map { (segment, $0.charge) }
-        case (.tree, .extent): return (segment, ExtentEntry.charge)
-        case (.payloads, .payload): return PayloadEntry(decoding: value).map { (segment, $0.charge) }
-        case (.orphans, .orphan): return (segment, OrphanEntry.charge)
-        case (.tombstones, _): return TombstoneEntry(decoding: value).map { (segment, Int($0.charge)) }
+            return Charge(segment: segment, byteCount: entry.record.mode == 0 ? 0 : InodeEntry.charge)
+        case (.tree, .dirent):
+            return DirentEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
+        case (.tree, .xattr):
+            return XattrEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
+        case (.tree, .extent): return Charge(segment: segment, byteCount: ExtentEntry.charge)
+        case (.payloads, .payload):
+            return PayloadEntry(decoding: value).map {
+                Charge(
+                    segment: segment, byteCount: $0.charge, blocksSegment: $0.blocksSegment,
+                    blocksByteCount: $0.blocksCharge)
+            }
+        case (.orphans, .orphan): return Charge(segment: segment, byteCount: OrphanEntry.charge)
+        case (.tombstones, _):
+            return TombstoneEntry(decoding: value).map { Charge(segment: segment, byteCount: Int($0.charge)) }
         default: return nil
         }
+    }
+
+    func charge(_ charge: Charge) {
+        table.charge(charge.segment, charge.byteCount)
+        if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, charge.blocksByteCount) }
+    }
+
+    func discharge(_ charge: Charge) {
+        table.charge(charge.segment, -charge.byteCount)
+        if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, -charge.blocksByteCount) }
     }
 
     /// Takes an entry's charge back; false when there is no entry.
     private func removeCharge(_ key: IndexKey) -> Bool {
         let charge = found { () throws(PageMiss) in
-            try self.tree.withValue(of: key) { bytes in bytes.map { Self.charge(key, $0) ?? (SegmentNumber(0), 0) } }
+            try self.tree.withValue(of: key) { bytes in
+                bytes.map { Self.charge(key, $0) ?? Charge(segment: SegmentNumber(0), byteCount: 0) }
+            }
         }
         guard let charge else { return false }
-        table.charge(charge.segment, -charge.byteCount)
+        discharge(charge)
         return true
     }
 

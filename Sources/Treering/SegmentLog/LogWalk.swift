@@ -21,11 +21,12 @@ struct LogWalk<D: Device> {
     init(reader: BatchReader<D>, segments: [SegmentNumber: WalkSegment], from position: LogPosition, epoch: MountEpoch)
     {
         self.reader = reader
-        self.segments = segments
+        // What the cleaner fills lies beside the chain.
+        self.segments = segments.filter { $0.value.header.role == .hot }
         self.position = position
         self.epoch = epoch
         durable = position.lastBatch
-        let present = segments[position.segment]
+        let present = self.segments[position.segment]
         endedSegment = present?.header.state != .inUse || present?.header.incarnation != position.incarnation
     }
 

@@ -28,6 +28,16 @@ enum LogRoom: Equatable {
     case failed(Errno)
 }
 
+/// Who asks for room. Each leaves a part of the last free segments to those after it, so that a full store can always be emptied,
+/// cleaned and mounted.
+enum SpaceTier {
+    case write
+    /// What frees space in the end: removing, truncating, replacing.
+    case removal
+    /// The cleaner, and the replay of a dead mount's staging.
+    case recovery
+}
+
 final class SegmentLog {
     /// A batch that is open, in flight, or still lying in its slot.
     private struct Batch {
@@ -56,8 +66,10 @@ final class SegmentLog {
     var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
     /// The host has no room for another segment.
     var isHostFull = false
-    /// Segments that only operations that free space may open.
-    var reservedSegmentCount = 0
+    /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
+    var withheldSegmentCount = 0
+    /// The living bytes at which the cleaner found nothing to gain; nil while it may gain something.
+    var livingAtStandstill: Int64?
 
     private(set) var nextSequence: RecordSequence
     private(set) var position: LogPosition
@@ -99,10 +111,57 @@ final class SegmentLog {
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
     /// The stamp of the segment that the next record will lie in, if it is known: the head's.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
-    /// Whether a new head will be needed before long and none is prepared. A fresh store has no more than its head.
+    /// Whether more segments should be prepared: one for the next head, and with them what the cleaner needs, so that it can work when
+    /// the host is full. A fresh store has no more than its head.
     var wantsPreparedSegment: Bool {
-        guard table.pool.isEmpty, table.freeCount > 0, !isHostFull else { return false }
-        return head == nil || table.inUseCount > 1 || Int(position.offsetInSegment) > table.segmentByteCount / 4
+        guard table.freeCount > table.pool.count, !isHostFull else { return false }
+        if table.inUseCount > 1 { return table.pool.count <= min(Self.cleanerSegmentCount, table.inUseCount - 1) }
+        return table.pool.isEmpty && (head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4)
+    }
+
+    // MARK: Space
+
+    /// What the cleaner needs to begin: one segment for what it moves, one for the log.
+    static let cleanerSegmentCount = 2
+
+    /// Free segments that a tier leaves alone.
+    func reservedSegmentCount(_ tier: SpaceTier) -> Int {
+        if tier == .recovery { return 0 }
+        // A dead mount's staging is appended again before anything can be freed.
+        let batches = (table.segmentByteCount - SegmentHeader.byteCount) / staging.geometry.batchByteCountLimit
+        let replay = (staging.geometry.slotCount + batches - 1) / batches
+        return Self.cleanerSegmentCount + replay + (tier == .write ? (table.countLimit >= 32 ? 2 : 1) : 0)
+            + withheldSegmentCount
+    }
+
+    /// Living bytes that the store may hold. The rest is for the cleaner to work with.
+    var livingByteCountLimit: Int64 {
+        let count = max(0, table.countLimit - reservedSegmentCount(.write))
+        return Int64(count) * Int64(table.segmentByteCount) / 64 * 62
+    }
+
+    /// Segments that can be opened now: none but the prepared ones where the host is full.
+    var availableSegmentCount: Int { isHostFull ? table.pool.count : table.freeCount }
+
+    /// Whether no more segments are left than a tier leaves to those after it.
+    func isShort(for tier: SpaceTier) -> Bool {
+        // A full host has kept less ready than that: what is there is for whoever frees space.
+        let kept = isHostFull ? min(reservedSegmentCount(tier), Self.cleanerSegmentCount) : reservedSegmentCount(tier)
+        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept)
+    }
+
+    /// Whether what was asked for last found no segment to go on in.
+    var isShortOfSegments: Bool { head == nil && isShort(for: .write) }
+
+    /// Whether recycling or cleaning will free something.
+    var isSpaceComing: Bool { isSpaceComing(.write) }
+
+    private func isSpaceComing(_ tier: SpaceTier) -> Bool {
+        if table.hasDeadSegment { return true }
+        // The cleaner cannot wait for itself.
+        if tier == .recovery { return false }
+        guard let livingAtStandstill else { return table.inUseCount > 1 }
+        return table.livingByteCount < livingAtStandstill - Int64(table.segmentByteCount / 8)
     }
 
     /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
@@ -117,13 +176,13 @@ final class SegmentLog {
         if failure != nil || current != nil { return true }
         if let batch = slots[nextSlot], batch.sequence > tracker.written { return false }
         if tracker.undurableCount >= 4096 { return false }
-        return head != nil || !table.pool.isEmpty || isHostFull || table.freeCount <= reservedSegmentCount
+        return head != nil || !table.pool.isEmpty || isHostFull || !isSpaceComing
     }
 
     // MARK: Appending
 
     /// Makes sure that a record of this size can be appended next, closing the open batch and opening another where needed.
-    func makeRoom(recordByteCount: Int, payloadByteCount: Int, freesSpace: Bool) -> LogRoom {
+    func makeRoom(recordByteCount: Int, payloadByteCount: Int, _ tier: SpaceTier) -> LogRoom {
         if let failure { return .failed(failure) }
         if isHeld { return .wait }
         let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
@@ -140,22 +199,22 @@ final class SegmentLog {
             }
             closeBatch(durable: false)
         }
-        return openBatch(freesSpace: freesSpace)
+        return openBatch(tier)
     }
 
-    private func openBatch(freesSpace: Bool) -> LogRoom {
+    private func openBatch(_ tier: SpaceTier) -> LogRoom {
         if let batch = slots[nextSlot], batch.sequence > tracker.written { return .wait }
         if tracker.undurableCount >= 4096 {
             tracker.want(lastBatch)
             pumpSyncs()
             return .wait
         }
-        if !freesSpace, let problem = missingRoom { return problem }
+        if tier == .write, let problem = missingRoom { return problem }
         var beginsSegment = false
         if head == nil {
-            if !freesSpace && table.freeCount <= reservedSegmentCount { return .full }
+            if isShort(for: tier) { return isSpaceComing(tier) ? .wait : .full }
             guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: epoch) else {
-                return table.freeCount == 0 || isHostFull ? .full : .wait
+                return isHostFull && !isSpaceComing(tier) ? .full : .wait
             }
             head = number
             beginsSegment = true
@@ -177,9 +236,8 @@ final class SegmentLog {
     /// Why an operation that does not free space may not use the rest of the head: it is the reserve of those that do.
     private var missingRoom: LogRoom? {
         guard head != nil else { return nil }
-        if table.freeCount < reservedSegmentCount { return .full }
         guard table.pool.isEmpty, table.freeCount > 0, Int(position.offsetInSegment) > keptOffset else { return nil }
-        return isHostFull ? .full : .wait
+        return isHostFull && !isSpaceComing ? .full : .wait
     }
 
     /// Appends a record for which `makeRoom` has just said `.ready`: gives it its sequence and place and publishes it.
@@ -215,7 +273,10 @@ final class SegmentLog {
     /// Appends a record of a dead mount's tail again, under its old sequence; it must be the next. `makeRoom` said `.ready`.
     func append(again record: Record, payload: UnsafeRawBufferPointer?) -> (record: Record, place: RecordPlace) {
         precondition(record.sequence == nextSequence)
-        var writer = RecordWriter(copying: record, payload: payload)
+        // What the cleaner moved stays where it was: that is as good, and the segment it went to may not be in use any more.
+        var writer =
+            record.movesAnything
+            ? RecordWriter(capacity: Record.headerByteCount) : RecordWriter(copying: record, payload: payload)
         return append(&writer)
     }
 

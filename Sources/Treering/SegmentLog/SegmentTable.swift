@@ -68,6 +68,21 @@ final class SegmentTable {
     /// Segments that could still be opened: prepared or not yet there.
     var freeCount: Int { segments.count - inUseCount }
 
+    /// Whether a segment holds nothing any more and only waits to be recycled.
+    var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
+
+    /// Bytes in sealed segments that nothing needs any more.
+    var reclaimableByteCount: Int64 {
+        segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
+    }
+
+    /// Nothing more is written to a segment.
+    func seal(_ number: SegmentNumber, lastBatch: BatchSequence) {
+        precondition(self[number].state == .inUse && lastBatch != .zero)
+        self[number].lastBatch = lastBatch
+        self[number].isChanged = true
+    }
+
     /// Adds to (or takes from) the living bytes of a segment.
     @inline(__always)
     func charge(_ number: SegmentNumber, _ byteCount: Int) {
@@ -112,11 +127,14 @@ final class SegmentTable {
         self[number].incarnation = max(self[number].incarnation, incarnation)
     }
 
-    /// Takes a prepared segment as the new head; nil when the pool is empty.
-    func openHead(firstBatch: BatchSequence, epoch: MountEpoch) -> SegmentNumber? {
+    /// Takes a prepared segment as the new head of the log, or of what the cleaner moves; nil when the pool is empty.
+    func openHead(
+        _ role: SegmentHeader.Role = .hot, firstBatch: BatchSequence, epoch: MountEpoch
+    ) -> SegmentNumber? {
         guard let number = pool.popLast() else { return nil }
         let index = Int(number.rawValue)
         segments[index].state = .inUse
+        segments[index].role = role
         segments[index].epoch = epoch
         segments[index].firstBatch = firstBatch
         segments[index].lastBatch = .zero
@@ -154,7 +172,9 @@ final class SegmentTable {
     /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
     func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
         for (index, segment) in segments.enumerated()
-        where segment.state == .inUse && segment.firstBatch >= since && segment.firstBatch <= until {
+        where segment.state == .inUse && segment.role == .hot && segment.firstBatch >= since
+            && segment.firstBatch <= until
+        {
             if index != Int(own.rawValue) { return true }
         }
         return false

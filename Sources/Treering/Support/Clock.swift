@@ -15,3 +15,9 @@ func timeOfDay() -> (seconds: Int64, nanoseconds: UInt32) {
     clock_gettime(CLOCK_REALTIME, &time)
     return (Int64(time.tv_sec), UInt32(time.tv_nsec))
 }
+
+/// Lets the calling thread rest.
+func rest(nanoseconds: UInt64) {
+    var time = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+    nanosleep(&time, nil)
+}

@@ -1,0 +1,400 @@
+// Empties segments: repeats in the head of the log what still lives in one, and copies living payload blocks to a segment of their own.
+// Works on the housekeeper's thread; Volume+Cleaning.swift decides when, and on which segment.
+
+/// What the cleaner keeps between segments. Used by one thread, the housekeeper's.
+final class Cleaner<D: Device> {
+    private let device: D
+    /// The segment that takes moved blocks, and where its next run goes. It is sealed when it is full, and at the unmount.
+    private var head: (number: SegmentNumber, file: DeviceFile, incarnation: UInt32, offset: Int)?
+    /// A run's header and blocks, written at once.
+    private let run = AlignedBuffer(byteCount: RunHeader.byteCount + runBlockLimit * blockByteCount)
+    /// What is read of the segment to be emptied.
+    private let window = AlignedBuffer(byteCount: windowByteCount)
+    /// Segments that could not be emptied, because something in them cannot be read. They are left alone until the next mount.
+    private(set) var stuckSegments: Set<SegmentNumber> = []
+    private(set) var cleanedSegmentCount = 0
+    private(set) var movedByteCount: UInt64 = 0
+    /// Called between two steps with the time at which the last began, without the lock: others get their turn.
+    var pause: (_ start: UInt64) -> Void = { _ in }
+
+    private static var runBlockLimit: Int { 256 }
+    private static var windowByteCount: Int { 1 << 20 }
+    /// A record of moves ends when it is longer than this.
+    private static var recordByteCountLimit: Int { 8 << 10 }
+
+    init(device: D) { self.device = device }
+
+    // MARK: One segment
+
+    /// Moves everything that lives in a sealed segment elsewhere.
+    func clean(_ victim: SegmentNumber, of volume: Volume<D>) throws(Errno) {
+        let (segment, uuid, segmentByteCount) = volume.state.withLock { state in
+            let table = state.core.table
+            precondition(table[victim].isSealed)
+            return (table[victim], state.superblock.uuid, table.segmentByteCount)
+        }
+        if segment.role == .hot {
+            try cleanLog(victim, segment, uuid, segmentByteCount, volume)
+        } else {
+            try cleanRuns(victim, segment, uuid, segmentByteCount, volume)
+        }
+        cleanedSegmentCount += 1
+        let living = volume.state.withLock { $0.core.table[victim].living }
+        if living > 0 {
+            stuckSegments.insert(victim)
+            volume.log("segment \(victim.rawValue) cannot be cleaned: \(living) bytes in it cannot be moved")
+        }
+    }
+
+    private func cleanLog(
+        _ victim: SegmentNumber, _ segment: Segment, _ uuid: StoreUUID, _ segmentByteCount: Int, _ volume: Volume<D>
+    ) throws(Errno) {
+        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: segmentByteCount)
+        let end = segment.end == 0 ? segmentByteCount : Int(segment.end)
+        var offset = SegmentHeader.byteCount
+        var payloads: [PayloadID] = []
+        while offset < end {
+            let outcome = try reader.batch(
+                in: victim, segment.file!, incarnation: segment.incarnation, at: offset, verifyPayload: false)
+            guard case .batch(let batch) = outcome else {
+                // What is damaged here may be whole behind it.
+                offset = try reader.candidate(segment.file!, after: offset, end: end)
+                continue
+            }
+            try moveRecords(of: batch, victim, &payloads, volume)
+            if payloads.count >= 1024 {
+                try moveBlocks(of: payloads, victim, segment.file!, volume)
+                payloads.removeAll(keepingCapacity: true)
+            }
+            if batch.header.endsSegment { break }
+            offset += batch.header.byteCount
+        }
+        try moveBlocks(of: payloads, victim, segment.file!, volume)
+    }
+
+    private func cleanRuns(
+        _ victim: SegmentNumber, _ segment: Segment, _ uuid: StoreUUID, _ segmentByteCount: Int, _ volume: Volume<D>
+    ) throws(Errno) {
+        let header = AlignedBuffer(byteCount: RunHeader.byteCount)
+        var offset = SegmentHeader.byteCount
+        var payloads: [PayloadID] = []
+        while offset < segmentByteCount {
+            try device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
+            let found = RunHeader.decode(
+                UnsafeRawBufferPointer(header.bytes), uuid: uuid, segment: victim, incarnation: segment.incarnation)
+            if let found { payloads.append(contentsOf: found.payloads) }
+            // Behind a header that cannot be read the next one is looked for block by block.
+            offset += RunHeader.byteCount + (found?.blockCount ?? 0) * blockByteCount
+            if payloads.count >= 1024 || offset >= segmentByteCount {
+                try moveBlocks(of: payloads, victim, segment.file!, volume)
+                payloads.removeAll(keepingCapacity: true)
+            }
+            if volume.state.withLock({ $0.core.table[victim].living == 0 }) { return }
+        }
+    }
+
+    // MARK: Entries
+
+    /// Moves the entries that a batch's records established and that still stand; gives the payloads whose blocks are to follow.
+    private func moveRecords(
+        of batch: FoundBatch, _ victim: SegmentNumber, _ payloads: inout [PayloadID], _ volume: Volume<D>
+    ) throws(Errno) {
+        var items: [(candidate: RecordIndex.Candidate, inline: UnsafeRawBufferPointer)] = []
+        var seen: Set<RecordIndex.Candidate> = []
+        batch.forEachRecord { record, _ in
+            RecordIndex.forEachCandidate(record) { candidate, inline in
+                if seen.insert(candidate).inserted { items.append((candidate, inline)) }
+            }
+        }
+        var next = 0
+        var cursor: IndexKey?
+        while next < items.count {
+            let start = (next, cursor)
+            let time = monotonicNanoseconds()
+            let (reached, found, byteCount, leaving) = try volume.runWaiting { (core) throws(Stop) in
+                try Self.moveEntries(items, from: start, victim, core)
+            }
+            (next, cursor) = reached
+            if let leaving { try volume.finishRemovals(of: leaving) }
+            payloads.append(contentsOf: found)
+            movedByteCount += UInt64(byteCount)
+            if byteCount > 0 { pause(time) }
+        }
+    }
+
+    /// One record of moves: what lives of `items` from a place on, as much as fits. Gives where to go on, and before that the inode whose
+    /// removals must be finished: a copy of what is removed already would lie behind its tombstone, and come back to life.
+    private static func moveEntries(
+        _ items: [(candidate: RecordIndex.Candidate, inline: UnsafeRawBufferPointer)], from start: (Int, IndexKey?),
+        _ victim: SegmentNumber, _ core: Core
+    ) throws(Stop) -> (reached: (Int, IndexKey?), payloads: [PayloadID], byteCount: Int, leaving: InodeNumber?) {
+        var (next, cursor) = start
+        var payloads: [PayloadID] = []
+        var written: Set<IndexKey> = []
+        var leaving: InodeNumber?
+        core.writer.reset()
+        while next < items.count, core.writer.byteCount < recordByteCountLimit {
+            let item = items[next]
+            let rest = RecordIndex.Candidate(first: cursor ?? item.candidate.first, last: item.candidate.last)
+            guard let key = try core.find({ () throws(PageMiss) in try core.index.living(in: rest, from: victim) })
+            else {
+                next += 1
+                cursor = nil
+                continue
+            }
+            if key.space == .tree, core.index.removals[InodeNumber(key.object)] != nil {
+                leaving = InodeNumber(key.object)
+                break
+            }
+            cursor = key.next
+            if cursor! > item.candidate.last {
+                next += 1
+                cursor = nil
+            }
+            guard written.insert(key).inserted else { continue }
+            if key.space == .payloads {
+                if try core.find({ () throws(PageMiss) in try core.index.hasBlocks(key, in: victim) }) {
+                    payloads.append(PayloadID(key.object))
+                    continue
+                }
+                guard try core.find({ () throws(PageMiss) in try core.index.isInline(key, item.inline.count) }) else {
+                    continue
+                }
+            }
+            try core.find { () throws(PageMiss) in
+                try core.index.writeMove(of: key, inline: item.inline, into: &core.writer)
+            }
+        }
+        let byteCount = core.writer.changeCount > 0 ? core.writer.byteCount : 0
+        if byteCount > 0 { try core.commit(.recovery) }
+        return ((next, cursor), payloads, byteCount, leaving)
+    }
+
+    // MARK: Blocks
+
+    /// A payload and those of its stored blocks that lived when they were copied.
+    private struct Copied {
+        var payload: PayloadID
+        var position: UInt32
+        var blocks: [(index: Int, block: Int)]
+        var checksums: [UInt32]
+        /// Where its blocks begin in the run, in blocks.
+        var start: Int
+    }
+
+    /// Copies the living blocks of payloads out of a segment, a run at a time.
+    private func moveBlocks(
+        of payloads: [PayloadID], _ victim: SegmentNumber, _ file: DeviceFile, _ volume: Volume<D>
+    ) throws(Errno) {
+        var next = 0
+        while next < payloads.count {
+            let first = next
+            let time = monotonicNanoseconds()
+            let (copied, reached) = try volume.runWaiting { (core) throws(Stop) in
+                try Self.planRun(payloads, from: first, victim, core)
+            }
+            next = reached
+            if copied.isEmpty { continue }
+            try read(copied, victim, file, volume)
+            let place = try writeRun(copied, volume)
+            try commit(copied, victim, place, volume)
+            pause(time)
+        }
+    }
+
+    private static func planRun(
+        _ payloads: [PayloadID], from first: Int, _ victim: SegmentNumber, _ core: Core
+    ) throws(Stop) -> (copied: [Copied], reached: Int) {
+        var copied: [Copied] = []
+        var blockCount = 0
+        var next = first
+        while next < payloads.count, copied.count < RunHeader.payloadCountLimit {
+            let id = payloads[next]
+            let found = try core.find { () throws(PageMiss) in
+                try core.index.tree.withValue(of: PayloadEntry.key(id)) { value -> Copied? in
+                    guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }), !entry.isInline,
+                        entry.blocksSegment == victim
+                    else { return nil }
+                    var found = Copied(
+                        payload: id, position: entry.position, blocks: [], checksums: [], start: blockCount)
+                    entry.forEachStored { index, block, named in
+                        if named == 0 { return }
+                        found.blocks.append((index, block))
+                        found.checksums.append(entry.checksum(ofStored: index))
+                    }
+                    return found
+                }
+            }
+            if let found, !copied.contains(where: { $0.payload == id }) {
+                if blockCount + found.blocks.count > runBlockLimit { break }
+                blockCount += found.blocks.count
+                copied.append(found)
+            }
+            next += 1
+        }
+        return (copied, next)
+    }
+
+    /// Reads the blocks of a run into it. What is damaged is copied as it is: its checksum goes with it, and reading it goes on to fail.
+    private func read(
+        _ copied: [Copied], _ victim: SegmentNumber, _ file: DeviceFile, _ volume: Volume<D>
+    ) throws(Errno) {
+        var pieces: [(source: Int, target: Int, checksum: UInt32)] = []
+        for payload in copied {
+            for (place, block) in payload.blocks.enumerated() {
+                pieces.append(
+                    (
+                        Int(payload.position) + block.index * blockByteCount,
+                        RunHeader.byteCount + (payload.start + place) * blockByteCount, payload.checksums[place]
+                    ))
+            }
+        }
+        pieces.sort { $0.source < $1.source }
+        var first = 0
+        while first < pieces.count {
+            let start = pieces[first].source
+            var end = first + 1
+            // Short gaps are read over.
+            while end < pieces.count, pieces[end].source - pieces[end - 1].source <= 64 << 10,
+                pieces[end].source + blockByteCount - start <= Self.windowByteCount
+            {
+                end += 1
+            }
+            let bytes = window.bytes.part(0, pieces[end - 1].source + blockByteCount - start)
+            try device.wait(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
+            for piece in pieces[first..<end] {
+                let block = UnsafeRawBufferPointer(bytes).part(piece.source - start, blockByteCount)
+                if Checksum.crc32c(block) != piece.checksum {
+                    let place = "segment \(victim.rawValue) at \(piece.source)"
+                    let report = CorruptionReport(
+                        place: place, reason: "the checksum does not match (seen by the cleaner)")
+                    volume.state.withLock { $0.core.report(report) }
+                }
+                run.bytes.copy(block, to: piece.target)
+            }
+            first = end
+        }
+    }
+
+    /// Writes a run to the cleaner's segment, durably; gives where it lies.
+    private func writeRun(
+        _ copied: [Copied], _ volume: Volume<D>
+    ) throws(Errno) -> (segment: SegmentNumber, incarnation: UInt32, position: Int) {
+        let blockCount = copied.reduce(0) { $0 + $1.blocks.count }
+        let byteCount = RunHeader.byteCount + blockCount * blockByteCount
+        let head = try openHead(for: byteCount, volume)
+        let uuid = volume.state.withLock { $0.superblock.uuid }
+        RunHeader.encode(
+            copied.map(\.payload), blockCount: blockCount, uuid: uuid, segment: head.number,
+            incarnation: head.incarnation, into: run.bytes)
+        do throws(Errno) {
+            let bytes = run.bytes.part(0, byteCount)
+            try device.wait(Submission(.write, head.file, offset: UInt64(head.offset), bytes, tag: 0))
+            try device.wait(Submission(.sync, head.file, tag: 0))
+        } catch {
+            // Nothing names the run, and nothing more goes to where writing has failed.
+            seal(volume)
+            throw error
+        }
+        self.head!.offset = head.offset + byteCount
+        movedByteCount += UInt64(byteCount)
+        return (head.number, head.incarnation, head.offset + RunHeader.byteCount)
+    }
+
+    private func openHead(
+        for byteCount: Int, _ volume: Volume<D>
+    ) throws(Errno) -> (number: SegmentNumber, file: DeviceFile, incarnation: UInt32, offset: Int) {
+        let segmentByteCount = volume.state.withLock { $0.core.table.segmentByteCount }
+        if let head {
+            if head.offset + byteCount <= segmentByteCount { return head }
+            seal(volume)
+        }
+        if volume.state.withLock({ $0.core.table.pool.isEmpty }) { volume.prepareSegment() }
+        let opened = volume.state.withLock { state -> (SegmentNumber, Segment, SegmentHeader)? in
+            let core = state.core
+            guard
+                let number = core.table.openHead(
+                    .cold, firstBatch: core.log.lastBatch.next, epoch: core.log.epoch)
+            else { return nil }
+            let segment = core.table[number]
+            let header = SegmentHeader(
+                state: .inUse, role: .cold, uuid: state.superblock.uuid, number: number,
+                incarnation: segment.incarnation, epoch: segment.epoch, firstBatch: segment.firstBatch,
+                segmentByteCount: UInt32(segmentByteCount))
+            return (number, segment, header)
+        }
+        guard let (number, segment, header) = opened else { throw .noSpace }
+        head = (number, segment.file!, segment.incarnation, SegmentHeader.byteCount)
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        do throws(Errno) {
+            try device.wait(Submission(.write, segment.file!, offset: 0, block.bytes, tag: 0))
+        } catch {
+            seal(volume)
+            throw error
+        }
+        return head!
+    }
+
+    /// Nothing more is written to the cleaner's segment.
+    func seal(_ volume: Volume<D>) {
+        guard let head else { return }
+        self.head = nil
+        volume.state.withLock { state in
+            state.core.table.seal(head.number, lastBatch: max(state.core.log.lastBatch, BatchSequence(1)))
+        }
+    }
+
+    /// Tells the log where a run's payloads lie now: those that still lay in the old place.
+    private func commit(
+        _ copied: [Copied], _ victim: SegmentNumber,
+        _ place: (segment: SegmentNumber, incarnation: UInt32, position: Int), _ volume: Volume<D>
+    ) throws(Errno) {
+        var next = 0
+        while next < copied.count {
+            let first = next
+            next = try volume.runWaiting { (core) throws(Stop) in
+                core.writer.reset()
+                var next = first
+                while next < copied.count, core.writer.byteCount < Self.recordByteCountLimit {
+                    let one = copied[next]
+                    let position = UInt32(place.position + one.start * blockByteCount)
+                    try core.find { () throws(PageMiss) in
+                        try core.index.tree.withValue(of: PayloadEntry.key(one.payload)) { value in
+                            guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }),
+                                entry.blocksSegment == victim, entry.position == one.position
+                            else { return }
+                            let word = RecordIndex.word(place.segment, place.incarnation)
+                            core.writer.move(entry.origin.sequence, word: word) {
+                                $0.payload(
+                                    one.payload, entry, blocks: one.blocks, position: position,
+                                    inline: UnsafeRawBufferPointer(start: nil, count: 0))
+                            }
+                        }
+                    }
+                    next += 1
+                }
+                if core.writer.changeCount > 0 { try core.commit(.recovery) }
+                return next
+            }
+        }
+    }
+}
+
+extension RecordIndex {
+    /// Whether a payload's blocks lie in a segment.
+    fileprivate func hasBlocks(_ key: IndexKey, in segment: SegmentNumber) throws(PageMiss) -> Bool {
+        try tree.withValue(of: key) { value in
+            guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }) else { return false }
+            return !entry.isInline && entry.blocksSegment == segment
+        }
+    }
+
+    /// Whether a payload can be moved with inline bytes of this count: it is in blocks, or as long.
+    fileprivate func isInline(_ key: IndexKey, _ byteCount: Int) throws(PageMiss) -> Bool {
+        try tree.withValue(of: key) { value in
+            guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }) else { return false }
+            return !entry.isInline || Int(entry.length) == byteCount
+        }
+    }
+}

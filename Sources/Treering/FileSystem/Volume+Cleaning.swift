@@ -1,0 +1,153 @@
+// When and what to clean. A segment is emptied by the Cleaner, and is free two checkpoints later; a store that is short of segments
+// is brought back in cycles of both, in the background as long as there are some left.
+
+/// When segments are cleaned.
+enum CleaningPolicy: String, Sendable, CaseIterable {
+    /// In the background: when free segments get few, and when an idle store holds much that is dead.
+    case auto
+    /// Only when an operation would otherwise find no room.
+    case off
+    /// Whenever a segment holds something dead. For tests.
+    case eager
+}
+
+extension Volume {
+    // MARK: In need
+
+    /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
+    func reclaimIfShort(_ tier: SpaceTier = .write) {
+        while state.withLock({ $0.core.log.isShort(for: tier) && !$0.core.isReadOnly && $0.core.log.isSpaceComing }) {
+            if !reclaim() { return }
+            wakeRoomWaiters()
+        }
+    }
+
+    /// One cycle: some segments emptied, two checkpoints, dead segments recycled. False when nothing was gained: operations that
+    /// wait for room then fail.
+    func reclaim() -> Bool {
+        guard !isCleaning else { return false }
+        isCleaning = true
+        defer { isCleaning = false }
+        let before = state.withLock { $0.core.table.freeCount }
+        let living = state.withLock { $0.core.table.livingByteCount }
+        cleanSome()
+        freeDeadSegments()
+        sweepTombstones()
+        return state.withLock { state in
+            let table = state.core.table
+            if table.freeCount > before || table.livingByteCount < living { return true }
+            state.core.log.livingAtStandstill = table.livingByteCount
+            return false
+        }
+    }
+
+    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them.
+    func freeDeadSegments() {
+        for _ in 0..<2 where state.withLock({ $0.core.table.hasDeadSegment && !$0.core.isReadOnly }) {
+            checkpointReporting()
+            recycleSegments()
+        }
+    }
+
+    /// Empties segments, best first, until two segments' worth is gained or the free ones are few.
+    private func cleanSome() {
+        var gained: Int64 = 0
+        let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
+        while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
+            // What is moved must find room: one segment for blocks, one for the log.
+            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }) else {
+                return
+            }
+            guard let gain = clean(victim) else { return }
+            gained += gain
+        }
+    }
+
+    /// Empties one segment; gives what that gains, nil when it failed.
+    private func clean(_ victim: SegmentNumber) -> Int64? {
+        let gain = state.withLock { state -> Int64 in
+            state.core.table[victim].readerCount += 1
+            return Int64(state.core.table.segmentByteCount) - state.core.table[victim].living
+        }
+        defer { state.withLock { $0.core.table[victim].readerCount -= 1 } }
+        do {
+            try cleaner.clean(victim, of: self)
+            return gain
+        } catch {
+            log("cleaning segment \(victim.rawValue) failed: \(error)")
+            return nil
+        }
+    }
+
+    // MARK: Victims
+
+    /// The segment that is best emptied next: the one with most to gain for its work, the older the better, or, in need, simply the one
+    /// with least in it. Nil when none is worth the work.
+    ///
+    /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
+    private func chooseVictim(_ state: VolumeState, isUrgent: Bool) -> SegmentNumber? {
+        let table = state.core.table
+        let size = Double(table.segmentByteCount)
+        let durable = state.core.log.tracker.durable
+        var best: (number: SegmentNumber, score: Double)?
+        for (index, segment) in table.segments.enumerated() {
+            let number = SegmentNumber(UInt32(index))
+            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
+                segment.living * 16 <= Int64(size) * 15, !cleaner.stuckSegments.contains(number)
+            else { continue }
+            let use = Double(segment.living) / size
+            let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
+            let score = isUrgent ? 1 - use : (1 - use) * age / (1 + use)
+            if best == nil || score > best!.score { best = (number, score) }
+        }
+        return best?.number
+    }
+
+    // MARK: In the background
+
+    /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
+    func cleanInBackground() -> Bool {
+        guard !isCleaning, !isReadOnly, let goal = state.withLock({ backgroundGoal($0) }) else { return false }
+        isCleaning = true
+        defer { isCleaning = false }
+        var isWorthwhile = false
+        for _ in 0..<goal {
+            guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
+            guard state.withLock({ $0.core.log.availableSegmentCount > SegmentLog.cleanerSegmentCount }) else { break }
+            isWorthwhile = clean(victim) != nil
+            if !isWorthwhile { return false }
+        }
+        return isWorthwhile && options.cleaning == .auto
+    }
+
+    /// How many segments to clean in this round; nil for none.
+    private func backgroundGoal(_ state: VolumeState) -> Int? {
+        let table = state.core.table
+        let log = state.core.log
+        switch options.cleaning {
+        case .off: return nil
+        case .eager: return 2
+        case .auto:
+            let size = Int64(table.segmentByteCount)
+            let dead = table.reclaimableByteCount
+            let free = table.freeCount - log.reservedSegmentCount(.write)
+            // Few are left to write to: soon there will be need.
+            if free < max(2, table.countLimit / 16), dead > 2 * size { return 1 }
+            // Nobody works, and a third of what is in use is dead: its space goes back to the host.
+            let isIdle = log.appendedByteCount == appendedAtLastRound
+            appendedAtLastRound = log.appendedByteCount
+            return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
+        }
+    }
+
+    /// Called by the cleaner between two steps: what others wait for goes first, and a cleaner without need rests.
+    func pauseCleaning(since start: UInt64) {
+        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        guard housekeeper != nil else { return }
+        let isUrgent = state.withLock { $0.core.log.isShort(for: .write) || $0.hasRoomWaiters }
+        if isUrgent { return }
+        // Three parts rest to one of work, and no rest longer than a twentieth of a second.
+        let worked = monotonicNanoseconds() - start
+        rest(nanoseconds: min(3 * worked, 50_000_000))
+    }
+}
