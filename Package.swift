@@ -5,9 +5,6 @@ import PackageDescription
 // TREERING_STATIC=1 swift build -c release (what mount-scripts/install and try do).
 let staticRuntime = Context.environment["TREERING_STATIC"] == "1"
 
-// The depth that CI and the long tier run in release needs the simulation alone: TREERING_DEPTH=1 leaves the other tests out of the build.
-let depthOnly = Context.environment["TREERING_DEPTH"] == "1"
-
 let strict: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .treatAllWarnings(as: .error),
@@ -39,11 +36,7 @@ let package = Package(
             swiftSettings: strict,
             linkerSettings: staticRuntime ? [.unsafeFlags(["-static-stdlib"])] : []),
         .testTarget(name: "Simulation", dependencies: ["Treering"], swiftSettings: strict),
+        .testTarget(name: "TreeringTests", dependencies: ["Treering"], swiftSettings: strict),
+        .testTarget(name: "TidyTests", dependencies: [], swiftSettings: strict),
     ]
-        + (depthOnly
-            ? []
-            : [
-                .testTarget(name: "TreeringTests", dependencies: ["Treering"], swiftSettings: strict),
-                .testTarget(name: "TidyTests", dependencies: [], swiftSettings: strict),
-            ])
 )

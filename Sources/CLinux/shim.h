@@ -1,14 +1,18 @@
-// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Device/ and Command/ import this.
+// Linux calls that Swift's Glibc leaves out because it is built without _GNU_SOURCE. Device/, FuseServer/ and Command/ import this.
 #ifndef TREERING_CLINUX_H
 #define TREERING_CLINUX_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 extern ssize_t pwritev2(int, const struct iovec *, int, off_t, int);
 extern int fallocate(int, int, off_t, off_t);
@@ -16,9 +20,29 @@ extern int pthread_setname_np(pthread_t, const char *);
 // Swift marks fork(2) unavailable: in the child only the calling thread lives on.
 extern pid_t linux_fork(void) __asm__("fork");
 extern int syncfs(int);
+extern ssize_t process_vm_readv(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long, unsigned long);
+extern long syscall(long, ...);
+extern int pipe2(int *, int);
 extern ssize_t getxattr(const char *, const char *, void *, size_t);
 extern int fsetxattr(int, const char *, const void *, size_t, int);
 extern int linux_flock(int, int) __asm__("flock");
+
+/// Mounts what is mounted at `from` also at `to`: on top, or below the topmost mount there (Linux 6.5). Returns 0, or -1 with errno.
+/// open_tree(2) and move_mount(2) by number: C libraries of before 2022 do not have them.
+static inline int linux_move_mount(const char *from, const char *to, int beneath) {
+    const long open_tree = 428, move_mount = 429;
+    const unsigned clone = 1, empty_path = 4, move_beneath = 0x200;
+    long tree = syscall(open_tree, AT_FDCWD, from, clone | O_CLOEXEC);
+    if (tree < 0) return -1;
+    long result = syscall(move_mount, (int)tree, "", AT_FDCWD, to, empty_path | (beneath ? move_beneath : 0));
+    int error = errno;
+    close((int)tree);
+    errno = error;
+    return (int)result;
+}
+
+/// The name of this thread as `ps -o comm` and `top` show it: 15 bytes (prctl(2), which is variadic).
+static inline void linux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 // include/uapi/linux/fs.h, fcntl.h, falloc.h
 enum {

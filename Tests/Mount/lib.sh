@@ -1,10 +1,11 @@
 # Shared by the mounted shell tests. A group is one file in Tests/Mount, run by mount-scripts/test with
-#   TREERING  the program       ENGINE  auto, ring or posix       LONG  1 for the long tier
+#   TREERING  the program       ENGINE  auto, ring or posix
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
 # shellcheck shell=bash
 
+: "${LONG:=0}"
 set -u
-: "${TREERING:?path of the treering program}" "${ENGINE:=auto}" "${LONG:=0}"
+: "${TREERING:?path of the treering program}" "${ENGINE:=auto}"
 GROUP=$(basename "$0" .sh)
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/treering-$GROUP.XXXXXX")
 WORK=$(realpath "$WORK")
@@ -76,7 +77,8 @@ is_mounted() { grep -q " $(realpath -m "$1") fuse.treering " /proc/mounts; }
 # start_mount STORE DIR [OPTIONS] [ARGUMENTS...] : mounts with the group's engine; the test ends when that fails.
 start_mount() {
     local store=$1 dir=$2 options=${3:-} pid
-    mkdir -p "$dir"
+    # Over a dead mount this says so, and the directory is there.
+    mkdir -p "$dir" 2>/dev/null
     MOUNTS+=("$dir")
     STORES+=("$store")
     shift 2

@@ -1,4 +1,5 @@
 #!/bin/bash
+# alone: what it changes is the whole machine's.
 # mount(8), mkfs(8) and fsck(8) call us by our helpers in /sbin. They are put there for the time of this test, never over others.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -44,12 +45,36 @@ for round in 1 2 3 4 5; do
     touch "$M/round$round"
     check "umount, $round" umount "$M"
 done
+check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
+DAEMONS+=("$(daemon_of "$S")")
+expect_error "remount,rw of what was mounted read-only" "unmount it and mount it again" mount -o remount,rw "$M"
+equal "still read-only for all to see" ro "$(awk -v m="$M" '$2 == m {print substr($4, 1, 2)}' /proc/mounts)"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
 check "with store: in fstab's way" mount -t fuse.treering "store:$S" "$M" -o "defaults,engine=$ENGINE,relatime,lazytime,strictatime"
 DAEMONS+=("$(daemon_of "$S")")
 equal "the source as it was written" "store:$S" "$(awk -v m="$M" '$2 == m {print $1}' /proc/mounts)"
 equal "all rounds are there" 5 "$(find "$M" -name 'round*' | wc -l)"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
+check "supervised" mount -t treering "$S" "$M" -o "engine=$ENGINE,supervise"
+pid=$(daemon_of "$S")
+kill -9 "$pid"
+for _ in $(seq 200); do [ -e "$M/round1" ] && break; sleep 0.05; done
+check "started again" test -e "$M/round1"
+DAEMONS+=("$(daemon_of "$S")")
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+check "mount before a death" mount -t treering "$S" "$M" -o "engine=$ENGINE"
+kill_pid=$(daemon_of "$S")
+kill -9 "$kill_pid"
+wait_gone "$kill_pid" 10
+check "mount over a dead mount" mount -t treering "$S" "$M" -o "engine=$ENGINE"
+DAEMONS+=("$(daemon_of "$S")")
+check "it lives" test -e "$M/round1"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+if is_mounted "$M"; then fail "a dead mount was below"; else pass; fi
 refuse "an unknown option" mount -t treering "$S" "$M" -o engine=auto,nonsense
 check "an unknown option with -s" /sbin/mount.treering "$S" "$M" -s -o "engine=$ENGINE,nonsense"
 DAEMONS+=("$(daemon_of "$S")")

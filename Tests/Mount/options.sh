@@ -1,4 +1,5 @@
 #!/bin/bash
+# alone: what it changes is the whole machine's.
 # Kernels that refuse io_uring, small limits, and the options that change how a mount acknowledges and caches: each ends in a
 # mount that works, survives a kill where it promises so, and checks clean.
 # shellcheck source=lib.sh
@@ -48,14 +49,6 @@ if [ "$ENGINE" = ring ]; then
     finished
     # From here on the kernel refuses rings, and `auto` must go on by itself.
     ENGINE=auto
-    limited() {
-        mkdir -p "$M"
-        MOUNTS+=("$M")
-        STORES+=("$S")
-        check "$1: mount" "${@:2}" "$TREERING" mount "$S" "$M" -o engine=auto
-        DAEMONS+=("$(daemon_of "$S")")
-        works "$1"
-    }
     for errno in ENOSYS EPERM; do
         # strace stays with the daemon and answers as a seccomp filter would.
         mkdir -p "$M"
@@ -74,10 +67,20 @@ if [ "$ENGINE" = ring ]; then
     done
     setting=/proc/sys/kernel/io_uring_disabled
     if [ -w "$setting" ]; then
+        # The whole machine's, so only while the mount begins, and taken back whatever happens.
         before=$(cat $setting)
+        trap 'echo "$before" >$setting; interrupted' INT TERM HUP
+        trap 'echo "$before" >$setting; fail "ended early"; finish' EXIT
+        mkdir -p "$M"
+        MOUNTS+=("$M")
+        STORES+=("$S")
         echo 2 >$setting
-        limited "kernel.io_uring_disabled=2"
+        check "kernel.io_uring_disabled=2: mount" "$TREERING" mount "$S" "$M" -o engine=auto
         echo "$before" >$setting
+        trap interrupted INT TERM HUP
+        trap 'fail "ended early"; finish' EXIT
+        DAEMONS+=("$(daemon_of "$S")")
+        works "kernel.io_uring_disabled=2"
         engine_is posix "kernel.io_uring_disabled=2"
         finished
     fi

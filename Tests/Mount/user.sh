@@ -38,6 +38,20 @@ for i in $(seq 100); do grep -q " $HOME/m " /proc/mounts || break; sleep 0.1; do
 grep -q " $HOME/m " /proc/mounts && bad "still mounted after SIGTERM"
 for i in $(seq 100); do kill -0 "$(cat s/lock)" 2>/dev/null || break; sleep 0.1; done
 "$T" check s || bad "check"
+# A dead mount gives way; with a supervisor by itself.
+"$T" mount s m -o engine="$ENGINE" || bad "third mount"
+pid=$(cat s/lock)
+kill -9 "$pid"
+for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+"$T" mount s m -o engine="$ENGINE" --supervise || bad "over a dead mount"
+[ "$(cat m/file)" = hello ] || bad "contents over a dead mount"
+kill -9 "$(cat s/lock)"
+for i in $(seq 200); do [ "$(cat m/file 2>/dev/null)" = hello ] && break; sleep 0.1; done
+[ "$(cat m/file)" = hello ] || bad "started again"
+pid=$(cat s/lock)
+fusermount3 -u m || bad "unmount of a supervised mount"
+for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+grep -q " $HOME/m " /proc/mounts && bad "a dead mount was below"
 "$T" mount s m -o allow_other 2>/dev/null && { fusermount3 -u m; echo "note: allow_other is permitted here"; }
 exit $code
 P

@@ -68,6 +68,21 @@ import Testing
         Self.report("recycling", enumeration)
     }
 
+    @Test func cleaning() throws {
+        var settings = Self.settings()
+        settings.capacityByteCount = 24 << 20
+        settings.options.cleaning = .eager
+        var enumeration = CrashEnumeration(settings)
+        for seed in 0..<3 as Range<UInt64> {
+            let run = try CrashRun(settings, seed: 5 + seed, afterCrash: seed == 1) {
+                .cleaning($0, seed: Self.seed &* 10 + seed)
+            }
+            #expect(run.store.volume.cleaner.cleanedSegmentCount > 0)
+            try enumeration.enumerate(run, limit: Self.total / 10, seed: Self.seed)
+        }
+        Self.report("cleaning", enumeration)
+    }
+
     /// A dead process's writes land while its successor works. They would do harm, and are kept from it by the store's lock,
     /// which the kernel holds until they have landed (KilledRingTests); this shows what that lock is worth.
     @Test(.disabled("the lock outlives a killed process's writes"))

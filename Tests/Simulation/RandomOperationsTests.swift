@@ -1,4 +1,5 @@
-// Random operations against the model. TREERING_SEED replays one seed, TREERING_OPERATIONS says how many operations.
+// Random operations against the model. TREERING_SEED replays one seed, or begins a run of TREERING_SEEDS; TREERING_OPERATIONS says
+// how many operations: of each of these seeds, or in all.
 
 import Testing
 
@@ -36,7 +37,7 @@ import Testing
     @Test func volumeDoesWhatTheModelDoes() throws {
         let total = Environment.count("TREERING_OPERATIONS", debug: 4000, release: 20_000)
         if let seed = Environment.number("TREERING_SEED") {
-            try Self.run(seed, total)
+            for number in 0..<(Environment.number("TREERING_SEEDS") ?? 1) { try Self.run(seed + number, total) }
             return
         }
         let share = min(50_000, total / 6)

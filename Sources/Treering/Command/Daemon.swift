@@ -48,6 +48,17 @@ final class Daemon {
 
     /// The mount is usable: the parent may exit, and this process leaves the terminal.
     func succeed() {
+        Self.leaveTerminal()
+        tell(0)
+    }
+
+    /// This process is a child of the one that was forked, and has nothing to tell.
+    func leaveTellingToParent() {
+        if pipe >= 0 { close(pipe) }
+        pipe = -1
+    }
+
+    static func leaveTerminal() {
         setsid()
         _ = chdir("/")
         let null = open("/dev/null", O_RDWR | O_CLOEXEC)
@@ -55,7 +66,6 @@ final class Daemon {
             for descriptor in Int32(0)...2 { dup2(null, descriptor) }
             if null > 2 { close(null) }
         }
-        tell(0)
     }
 
     /// It is not; the message has been printed.

@@ -40,26 +40,30 @@ struct MountPlan: Sendable {
         do throws(Errno) {
             real = try HostFile.realPath(typed)
         } catch {
-            switch error.rawValue {
-            case ENOENT: throw CommandError("\(typed): there is no such directory to mount on; make it with `mkdir -p`")
-            case ENOTCONN:
-                throw CommandError(
-                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
-            default: throw CommandError("\(typed): \(error)")
+            if error == .noEntry {
+                throw CommandError("\(typed): there is no such directory to mount on; make it with `mkdir -p`")
             }
+            return try deadMountPoint(typed, error)
         }
         var status = stat()
-        guard stat(real, &status) == 0 else {
-            if errno == ENOTCONN {
-                throw CommandError(
-                    "\(typed): a file system whose process is gone is mounted there; run `fusermount3 -u \(typed)`")
-            }
-            throw CommandError("\(typed): \(Errno.last)")
-        }
+        guard stat(real, &status) == 0 else { return try deadMountPoint(typed, .last) }
         guard status.st_mode & S_IFMT == S_IFDIR else {
             throw CommandError("\(typed): is not a directory, so nothing can be mounted on it")
         }
         return real
+    }
+
+    /// A mount of ours whose process is gone is no obstacle: it is taken away when the new one is about to take its place.
+    private static func deadMountPoint(_ typed: String, _ error: Errno) throws(CommandError) -> String {
+        guard DeadMount.isSign(error), let path = DeadMount.path(typed), let mounted = MountTable.mount(at: path) else {
+            throw CommandError("\(typed): \(error)")
+        }
+        guard mounted.isTreering else {
+            throw CommandError(
+                "\(typed): a \(mounted.type) file system whose process is gone is mounted there; "
+                    + "run `fusermount3 -u \(typed)`")
+        }
+        return path
     }
 
     private func checkNesting(_ path: String, _ typed: String) throws(CommandError) {
@@ -73,7 +77,7 @@ struct MountPlan: Sendable {
     }
 
     private func checkNotMounted(_ typed: String) throws(CommandError) {
-        if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering {
+        if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering, !DeadMount.isDead(mountPoint) {
             throw CommandError(
                 "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first")
         }

@@ -4,14 +4,15 @@ import Glibc
 
 enum MountCommand {
     static let usage = """
-        treering mount STORE MOUNTPOINT [-f] [-d] [-o OPTIONS]
+        treering mount STORE MOUNTPOINT [-f] [-d] [--supervise] [-o OPTIONS]
 
         Mounts a store; one that is missing or empty is formatted first. The prompt is back when the mount is usable.
         Unmount with `fusermount3 -u MOUNTPOINT`.
 
-          -f          stay in the foreground, log to stderr
-          -d          log every request (implies -f)
-          -o OPTIONS  options of the table below and those of mount(8), separated by commas; \\, is a comma in a value
+          -f           stay in the foreground, log to stderr
+          -d           log every request (implies -f)
+          --supervise  start the serving process again should it die (as -o supervise)
+          -o OPTIONS   options of the table below and those of mount(8), separated by commas; \\, is a comma in a value
 
         Each option is also an environment variable: TREERING_ENGINE=posix. The command line wins.
         """
@@ -19,10 +20,12 @@ enum MountCommand {
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         // How mount.treering -s finds out which words to leave out.
         if typed.count == 2 && typed[0] == "--understands" { return MountOptions.understands(typed[1]) ? 0 : 1 }
-        let arguments = try Arguments(typed, [], letters: "fdrw", takesMountOptions: true)
+        let arguments = try Arguments(
+            typed, [CommandOption("supervise", .flag, "", "")], letters: "fdrw", takesMountOptions: true)
         var words = arguments.mountWords
         if arguments.letters.contains("r") { words.append("ro") }
         if arguments.letters.contains("w") { words.append("rw") }
+        if arguments.has("supervise") { words.append("supervise") }
         var options = try MountOptions(words: words)
         let names = try arguments.operands("STORE", "MOUNTPOINT")
         if options.isRemount { return try Remount.run(names[0], names[1], options) }
@@ -32,32 +35,57 @@ enum MountCommand {
         let isForeground = arguments.letters.contains("f") || options.fuse.isDebug
         let daemon = isForeground ? nil : try Daemon.fork()
         let log = CommandLog(isForeground: isForeground, isDebug: options.fuse.isDebug)
+        let code =
+            options.isSupervised
+            ? supervise(plan, options, log, daemon)
+            : serve(plan, options, log) {
+                log.detach()
+                daemon?.succeed()
+            }
+        daemon?.fail(code)
+        return code
+    }
+
+    /// The serving process is a child, and is replaced when it dies.
+    private static func supervise(
+        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, _ daemon: Daemon?
+    ) -> Int32 {
+        let supervisor = Supervisor(source: plan.source, mountPoint: plan.mountPoint, log: log.sink) {
+            log.detach()
+            daemon?.succeed()
+        } serve: { isFirst, onReady in
+            daemon?.leaveTellingToParent()
+            var plan = plan
+            // What was made for the first process is not made, nor taken away, by a later one.
+            if !isFirst { plan.state = .store }
+            return serve(plan, options, log) {
+                log.detach()
+                if daemon != nil { Daemon.leaveTerminal() }
+                onReady()
+            }
+        }
+        return supervisor.run()
+    }
+
+    /// From here on in the process that serves. Gives the exit code; what went wrong has been told.
+    private static func serve(
+        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, onReady: () -> Void
+    ) -> Int32 {
+        MountService.prepareSignals()
+        FuseLog.send(to: log.sink)
         do throws(CommandError) {
-            let code = try serve(plan, options, log, daemon)
-            daemon?.fail(code)
-            return code
+            let (store, volume) = try open(plan, options, log.sink)
+            // The lock is let go last, when nothing of this process can touch the store any more.
+            defer { store.device.shutDown() }
+            let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink)
+            return try service.run {
+                log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
+                onReady()
+            }
         } catch {
             StandardError.print("treering: " + error.message)
             log.sink.error(error.message)
-            daemon?.fail(error.exitCode)
             return error.exitCode
-        }
-    }
-
-    /// From here on in the process that serves.
-    private static func serve(
-        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, _ daemon: Daemon?
-    ) throws(CommandError) -> Int32 {
-        MountService.prepareSignals()
-        FuseLog.send(to: log.sink)
-        let (store, volume) = try open(plan, options, log.sink)
-        // The lock is let go last, when nothing of this process can touch the store any more.
-        defer { store.device.shutDown() }
-        let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink)
-        return try service.run {
-            log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
-            log.detach()
-            daemon?.succeed()
         }
     }
 
@@ -72,7 +100,13 @@ enum MountCommand {
             if isNew { try OpenStore.makeDirectory(plan.store) }
             let lock = try StoreLock(plan.store)
             // Somebody else may have formatted it meanwhile.
-            let isEmpty = try StoreDirectory.state(plan.store) == .empty
+            let state = try StoreDirectory.state(plan.store)
+            let isEmpty = state == .empty || state == .unfinished
+            if state == .unfinished {
+                log.notice("\(plan.source): an interrupted format is begun again")
+                StoreDirectory.clear(plan.store, andDirectory: false)
+                try OpenStore.makeDirectory(plan.store)
+            }
             locked = (lock, isEmpty)
             let store = try OpenStore(plan.store, lock, options.engine, options.device)
             opened = store
@@ -81,6 +115,7 @@ enum MountCommand {
                 try store.format(options.format)
                 log.notice("\(plan.source) was formatted")
             }
+            if !options.volume.isReadOnly { try store.endFormat() }
             return (store, try store.mount(options.volume, log))
         } catch {
             opened?.device.shutDown()
@@ -133,8 +168,18 @@ struct OpenStore {
         var options = options
         options.uid = geteuid()
         options.gid = getegid()
+        do throws(Errno) { try StoreDirectory.beginFormat(path) } catch {
+            throw CommandError("\(path): cannot be formatted: \(error)")
+        }
         do throws(MountError) { try HostVolume.format(device, options) } catch {
             throw CommandError("\(path): cannot be formatted: \(error)")
+        }
+        try endFormat()
+    }
+
+    func endFormat() throws(CommandError) {
+        do throws(Errno) { try StoreDirectory.endFormat(path) } catch {
+            throw CommandError("\(path)/formatting: cannot be removed: \(error)")
         }
     }
 
@@ -155,6 +200,12 @@ enum Remount {
         guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
             throw CommandError(
                 "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        }
+        // The kernel's flag alone would promise what the serving process refuses.
+        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
+            throw CommandError(
+                "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
+                exitCode: 32)
         }
         guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
         else {

@@ -9,6 +9,8 @@ struct MountOptions: Sendable {
     var engine = EngineChoice.auto
     var fuse = FuseOptions()
     var format = FormatOptions()
+    /// A parent starts the serving process again when it dies.
+    var isSupervised = false
     /// `-o remount`: change the flags of a mount that is there.
     var isRemount = false
     /// The kernel's flags, as mount(8) names them.
@@ -23,6 +25,7 @@ struct MountOptions: Sendable {
         var isSynchronous = false
         var keepsAccessTimes = false
         var keepsDirectoryAccessTimes = false
+        var updatesEveryAccessTime = false
         var allowOther = false
         var allowRoot = false
         var defaultPermissions = true
@@ -50,6 +53,7 @@ struct MountOptions: Sendable {
                 "open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"
             ),
             CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
+            CommandOption("supervise", .flag, "", "start the serving process again should it die"),
             CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
             CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
             CommandOption("fsname", .text("NAME"), "the store", "source shown in /proc/mounts"),
@@ -62,7 +66,8 @@ struct MountOptions: Sendable {
             CommandOption("suid", .flag, "", "heed set-user-ID bits (root)"),
             CommandOption("dev", .flag, "", "heed device files (root)"),
             CommandOption("noexec", .flag, "", "run no programs from the mount"),
-            CommandOption("noatime", .flag, "", "do not show access times changing"),
+            CommandOption("noatime", .flag, "", "reads do not change the time of the last access"),
+            CommandOption("noacl", .flag, "", "take no POSIX access control lists and heed none"),
         ] + genericWords.map { CommandOption($0, .generic, "", "") }
 
     /// Words of fstab(5) that mean what they mean everywhere, or nothing to us.
@@ -70,7 +75,8 @@ struct MountOptions: Sendable {
         "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
         "relatime",
         "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
-        "nogroup", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent", "loud",
+        "nogroup", "acl", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent",
+        "loud",
         "mand", "nomand", "iversion", "noiversion",
     ]
 
@@ -122,6 +128,7 @@ struct MountOptions: Sendable {
 
     private mutating func setFlag(_ name: String, _ isOn: Bool) {
         switch name {
+        case "supervise": isSupervised = isOn
         case "sqpoll": device.sqpoll = isOn
         case "iopoll": device.iopoll = isOn
         case "allow_other": flags.allowOther = isOn
@@ -133,6 +140,7 @@ struct MountOptions: Sendable {
         case "dev": flags.allowsDevices = isOn
         case "noexec": flags.allowsExecution = !isOn
         case "noatime": flags.keepsAccessTimes = isOn
+        case "noacl": fuse.accessLists = !isOn
         default: preconditionFailure("the option \(name) goes nowhere")
         }
     }
@@ -180,7 +188,11 @@ struct MountOptions: Sendable {
         case "exec": flags.allowsExecution = true
         case "sync": flags.isSynchronous = true
         case "async": flags.isSynchronous = false
-        case "atime", "relatime", "strictatime": flags.keepsAccessTimes = false
+        case "atime", "relatime", "strictatime":
+            flags.keepsAccessTimes = false
+            flags.updatesEveryAccessTime = name == "strictatime"
+        case "nostrictatime": flags.updatesEveryAccessTime = false
+        case "acl": fuse.accessLists = true
         case "nodiratime": flags.keepsDirectoryAccessTimes = true
         case "diratime": flags.keepsDirectoryAccessTimes = false
         // fstab(5): letting users mount implies these three unless a later word says otherwise.
@@ -203,6 +215,13 @@ struct MountOptions: Sendable {
         }
         if flags.allowOther && flags.allowRoot { throw CommandError("-o allow_other and allow_root: choose one") }
         volume.isReadOnly = flags.isReadOnly
+        let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
+        volume.accessTimes = AccessTimes(
+            rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes,
+            slackNanoseconds: fuse.writebackCache ? 10_000_000 : 0)
+        // Lists and mapped ids both have the kernel check permissions; with allow_root libfuse must know who asks.
+        if !flags.defaultPermissions { fuse.accessLists = false }
+        fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot
         device.readOnly = flags.isReadOnly
         fuse.mountFlags = flags.words
     }

@@ -66,12 +66,18 @@ final class MountService {
         let news: @Sendable () -> Void = { kill(getpid(), MountService.newsSignal) }
         let server = FuseServer(volume, options, log: log, onInitialized: news)
         let session: FuseSession
+        // Until something takes its place, a dead mount gives errors where an empty directory would take files.
+        let replacement = MountReplacement(mountPoint, source: options.fsname)
         do throws(Errno) {
-            session = try FuseSession(server, mountPoint: mountPoint)
+            if replacement == nil { DeadMount.clear(mountPoint) }
+            session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)
             try session.mount()
+            try replacement?.finish()
         } catch {
+            replacement?.cancel()
             throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)
         }
+        if replacement != nil { log.notice("\(mountPoint): took the place of the mount of a process that is gone") }
         let transport = ClassicTransport(
             session: session.handle, readerCount: options.readerCount, requestLimit: options.inflightLimit,
             payloadByteCount: volume.maxWriteByteCount, onEnd: news)
@@ -143,18 +149,7 @@ final class MountService {
     private func detach() {
         if isUnmounting { return }
         isUnmounting = true
-        if geteuid() == 0 {
-            if umount2(mountPoint, Int32(MNT_DETACH)) == 0 { return }
-        }
-        guard let program = HostFile.executable("fusermount3") else { return }
-        var words: [UnsafeMutablePointer<CChar>?] = []
-        for word in [program, "-u", "-q", "-z", "--", mountPoint] { words.append(strdup(word)) }
-        words.append(nil)
-        defer { for word in words { free(word) } }
-        var child: pid_t = 0
-        guard posix_spawn(&child, program, nil, nil, &words, environ) == 0 else { return }
-        var status: Int32 = 0
-        while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+        DeadMount.detach(mountPoint)
     }
 
     // MARK: The mount in the kernel's table

@@ -38,7 +38,7 @@ enum FormatCommand {
             try OpenStore.makeDirectory(path)
             let taken = try StoreLock(path)
             lock = taken
-            if state == .store || state == .incomplete {
+            if state == .store || state == .incomplete || state == .unfinished {
                 StoreDirectory.clear(path, andDirectory: false)
                 try OpenStore.makeDirectory(path)
             }

@@ -10,6 +10,8 @@ enum StoreState: Equatable, Sendable {
     case empty
     /// Parts of a store, but no superblock.
     case incomplete
+    /// A format that was cut off: nobody can have kept anything in it.
+    case unfinished
     case store
     /// Other people's files: the first few names.
     case foreign([String])
@@ -18,6 +20,8 @@ enum StoreState: Equatable, Sendable {
 enum StoreDirectory {
     private static let lockName = "lock"
     private static let segmentsName = "segments"
+    /// There from before the first file of a store is made until its superblock is durable.
+    private static let markName = "formatting"
 
     /// The path of a store as it was typed: mount(8) may pass "store:/path".
     static func path(ofSource source: String) -> String {
@@ -34,16 +38,55 @@ enum StoreDirectory {
         guard status.st_mode & S_IFMT == S_IFDIR else { throw CommandError("\(path): is not a directory") }
         let names: [String]
         do throws(Errno) { names = try HostFile.names(in: path) } catch { throw CommandError("\(path): \(error)") }
-        if names.contains(StoreFile.superblock.path) { return .store }
+        let isMarked = names.contains(markName)
+        if names.contains(StoreFile.superblock.path), !isMarked || hasSuperblock(path) { return .store }
         let strangers = names.filter { name in
-            name != lockName && name != segmentsName && name != "staging" && StoreFile(path: name) == nil
+            name != lockName && name != segmentsName && name != markName && name != "staging"
+                && StoreFile(path: name) == nil
         }
         // A new file system's own directory is no stranger.
         let foreign = strangers.filter { $0 != "lost+found" }
         if !foreign.isEmpty { return .foreign(Array(foreign.prefix(3))) }
+        if isMarked { return .unfinished }
         let segments = (try? HostFile.names(in: path + "/" + segmentsName)) ?? []
         let isBare = names.allSatisfy { $0 == lockName || $0 == segmentsName || $0 == "lost+found" } && segments.isEmpty
         return isBare ? .empty : .incomplete
+    }
+
+    /// Whether one of the slots at least can be read.
+    private static func hasSuperblock(_ path: String) -> Bool {
+        let descriptor = open(path + "/" + StoreFile.superblock.path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: Superblock.slotByteCount)
+        return Superblock.slotOffsets.contains { offset in
+            guard pread(descriptor, &bytes, bytes.count, off_t(offset)) == bytes.count else { return false }
+            return bytes.withUnsafeBytes { (try? Superblock(decoding: $0)) != nil }
+        }
+    }
+
+    /// Notes, durably, that a store is about to be made here.
+    static func beginFormat(_ path: String) throws(Errno) {
+        let descriptor = open(path + "/" + markName, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw .last }
+        close(descriptor)
+        try sync(path)
+    }
+
+    /// The store is whole. Durable before anything is kept in it: a mark that came back would take a damaged store for an unfinished one.
+    static func endFormat(_ path: String) throws(Errno) {
+        guard unlink(path + "/" + markName) == 0 else {
+            if errno == ENOENT { return }
+            throw .last
+        }
+        try sync(path)
+    }
+
+    private static func sync(_ path: String) throws(Errno) {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .last }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw .last }
     }
 
     /// Removes the files of a store, and the directory itself where it was made for it. Foreign files stay.
@@ -56,6 +99,7 @@ enum StoreDirectory {
         for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil {
             unlink(path + "/" + name)
         }
+        unlink(path + "/" + markName)
         if andDirectory {
             unlink(path + "/" + lockName)
             rmdir(path)

@@ -49,6 +49,13 @@ final class SharedMemory: @unchecked Sendable {
         bytes = UnsafeMutableRawBufferPointer(start: address, count: status.st_size)
     }
 
+    /// Made, but not allocated any more: its process died in between.
+    static func isEmptyOfThisUser(_ path: String) -> Bool {
+        var status = stat()
+        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid()
+            && status.st_size == 0
+    }
+
     deinit { munmap(bytes.baseAddress, bytes.count) }
 
     /// Whether the file still has its name.

@@ -144,6 +144,11 @@ extension SimulatedDevice {
 
     func inject(_ fault: SimulatedFault) { core.withLock { $0.faults.append(fault) } }
 
+    /// Faults that have not happened yet, or happen for ever.
+    var faultCount: Int { core.withLock { $0.faults.count } }
+
+    func clearFaults() { core.withLock { $0.faults = [] } }
+
     func removeFaults() {
         core.withLock {
             $0.faults = []

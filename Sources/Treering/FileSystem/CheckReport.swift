@@ -101,6 +101,9 @@ enum TreeFault: Hashable, Sendable {
     case unreachable(UInt64)
     case orphanOfNothing(UInt64)
     case missingPayload(UInt64)
+    /// The access control lists that there are, which the inode's flags do not tell.
+    case accessLists(UInt64, InodeFlags)
+    case malformedList(UInt64, cookie: UInt64)
 }
 
 /// One path for each of some inodes.

@@ -14,7 +14,7 @@ extension Checker {
                 try view.forEach(space) { key, value in books.take(key, value, &report) }
             }
             books.compare(&report)
-            if pass == 0, readsUsage { books.compareUsage(view.table, &report) }
+            if pass == 0, readsUsage { books.compareUsage(view.index, view.table, &report) }
         }
         try checkReach(view)
     }
@@ -114,6 +114,7 @@ private struct Books {
         var mode: UInt32 = 0
         var linkCount: UInt32 = 0
         var derived: UInt64 = 0
+        var flags: InodeFlags = []
         var parent: UInt64 = 0
         var isThere = false
         var names: UInt32 = 0
@@ -122,11 +123,14 @@ private struct Books {
         var entries: UInt64 = 0
         var extents: UInt64 = 0
         var isOrphan = false
+        /// Which access control lists there are.
+        var accessLists: InodeFlags = []
     }
     private var nodes: [UInt64: Node] = [:]
     /// Named bytes by the entries, and by the payload's own counts.
     private var payloads: [UInt64: (named: UInt64, counted: UInt64?)] = [:]
     private var living: [UInt32: Int64] = [:]
+    private var reserved: UInt64 = 0
 
     init(pass: UInt64, passCount: UInt64) {
         self.pass = pass
@@ -155,16 +159,14 @@ private struct Books {
             nodes[key.object]!.mode = entry.record.mode
             nodes[key.object]!.linkCount = entry.record.linkCount
             nodes[key.object]!.derived = entry.derived
+            nodes[key.object]!.flags = entry.record.inodeFlags
             nodes[key.object]!.parent = entry.record.parent.rawValue
         case (.tree, .dirent): take(DirentEntry(decoding: value), in: key.object)
         case (.tree, .extent):
             guard let entry = ExtentEntry(decoding: value) else { return }
             if isMine(key.object) { nodes[key.object, default: Node()].extents &+= UInt64(entry.length) }
-            name(entry.payload, entry.length)
-        case (.tree, .xattr):
-            if let entry = XattrEntry(decoding: value), case .payload(let id, let count) = entry.value {
-                name(id, count)
-            }
+            if !entry.isReserved { name(entry.payload, entry.length) } else { reserved &+= UInt64(entry.length) }
+        case (.tree, .xattr): if let entry = XattrEntry(decoding: value) { take(entry, of: key, &report) }
         case (.payloads, .payload):
             guard isMine(key.object), let entry = PayloadEntry(decoding: value) else { return }
             payloads[key.object, default: (0, nil)].counted = entry.namedByteCount
@@ -182,6 +184,24 @@ private struct Books {
         if isMine(directory) {
             nodes[directory, default: Node()].entries &+= 1
             if entry.type == 4 { nodes[directory]!.subdirectories &+= 1 }
+        }
+    }
+
+    private mutating func take(_ entry: XattrEntry, of key: IndexKey, _ report: inout CheckReport) {
+        if case .payload(let id, let count) = entry.value { name(id, count) }
+        guard isMine(key.object) else { return }
+        let lists: [(StaticString, InodeFlags)] = [
+            (XattrName.accessListName, .hasAccessList), (XattrName.defaultListName, .hasDefaultList),
+        ]
+        for (name, flag) in lists where entry.name.elementsEqual(XattrName.bytes(name)) {
+            if case .inline(let bytes) = entry.value, AccessControlList(decoding: bytes) != nil {
+                nodes[key.object, default: Node()].accessLists.insert(flag)
+                continue
+            }
+            report.add(.malformedList(key.object, cookie: key.subkey))
+            report.add(
+                .tree, "inode", "a malformed access control list", inode: key.object,
+                effect: "a repair removes it, and gives nobody but the owner what it may have refused")
         }
     }
 
@@ -256,6 +276,12 @@ private struct Books {
                 .tree, "inode", "it has no name and is no orphan", inode: number,
                 effect: "a repair puts it into /lost+found")
         }
+        if node.flags.intersection([.hasAccessList, .hasDefaultList]) != node.accessLists {
+            report.add(.accessLists(number, node.accessLists))
+            report.add(
+                .tree, "inode", "its flags and its access control lists do not agree", inode: number,
+                effect: "a repair goes by the lists; where one is lost, only the owner is let in")
+        }
         if isDirectory, !isRoot, node.names > 1 {
             report.add(.severalNames(number))
             report.add(
@@ -280,7 +306,12 @@ private struct Books {
         }
     }
 
-    func compareUsage(_ table: SegmentTable, _ report: inout CheckReport) {
+    func compareUsage(_ index: RecordIndex, _ table: SegmentTable, _ report: inout CheckReport) {
+        if reserved != index.reservedByteCount {
+            report.add(
+                .index, "reservations", "\(index.reservedByteCount) bytes on the books, \(reserved) by the extents",
+                effect: "a repair counts again")
+        }
         for index in table.segments.indices {
             let stored = table.segments[index].living
             let counted = living[UInt32(index)] ?? 0

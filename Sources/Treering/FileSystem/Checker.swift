@@ -195,12 +195,13 @@ struct Checker<D: Device> {
     private mutating func reportLost(_ live: Recovery<D>, _ damage: LogDamage) throws(MountError) -> Bool {
         let view = StoreView(live)
         var counts: [UInt64: (entries: Int, bytes: UInt64)] = [:]
+        let payloads = try view.payloads(in: damage)
         try view.forEach(.tree) { key, value in
-            guard value.count >= Origin.byteCount, damage.covers(Origin(decoding: value)),
+            guard damage.covers(key, value, payloads),
                 counts.count < CheckReport.unreadableLimit || counts[key.object] != nil
             else { return }
             counts[key.object, default: (0, 0)].entries += 1
-            if key.kind == .extent, let extent = ExtentEntry(decoding: value) {
+            if key.kind == .extent, let extent = ExtentEntry(decoding: value), !extent.isReserved {
                 counts[key.object]!.bytes += UInt64(extent.length)
             }
         }
@@ -217,33 +218,4 @@ struct Checker<D: Device> {
 /// Lines that a recovery logged.
 private final class NoteBox: @unchecked Sendable {
     var lines: [String] = []
-}
-
-/// Which records the log has lost.
-struct LogDamage {
-    private var lost: [ClosedRange<UInt64>]
-    private let missing: Set<SegmentNumber>
-    private let lossy: [SegmentNumber: UInt64]
-
-    init(_ lost: [ClosedRange<UInt64>], missing: Set<SegmentNumber>, lossy: [SegmentNumber: UInt64] = [:]) {
-        self.lossy = lossy
-        self.lost = lost.sorted { $0.lowerBound < $1.lowerBound }
-        self.missing = missing
-    }
-
-    var isEmpty: Bool { lost.isEmpty && missing.isEmpty }
-
-    /// Whether the record that established an entry is lost.
-    func covers(_ origin: Origin) -> Bool {
-        if missing.contains(origin.segment) { return true }
-        // Moved here by the cleaner: the record that did it may be a lost one.
-        if let first = lossy[origin.segment], origin.sequence.rawValue < first { return true }
-        var low = 0
-        var high = lost.count
-        while low < high {
-            let middle = (low + high) / 2
-            if lost[middle].upperBound < origin.sequence.rawValue { low = middle + 1 } else { high = middle }
-        }
-        return low < lost.count && lost[low].contains(origin.sequence.rawValue)
-    }
 }

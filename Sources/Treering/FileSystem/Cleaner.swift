@@ -12,6 +12,8 @@ final class Cleaner<D: Device> {
     private let window = AlignedBuffer(byteCount: windowByteCount)
     /// Segments that could not be emptied, because something in them cannot be read. They are left alone until the next mount.
     private(set) var stuckSegments: Set<SegmentNumber> = []
+    /// What is known here holds as long as the core has this index (`Core.adoptCount`).
+    private var generation = 0
     private(set) var cleanedSegmentCount = 0
     private(set) var movedByteCount: UInt64 = 0
     /// Called between two steps with the time at which the last began, without the lock: others get their turn.
@@ -26,11 +28,28 @@ final class Cleaner<D: Device> {
 
     // MARK: One segment
 
+    /// Runs a step under the lock. What was learnt before the index was replaced counts for nothing: the segment is given up.
+    private func step<Result>(
+        _ volume: Volume<D>, _ body: (Core) throws(Stop) -> Result
+    ) throws(Errno) -> Result {
+        let generation = self.generation
+        return try volume.runWaiting { (core) throws(Stop) in
+            guard core.adoptCount == generation else { throw .failed(.stale) }
+            return try body(core)
+        }
+    }
+
     /// Moves everything that lives in a sealed segment elsewhere.
     func clean(_ victim: SegmentNumber, of volume: Volume<D>) throws(Errno) {
         let (segment, uuid, segmentByteCount) = volume.state.withLock { state in
             let table = state.core.table
             precondition(table[victim].isSealed)
+            if generation != state.core.adoptCount {
+                // The log failed and was written again elsewhere: the head is sealed, or free.
+                generation = state.core.adoptCount
+                head = nil
+                stuckSegments = []
+            }
             return (table[victim], state.superblock.uuid, table.segmentByteCount)
         }
         if segment.role == .hot {
@@ -111,7 +130,7 @@ final class Cleaner<D: Device> {
         while next < items.count {
             let start = (next, cursor)
             let time = monotonicNanoseconds()
-            let (reached, found, byteCount, leaving) = try volume.runWaiting { (core) throws(Stop) in
+            let (reached, found, byteCount, leaving) = try step(volume) { (core) throws(Stop) in
                 try Self.moveEntries(items, from: start, victim, core)
             }
             (next, cursor) = reached
@@ -186,12 +205,16 @@ final class Cleaner<D: Device> {
     private func moveBlocks(
         of payloads: [PayloadID], _ victim: SegmentNumber, _ file: DeviceFile, _ volume: Volume<D>
     ) throws(Errno) {
+        let segmentByteCount = volume.state.withLock { $0.core.table.segmentByteCount }
         var next = 0
         while next < payloads.count {
             let first = next
             let time = monotonicNanoseconds()
-            let (copied, reached) = try volume.runWaiting { (core) throws(Stop) in
-                try Self.planRun(payloads, from: first, victim, core)
+            // A run is as long as the rest of the head, unless that is hardly worth a write.
+            let room = head.map { (segmentByteCount - $0.offset) / blockByteCount - 1 } ?? 0
+            let limit = room >= 16 ? min(room, Self.runBlockLimit) : Self.runBlockLimit
+            let (copied, reached) = try step(volume) { (core) throws(Stop) in
+                try Self.planRun(payloads, from: first, victim, limit, core)
             }
             next = reached
             if copied.isEmpty { continue }
@@ -203,7 +226,7 @@ final class Cleaner<D: Device> {
     }
 
     private static func planRun(
-        _ payloads: [PayloadID], from first: Int, _ victim: SegmentNumber, _ core: Core
+        _ payloads: [PayloadID], from first: Int, _ victim: SegmentNumber, _ blockLimit: Int, _ core: Core
     ) throws(Stop) -> (copied: [Copied], reached: Int) {
         var copied: [Copied] = []
         var blockCount = 0
@@ -226,7 +249,7 @@ final class Cleaner<D: Device> {
                 }
             }
             if let found, !copied.contains(where: { $0.payload == id }) {
-                if blockCount + found.blocks.count > runBlockLimit { break }
+                if blockCount + found.blocks.count > blockLimit, blockCount > 0 || blockLimit == runBlockLimit { break }
                 blockCount += found.blocks.count
                 copied.append(found)
             }
@@ -312,7 +335,7 @@ final class Cleaner<D: Device> {
         if volume.state.withLock({ $0.core.table.pool.isEmpty }) { volume.prepareSegment() }
         let opened = volume.state.withLock { state -> (SegmentNumber, Segment, SegmentHeader)? in
             let core = state.core
-            guard
+            guard core.adoptCount == generation,
                 let number = core.table.openHead(
                     .cold, firstBatch: core.log.lastBatch.next, epoch: core.log.epoch)
             else { return nil }
@@ -341,6 +364,7 @@ final class Cleaner<D: Device> {
         guard let head else { return }
         self.head = nil
         volume.state.withLock { state in
+            guard state.core.adoptCount == generation else { return }
             state.core.table.seal(head.number, lastBatch: max(state.core.log.lastBatch, BatchSequence(1)))
         }
     }
@@ -353,7 +377,7 @@ final class Cleaner<D: Device> {
         var next = 0
         while next < copied.count {
             let first = next
-            next = try volume.runWaiting { (core) throws(Stop) in
+            next = try step(volume) { (core) throws(Stop) in
                 core.writer.reset()
                 var next = first
                 while next < copied.count, core.writer.byteCount < Self.recordByteCountLimit {

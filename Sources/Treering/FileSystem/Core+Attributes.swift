@@ -11,20 +11,23 @@ extension Core {
     {
         let entry = try inode(number)
         var inode = entry.record
+        try checkSeal(inode, changes)
         let time = now()
         inode.changed = time
-        if changes.killsPrivileges { inode.killPrivileges() }
+        if changes.killsPrivileges || changes.isChownOfNothing { try inode.killPrivileges(caller) }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }
         if let accessed = changes.accessed { inode.accessed = accessed.resolved(time) }
         if let modified = changes.modified { inode.modified = modified.resolved(time) }
         if let changed = changes.changed { inode.changed = changed.resolved(time) }
+        let list = changes.mode == nil ? nil : try accessListAfterChangingMode(inode)
         writer.reset()
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
-            if size < inode.size,
+            // What was reserved behind the end goes too, whatever the size was.
+            if size <= inode.size,
                 try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
             {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
@@ -32,10 +35,27 @@ extension Core {
             inode.size = size
             if changes.modified == nil { inode.modified = time }
         }
+        if let (list, place) = list { write(list, XattrName.accessListName, of: number, place) }
         writer.inode(inode)
         // What replaces an inode takes no space for good: it works on a full store.
         try commit(freesSpace: true)
         return Attributes(try self.inode(number))
+    }
+
+    /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Where the kernel keeps the times
+    /// (the writeback cache) it says which they are, and a time of change with them. Source: the kernel's may_setattr.
+    private func checkSeal(_ inode: InodeRecord, _ changes: AttributeChanges) throws(Stop) {
+        guard inode.isSealed else { return }
+        func isNow(_ time: AttributeChanges.Time?) -> Bool {
+            switch time {
+            case .at: return false
+            case .now, nil: return true
+            }
+        }
+        let touches =
+            changes.mode == nil && changes.uid == nil && changes.gid == nil && changes.byteCount == nil
+            && isNow(changes.accessed) && (isNow(changes.modified) || changes.changed != nil)
+        if inode.isImmutable || !touches { throw .failed(.notPermitted) }
     }
 
     // MARK: Extended attributes
@@ -44,10 +64,11 @@ extension Core {
 
     /// What getxattr(2) gives: bytes, or a plan to read them.
     func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {
-        guard case .found(let cookie, _) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) })
-        else {
-            throw .failed(.noData)
-        }
+        let kind = try classify(name)
+        if !kind.flag.isEmpty, !(try self.inode(inode)).record.inodeFlags.contains(kind.flag) { throw .failed(.noData) }
+        guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) })
+        else { throw .failed(.noData) }
+        let cookie = found.cookie
         var bytes: [UInt8] = []
         var payload: (PayloadID, UInt32)?
         try find { () throws(PageMiss) in
@@ -67,36 +88,45 @@ extension Core {
         return .plan(plan)
     }
 
-    /// listxattr(2): names, each ended by a NUL.
-    func xattrNames(_ inode: InodeNumber) throws(Stop) -> [UInt8] {
+    /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only.
+    func xattrNames(_ inode: InodeNumber, _ caller: Caller) throws(Stop) -> [UInt8] {
         _ = try self.inode(inode)
         var names: [UInt8] = []
+        var needsIdentity = false
         try find { () throws(PageMiss) in
             try index.tree.scan(from: XattrEntry.key(inode, 0), through: XattrEntry.key(inode, .max)) { _, value in
-                if let entry = XattrEntry(decoding: value) {
+                guard let entry = XattrEntry(decoding: value) else { return true }
+                if entry.name.starts(with: "trusted.".utf8), caller.identity?.isAdministrator != true {
+                    needsIdentity = needsIdentity || caller.identity == nil
+                } else {
                     names.append(contentsOf: entry.name)
                     names.append(0)
                 }
                 return true
             }
         }
+        if needsIdentity { throw .blocked(.identity) }
         return names
     }
 
     /// setxattr(2).
     func setXattr(
-        _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags
+        _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
+        _ flags: SetXattrFlags, _ caller: Caller
     ) throws(Stop) {
         guard name.count > 0, name.count <= 255 else { throw .failed(.range) }
+        let kind = try classify(name)
         guard value.count <= min(Self.xattrByteCountLimit, writeByteCountLimit) else { throw .failed(.tooBig) }
         var inode = try self.inode(number).record
+        try inode.requireUnsealed()
+        guard case .ordinary = kind else { return try setAccessList(kind, inode, name, value, caller) }
         var since = BatchSequence.zero
         let cookie: UInt64
         switch try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) }) {
-        case .found(let found, let foundSince):
+        case .found(let found):
             if flags.contains(.create) { throw .failed(.exists) }
-            cookie = found
-            since = foundSince
+            cookie = found.cookie
+            since = found.since
         case .free(let free):
             if flags.contains(.replace) { throw .failed(.noData) }
             cookie = free
@@ -114,17 +144,37 @@ extension Core {
 
     /// removexattr(2).
     func removeXattr(_ number: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        let kind = try classify(name)
         var inode = try self.inode(number).record
-        guard
-            case .found(let cookie, let since) = try find({ () throws(PageMiss) in
-                try index.xattr(number, name, nameHash)
-            })
+        try inode.requireUnsealed()
+        guard case .ordinary = kind else { return try removeAccessList(kind, inode, name) }
+        guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) })
         else { throw .failed(.noData) }
         inode.changed = now()
         writer.reset()
-        writer.removeXattr(inode: number, cookie: cookie, since: since)
+        writer.removeXattr(inode: number, cookie: found.cookie, since: found.since)
         writer.inode(inode)
         try commit(freesSpace: true)
+    }
+
+    // MARK: Access times
+
+    /// The kernel has asked for contents, names or a link's target. It keeps what it read and does not tell of later reads of it;
+    /// nor does it keep access times of FUSE files by itself. What cannot be written now is left out: no read fails of it.
+    func noteAccess(_ number: InodeNumber) {
+        do throws(Stop) { try recordAccess(number) } catch { return }
+    }
+
+    func recordAccess(_ number: InodeNumber) throws(Stop) {
+        guard accessTimes.rule != .never, !isReadOnly else { return }
+        var inode = try self.inode(number).record
+        if inode.inodeFlags.contains(.noAccessTime) || inode.isDirectory && !accessTimes.ofDirectories { return }
+        let time = now()
+        guard accessTimes.needsUpdate(inode, time) else { return }
+        inode.accessed = time
+        writer.reset()
+        writer.inode(inode)
+        try commit()
     }
 
     // MARK: The whole file system
@@ -133,7 +183,9 @@ extension Core {
     func status() -> FileSystemStatus {
         let segment = UInt64(table.segmentByteCount)
         let total = UInt64(log.livingByteCountLimit)
-        let free = total - min(total, UInt64(max(0, table.livingByteCount)))
+        // What was promised to files is as good as used.
+        let used = UInt64(max(0, table.livingByteCount)) + UInt64(promisedByteCount(of: index.reservedByteCount))
+        let free = total - min(total, used)
         let makeable = log.isHostFull ? 0 : hostAvailableByteCount
         // What lies dead in segments is as good as free: the cleaner makes it so.
         let own = UInt64(table.pool.count) * segment + UInt64(table.reclaimableByteCount)
@@ -157,5 +209,43 @@ extension AttributeChanges.Time {
         case .now: return now
         case .at(let time): return time
         }
+    }
+}
+
+/// Which reads change the time of the last access. Source: mount(8).
+struct AccessTimes: Sendable {
+    enum Rule: Sendable {
+        case never
+        /// Where it is not later than the last change, or a day old.
+        case relative
+        case always
+    }
+
+    var rule = Rule.relative
+    var ofDirectories = true
+    /// How much later than a change a read may seem to be by the clocks alone. Where the kernel keeps the times of changes it takes
+    /// them from a clock that moves by its tick, and the time of making, which is ours, may lie after the first write.
+    var slackNanoseconds: Int64 = 0
+    private static let daySeconds: Int64 = 86_400
+
+    func needsUpdate(_ inode: InodeRecord, _ now: Timestamp) -> Bool {
+        switch rule {
+        case .never: return false
+        case .always: return now != inode.accessed
+        case .relative:
+            let accessed = inode.accessed.earlier(by: slackNanoseconds)
+            return accessed <= inode.modified || accessed <= inode.changed
+                || now.seconds - Self.daySeconds >= inode.accessed.seconds
+        }
+    }
+}
+
+extension Timestamp {
+    /// Less than a second earlier.
+    fileprivate func earlier(by nanoseconds: Int64) -> Timestamp {
+        let rest = Int64(self.nanoseconds) - nanoseconds
+        return rest >= 0
+            ? Timestamp(seconds: seconds, nanoseconds: UInt32(rest))
+            : Timestamp(seconds: seconds &- 1, nanoseconds: UInt32(rest + 1_000_000_000))
     }
 }

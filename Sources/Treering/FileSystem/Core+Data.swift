@@ -4,15 +4,17 @@ extension Core {
     /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed.
     @discardableResult
     func write(
-        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = []
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = [],
+        _ caller: Caller = .nobody
     ) throws(Stop) -> Bool {
         guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)
         guard offset <= Self.sizeLimit - UInt64(bytes.count) else { throw .failed(.fileTooBig) }
         var inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
+        if inode.isImmutable || inode.isAppendOnly && !flags.contains(.appends) { throw .failed(.notPermitted) }
         let time = now()
-        let hasKilled = flags.contains(.killsPrivileges) && inode.killPrivileges()
+        let hasKilled = flags.contains(.killsPrivileges) ? try inode.killPrivileges(caller) : false
         inode.size = max(inode.size, offset + UInt64(bytes.count))
         if !flags.contains(.keepsTimes) {
             inode.modified = time
@@ -22,7 +24,7 @@ extension Core {
         writer.payload(bytes)
         writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
         writer.inode(inode)
-        try commit()
+        try commitData(number, offset, offset + UInt64(bytes.count))
         return hasKilled
     }
 
@@ -41,6 +43,7 @@ extension Core {
                 try self.index.forEachPiece(number, offset, end) {
                     (start, length, payload, payloadOffset) throws(PageMiss) in
                     pieces.append((start, length, payload, payloadOffset))
+                    return true
                 }
             }
             for (start, length, payload, payloadOffset) in pieces {

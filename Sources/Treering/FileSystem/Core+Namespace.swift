@@ -5,11 +5,28 @@ extension Core {
     static let linkCountLimit: UInt32 = 65_000
 
     func lookup(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
+        if let found = try lookupByHandle(parent, name) { return found }
         _ = try directory(parent)
         guard name.count <= Int(FileSystemStatus.nameByteCountLimit) else { throw .failed(.nameTooLong) }
         guard case .found(let dirent) = try slot(parent, name) else { throw .failed(.noEntry) }
         let entry = try inode(dirent.inode)
         raiseLookups(dirent.inode)
+        return Attributes(entry)
+    }
+
+    /// "." and "..": how the kernel finds the inode of a file handle (open_by_handle_at(2)) that it has forgotten, and its parent.
+    /// Anything may be asked for ".", not directories alone; numbers are never used again, so what is there is what was meant.
+    private func lookupByHandle(
+        _ number: InodeNumber, _ name: UnsafeRawBufferPointer
+    ) throws(Stop) -> Attributes? {
+        guard name.count <= 2, name.count > 0, name.allSatisfy({ $0 == UInt8(ascii: ".") }) else { return nil }
+        guard var entry = try find({ () throws(PageMiss) in try index.inode(number) }), entry.record.linkCount > 0
+        else { throw .failed(.stale) }
+        if name.count == 2 {
+            guard entry.record.isDirectory else { throw .failed(.notDirectory) }
+            if number != .root { entry = try inode(entry.record.parent) }
+        }
+        raiseLookups(entry.record.inode)
         return Attributes(entry)
     }
 
@@ -33,13 +50,8 @@ extension Core {
         var directory = try livingDirectory(parent).record
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
         let time = now()
-        var inode = InodeRecord(
-            inode: log.nextInode, mode: new.mode, linkCount: 1, uid: caller.uid, gid: caller.gid,
-            deviceNumber: new.deviceNumber, size: UInt64(new.target?.count ?? 0), since: .zero, now: time)
-        if directory.mode & 0o2000 != 0 {
-            inode.gid = directory.gid
-            if inode.isDirectory { inode.mode |= 0o2000 }
-        }
+        var inode = newInode(new, caller, time)
+        let inheritance = try inherit(&inode, from: directory, caller)
         if inode.isDirectory {
             inode.linkCount = 2
             inode.parent = parent
@@ -53,16 +65,46 @@ extension Core {
         writer.dirent(
             directory: parent, cookie: cookie, since: since, inode: inode.inode, mode: inode.mode, name: name)
         writer.inode(directory)
+        write(inheritance, of: inode.inode)
         if let target = new.target {
             writer.payload(target)
             writer.extent(inode: inode.inode, offset: 0, byteCount: UInt32(target.count))
         }
+        try commit(making: inode)
+        raiseLookups(inode.inode)
+        return Attributes(try self.inode(inode.inode))
+    }
+
+    func newInode(_ new: NewInode, _ caller: Caller, _ time: Timestamp) -> InodeRecord {
+        InodeRecord(
+            inode: log.nextInode, mode: new.mode, linkCount: 1, uid: caller.uid, gid: caller.gid,
+            deviceNumber: new.deviceNumber, size: UInt64(new.target?.count ?? 0), since: .zero, now: time)
+    }
+
+    /// Commits a record that makes an inode; its number is used up only if it did.
+    func commit(making inode: InodeRecord, freesSpace: Bool = false) throws(Stop) {
         log.nextInode = InodeNumber(inode.inode.rawValue + 1)
-        do { try commit() } catch {
+        do { try commit(freesSpace: freesSpace) } catch {
             log.nextInode = inode.inode
             throw error
         }
+    }
+
+    /// open(2) with O_TMPFILE: a file without a name, that link(2) may give one. An orphan until then.
+    func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ caller: Caller) throws(Stop) -> Attributes {
+        let directory = try self.directory(parent).record
+        try directory.requireNewNames()
+        let time = now()
+        var inode = newInode(NewInode(mode: 0o100000 | mode & 0o7777), caller, time)
+        let inheritance = try inherit(&inode, from: directory, caller)
+        inode.linkCount = 0
+        writer.reset()
+        writer.inode(inode)
+        write(inheritance, of: inode.inode)
+        writer.orphan(inode.inode)
+        try commit(making: inode)
         raiseLookups(inode.inode)
+        orphanCandidates.insert(inode.inode)
         return Attributes(try self.inode(inode.inode))
     }
 
@@ -71,13 +113,14 @@ extension Core {
         return .noSpace
     }
 
-    /// link(2).
+    /// link(2). What has no name may get one: whether it is a file made by O_TMPFILE, and not one that lost its last name or was made
+    /// with O_EXCL, the kernel knows (I_LINKABLE) and the store does not.
     func link(_ target: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
         try check(name: name)
         var inode = try self.inode(target).record
         guard !inode.isDirectory else { throw .failed(.notPermitted) }
+        try inode.requireUnsealed()
         guard inode.linkCount < Self.linkCountLimit else { throw .failed(.tooManyLinks) }
-        guard inode.linkCount > 0 else { throw .failed(.noEntry) }
         var directory = try livingDirectory(parent).record
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
         let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(parent, .dirent, cookie) }
@@ -91,6 +134,7 @@ extension Core {
         writer.dirent(directory: parent, cookie: cookie, since: since, inode: target, mode: inode.mode, name: name)
         writer.inode(directory)
         try commit()
+        orphanCandidates.remove(target)
         raiseLookups(target)
         return Attributes(try self.inode(target))
     }
@@ -101,6 +145,7 @@ extension Core {
         guard case .found(let dirent) = try slot(parent, name) else { throw .failed(.noEntry) }
         let inode = try self.inode(dirent.inode).record
         guard !inode.isDirectory else { throw .failed(.isDirectory) }
+        try directory.requireRemoval(of: inode)
         let time = now()
         directory.modified = time
         directory.changed = time
@@ -117,6 +162,7 @@ extension Core {
         var directory = try self.directory(parent).record
         guard case .found(let dirent) = try slot(parent, name) else { throw .failed(.noEntry) }
         let victim = try self.inode(dirent.inode)
+        try directory.requireRemoval(of: victim.record)
         guard victim.record.isDirectory else { throw .failed(.notDirectory) }
         guard victim.derived == 0 else { throw .failed(.notEmpty) }
         let time = now()
@@ -132,7 +178,7 @@ extension Core {
     }
 
     /// An inode loses a name: its record, and what happens when it was the last.
-    private func planUnlinked(_ inode: InodeRecord, _ time: Timestamp) {
+    func planUnlinked(_ inode: InodeRecord, _ time: Timestamp) {
         var inode = inode
         inode.linkCount = inode.isDirectory ? 0 : inode.linkCount - 1
         inode.changed = time
@@ -146,7 +192,7 @@ extension Core {
         }
     }
 
-    private func noteUnlinked(_ inode: InodeRecord) {
+    func noteUnlinked(_ inode: InodeRecord) {
         if (inode.isDirectory || inode.linkCount == 1) && lookups[inode.inode] != nil {
             orphanCandidates.insert(inode.inode)
         }
@@ -160,119 +206,5 @@ extension Core {
         writer.reset()
         writer.removeInode(inode, since: entry.record.since)
         try commit(freesSpace: true)
-    }
-
-    // MARK: Rename
-
-    /// rename(2), renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE.
-    func rename(
-        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
-        _ newName: UnsafeRawBufferPointer,
-        _ flags: RenameFlags
-    ) throws(Stop) {
-        try check(name: newName)
-        let from = try directory(parent).record
-        let to = parent == newParent ? from : try livingDirectory(newParent).record
-        guard case .found(let source) = try slot(parent, name) else { throw .failed(.noEntry) }
-        let target = try slot(newParent, newName)
-        let move = Move(
-            from: from, to: to, source: source, moved: try inode(source.inode).record, name: name, newName: newName,
-            time: now())
-        switch target {
-        case .none: throw .failed(.noSpace)
-        case .free(let cookie):
-            if flags.contains(.exchange) { throw .failed(.noEntry) }
-            let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(newParent, .dirent, cookie) }
-            try rename(move, cookie: cookie, since: since, over: nil)
-        case .found(let existing):
-            if flags.contains(.noReplace) { throw .failed(.exists) }
-            if existing.inode == source.inode { return }
-            let victim = try inode(existing.inode)
-            if flags.contains(.exchange) {
-                try exchange(move, existing, victim.record)
-                return
-            }
-            if move.moved.isDirectory {
-                guard victim.record.isDirectory else { throw .failed(.notDirectory) }
-                guard victim.derived == 0 else { throw .failed(.notEmpty) }
-            } else if victim.record.isDirectory {
-                throw .failed(.isDirectory)
-            }
-            try rename(move, cookie: existing.cookie, since: existing.since, over: victim.record)
-        }
-    }
-
-    private struct Move {
-        var from: InodeRecord
-        var to: InodeRecord
-        var source: FoundDirent
-        var moved: InodeRecord
-        var name: UnsafeRawBufferPointer
-        var newName: UnsafeRawBufferPointer
-        var time: Timestamp
-        var isAcross: Bool { from.inode != to.inode }
-    }
-
-    private func rename(_ move: Move, cookie: UInt64, since: BatchSequence, over victim: InodeRecord?) throws(Stop) {
-        var move = move
-        move.moved.changed = move.time
-        move.from.modified = move.time
-        move.from.changed = move.time
-        if move.moved.isDirectory, move.isAcross {
-            move.moved.parent = move.to.inode
-            move.from.linkCount -= 1
-            move.to.linkCount += 1
-        }
-        if let victim, victim.isDirectory {
-            if move.isAcross { move.to.linkCount -= 1 } else { move.from.linkCount -= 1 }
-        }
-        move.to.modified = move.time
-        move.to.changed = move.time
-        writer.reset()
-        writer.removeDirent(directory: move.from.inode, cookie: move.source.cookie, since: move.source.since)
-        if let victim { planUnlinked(victim, move.time) }
-        writer.dirent(
-            directory: move.to.inode, cookie: cookie, since: since, inode: move.moved.inode, mode: move.moved.mode,
-            name: move.newName)
-        writer.inode(move.moved)
-        writer.inode(move.from)
-        if move.isAcross { writer.inode(move.to) }
-        try commit(freesSpace: victim != nil)
-        if let victim { noteUnlinked(victim) }
-    }
-
-    private func exchange(_ move: Move, _ existing: FoundDirent, _ other: InodeRecord) throws(Stop) {
-        var move = move
-        var other = other
-        other.changed = move.time
-        move.moved.changed = move.time
-        move.from.modified = move.time
-        move.from.changed = move.time
-        move.to.modified = move.time
-        move.to.changed = move.time
-        if move.isAcross {
-            if move.moved.isDirectory {
-                move.moved.parent = move.to.inode
-                move.from.linkCount -= 1
-                move.to.linkCount += 1
-            }
-            if other.isDirectory {
-                other.parent = move.from.inode
-                move.to.linkCount -= 1
-                move.from.linkCount += 1
-            }
-        }
-        writer.reset()
-        writer.dirent(
-            directory: move.to.inode, cookie: existing.cookie, since: existing.since, inode: move.moved.inode,
-            mode: move.moved.mode, name: move.newName)
-        writer.dirent(
-            directory: move.from.inode, cookie: move.source.cookie, since: move.source.since, inode: other.inode,
-            mode: other.mode, name: move.name)
-        writer.inode(move.moved)
-        writer.inode(other)
-        writer.inode(move.from)
-        if move.isAcross { writer.inode(move.to) }
-        try commit()
     }
 }

@@ -3,14 +3,20 @@
 
 /// What operations come to need and give away under the lock.
 final class Core {
-    let index: RecordIndex
+    /// Replaced, with the log's table, when the log was written again after a failure.
+    private(set) var index: RecordIndex
     let log: SegmentLog
-    let table: SegmentTable
+    var table: SegmentTable { log.table }
     let nameHash: NameHash
     let now: @Sendable () -> Timestamp
     /// Bytes that one write may bring.
     let writeByteCountLimit: Int
     var isReadOnly: Bool
+    /// Somebody has shut the mount down (see `Volume.shutDown`): every operation fails.
+    var isShutDown = false
+    /// Access control lists are taken, and heeded by the kernel.
+    var keepsAccessLists = true
+    var accessTimes = AccessTimes()
     /// How often the kernel knows each inode.
     var lookups: [InodeNumber: UInt64] = [:]
     /// Inodes that lost their last name while the kernel knew them.
@@ -33,11 +39,22 @@ final class Core {
     ) {
         self.index = index
         self.log = log
-        table = log.table
         self.nameHash = nameHash
         self.isReadOnly = isReadOnly
         self.now = now
         writeByteCountLimit = log.staging.geometry.writeByteCountLimit
+    }
+
+    /// How often the index was replaced: what somebody knows of segments may be out of date.
+    private(set) var adoptCount = 0
+
+    /// Goes on with another index, which takes over the books of the log's present table.
+    func adopt(_ index: RecordIndex) {
+        self.index = index
+        adoptCount += 1
+        // From here on nothing waits for a page: operations that miss one are parked.
+        index.tree.fetchNow = nil
+        log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
 
     // MARK: Committing
@@ -45,12 +62,15 @@ final class Core {
     /// Appends and applies what `writer` holds, or throws and changes nothing.
     func commit(freesSpace: Bool = false) throws(Stop) { try commit(freesSpace ? .removal : .write) }
 
-    func commit(_ tier: SpaceTier) throws(Stop) {
+    /// `keepsPromise`: it may use the room that reserved ranges were promised.
+    func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
+        let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
+        log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
         if tier == .write,
-            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit
+            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit - promised
         {
             throw .failed(.noSpace)
         }
@@ -113,10 +133,11 @@ final class Core {
         return entry
     }
 
-    /// A directory in which a name can be made: one that has not been removed.
+    /// A directory in which a name can be made: one that has not been removed and is not immutable.
     func livingDirectory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
         let entry = try directory(number)
         guard entry.record.linkCount > 0 else { throw .failed(.noEntry) }
+        try entry.record.requireNewNames()
         return entry
     }
 
@@ -143,14 +164,25 @@ extension InodeRecord {
     var isRegular: Bool { type == 0o100000 }
     var isSymbolicLink: Bool { type == 0o120000 }
 
-    /// Clears the set-user-ID bit, and the set-group-ID bit where it does not mean mandatory locking; true if that changed anything.
-    /// Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
+    /// Clears the set-user-ID bit, and the set-group-ID bit unless the file is not executable by its group and the caller is in
+    /// it; true if that changed anything. Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
     @discardableResult
-    mutating func killPrivileges() -> Bool {
-        guard isRegular else { return false }
+    mutating func killPrivileges(_ caller: Caller) throws(Stop) -> Bool {
+        guard !isDirectory, mode & 0o6000 != 0 else { return false }
         let before = mode
+        if mode & 0o2000 != 0 {
+            let isExecutable = mode & 0o010 != 0
+            if isExecutable { mode &= ~0o2000 } else if !(try caller.keepsSetGroupID(of: self)) { mode &= ~0o2000 }
+        }
         mode &= ~0o4000
-        if mode & 0o010 != 0 { mode &= ~0o2000 }
         return mode != before
+    }
+
+    /// The same for requests that do not say whether the caller may keep the bits (FALLOCATE, COPY_FILE_RANGE).
+    @discardableResult
+    mutating func killPrivilegesUnlessEntitled(_ caller: Caller) throws(Stop) -> Bool {
+        guard !isDirectory, mode & 0o6000 != 0 else { return false }
+        guard let identity = caller.identity else { throw .blocked(.identity) }
+        return identity.keepsSetGroupID ? false : try killPrivileges(caller)
     }
 }

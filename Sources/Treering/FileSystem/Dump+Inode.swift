@@ -50,7 +50,7 @@ private struct InodeDump<D: Device> {
 
     private static func payload(of key: IndexKey, _ value: UnsafeRawBufferPointer) -> PayloadID? {
         switch (key.space, key.kind) {
-        case (.tree, .extent): return ExtentEntry(decoding: value)?.payload
+        case (.tree, .extent): return ExtentEntry(decoding: value).flatMap { $0.isReserved ? nil : $0.payload }
         case (.tree, .xattr):
             if case .payload(let id, _)? = XattrEntry(decoding: value)?.value { return id }
             return nil
@@ -111,8 +111,8 @@ private struct InodeDump<D: Device> {
             return inode == number
         case .xattr(let inode, _, _, _, _): return inode == number
         case .extent(let inode, _, _, _, _): return inode == number
+        case .removeRange(let inode, _, _, _), .reserve(let inode, _, _): return inode == number
         case .move(let move): return concerns(move.change)
-        case .removeRange(let inode, _, _, _): return inode == number
         case .payload, .skipped: return false
         }
     }

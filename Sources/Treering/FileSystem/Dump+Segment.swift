@@ -41,6 +41,7 @@ extension Dump {
         case .extent(let inode, let offset, let payload, let payloadOffset, let count):
             return
                 "inode \(inode.rawValue): bytes \(offset)..<\(offset + UInt64(count)) are payload \(payload.rawValue) from \(payloadOffset) on"
+        case .reserve(let inode, let from, let to): return "inode \(inode.rawValue): bytes \(from)..<\(to) are reserved"
         case .removeRange(let inode, let from, let to, let since_):
             return "inode \(inode.rawValue): bytes \(from)..<\(to == .max ? "end" : "\(to)") go\(since(since_))"
         case .removeInode(let inode, let since_):

@@ -132,7 +132,9 @@ extension Dump {
             }
         case (.tree, .extent):
             return ExtentEntry(decoding: value).map {
-                "\($0.length) bytes from \($0.payloadOffset) on of payload \($0.payload.rawValue), \(words($0.origin))"
+                $0.isReserved
+                    ? "\($0.length) bytes reserved, \(words($0.origin))"
+                    : "\($0.length) bytes from \($0.payloadOffset) on of payload \($0.payload.rawValue), \(words($0.origin))"
             }
         case (.payloads, .payload):
             return PayloadEntry(decoding: value).map { "\(place($0)), \(counts($0)), \(words($0.origin))" }

@@ -6,7 +6,8 @@ extension Attributes {
         self.init(
             inode: record.inode, mode: record.mode, linkCount: record.linkCount, uid: record.uid, gid: record.gid,
             deviceNumber: record.deviceNumber, byteCount: record.size, storedByteCount: entry.derived,
-            accessed: record.accessed, modified: record.modified, changed: record.changed, born: record.born)
+            accessed: record.accessed, modified: record.modified, changed: record.changed, born: record.born,
+            flags: record.inodeFlags.intersection(.settable))
         if isDirectory {
             byteCount = entry.derived * 32
             storedByteCount = 0

@@ -8,6 +8,30 @@ struct Caller: Sendable {
     var uid: UInt32
     var gid: UInt32
     var umask: UInt32
+    /// What the kernel does not send along; asked for where it matters (`Blocker.identity`).
+    var identity: Identity?
+
+    /// For operations that ask for no one.
+    static let nobody = Caller(uid: 0, gid: 0, umask: 0)
+
+    /// Whether a file of this group may keep S_ISGID although it is not executable by the group, or for a change of mode.
+    /// Source: the kernel's setattr_should_drop_sgid.
+    func keepsSetGroupID(of inode: InodeRecord) throws(Stop) -> Bool {
+        guard let identity else { throw .blocked(.identity) }
+        return identity.keepsSetGroupID || gid == inode.gid || identity.groups.contains(inode.gid)
+    }
+}
+
+/// Groups and privileges of a process.
+struct Identity: Sendable {
+    /// The file system's group and the supplementary ones.
+    var groups: Set<UInt32> = []
+    /// CAP_FSETID.
+    var keepsSetGroupID = false
+    /// CAP_SYS_ADMIN.
+    var isAdministrator = false
+
+    static let privileged = Identity(keepsSetGroupID: true, isAdministrator: true)
 }
 
 /// What stat(2) tells of an inode, and what the index keeps of it.
@@ -28,6 +52,8 @@ struct Attributes: Hashable, Sendable {
     var modified: Timestamp
     var changed: Timestamp
     var born: Timestamp
+    /// Those of chattr(1).
+    var flags: InodeFlags = []
 
     var type: UInt32 { mode & UInt32(S_IFMT) }
     var isDirectory: Bool { type == UInt32(S_IFDIR) }
@@ -51,11 +77,17 @@ struct AttributeChanges: Sendable {
     var changed: Time?
     /// Whoever changes may not keep set-user-ID and set-group-ID bits.
     var killsPrivileges = false
+
+    /// chown(2) that names neither user nor group changes the time and ends privileges. The kernel sends it as a change of nothing;
+    /// where it keeps the times by itself, with the time of that change.
+    var isChownOfNothing: Bool {
+        mode == nil && uid == nil && gid == nil && byteCount == nil && accessed == nil && modified == nil
+    }
 }
 
 /// What a new inode is to be.
 struct NewInode {
-    /// Type and permission bits, the umask already applied by the kernel.
+    /// Type and permission bits, before the umask.
     var mode: UInt32
     var deviceNumber: UInt32 = 0
     /// The target of a symbolic link.
@@ -77,6 +109,8 @@ struct RenameFlags: OptionSet, Sendable {
     let rawValue: UInt32
     static let noReplace = RenameFlags(rawValue: 1)
     static let exchange = RenameFlags(rawValue: 2)
+    /// A character device 0:0 takes the old name: what overlay file systems call a whiteout.
+    static let whiteout = RenameFlags(rawValue: 4)
 }
 
 /// How a write is to be taken.
@@ -86,6 +120,8 @@ struct WriteFlags: OptionSet, Sendable {
     static let killsPrivileges = WriteFlags(rawValue: 1)
     /// The kernel keeps the file's times and tells them by itself.
     static let keepsTimes = WriteFlags(rawValue: 2)
+    /// By O_APPEND, or from the kernel's cache, which has let it in already: may reach an append-only file.
+    static let appends = WriteFlags(rawValue: 4)
 }
 
 /// Flags of setxattr(2).
@@ -120,4 +156,6 @@ enum Blocker {
     case page(PageMiss)
     /// Room in staging, in the log, or among the changed pages of the index.
     case room
+    /// The caller's groups and privileges: run it again with `Caller.identity`. Never handed to `Volume.park`.
+    case identity
 }

@@ -60,11 +60,20 @@ final class HostStaging {
         let places = Self.candidates(directory, prefix)
         for path in places {
             let memory: SharedMemory
+            if SharedMemory.isEmptyOfThisUser(path) {
+                Glibc.unlink(path)
+                continue
+            }
             do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
                 log("left \(path) alone: \(error)")
                 continue
             }
             let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes))
+            // The header is written before anything else: without one, nothing was acknowledged.
+            if tail == nil, memory.bytes.prefix(StagingLayout.headerByteCount).allSatisfy({ $0 == 0 }) {
+                memory.unlink()
+                continue
+            }
             if let tail, isOurs(tail.header), tail.header.epoch > superblock.epoch, tail.recordCount == 0 {
                 // That mount died before it began.
                 if !isReadOnly { memory.unlink() }

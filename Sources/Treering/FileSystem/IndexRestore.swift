@@ -57,9 +57,10 @@ struct IndexRestore<D: Device> {
         for item in surplus { try remove(item) }
         var entries: [(IndexKey, [UInt8])] = []
         let damage = self.damage
+        let payloads = try view.payloads(in: damage)
         for space in [KeySpace.tombstones, .tree] {
             try view.forEach(space) { key, value in
-                guard value.count >= Origin.byteCount, damage.covers(Origin(decoding: value)) else { return }
+                guard damage.covers(key, value, payloads) else { return }
                 entries.append((key, Array(value)))
             }
         }
@@ -132,6 +133,12 @@ struct IndexRestore<D: Device> {
         case (.tree, .xattr): try restoreXattr(inode, key.subkey, value)
         case (.tree, .extent):
             guard let entry = value.withUnsafeBytes({ ExtentEntry(decoding: $0) }) else { return }
+            guard !entry.isReserved else {
+                let end = key.subkey + UInt64(entry.length)
+                return try commit { (core) throws(Stop) in
+                    core.writer.reserve(inode: inode, from: key.subkey, to: end)
+                }
+            }
             lost += try volume.rewrite(view, inode, key.subkey, key.subkey + UInt64(entry.length))
         default: break
         }

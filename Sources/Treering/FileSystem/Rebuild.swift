@@ -228,6 +228,10 @@ final class Rebuild<D: Device> {
         if index.inodeCount != live.inodeCount {
             differ("inodes", "\(index.inodeCount) by the log, \(live.inodeCount) by the index")
         }
+        if index.reservedByteCount != live.reservedByteCount {
+            differ(
+                "reservations", "\(index.reservedByteCount) bytes by the log, \(live.reservedByteCount) by the index")
+        }
         return found
     }
 

@@ -1,53 +1,12 @@
 // From a store's files to a core that can go on: superblock, index of the last checkpoint, and the log after it. Used by mount
 // and, without writing anything, by check and read-only mounts.
 
-/// Brings index pages into memory on demand, waiting for each.
-struct PageLoader<D: Device> {
-    let device: D
-    let file: DeviceFile
-
-    /// Runs a query as often as it misses a page.
-    func run<Result>(_ tree: Index, _ body: () throws(PageMiss) -> Result) throws(MountError) -> Result {
-        var pins: [PagePin] = []
-        defer { for pin in pins { tree.unpin(pin) } }
-        while true {
-            do throws(PageMiss) { return try body() } catch {
-                try fetch(error, into: tree)
-                if let pin = tree.pin(error.address) { pins.append(pin) }
-            }
-        }
-    }
-
-    /// Brings one page.
-    func fetch(_ miss: PageMiss, into tree: Index) throws(MountError) {
-        let fetch = tree.beginFetch(miss)
-        let completion = device.perform(Submission(.read, file, offset: miss.offsetInFile, fetch.buffer, tag: 0))
-        guard completion.result == fetch.buffer.count else {
-            tree.cancelFetch(fetch)
-            let reason = completion.error.map { "\($0)" } ?? "the file ends before it"
-            throw MountError(.damaged, "index page \(miss.address.rawValue) cannot be read: \(reason)")
-        }
-        do throws(CorruptionReport) { try tree.install(fetch) } catch {
-            throw MountError(.damaged, "\(error); `treering check --repair` makes a new index from the log")
-        }
-    }
-
-    /// The bitmap of a checkpoint's index.
-    func bitmap(_ root: IndexRoot, _ uuid: StoreUUID) throws(MountError) -> BitmapLoad {
-        var load = BitmapLoad(root: root, uuid: uuid)
-        let buffer = AlignedBuffer(byteCount: IndexPage.byteCount)
-        while let next = load.next {
-            let offset = UInt64(next.address.rawValue) * UInt64(IndexPage.byteCount)
-            let completion = device.perform(Submission(.read, file, offset: offset, buffer.bytes, tag: 0))
-            guard completion.result == buffer.bytes.count else {
-                throw MountError(.damaged, "bitmap page \(next.address.rawValue) of the index cannot be read")
-            }
-            do throws(CorruptionReport) { try load.add(buffer.bytes) } catch {
-                throw MountError(.damaged, error.description)
-            }
-        }
-        return load
-    }
+/// What a mount has open that recovers its own store because the log failed under it.
+struct MountedFiles {
+    var indexFile: DeviceFile
+    var segments: [SegmentNumber: DeviceFile]
+    /// No checkpoint before this one may have left pages in the index file.
+    var building: CheckpointNumber
 }
 
 /// A store opened and brought to its latest state in memory.
@@ -82,12 +41,13 @@ final class Recovery<D: Device> {
     private(set) var gap: LogGap?
     /// Whether the segment table is that of the index.
     private(set) var hasBooks = false
+    private let openSegmentFiles: [SegmentNumber: DeviceFile]
     let log: @Sendable (String) -> Void
 
-    /// Opens files, index and segment table as of the last checkpoint.
+    /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
     init(
         _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, salvages: Bool = false,
-        needsIndexFile: Bool = true,
+        needsIndexFile: Bool = true, open: MountedFiles? = nil,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) {
         self.device = device
@@ -95,8 +55,10 @@ final class Recovery<D: Device> {
         pair = try SuperblockPair.read(device)
         superblock = try pair.newest()
         if let complaint = pair.complaint { log(complaint) }
+        openSegmentFiles = open?.segments ?? [:]
         do throws(Errno) {
-            indexFile = try device.open(needsIndexFile ? .index : .scratch, create: !needsIndexFile)
+            let file: StoreFile = needsIndexFile ? .index : .scratch
+            indexFile = try Self.open(file, device, open?.indexFile, create: !needsIndexFile)
         } catch {
             throw MountError(
                 .damaged,
@@ -109,7 +71,7 @@ final class Recovery<D: Device> {
         reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
         mender = salvages ? Mender(reader) : nil
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
-        let building = pair.summary.map(\.checkpoint).max()!.next.next
+        let building = max(pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
             withIndex
             ? Index(
@@ -136,6 +98,13 @@ final class Recovery<D: Device> {
         }
     }
 
+    private static func open(
+        _ file: StoreFile, _ device: D, _ present: DeviceFile?, create: Bool = false
+    ) throws(Errno) -> DeviceFile {
+        if let present { return present }
+        return try device.open(file, create: create)
+    }
+
     private func adoptBitmaps() throws(MountError) {
         let live = try loader.bitmap(superblock.indexRoot, superblock.uuid)
         var other: BitmapLoad?
@@ -151,7 +120,7 @@ final class Recovery<D: Device> {
     private func openSegments() throws(MountError) {
         do throws(Errno) {
             for case .segment(let number) in try device.list() where table.contains(number) {
-                let file = try device.open(.segment(number), create: false)
+                let file = try Self.open(.segment(number), device, openSegmentFiles[number])
                 table.note(number, file: file, incarnation: 0)
                 do throws(SegmentProblem) {
                     if let header = try reader.segmentHeader(number, file) {
@@ -171,6 +140,7 @@ final class Recovery<D: Device> {
     /// Loads segment usage, removals and the number of inodes from the index.
     private func loadBooks() throws(MountError) {
         index.inodeCount = superblock.inodeCount
+        index.reservedByteCount = superblock.reservedByteCount
         var usages: [(SegmentNumber, UsageEntry)] = []
         try collect(.usage) { key, value in
             if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }
@@ -231,6 +201,20 @@ final class Recovery<D: Device> {
 
     // MARK: The log
 
+    /// Applies what the log holds after the checkpoint through a batch that is known to be durable, and nothing beyond it.
+    func replay(through last: BatchSequence) throws(MountError) {
+        var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
+        while walk.position.lastBatch < last {
+            guard let batch = try Self.reading({ () throws(Errno) in try walk.next() }) else {
+                throw MountError(
+                    .damaged, "batch \(walk.position.lastBatch.next.rawValue), which was durable, cannot be read")
+            }
+            try apply(batch)
+        }
+        position = walk.position
+        epoch = max(epoch, walk.epoch)
+    }
+
     /// Applies what the log holds after the checkpoint.
     func replay() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
@@ -251,13 +235,7 @@ final class Recovery<D: Device> {
                 break
             }
         }
-        for index in table.segments.indices {
-            let number = SegmentNumber(UInt32(index))
-            // What a dead cleaner was filling is not filled further.
-            if table[number].state == .inUse, table[number].role == .cold, table[number].lastBatch == .zero {
-                table.seal(number, lastBatch: position.lastBatch)
-            }
-        }
+        sealBlocks(through: position.lastBatch)
         if walk.abandonedBatchCount > 0 {
             log(
                 "the log ends at batch \(position.lastBatch.rawValue): the next one is not whole, and \(walk.abandonedBatchCount) later ones are given up with it. That is what a power cut leaves of writes that were not synced; if there was none, the store is damaged"
@@ -366,11 +344,21 @@ final class Recovery<D: Device> {
         }
     }
 
+    /// What a dead cleaner was filling is not filled further.
+    func sealBlocks(through last: BatchSequence) {
+        for index in table.segments.indices {
+            let number = SegmentNumber(UInt32(index))
+            if table[number].state == .inUse, table[number].role == .cold, table[number].lastBatch == .zero {
+                table.seal(number, lastBatch: last)
+            }
+        }
+    }
+
     static func reading<Result>(_ body: () throws(Errno) -> Result) throws(MountError) -> Result {
         do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
     }
 
-    private func apply(_ batch: FoundBatch) throws(MountError) {
+    func apply(_ batch: FoundBatch) throws(MountError) {
         let header = batch.header
         enter(header)
         nextInode = max(nextInode, header.nextInode)
@@ -381,6 +369,16 @@ final class Recovery<D: Device> {
             table[header.segment].lastBatch = header.sequence
             table[header.segment].isChanged = true
         }
+    }
+
+    /// Takes a segment whose header is torn, in the life that a running mount knows, as one that `makeDurable` voids.
+    func voidTorn(_ number: SegmentNumber, incarnation: UInt32) {
+        guard let file = table[number].file else { return }
+        tornSegments.removeAll { $0 == number }
+        let header = SegmentHeader(
+            state: .inUse, uuid: superblock.uuid, number: number, incarnation: incarnation, epoch: epoch,
+            firstBatch: position.lastBatch.next, segmentByteCount: UInt32(table.segmentByteCount))
+        headers[number] = WalkSegment(header: header, file: file)
     }
 
     /// Puts the segment of a batch in use, if this is its first.
@@ -402,7 +400,7 @@ final class Recovery<D: Device> {
     }
 
     /// Puts the segments in use again to which a record of the cleaner has moved blocks.
-    private func enterBlocks(of record: Record) throws(MountError) {
+    func enterBlocks(of record: Record) throws(MountError) {
         guard record.movesAnything else { return }
         try record.forEachChange { change, _, _ throws(MountError) in
             guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {

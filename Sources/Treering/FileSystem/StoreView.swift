@@ -154,6 +154,7 @@ final class StoreView<D: Device> {
                 pieces.removeAll()
                 try index.forEachPiece(inode, cursor, reached) { offset, count, payload, payloadOffset in
                     pieces.append((offset, count, payload, payloadOffset))
+                    return true
                 }
             }
             for piece in pieces {

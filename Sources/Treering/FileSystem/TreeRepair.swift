@@ -67,6 +67,8 @@ struct TreeRepair<D: Device> {
             try volume.repairing { (core) throws(Stop) in
                 core.writer.removeInode(InodeNumber(number), since: BatchSequence(1))
             }
+        case .accessLists(let number, let lists): try setLists(InodeNumber(number), lists)
+        case .malformedList(let number, let cookie): try removeList(InodeNumber(number), cookie)
         }
     }
 
@@ -118,6 +120,34 @@ struct TreeRepair<D: Device> {
         }
         steps.append("inode \(number.rawValue): its owner, mode and times were lost; it has new ones")
         if place == nil { try adopt(number) }
+    }
+
+    // MARK: Access control lists
+
+    /// Makes the flags tell of the lists that there are. A list that is lost may have refused what the mode allows.
+    private mutating func setLists(_ number: InodeNumber, _ lists: InodeFlags) throws(MountError) {
+        guard let flags = try view.inode(number)?.record.inodeFlags else { return }
+        let isLost = flags.contains(.hasAccessList) && !lists.contains(.hasAccessList)
+        try change(number) {
+            $0.inodeFlags = flags.subtracting([.hasAccessList, .hasDefaultList]).union(lists)
+            if isLost { $0.mode &= ~0o077 }
+        }
+        steps.append(
+            isLost
+                ? "inode \(number.rawValue): its access control list was lost; only its owner is let in now"
+                : "inode \(number.rawValue): its flags were set by its access control lists")
+    }
+
+    private func removeList(_ number: InodeNumber, _ cookie: UInt64) throws(MountError) {
+        let since = try view.run { () throws(PageMiss) in
+            try view.index.tree.withValue(of: XattrEntry.key(number, cookie)) {
+                $0.flatMap { XattrEntry(decoding: $0)?.since }
+            }
+        }
+        guard let since else { return }
+        try volume.repairing { (core) throws(Stop) in
+            core.writer.removeXattr(inode: number, cookie: cookie, since: since)
+        }
     }
 
     // MARK: Names

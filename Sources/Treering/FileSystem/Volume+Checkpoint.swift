@@ -3,7 +3,7 @@
 extension Volume {
     /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host without room only delays it.
     func checkpointReporting() {
-        do { try checkpoint() } catch {
+        do { try checkpointTwice() } catch {
             if error == .noSpace {
                 let isNews = state.withLock { state in
                     defer { state.core.isCheckpointStuck = true }
@@ -20,11 +20,22 @@ extension Volume {
         }
     }
 
+    /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:
+    /// a flush that failed is not asked again.
+    func checkpointTwice(isClean: Bool = false) throws(Errno) {
+        do throws(Errno) { try checkpoint(isClean: isClean) } catch {
+            guard error != .noSpace, state.withLock({ $0.core.log.failure == nil }) else { throw error }
+            log("writing a checkpoint failed (\(error)): it is written again")
+            try checkpoint(isClean: isClean)
+        }
+    }
+
     /// What is frozen under one hold of the lock.
     private struct Frozen {
         var root: IndexRoot
         var superblock: Superblock
         var pageCount: Int
+        var rehomeCount: Int
     }
 
     /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
@@ -33,6 +44,13 @@ extension Volume {
     func checkpoint(
         isClean: Bool = false, beforeSuperblock: () throws(Errno) -> Void = { () throws(Errno) in }
     ) throws(Errno) {
+        while try !attemptCheckpoint(isClean: isClean, beforeSuperblock) {}
+    }
+
+    /// False where the log was written again meanwhile: the frozen index names places that are void.
+    private func attemptCheckpoint(
+        isClean: Bool, _ beforeSuperblock: () throws(Errno) -> Void
+    ) throws(Errno) -> Bool {
         let frozen = try freeze(isClean: isClean)
         var isWritten = false
         do throws(Errno) {
@@ -43,6 +61,7 @@ extension Volume {
             sync(mayWait: true) { _ in }
             wait { $0.core.log.failure != nil || $0.core.log.tracker.durable >= batch }
             if state.withLock({ $0.core.log.failure != nil }) { throw Errno.input }
+            if state.withLock({ $0.rehomeCount != frozen.rehomeCount }) { return false }
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
             try beforeSuperblock()
@@ -63,6 +82,7 @@ extension Volume {
             state.checkpointCount += 1
             state.core.isCheckpointStuck = false
         }
+        return true
     }
 
     private func freeze(isClean: Bool) throws(Errno) -> Frozen {
@@ -87,8 +107,11 @@ extension Volume {
             superblock.nextInode = core.log.nextInode
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
+            superblock.reservedByteCount = core.index.reservedByteCount
             superblock.isClean = isClean
-            return Frozen(root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount)
+            return Frozen(
+                root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,
+                rehomeCount: state.rehomeCount)
         }
     }
 

@@ -11,6 +11,32 @@ enum CleaningPolicy: String, Sendable, CaseIterable {
     case eager
 }
 
+/// What cleaning has brought since the store became short of segments. Emptying a segment is a gain that may lie in the heads at first;
+/// but once as many have been emptied as there are, and no more is free, the rest is not to be had.
+struct Shortage {
+    private var mostAvailable = 0
+    private var leastLiving = Int64.max
+    private var fruitlessCount = 0
+
+    /// After a cycle that emptied so many segments: whether another is worth the work.
+    mutating func goesOn(_ log: SegmentLog, cleanedCount: Int) -> Bool {
+        let table = log.table
+        let isOver = !log.isShort(for: .write)
+        let hasGained =
+            log.availableSegmentCount > mostAvailable
+            || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
+        fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
+        let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
+        if isOver || isHopeless {
+            self = Shortage()
+        } else {
+            mostAvailable = max(mostAvailable, log.availableSegmentCount)
+            leastLiving = min(leastLiving, table.livingByteCount)
+        }
+        return isOver || !isHopeless
+    }
+}
+
 extension Volume {
     // MARK: In need
 
@@ -28,15 +54,18 @@ extension Volume {
         guard !isCleaning else { return false }
         isCleaning = true
         defer { isCleaning = false }
-        let before = state.withLock { $0.core.table.freeCount }
-        let living = state.withLock { $0.core.table.livingByteCount }
-        cleanSome()
+        // Only what is durable is cleaned.
+        try? syncAndWait()
+        let cleanedCount = cleanSome()
         freeDeadSegments()
         sweepTombstones()
         return state.withLock { state in
             let table = state.core.table
-            if table.freeCount > before || table.livingByteCount < living { return true }
-            state.core.log.livingAtStandstill = table.livingByteCount
+            if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
+            state.core.log.livingAtWriteStandstill = table.livingByteCount
+            if state.core.log.isShort(for: .removal) {
+                state.core.log.livingAtRemovalStandstill = table.livingByteCount
+            }
             return false
         }
     }
@@ -49,18 +78,25 @@ extension Volume {
         }
     }
 
-    /// Empties segments, best first, until two segments' worth is gained or the free ones are few.
-    private func cleanSome() {
+    /// Empties segments, best first, until two segments' worth is gained or the free ones are few; gives how many.
+    private func cleanSome() -> Int {
+        var count = 0
         var gained: Int64 = 0
         let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
         while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
-            // What is moved must find room: one segment for blocks, one for the log.
-            guard state.withLock({ $0.core.log.availableSegmentCount >= SegmentLog.cleanerSegmentCount }) else {
-                return
-            }
-            guard let gain = clean(victim) else { return }
+            guard state.withLock({ Self.mayClean($0.core.log) }), let gain = clean(victim)
+            else { break }
             gained += gain
+            count += 1
         }
+        return count
+    }
+
+    /// Whether there is room for what is moved: one segment for blocks and one for the log, besides what removals may need next.
+    private static func mayClean(_ log: SegmentLog) -> Bool {
+        let isForRemovals = log.isShort(for: .removal)
+        let kept = isForRemovals || log.isHostFull ? 0 : log.reservedSegmentCount(.removal)
+        return log.availableSegmentCount >= kept + SegmentLog.cleanerSegmentCount
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
@@ -89,11 +125,13 @@ extension Volume {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
+        // What is moved may fill no more of a segment than all but a batch of it: fuller ones would be moved for ever.
+        let limit = Int64(table.segmentByteCount - state.core.log.staging.geometry.batchByteCountLimit) / 16 * 15
         var best: (number: SegmentNumber, score: Double)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
             guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
-                segment.living * 16 <= Int64(size) * 15, !cleaner.stuckSegments.contains(number)
+                segment.living <= limit, !cleaner.stuckSegments.contains(number)
             else { continue }
             let use = Double(segment.living) / size
             let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
@@ -111,9 +149,10 @@ extension Volume {
         isCleaning = true
         defer { isCleaning = false }
         var isWorthwhile = false
+        if options.cleaning == .eager { try? syncAndWait() }
         for _ in 0..<goal {
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
-            guard state.withLock({ $0.core.log.availableSegmentCount > SegmentLog.cleanerSegmentCount }) else { break }
+            guard state.withLock({ Self.mayClean($0.core.log) }) else { break }
             isWorthwhile = clean(victim) != nil
             if !isWorthwhile { return false }
         }

@@ -46,10 +46,11 @@ extension Volume {
 
     /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
-        guard !isReadOnly else {
+        guard !isReadOnly, !isShutDown else {
             wakeRoomWaiters()
             return
         }
+        rehomeWhereSuspended()
         refreshHostSpace()
         state.withLock { $0.forgetBadPages() }
         if hostStaging?.hasVanished == true { moveStaging() }
@@ -83,8 +84,9 @@ extension Volume {
         state.withLock { state in
             let log = state.core.log
             state.core.hostAvailableByteCount = space.availableByteCount
-            let indexByteCount = state.core.index.tree.filePageCount * IndexPage.byteCount
-            log.withheldSegmentCount = indexByteCount / log.table.segmentByteCount
+            // What the index uses; pages that it does not use now it will use again.
+            let indexByteCount = state.core.index.tree.usedPageCount * IndexPage.byteCount
+            log.withheldSegmentCount = min(indexByteCount / log.table.segmentByteCount, log.table.countLimit / 4)
             if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
                 log.isHostFull = false
             }
@@ -129,37 +131,47 @@ extension Volume {
 
     /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
     func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
-        var pins: [PagePin] = []
-        defer { state.withLock { state in pins.forEach { state.core.index.tree.unpin($0) } } }
+        var pages: [HeldPage] = []
+        defer { state.withLock { _ in pages.forEach { $0.letGo() } } }
         while true {
             do throws(Stop) { return try run(operation) } catch {
                 switch error {
                 case .failed(let errno): throw errno
-                case .blocked(.page(let miss)): fetch(miss, &pins)
+                case .blocked(.page(let miss)): fetch(miss, &pages)
                 case .blocked(.room): try provideRoom()
+                case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }
             }
         }
     }
 
     /// Waits for a page whose fetch has begun.
-    private func fetch(_ miss: PageMiss, _ pins: inout [PagePin]) {
+    private func fetch(_ miss: PageMiss, _ pages: inout [HeldPage]) {
         if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { complete(device.perform(submission)) }
         wait { !$0.isFetching(miss.address) }
-        if let pin = state.withLock({ $0.core.index.tree.pin(miss.address) }) { pins.append(pin) }
+        if let page = state.withLock({ HeldPage($0.core.index.tree, miss.address) }) { pages.append(page) }
     }
 
     /// What the housekeeper does when one of its own operations finds no room.
     private func provideRoom() throws(Errno) {
-        let last = state.withLock { $0.core.log.lastBatch }
+        // While the log is written again elsewhere nothing runs, a checkpoint least of all.
+        if state.withLock({ $0.core.log.suspension != nil }) {
+            wait { $0.core.log.suspension == nil || $0.core.log.failure != nil }
+            if state.withLock({ $0.core.log.failure != nil }) { throw .input }
+            return
+        }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
-        if state.withLock({ $0.core.isDirtyLimitReached }) { try checkpoint() }
+        if state.withLock({ $0.core.isDirtyLimitReached }) {
+            checkpointReporting()
+            let isStuck = state.withLock { $0.core.isDirtyLimitReached && $0.core.log.failure == nil }
+            if isStuck { throw .noSpace }
+        }
         if state.withLock({ $0.core.log.isShortOfSegments }) {
             if isCleaning { freeDeadSegments() } else { _ = reclaim() }
         }
         wait { state in
             let log = state.core.log
-            return log.failure != nil || log.tracker.written >= last
+            return log.failure != nil || log.suspension == nil && log.hasFreeSlot
         }
         if state.withLock({ $0.core.log.failure != nil }) { throw .input }
     }

@@ -116,11 +116,7 @@ extension Volume {
         _ device: D, _ options: VolumeOptions, _ core: Core, _ indexFile: DeviceFile, _ superblock: Superblock,
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
-        let index = core.index
-        // From here on nothing waits for a page: operations that miss one are parked.
-        index.tree.fetchNow = nil
-        core.log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position)
-        }
+        core.adopt(core.index)
         let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
@@ -166,6 +162,8 @@ extension Volume {
         let core = Core(
             index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
             isReadOnly: options.isReadOnly, now: now)
+        core.accessTimes = options.accessTimes
+        core.keepsAccessLists = options.keepsAccessLists
         let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
         if !options.isReadOnly {
             do throws(Errno) {
@@ -211,6 +209,9 @@ extension Volume {
     /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
     private func replay(_ tails: [StagingTail]) throws(Errno) {
         var count = 0
+        // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
+        isCleaning = true
+        defer { isCleaning = false }
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
             guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
@@ -230,9 +231,14 @@ extension Volume {
         defer {
             device.shutDown()
         }
+        if isShutDown {
+            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
+            closeFiles()
+            return
+        }
         guard !isReadOnly else {
             let failed = state.withLock { $0.core.log.failure != nil }
-            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
+            wait { $0.core.log.tracker.inFlightCount == 0 }
             closeFiles()
             if failed { throw .input }
             return
@@ -248,12 +254,12 @@ extension Volume {
         }
         housekeep()
         cleaner.seal(self)
-        try checkpoint(isClean: true)
+        try checkpointTwice(isClean: true)
         hostStaging?.unlink()
         closeFiles()
     }
 
-    private func closeFiles() {
+    func closeFiles() {
         let files = state.withLock { state in
             state.core.table.segments.compactMap(\.file) + [state.indexFile]
         }

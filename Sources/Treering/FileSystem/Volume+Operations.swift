@@ -33,6 +33,11 @@ extension Volume {
         try run { (core) throws(Stop) in try core.make(parent, name, new, caller) }
     }
 
+    /// A regular file without a name.
+    func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ caller: Caller) throws(Stop) -> Attributes {
+        try run { (core) throws(Stop) in try core.makeUnnamed(parent, mode, caller) }
+    }
+
     func link(_ inode: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
         try run { (core) throws(Stop) in try core.link(inode, parent, name) }
     }
@@ -48,15 +53,16 @@ extension Volume {
     func rename(
         _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
         _ newName: UnsafeRawBufferPointer,
-        _ flags: RenameFlags
+        _ flags: RenameFlags, _ caller: Caller
     ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags) }
+        try run { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags, caller) }
     }
 
     /// Calls `body` for entries after `cookie` (0: from the start) until it returns false. After a block it begins anew.
     func readDirectory(_ inode: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) -> Bool) throws(Stop) {
         try run { (core) throws(Stop) in
             try core.readDirectory(inode, after: cookie) { (entry) throws(Stop) in body(entry) }
+            core.noteAccess(inode)
         }
     }
 
@@ -64,24 +70,60 @@ extension Volume {
     func readDirectoryPlus(
         _ inode: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry, Attributes) -> Bool
     ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.readDirectoryPlus(inode, after: cookie, body) }
+        try run { (core) throws(Stop) in
+            try core.readDirectoryPlus(inode, after: cookie, body)
+            core.noteAccess(inode)
+        }
     }
 
     /// All bytes or none; at most `maxWriteByteCount`. True when set-user-ID or set-group-ID bits were cleared.
     @discardableResult
     func write(
-        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = []
+        _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags, _ caller: Caller
     ) throws(Stop) -> Bool {
-        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, flags) }
+        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, flags, caller) }
     }
 
-    /// Plans a read; hand the plan to `execute`.
-    func read(_ inode: InodeNumber, at offset: UInt64, _ byteCount: Int) throws(Stop) -> ReadPlan {
-        try run { (core) throws(Stop) in try core.planRead(inode, at: offset, byteCount) }
+    /// Plans a read; hand the plan to `execute`. `isAccess`: it changes the time of the last access.
+    func read(_ inode: InodeNumber, at offset: UInt64, _ byteCount: Int, isAccess: Bool = true) throws(Stop) -> ReadPlan
+    {
+        try run { (core) throws(Stop) in
+            let plan = try core.planRead(inode, at: offset, byteCount)
+            if isAccess { core.noteAccess(inode) }
+            return plan
+        }
+    }
+
+    /// fallocate(2). True when set-user-ID or set-group-ID bits were cleared.
+    func allocate(
+        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in
+            try core.allocate(inode, mode, at: offset, byteCount, caller)
+        }
+    }
+
+    /// copy_file_range(2): may copy less than it was asked to.
+    func copyRange(
+        _ source: InodeNumber, at from: UInt64, _ target: InodeNumber, at to: UInt64, _ byteCount: UInt64,
+        _ caller: Caller
+    ) throws(Stop) -> CopyResult {
+        try run { (core) throws(Stop) in
+            try core.copyRange(source, at: from, target, at: to, byteCount, caller)
+        }
+    }
+
+    /// lseek(2) for SEEK_DATA and SEEK_HOLE.
+    func seek(_ inode: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> UInt64 {
+        try run { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
     }
 
     func readLink(_ inode: InodeNumber) throws(Stop) -> ReadPlan {
-        try run { (core) throws(Stop) in try core.planReadLink(inode) }
+        try run { (core) throws(Stop) in
+            let plan = try core.planReadLink(inode)
+            core.noteAccess(inode)
+            return plan
+        }
     }
 
     func status() throws(Stop) -> FileSystemStatus {
@@ -92,17 +134,43 @@ extension Volume {
         try run { (core) throws(Stop) in try core.xattr(inode, name) }
     }
 
-    func xattrNames(_ inode: InodeNumber) throws(Stop) -> [UInt8] {
-        try run { (core) throws(Stop) in try core.xattrNames(inode) }
+    func xattrNames(_ inode: InodeNumber, _ caller: Caller) throws(Stop) -> [UInt8] {
+        try run { (core) throws(Stop) in try core.xattrNames(inode, caller) }
     }
 
     func setXattr(
-        _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags
+        _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags,
+        _ caller: Caller
     ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.setXattr(inode, name, value, flags) }
+        try run { (core) throws(Stop) in try core.setXattr(inode, name, value, flags, caller) }
     }
 
     func removeXattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
         try run { (core) throws(Stop) in try core.removeXattr(inode, name) }
     }
+
+    func inodeFlags(_ inode: InodeNumber) throws(Stop) -> InodeFlags {
+        try run { (core) throws(Stop) in try core.inodeFlags(inode) }
+    }
+
+    func setInodeFlags(_ inode: InodeNumber, _ flags: InodeFlags) throws(Stop) {
+        try run { (core) throws(Stop) in try core.setInodeFlags(inode, flags) }
+    }
+
+    func checkOpen(_ inode: InodeNumber, writes: Bool, appends: Bool) throws(Stop) {
+        try run { (core) throws(Stop) in try core.checkOpen(inode, writes: writes, appends: appends) }
+    }
+
+    /// A number that other stores most likely do not have.
+    var generation: UInt32 { state.withLock { UInt32(truncatingIfNeeded: $0.superblock.uuid.low) } | 1 }
+
+    /// FITRIM: what is free goes back to the host; gives how many bytes that were. Dead segments are recycled by the housekeeper,
+    /// which is told to look now.
+    func trim() -> UInt64 {
+        kick()
+        return 0
+    }
+
+    /// Without access control lists the kernel heeds none, so none are taken.
+    func useAccessLists(_ isWanted: Bool) { state.withLock { $0.core.keepsAccessLists = isWanted } }
 }

@@ -51,6 +51,9 @@ extension Volume {
                 Figure(name: "index_entries", help: "Entries in the index", value: tree.entryCount),
                 Figure(name: "index_hits", help: "Pages found in memory", value: tree.counters.hitCount),
                 Figure(name: "index_misses", help: "Pages that had to be read", value: tree.counters.missCount),
+                Figure(
+                    name: "rehomed", help: "How often the log was written again at new addresses after a failure",
+                    value: UInt64(state.rehomeCount)),
                 Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
                 Figure(
                     name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),

@@ -24,7 +24,13 @@ struct VolumeOptions: Sendable {
     var checkpointIntervalNanoseconds: UInt64 = 30_000_000_000
     /// Recycled segments kept ready; more are given back to the host.
     var poolLimit = 8
+    /// Which reads change the time of the last access.
+    var accessTimes = AccessTimes()
+    /// Whether POSIX access control lists are taken.
+    var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
+    /// Write the log again elsewhere where it has failed. Off until random faults find nothing any more: without it the mount turns read-only.
+    var rewritesFailedLog = false
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -47,6 +53,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Used by the housekeeper only, like the two after it.
     let cleaner: Cleaner<D>
     nonisolated(unsafe) var isCleaning = false
+    nonisolated(unsafe) var shortage = Shortage()
     nonisolated(unsafe) var appendedAtLastRound: UInt64 = 0
     let log: @Sendable (String) -> Void
 
@@ -83,7 +90,11 @@ final class Volume<D: Device>: @unchecked Sendable {
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
             }
-            do throws(Stop) { return try operation(core) } catch {
+            guard core.log.suspension == nil else { throw .blocked(.room) }
+            do throws(Stop) {
+                if core.isShutDown { throw .failed(.input) }
+                return try operation(core)
+            } catch {
                 if case .blocked(.page(let miss)) = error {
                     if state.badPages.contains(miss.address) { throw .failed(.input) }
                     state.beginFetch(miss)
@@ -150,6 +161,11 @@ final class Volume<D: Device>: @unchecked Sendable {
         default:
             completedCommit(completion)
         }
+        noteCompletion()
+    }
+
+    /// Has those who wait look again.
+    func noteCompletion() {
         monitor.withLock {
             completionCount &+= 1
             if waitingThreadCount > 0 { completionSignal.broadcast() }
@@ -159,21 +175,14 @@ final class Volume<D: Device>: @unchecked Sendable {
     private func completedCommit(_ completion: Completion) {
         var continuations: [Continuation] = []
         var submissions: [Submission] = []
-        var failure: Errno?
-        state.withLock { state in
+        let isSuspended = state.withLock { state in
             let core = state.core
-            let hadFailed = core.log.failure != nil
             core.log.completed(completion)
-            if !hadFailed, let error = core.log.failure {
-                core.isReadOnly = true
-                failure = error
-            }
             state.takeCommitted(&continuations)
             swap(&submissions, &core.log.outbox)
+            return core.log.suspension != nil
         }
-        if let failure {
-            log("writing the log failed (\(failure)): the mount is read-only now and every fsync reports EIO")
-        }
+        if isSuspended { kick() }
         if !submissions.isEmpty { device.submit(submissions) }
         for continuation in continuations { continuation() }
         wakeRoomWaiters()
@@ -205,7 +214,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var outcome: Errno??
         state.withLock { state in
             let log = state.core.log
-            if log.failure != nil {
+            if log.failure != nil || state.core.isShutDown {
                 outcome = .some(.input)
                 return
             }
@@ -235,12 +244,18 @@ final class Volume<D: Device>: @unchecked Sendable {
         while true {
             let seen = monitor.withLock { completionCount }
             if state.withLock(condition) { return }
-            if device.makeProgress() { continue }
-            monitor.withLock {
-                waitingThreadCount += 1
-                while completionCount == seen { completionSignal.wait() }
-                waitingThreadCount -= 1
-            }
+            if mayRehome, rehomeWhereSuspended() { continue }
+            waitForCompletion(since: seen)
+        }
+    }
+
+    /// Waits until anything has completed after `seen`.
+    func waitForCompletion(since seen: UInt64) {
+        if device.makeProgress() { return }
+        monitor.withLock {
+            waitingThreadCount += 1
+            while completionCount == seen { completionSignal.wait() }
+            waitingThreadCount -= 1
         }
     }
 

@@ -11,7 +11,22 @@ enum VolumeTag {
 /// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
 final class Attempt: @unchecked Sendable {
     fileprivate(set) var isParked = false
-    fileprivate(set) var pins: [PagePin] = []
+    fileprivate(set) var pages: [HeldPage] = []
+}
+
+/// A hold on a page of the index that was in use when it was taken.
+struct HeldPage {
+    private let tree: Index
+    private let pin: PagePin
+
+    /// Nil where the page is not in memory.
+    init?(_ tree: Index, _ address: PageAddress) {
+        guard let pin = tree.pin(address) else { return nil }
+        self.tree = tree
+        self.pin = pin
+    }
+
+    func letGo() { tree.unpin(pin) }
 }
 
 /// Work to be done when the lock is free again: replies and retries.
@@ -48,6 +63,9 @@ final class VolumeState {
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
+    /// How often the log was written again at new addresses, and whether that is going on.
+    var rehomeCount = 0
+    var isRehoming = false
 
     init(
         core: Core, indexFile: DeviceFile, superblock: Superblock,
@@ -65,6 +83,7 @@ final class VolumeState {
     func park(_ blocker: Blocker, _ waiter: Waiter, _ submissions: inout [Submission]) -> Waiter? {
         parkedCount += 1
         switch blocker {
+        case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
             waiter.attempt.isParked = true
             roomWaiters.append(waiter)
@@ -89,6 +108,8 @@ final class VolumeState {
         fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
     }
 
+    var hasFetches: Bool { !fetches.isEmpty }
+
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
 
     /// The read of a page that nobody has submitted yet.
@@ -112,7 +133,7 @@ final class VolumeState {
             bad(address, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
         }
         for waiter in waiters {
-            if let pin = tree.pin(address) { waiter.attempt.pins.append(pin) }
+            if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
             waiter.attempt.isParked = false
         }
         ready.append(contentsOf: waiters)
@@ -139,8 +160,8 @@ final class VolumeState {
 
     /// An operation has run to its end: its pages may go.
     func finish(_ attempt: Attempt) {
-        for pin in attempt.pins { core.index.tree.unpin(pin) }
-        attempt.pins.removeAll()
+        for page in attempt.pages { page.letGo() }
+        attempt.pages.removeAll()
     }
 
     // MARK: Durability

@@ -37,6 +37,9 @@ enum Change {
     case removeInode(inode: InodeNumber, since: BatchSequence)
     /// 10: notes that an inode has no name any more but is still in use. Body: inode 8.
     case orphan(inode: InodeNumber)
+    /// 14: allocates a range of a file without data (fallocate): what it showed before is gone, it reads as zeros. Body: inode
+    /// 8, from 8, to 8 (exclusive).
+    case reserve(inode: InodeNumber, from: UInt64, to: UInt64)
     /// 11: establishes what an older record had established, which the cleaner moves here.
     case move(MovedChange)
     /// A change of an unknown type that says it may be skipped.
@@ -80,7 +83,7 @@ enum XattrStorage {
 ///
 ///     offset size field
 ///          0    4 mode      4    4 link count   8    4 uid    12    4 gid
-///         16    4 device number                20    4 flags (0; room for chattr)
+///         16    4 device number                20    4 flags (`InodeFlags`)
 ///         24    8 size in bytes (0 for directories)
 ///         32    8 since (see `Change`)
 ///         40   12 accessed (seconds 8, nanoseconds 4)   52   12 modified   64   12 changed   76   12 born

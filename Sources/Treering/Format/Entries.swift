@@ -200,12 +200,12 @@ struct XattrEntry {
     }
 }
 
-/// A range of a file that shows a part of a payload. Key: (tree, inode, extent, file offset).
+/// A range of a file that shows a part of a payload, or that is reserved. Key: (tree, inode, extent, file offset).
 ///
 ///     offset size field
 ///          0   12 origin
 ///         12    4 length in bytes
-///         16    8 payload
+///         16    8 payload (0: reserved, allocated but never written; reads as zeros)
 ///         24    4 offset in the payload
 ///         28    4 zero
 struct ExtentEntry: Hashable {
@@ -216,6 +216,10 @@ struct ExtentEntry: Hashable {
     var length: UInt32
     var payload: PayloadID
     var payloadOffset: UInt32
+
+    /// The longest reserved extent: the largest whole number of blocks that `length` can say.
+    static let reservedByteCountLimit = UInt64(UInt32.max) / UInt64(blockByteCount) * UInt64(blockByteCount)
+    var isReserved: Bool { payload.rawValue == 0 }
 
     static func key(_ inode: InodeNumber, _ offset: UInt64) -> IndexKey {
         IndexKey(space: .tree, object: inode.rawValue, kind: .extent, subkey: offset)

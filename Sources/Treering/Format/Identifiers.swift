@@ -90,7 +90,7 @@ struct StoreUUID: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// A point in time as POSIX keeps it.
-public struct Timestamp: Hashable, Sendable {
+public struct Timestamp: Hashable, Comparable, Sendable {
     /// Seconds since 1970, negative before.
     public var seconds: Int64
     /// 0 to 999,999,999.
@@ -99,6 +99,10 @@ public struct Timestamp: Hashable, Sendable {
     public init(seconds: Int64, nanoseconds: UInt32) {
         self.seconds = seconds
         self.nanoseconds = nanoseconds
+    }
+    /// Earlier first.
+    public static func < (a: Self, b: Self) -> Bool {
+        a.seconds != b.seconds ? a.seconds < b.seconds : a.nanoseconds < b.nanoseconds
     }
 }
 

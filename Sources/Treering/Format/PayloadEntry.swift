@@ -141,6 +141,18 @@ struct PayloadEntry {
         }
     }
 
+    /// Whether many more may name bytes of the payload: the counts do not run over within one record.
+    func canBeShared(_ offset: UInt32, _ byteCount: UInt32) -> Bool {
+        let first = isInline ? 0 : Int(offset) / blockByteCount
+        let last = isInline ? 0 : Int(offset + byteCount - 1) / blockByteCount
+        return (first...last).allSatisfy { block in
+            storedIndex(ofBlock: block).map { namedCount(ofStored: $0, block: block) < Self.namedCountLimit } ?? false
+        }
+    }
+
+    /// Half of what a count can say: about half a million names for each whole block.
+    private static let namedCountLimit: UInt32 = 1 << 31
+
     /// Named bytes of all blocks.
     var namedByteCount: UInt64 {
         var sum: UInt64 = 0

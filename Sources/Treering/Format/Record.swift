@@ -134,7 +134,9 @@ struct Record {
             guard count == 40 else { return nil }
             let offset: UInt64 = change.load(16)
             let length: UInt32 = change.load(36)
-            guard length > 0, offset <= UInt64(Int64.max) - UInt64(length) else { return nil }
+            guard length > 0, offset <= UInt64(Int64.max) - UInt64(length), change.load(24, as: UInt64.self) != 0 else {
+                return nil
+            }
             guard UInt64(change.load(32, as: UInt32.self)) + UInt64(length) <= PayloadRecord.byteCountLimit else {
                 return nil
             }
@@ -152,6 +154,11 @@ struct Record {
         case 10:
             guard count == 16 else { return nil }
             return .orphan(inode: InodeNumber(change.load(8)))
+        case 14:
+            guard count == 32, change.load(16, as: UInt64.self) < change.load(24, as: UInt64.self) else { return nil }
+            let to: UInt64 = change.load(24)
+            guard to <= UInt64(Int64.max) else { return nil }
+            return .reserve(inode: InodeNumber(change.load(8)), from: change.load(16), to: to)
         case Change.moveType: return isMoved ? nil : decodeMove(change)
         default:
             return change.load(3, as: UInt8.self) & 1 != 0 ? .skipped : nil

@@ -167,6 +167,13 @@ struct RecordWriter: ~Copyable {
         memory.store(byteCount, at: offset + 36)
     }
 
+    mutating func reserve(inode: InodeNumber, from: UInt64, to: UInt64) {
+        let offset = begin(14, 32)
+        memory.store(inode.rawValue, at: offset + 8)
+        memory.store(from, at: offset + 16)
+        memory.store(to, at: offset + 24)
+    }
+
     mutating func removeRange(inode: InodeNumber, from: UInt64, to: UInt64, since: BatchSequence) {
         let offset = begin(8, 40)
         memory.store(inode.rawValue, at: offset + 8)

@@ -37,7 +37,8 @@
 ///        208    8 time of formatting, seconds since 1970
 ///        216    8 number of inodes
 ///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
-///        232   24 zero
+///        232    8 bytes of files that are reserved but not written
+///        240   16 zero
 ///        256   64 index root (`IndexRoot`), then zeros
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
@@ -67,6 +68,7 @@ struct Superblock: Equatable {
     var position: LogPosition
     var formattedSeconds: Int64
     var inodeCount: UInt64
+    var reservedByteCount: UInt64 = 0
     var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
 
@@ -99,6 +101,7 @@ struct Superblock: Equatable {
         bytes.store(formattedSeconds, at: 208)
         bytes.store(inodeCount, at: 216)
         bytes.store(checkpointEpoch.rawValue, at: 224)
+        bytes.store(reservedByteCount, at: 232)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -167,6 +170,7 @@ extension Superblock {
         formattedSeconds = bytes.load(208)
         inodeCount = bytes.load(216)
         checkpointEpoch = MountEpoch(bytes.load(224))
+        reservedByteCount = bytes.load(232)
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {

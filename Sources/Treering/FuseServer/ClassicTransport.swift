@@ -12,6 +12,7 @@ import Synchronization
 private final class Reader: @unchecked Sendable {
     let transport: ClassicTransport
     var memory: RequestMemory?
+    var opcode: UInt32 = 0
     init(_ transport: ClassicTransport) { self.transport = transport }
 }
 
@@ -61,6 +62,8 @@ final class ClassicTransport: Transport {
         guard let memory = reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         return UnsafeRawBufferPointer(memory.bytes)
     }
+
+    var rawOpcode: UInt32 { reader?.opcode ?? 0 }
 
     func invalidateAttributes(_ inode: InodeNumber) {
         // A negative offset leaves the cached pages alone.
@@ -146,6 +149,7 @@ final class ClassicTransport: Transport {
                 return
             }
             InitReply.note(UnsafeRawBufferPointer(memory.bytes))
+            reader.opcode = RawRequest.translate(memory.bytes)
             request.mem = memory.bytes.baseAddress
             request.size = byteCount
             fuse_session_process_buf(session, &request)

@@ -24,6 +24,10 @@ struct FuseOptions: Sendable {
     var inflightLimit = 1024
     var open = OpenMode.none
     var writebackCache = false
+    /// POSIX access control lists. The kernel then checks permissions whatever else is said.
+    var accessLists = true
+    /// Mounts with ids mapped (mount_setattr(2)). The kernel takes it only where it checks permissions.
+    var idmappedMounts = true
     /// What /proc/mounts shows as the source.
     var fsname = ""
     /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").

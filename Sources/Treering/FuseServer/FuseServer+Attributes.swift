@@ -11,6 +11,14 @@ struct AttributesOperation: Operation {
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
 }
 
+/// STATX.
+struct StatxOperation: Operation {
+    let inode: InodeNumber
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes { try volume.attributes(inode) }
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.statx(answer) }
+}
+
 /// SETATTR.
 struct SetAttributesOperation: Operation {
     static var isMutation: Bool { true }
@@ -18,7 +26,7 @@ struct SetAttributesOperation: Operation {
     let changes: AttributeChanges
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.setAttributes(inode, changes, reply.caller)
+        try reply.asCaller { (caller) throws(Stop) in try volume.setAttributes(inode, changes, caller) }
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
@@ -54,9 +62,10 @@ struct XattrOperation: Operation {
     let byteLimit: Int
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
-        guard let name else { return .bytes(try volume.xattrNames(inode)) }
+        guard let name else {
+            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, caller) })
+        }
         if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
-        try XattrNamespace.check(name)
         return try volume.xattr(inode, name)
     }
 
@@ -84,20 +93,8 @@ struct XattrOperation: Operation {
         guard name.count >= VirtualXattr.statistics.utf8.count else { return nil }
         if name.elementsEqual(VirtualXattr.statistics.utf8) { return volume.statistics() }
         if name.elementsEqual(VirtualXattr.statisticsPrometheus.utf8) { return volume.statisticsPrometheus() }
+        if name.elementsEqual(VirtualXattr.readOnly.utf8) { return volume.isReadOnly ? "1" : "0" }
         return nil
-    }
-}
-
-/// Which names of extended attributes are stored (xattr(7)).
-private enum XattrNamespace {
-    /// EOPNOTSUPP for anything else, above all system.posix_acl_access: without FUSE_POSIX_ACL the kernel passes it on, and a
-    /// program that is told it was set (cp -a) believes that it has set the mode too.
-    static func check(_ name: UnsafeRawBufferPointer) throws(Stop) {
-        func has(_ prefix: StaticString) -> Bool {
-            let count = prefix.utf8CodeUnitCount
-            return name.count > count && memcmp(name.baseAddress!, prefix.utf8Start, count) == 0
-        }
-        guard has("user.") || has("trusted.") || has("security.") else { throw .failed(.notSupported) }
     }
 }
 
@@ -107,6 +104,8 @@ enum VirtualXattr {
     static let statistics = "treering.stats"
     /// Statistics as Prometheus reads them.
     static let statisticsPrometheus = "treering.stats.prometheus"
+    /// "1" where nothing can be written, whatever the kernel's flags say.
+    static let readOnly = "treering.read_only"
 }
 
 /// SETXATTR.
@@ -118,8 +117,9 @@ struct SetXattrOperation: Operation {
     let flags: Int32
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try XattrNamespace.check(name)
-        try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags))
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags), caller)
+        }
     }
 }
 
@@ -130,7 +130,6 @@ struct RemoveXattrOperation: Operation {
     let name: UnsafeRawBufferPointer
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try XattrNamespace.check(name)
         try volume.removeXattr(inode, name)
     }
 }
@@ -144,7 +143,12 @@ struct StatusOperation: Operation {
 extension FuseServer {
     static func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.getattr = { request, inode, _ in
-            FuseServer.of(request).perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+            let server = FuseServer.of(request)
+            if server.rawOpcode == RawRequest.statx {
+                server.perform(StatxOperation(inode: InodeNumber(inode)), Reply(request!))
+            } else {
+                server.perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+            }
         }
         table.setattr = { request, inode, wanted, mask, _ in
             var changes = AttributeChanges(wanted!.pointee, mask)

@@ -1,8 +1,7 @@
 // The table of callbacks that libfuse decodes requests into, and what INIT agrees on with the kernel.
 //
-// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: lseek (no holes
-// shown), fallocate and copy_file_range (EOPNOTSUPP or a copy by read and write), locks (kept by the kernel), access (the
-// kernel checks permissions itself).
+// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: locks (kept by the
+// kernel), access (the kernel checks permissions itself, by mode and access control list).
 
 import CFuse3
 import Glibc
@@ -10,7 +9,23 @@ import Glibc
 /// S_IFMT bits as the protocol has them (the C macros are ambiguous where libfuse is imported too).
 enum FileType {
     static let directory: UInt32 = 0o040000
+    static let regular: UInt32 = 0o100000
     static let symbolicLink: UInt32 = 0o120000
+}
+
+/// OPEN, where the kernel tells of it.
+private struct OpenOperation: Operation {
+    let inode: InodeNumber
+    let writes: Bool
+    let appends: Bool
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+        try volume.checkOpen(inode, writes: writes, appends: appends)
+    }
+
+    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) {
+        reply.opened(keepsCache: true, cachesDirectory: false)
+    }
 }
 
 extension FuseServer {
@@ -36,19 +51,37 @@ extension FuseServer {
         Self.addAttributeCallbacks(&table)
         Self.addDataCallbacks(&table)
         Self.addDirectoryCallbacks(&table)
+        Self.addControlCallbacks(&table)
         Self.addOpenCallbacks(&table, keepsHandles: options.open == .handle)
         return table
     }
 
     /// Opening and closing. Answered once with ENOSYS, the kernel never asks again: an open file lives by its inode's lookup
-    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. FLUSH has nothing to do in
+    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. With handles CREATE does both. FLUSH has nothing to do in
     /// either mode, and no RELEASE is sent for what was not opened here.
     private static func addOpenCallbacks(_ table: inout fuse_lowlevel_ops, keepsHandles: Bool) {
-        table.create = { request, _, _, _, _ in Reply(request!).error(.notImplemented) }
+        table.create = { request, parent, name, mode, _ in
+            let server = FuseServer.of(request)
+            let parent = InodeNumber(parent)
+            if server.rawOpcode == RawRequest.tmpfile {
+                server.perform(UnnamedOperation(parent: parent, mode: mode), Reply(request!))
+            } else if server.options.open == .handle {
+                let operation = CreateOperation(
+                    parent: parent, name: FuseServer.bytes(name), mode: mode & 0o7777 | FileType.regular)
+                server.perform(operation, Reply(request!))
+            } else {
+                Reply(request!).error(.notImplemented)
+            }
+        }
         table.flush = { request, _, _ in Reply(request!).error(.notImplemented) }
         table.access = { request, _, _ in Reply(request!).error(.notImplemented) }
         if keepsHandles {
-            table.open = { request, _, _ in Reply(request!).opened(keepsCache: true, cachesDirectory: false) }
+            table.open = { request, inode, info in
+                let flags = info!.pointee.flags
+                let operation = OpenOperation(
+                    inode: InodeNumber(inode), writes: flags & O_ACCMODE != O_RDONLY, appends: flags & O_APPEND != 0)
+                FuseServer.of(request).perform(operation, Reply(request!))
+            }
             table.opendir = { request, _, _ in Reply(request!).opened(keepsCache: true, cachesDirectory: true) }
             table.release = { request, _, _ in Reply(request!).success() }
             table.releasedir = { request, _, _ in Reply(request!).success() }
@@ -85,12 +118,16 @@ extension FuseServer {
         want(FUSE_CAP_SPLICE_READ, false)
         want(FUSE_CAP_SPLICE_WRITE, false)
         want(FUSE_CAP_SPLICE_MOVE, false)
-        // The kernel keeps locks by itself; IOCTL, ACLs and handles for NFS are not offered.
+        // The kernel keeps locks by itself.
         want(FUSE_CAP_POSIX_LOCKS, false)
         want(FUSE_CAP_FLOCK_LOCKS, false)
-        want(FUSE_CAP_POSIX_ACL, false)
-        want(FUSE_CAP_EXPORT_SUPPORT, false)
-        want(FUSE_CAP_IOCTL_DIR, false)
+        // With access control lists, what a new file's mode becomes is decided here: the umask comes along.
+        want(FUSE_CAP_POSIX_ACL, options.accessLists)
+        let hasAccessLists = connection.want & UInt32(FUSE_CAP_POSIX_ACL) != 0
+        want(FUSE_CAP_DONT_MASK, hasAccessLists)
+        volume.useAccessLists(hasAccessLists)
+        want(FUSE_CAP_EXPORT_SUPPORT)
+        want(FUSE_CAP_IOCTL_DIR)
         connection.max_write = UInt32(volume.maxWriteByteCount)
         connection.max_readahead = UInt32(FuseServer.readAheadByteCount)
         connection.max_background = UInt32(clamping: max(16, min(options.inflightLimit / 2, 4096)))

@@ -1,4 +1,4 @@
-// File contents: read, write, readlink, fsync. A write's payload goes from the request's memory straight to the volume.
+// File contents: read, write, readlink, fsync, fallocate, copy_file_range, lseek. A write's payload goes from the request's memory straight to the volume.
 
 import CFuse3
 import Glibc
@@ -8,9 +8,11 @@ struct ReadOperation: Operation {
     let inode: InodeNumber
     let offset: UInt64
     let byteCount: Int
+    /// Not with O_NOATIME.
+    let isAccess: Bool
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan {
-        try volume.read(inode, at: offset, byteCount)
+        try volume.read(inode, at: offset, byteCount, isAccess: isAccess)
     }
 
     func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
@@ -39,7 +41,7 @@ struct WriteOperation: Operation {
 
     /// True when bits of the mode were cleared.
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try volume.write(inode, at: offset, payload, flags)
+        try reply.asCaller { (caller) throws(Stop) in try volume.write(inode, at: offset, payload, flags, caller) }
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
@@ -49,11 +51,68 @@ struct WriteOperation: Operation {
     }
 }
 
+/// FALLOCATE. Set-user-ID bits are the server's affair (HANDLE_KILLPRIV_V2), and the request does not say whether the caller
+/// may keep them: who has CAP_FSETID may.
+struct AllocateOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let mode: AllocateMode
+    let offset: UInt64
+    let byteCount: UInt64
+
+    /// True when bits of the mode were cleared.
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.allocate(inode, mode, at: offset, byteCount, caller)
+        }
+    }
+
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
+        if answer { server.invalidateAttributes(inode) }
+        reply.success()
+    }
+}
+
+/// COPY_FILE_RANGE.
+struct CopyRangeOperation: Operation {
+    static var isMutation: Bool { true }
+    let source: InodeNumber
+    let from: UInt64
+    let target: InodeNumber
+    let to: UInt64
+    let byteCount: UInt64
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> CopyResult {
+        try reply.asCaller { (caller) throws(Stop) in
+            try volume.copyRange(source, at: from, target, at: to, byteCount, caller)
+        }
+    }
+
+    func finish(_ answer: CopyResult, _ reply: consuming Reply, _ server: FuseServer) {
+        if answer.hasKilledPrivileges { server.invalidateAttributes(target) }
+        reply.written(Int(answer.byteCount))
+    }
+}
+
+/// LSEEK for SEEK_DATA and SEEK_HOLE.
+struct SeekOperation: Operation {
+    let inode: InodeNumber
+    let target: SeekTarget
+    let offset: UInt64
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> UInt64 {
+        try volume.seek(inode, target, from: offset)
+    }
+
+    func finish(_ answer: UInt64, _ reply: consuming Reply, _ server: FuseServer) { reply.offset(answer) }
+}
+
 extension FuseServer {
     static func addDataCallbacks(_ table: inout fuse_lowlevel_ops) {
-        table.read = { request, inode, byteCount, offset, _ in
+        table.read = { request, inode, byteCount, offset, info in
             let operation = ReadOperation(
-                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount)
+                inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)), byteCount: byteCount,
+                isAccess: info.map { OpenFlags.isAccess($0.pointee.flags) } ?? true)
             FuseServer.of(request).perform(operation, Reply(request!))
         }
         table.write = { request, inode, payload, byteCount, offset, info in
@@ -67,16 +126,48 @@ extension FuseServer {
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
         }
+        addRangeCallbacks(&table)
         // Everything answered so far becomes durable, whichever file or directory is named.
         table.fsync = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
         table.fsyncdir = { request, _, _, _ in FuseServer.of(request).sync(Reply(request!)) }
+    }
+
+    /// What one COPY_FILE_RANGE may bring: its answer counts in 32 bits.
+    private static let copyByteCountLimit = 1 << 31
+
+    private static func addRangeCallbacks(_ table: inout fuse_lowlevel_ops) {
+        table.fallocate = { request, inode, mode, offset, byteCount, _ in
+            let operation = AllocateOperation(
+                inode: InodeNumber(inode), mode: AllocateMode(rawValue: mode), offset: UInt64(offset),
+                byteCount: UInt64(byteCount))
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.copy_file_range = { request, source, from, _, target, to, _, byteCount, flags in
+            guard flags == 0, from >= 0, to >= 0 else { return Reply(request!).error(.invalid) }
+            let operation = CopyRangeOperation(
+                source: InodeNumber(source), from: UInt64(from), target: InodeNumber(target), to: UInt64(to),
+                byteCount: UInt64(min(byteCount, FuseServer.copyByteCountLimit)))
+            FuseServer.of(request).perform(operation, Reply(request!))
+        }
+        table.lseek = { request, inode, offset, whence, _ in
+            let server = FuseServer.of(request)
+            // The kernel asks without writing back first: with its cache, what was just written would look like a hole,
+            // and a copy of the file would lose it. Told that there is no LSEEK, it takes everything for data.
+            guard !server.options.writebackCache else { return Reply(request!).error(.notImplemented) }
+            guard let target = SeekTarget(rawValue: whence) else { return Reply(request!).error(.invalid) }
+            guard offset >= 0 else { return Reply(request!).error(.noAddress) }
+            let operation = SeekOperation(inode: InodeNumber(inode), target: target, offset: UInt64(offset))
+            server.perform(operation, Reply(request!))
+        }
     }
 
     /// How the kernel wants this thread's WRITE to be taken.
     private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
         var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
         // Written back from the kernel's cache, which keeps the times where it collects writes.
-        if options.writebackCache && info?.pointee.writepage == 1 { flags.insert(.keepsTimes) }
+        let isFromCache = info?.pointee.writepage == 1
+        if options.writebackCache && isFromCache { flags.insert(.keepsTimes) }
+        if isFromCache || (info?.pointee.flags ?? 0) & O_APPEND != 0 { flags.insert(.appends) }
         return flags
     }
 

@@ -39,6 +39,37 @@ struct MakeOperation: Operation {
     }
 }
 
+/// CREATE, where the kernel tells of opening: it asks for names that are not there, and holds the directory meanwhile.
+struct CreateOperation: Operation {
+    static var isMutation: Bool { true }
+    let parent: InodeNumber
+    let name: UnsafeRawBufferPointer
+    let mode: UInt32
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
+        try volume.make(parent, name, NewInode(mode: mode), reply.caller)
+    }
+
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
+        if !reply.created(answer) { server.volume.forget(answer.inode, 1) }
+    }
+}
+
+/// TMPFILE. The answer is CREATE's; where the kernel is not told of open files it asks for no RELEASE either.
+struct UnnamedOperation: Operation {
+    static var isMutation: Bool { true }
+    let parent: InodeNumber
+    let mode: UInt32
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
+        try volume.makeUnnamed(parent, mode, reply.caller)
+    }
+
+    func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
+        if !reply.created(answer) { server.volume.forget(answer.inode, 1) }
+    }
+}
+
 /// LINK. The reply's attributes bring the kernel's link count up to date.
 struct LinkOperation: Operation {
     static var isMutation: Bool { true }
@@ -77,10 +108,12 @@ struct RenameOperation: Operation {
     let flags: UInt32
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        let known: RenameFlags = [.noReplace, .exchange]
-        // RENAME_WHITEOUT is for overlay file systems; they ask and do without.
-        guard flags & ~known.rawValue == 0, flags != known.rawValue else { throw .failed(.invalid) }
-        try volume.rename(parent, name, newParent, newName, RenameFlags(rawValue: flags))
+        let wanted = RenameFlags(rawValue: flags)
+        let known: RenameFlags = [.noReplace, .exchange, .whiteout]
+        guard known.isSuperset(of: wanted), !wanted.contains(.exchange) || wanted == .exchange else {
+            throw .failed(.invalid)
+        }
+        try volume.rename(parent, name, newParent, newName, wanted, reply.caller)
     }
 }
 

@@ -29,6 +29,9 @@ final class FuseServer: @unchecked Sendable {
     let volume: HostVolume
     let options: FuseOptions
     let log: LogSink
+    /// Tells the inodes of this store from those of another one: a part of file handles (name_to_handle_at(2)). Within a store
+    /// inode numbers are never used again.
+    let generation: UInt32
     /// Set once before the session starts, because the transport needs the session and the session this object.
     private(set) unowned var transport: any Transport
     /// Set by INIT: the kernel has asked and been told what this server can do.
@@ -43,12 +46,14 @@ final class FuseServer: @unchecked Sendable {
         self.options = options
         self.log = log
         self.onInitialized = onInitialized
+        generation = volume.generation
         transport = NoTransport.shared
     }
 
     func use(_ transport: any Transport) { self.transport = transport }
 
     var rawRequest: UnsafeRawBufferPointer { transport.rawRequest }
+    var rawOpcode: UInt32 { transport.rawOpcode }
     func invalidateAttributes(_ inode: InodeNumber) { transport.invalidateAttributes(inode) }
 
     func markInitialized() {
@@ -162,6 +167,7 @@ private final class NoTransport: Transport {
     var isOver: Bool { true }
     func takeRequestMemory() -> RequestMemory? { nil }
     var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+    var rawOpcode: UInt32 { 0 }
     func invalidateAttributes(_ inode: InodeNumber) {}
     func start() throws(Errno) { throw .notImplemented }
     func stop() {}

@@ -42,6 +42,7 @@ final class FuseSession: @unchecked Sendable {
         errno = 0
         guard fuse_session_mount(handle, mountPoint) == 0 else { throw errno > 0 ? .last : .input }
         isMounted = true
+        InitReply.allowsIdmap.store(server.options.idmappedMounts, ordering: .relaxed)
         InitReply.intercept(handle)
     }
 

@@ -15,18 +15,30 @@ enum InitReply {
     /// lookups and listings of one directory wait for each other in the kernel. FUSE_HANDLE_KILLPRIV_V2: without it, the kernel
     /// asks for security.capability before every write; with it, clearing suid and sgid is ours.
     private static let addedFlags: UInt32 = 1 << 18 | 1 << 28
-    /// The flags that the kernel offered.
+    /// FUSE_INIT_EXT: there is a second word of flags.
+    private static let extensionFlag: UInt32 = 1 << 30
+    /// Of the second word: FUSE_ALLOW_IDMAP.
+    private static let idmapFlag: UInt32 = 1 << 8
+    /// The flags that the kernel offered, both words.
     private static let offered = Atomic<UInt32>(0)
+    private static let offeredMore = Atomic<UInt32>(0)
+    /// Whether FUSE_ALLOW_IDMAP is to be accepted where it is offered. Set before the session starts.
+    static let allowsIdmap = Atomic<Bool>(false)
     /// struct fuse_out_header: len, error, unique. struct fuse_init_out: major, minor, max_readahead, flags.
     private static let uniqueOffset = 8
     private static let flagsOffset = 12
+    private static let moreFlagsOffset = 32
 
     /// Looks at a request before libfuse does. struct fuse_in_header: len, opcode, unique.
     @inline(__always)
     static func note(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.load(4, as: UInt32.self) == initOpcode else { return }
         // struct fuse_init_in: major, minor, max_readahead, flags.
-        offered.store(bytes.load(40 + 12), ordering: .relaxed)
+        let flags: UInt32 = bytes.load(40 + 12)
+        offered.store(flags, ordering: .relaxed)
+        // flags2 follows in longer ones.
+        let isLong = flags & extensionFlag != 0 && bytes.load(0, as: UInt32.self) >= 60
+        offeredMore.store(isLong ? bytes.load(40 + 16) : 0, ordering: .relaxed)
         request.store(bytes.load(8), ordering: .relaxed)
     }
 
@@ -52,7 +64,12 @@ enum InitReply {
         request.store(0, ordering: .relaxed)
         guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return }
         let answer = UnsafeMutableRawBufferPointer(start: vectors[1].iov_base, count: vectors[1].iov_len)
-        answer.store(
-            answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed), at: flagsOffset)
+        var flags = answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed)
+        let more = allowsIdmap.load(ordering: .relaxed) ? idmapFlag & offeredMore.load(ordering: .relaxed) : 0
+        if more != 0, answer.count >= moreFlagsOffset + 4 {
+            flags |= extensionFlag
+            answer.store(answer.load(moreFlagsOffset, as: UInt32.self) | more, at: moreFlagsOffset)
+        }
+        answer.store(flags, at: flagsOffset)
     }
 }

@@ -1,8 +1,28 @@
-// Fields of requests that libfuse 3.14 does not hand on, read from the request as the kernel sent it.
-// Layouts: include/uapi/linux/fuse.h.
+// What libfuse 3.14 does not know: fields of requests that it does not hand on, read from the request as the kernel sent it, and
+// requests that it would refuse, turned into kindred ones that it can decode. Layouts: include/uapi/linux/fuse.h.
 
 /// Readers of raw requests. `struct fuse_in_header` takes the first 40 bytes.
 enum RawRequest {
+    /// FUSE_TMPFILE: open(2) with O_TMPFILE. Its body is CREATE's.
+    static let tmpfile: UInt32 = 51
+    /// FUSE_STATX. Its body begins like GETATTR's.
+    static let statx: UInt32 = 52
+    private static let getattr: UInt32 = 3
+    private static let create: UInt32 = 35
+
+    /// Gives the opcode of a request just read, and replaces it where libfuse must take it for another. The callback that it calls
+    /// then looks at `Transport.rawOpcode`.
+    @inline(__always)
+    static func translate(_ request: UnsafeMutableRawBufferPointer) -> UInt32 {
+        let opcode: UInt32 = UnsafeRawBufferPointer(request).load(4)
+        switch opcode {
+        case tmpfile: request.store(create, at: 4)
+        case statx: request.store(getattr, at: 4)
+        default: break
+        }
+        return opcode
+    }
+
     /// `fuse_write_in.write_flags` & FUSE_WRITE_KILL_SUIDGID.
     static func writeKillsPrivileges(_ request: UnsafeRawBufferPointer) -> Bool {
         request.count >= 64 && request.load(60, as: UInt32.self) & (1 << 2) != 0

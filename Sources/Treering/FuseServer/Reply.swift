@@ -24,11 +24,14 @@ struct Reply: ~Copyable {
         fuse_reply_err(request, EIO)
     }
 
-    /// Who asks. The umask is not known here: the kernel has applied it already.
+    /// Who asks. User and group are known for requests that make an inode; for others they are all ones where idmapped mounts are
+    /// allowed. The umask is that of requests that make an inode, 0 where the kernel has applied it already.
     var caller: Caller {
         let context = fuse_req_ctx(request)!
-        return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: 0)
+        return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: context.pointee.umask)
     }
+
+    var requester: Requester { Requester(pid: fuse_req_ctx(request)!.pointee.pid) }
 
     consuming func error(_ error: Errno) {
         fuse_reply_err(request, error.rawValue)
@@ -49,14 +52,32 @@ struct Reply: ~Copyable {
     /// An inode that the kernel now knows once more. False when the kernel did not take it (the request was
     /// interrupted): the lookup must be taken back then.
     consuming func entry(_ attributes: Attributes) -> Bool {
-        var entry = fuse_entry_param()
-        entry.ino = attributes.inode.rawValue
-        entry.attr = stat(attributes)
-        entry.attr_timeout = Self.cacheSeconds
-        entry.entry_timeout = Self.cacheSeconds
+        var entry = parameters(attributes)
         let result = fuse_reply_entry(request, &entry)
         discard self
         return result == 0
+    }
+
+    /// The same for a file that is open by being made.
+    consuming func created(_ attributes: Attributes) -> Bool {
+        var entry = parameters(attributes)
+        var info = fuse_file_info()
+        info.keep_cache = 1
+        info.noflush = 1
+        let result = fuse_reply_create(request, &entry, &info)
+        discard self
+        return result == 0
+    }
+
+    private borrowing func parameters(_ attributes: Attributes) -> fuse_entry_param {
+        var entry = fuse_entry_param()
+        entry.ino = attributes.inode.rawValue
+        // The kernel wants none for the root.
+        entry.generation = attributes.inode == .root ? 0 : UInt64(FuseServer.of(request).generation)
+        entry.attr = stat(attributes)
+        entry.attr_timeout = Self.cacheSeconds
+        entry.entry_timeout = Self.cacheSeconds
+        return entry
     }
 
     /// "There is no such name", which the kernel may remember (an error would not be).
@@ -70,6 +91,26 @@ struct Reply: ~Copyable {
     consuming func attributes(_ attributes: Attributes) {
         var status = stat(attributes)
         fuse_reply_attr(request, &status, Self.cacheSeconds)
+        discard self
+    }
+
+    /// What statx(2) shows, the time of birth included, as `struct fuse_statx_out`: 32 bytes about how long it is valid, then
+    /// `struct fuse_statx`, laid out like `struct statx`.
+    consuming func statx(_ attributes: Attributes) {
+        let request = self.request
+        _ = withUnsafeTemporaryAllocation(byteCount: 288, alignment: 8) { bytes in
+            bytes.zero(0, 288)
+            bytes.store(UInt64(Self.cacheSeconds), at: 0)
+            StatxLayout.encode(attributes, into: UnsafeMutableRawBufferPointer(rebasing: bytes[32...]))
+            return fuse_reply_buf(request, bytes.baseAddress!.assumingMemoryBound(to: CChar.self), 288)
+        }
+        discard self
+    }
+
+    /// The answer to ioctl(2): what it writes to its argument.
+    consuming func control<Word: FixedWidthInteger>(_ words: [Word]) {
+        let request = self.request
+        _ = words.withUnsafeBytes { fuse_reply_ioctl(request, 0, $0.baseAddress, $0.count) }
         discard self
     }
 
@@ -91,6 +132,12 @@ struct Reply: ~Copyable {
 
     consuming func written(_ byteCount: Int) {
         fuse_reply_write(request, byteCount)
+        discard self
+    }
+
+    /// Where lseek(2) found what it looked for.
+    consuming func offset(_ offset: UInt64) {
+        fuse_reply_lseek(request, off_t(offset))
         discard self
     }
 
@@ -143,11 +190,8 @@ struct Reply: ~Copyable {
         _ entry: DirectoryEntry, _ attributes: Attributes, isKnown: Bool, name: UnsafePointer<CChar>,
         to room: UnsafeMutableRawBufferPointer
     ) -> Int {
-        var parameters = fuse_entry_param()
-        parameters.ino = isKnown ? attributes.inode.rawValue : 0
-        parameters.attr = stat(attributes)
-        parameters.attr_timeout = Self.cacheSeconds
-        parameters.entry_timeout = Self.cacheSeconds
+        var parameters = self.parameters(attributes)
+        if !isKnown { parameters.ino = 0 }
         return fuse_add_direntry_plus(
             request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &parameters,
             off_t(entry.cookie))
@@ -211,4 +255,35 @@ extension Timestamp {
 extension dev_t {
     /// libfuse hands the 32-bit number of the kernel's protocol through as it is, both ways.
     init(kernelEncoding number: UInt32) { self = dev_t(number) }
+}
+
+/// `struct fuse_statx` (include/uapi/linux/fuse.h).
+private enum StatxLayout {
+    /// STATX_BASIC_STATS and STATX_BTIME.
+    private static let mask: UInt32 = 0x7FF | 0x800
+    /// STATX_ATTR_IMMUTABLE, _APPEND, _NODUMP have the numbers of the flags.
+    private static let attributes: InodeFlags = [.immutable, .appendOnly, .noDump]
+
+    static func encode(_ attributes: Attributes, into bytes: UnsafeMutableRawBufferPointer) {
+        bytes.store(mask, at: 0)
+        bytes.store(UInt32(FileSystemStatus.blockByteCount), at: 4)
+        bytes.store(UInt64(attributes.flags.intersection(Self.attributes).rawValue), at: 8)
+        bytes.store(attributes.linkCount, at: 16)
+        bytes.store(attributes.uid, at: 20)
+        bytes.store(attributes.gid, at: 24)
+        bytes.store(UInt16(truncatingIfNeeded: attributes.mode), at: 28)
+        bytes.store(attributes.inode.rawValue, at: 32)
+        bytes.store(attributes.byteCount, at: 40)
+        bytes.store((attributes.storedByteCount + 511) / 512, at: 48)
+        bytes.store(UInt64(Self.attributes.rawValue), at: 56)
+        let times = [attributes.accessed, attributes.born, attributes.changed, attributes.modified]
+        for (index, time) in times.enumerated() {
+            bytes.store(time.seconds, at: 64 + index * 16)
+            bytes.store(time.nanoseconds, at: 72 + index * 16)
+        }
+        // The kernel's 32-bit encoding of device numbers (new_encode_dev).
+        let device = attributes.deviceNumber
+        bytes.store(device >> 8 & 0xFFF, at: 128)
+        bytes.store(device & 0xFF | device >> 12 & 0xFFF00, at: 132)
+    }
 }

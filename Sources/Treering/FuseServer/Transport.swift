@@ -15,6 +15,9 @@ protocol Transport: AnyObject, Sendable {
     /// The request that this thread handles, as the kernel sent it: for fields that libfuse does not hand on. Empty elsewhere.
     var rawRequest: UnsafeRawBufferPointer { get }
 
+    /// The opcode of that request as the kernel sent it (see `RawRequest.translate`); 0 elsewhere.
+    var rawOpcode: UInt32 { get }
+
     /// Has the kernel ask for an inode's attributes again.
     func invalidateAttributes(_ inode: InodeNumber)
 

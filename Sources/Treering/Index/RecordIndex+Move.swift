@@ -12,6 +12,7 @@ extension IndexKey {
         case .removeXattr(let inode, let cookie, _): self = TombstoneEntry.key(inode, .xattr, cookie)
         case .payload(let payload): self = PayloadEntry.key(payload.id)
         case .extent(let inode, let offset, _, _, _): self = ExtentEntry.key(inode, offset)
+        case .reserve(let inode, let from, _): self = ExtentEntry.key(inode, from)
         case .removeRange(let inode, _, _, _): self = TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue)
         case .removeInode(let inode, _): self = TombstoneEntry.key(inode, .inode, 0)
         case .orphan(let inode): self = OrphanEntry.key(inode)
@@ -42,6 +43,9 @@ extension RecordIndex {
             case .extent(_, _, let payload, let payloadOffset, let count):
                 guard let entry = ExtentEntry(decoding: value) else { return false }
                 return entry.length == count && entry.payload == payload && entry.payloadOffset == payloadOffset
+            case .reserve(_, let from, let to):
+                guard let entry = ExtentEntry(decoding: value) else { return false }
+                return entry.isReserved && UInt64(entry.length) == to - from
             default: return true
             }
         }
@@ -112,6 +116,8 @@ extension RecordIndex {
                 // What began earlier in the file may have been cut: it is found by where its pieces begin.
                 let last = ExtentEntry.key(inode, offset + UInt64(count) - 1)
                 body(Candidate(first: ExtentEntry.key(inode, offset), last: last), none)
+            case .reserve(let inode, let from, let to):
+                body(Candidate(first: ExtentEntry.key(inode, from), last: ExtentEntry.key(inode, to - 1)), none)
             case .payload(let payload):
                 body(Candidate(PayloadEntry.key(payload.id)), payload.inlineBytes)
             default: body(Candidate(IndexKey(establishedBy: change, sequence)), none)
@@ -163,6 +169,11 @@ extension RecordIndex {
                 }
             case (.tree, .extent):
                 guard let entry = ExtentEntry(decoding: value) else { return }
+                if entry.isReserved {
+                    let end = key.subkey + UInt64(entry.length)
+                    writer.move(sequence) { $0.reserve(inode: object, from: key.subkey, to: end) }
+                    return
+                }
                 writer.move(sequence) {
                     $0.extent(
                         inode: object, offset: key.subkey, payload: entry.payload, payloadOffset: entry.payloadOffset,

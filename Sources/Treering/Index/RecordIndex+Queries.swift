@@ -17,26 +17,37 @@ extension RecordIndex {
     }
 
     /// The entry of a name, or the cookie under which it can be made.
-    enum NameSlot {
-        case found(FoundDirent)
+    enum Slot<Found> {
+        case found(Found)
         case free(cookie: UInt64)
         /// Every discriminator of this hash is taken.
         case none
     }
 
+    typealias NameSlot = Slot<FoundDirent>
+
     func dirent(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> NameSlot
     {
-        let base = hash.cookie(name)
+        try slot(of: hash.cookie(name), { DirentEntry.key(directory, $0) }) { cookie, value in
+            guard let entry = DirentEntry(decoding: value), entry.name.elementsEqual(name) else { return nil }
+            return FoundDirent(cookie: cookie, inode: entry.inode, type: entry.type, since: entry.since)
+        }
+    }
+
+    /// Looks through the entries that share a name's hash for the one that `match` takes.
+    @inline(__always)
+    private func slot<Found>(
+        of base: UInt64, _ key: (UInt64) -> IndexKey, _ match: (UInt64, UnsafeRawBufferPointer) -> Found?
+    ) throws(PageMiss) -> Slot<Found> {
         var expected = base
         var free: UInt64?
-        var result: FoundDirent?
+        var result: Found?
         let last = base | NameHash.discriminatorLimit
-        try tree.scan(from: DirentEntry.key(directory, base), through: DirentEntry.key(directory, last)) { key, value in
+        try tree.scan(from: key(base), through: key(last)) { key, value in
             if free == nil, key.subkey != expected { free = expected }
             expected = key.subkey + 1
-            guard let entry = DirentEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
-            result = FoundDirent(cookie: key.subkey, inode: entry.inode, type: entry.type, since: entry.since)
-            return false
+            result = match(key.subkey, value)
+            return result == nil
         }
         if let result { return .found(result) }
         if let free { return .free(cookie: free) }
@@ -52,28 +63,19 @@ extension RecordIndex {
 
     // MARK: Attributes
 
-    enum XattrSlot {
-        case found(cookie: UInt64, since: BatchSequence)
-        case free(cookie: UInt64)
-        case none
+    /// An extended attribute as found, without its value.
+    struct FoundXattr {
+        var cookie: UInt64
+        var since: BatchSequence
     }
 
-    func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash) throws(PageMiss) -> XattrSlot {
-        let base = hash.cookie(name)
-        var expected = base
-        var free: UInt64?
-        var result: XattrSlot?
-        let last = base | NameHash.discriminatorLimit
-        try tree.scan(from: XattrEntry.key(inode, base), through: XattrEntry.key(inode, last)) { key, value in
-            if free == nil, key.subkey != expected { free = expected }
-            expected = key.subkey + 1
-            guard let entry = XattrEntry(decoding: value), entry.name.elementsEqual(name) else { return true }
-            result = .found(cookie: key.subkey, since: entry.since)
-            return false
+    func xattr(
+        _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ hash: NameHash
+    ) throws(PageMiss) -> Slot<FoundXattr> {
+        try slot(of: hash.cookie(name), { XattrEntry.key(inode, $0) }) { cookie, value in
+            guard let entry = XattrEntry(decoding: value), entry.name.elementsEqual(name) else { return nil }
+            return FoundXattr(cookie: cookie, since: entry.since)
         }
-        if let result { return result }
-        if let free { return .free(cookie: free) }
-        return expected <= last ? .free(cookie: expected) : .none
     }
 
     // MARK: Extents
@@ -119,16 +121,19 @@ extension RecordIndex {
         return count
     }
 
-    /// Calls `body` for every visible piece of `from..<to` in order: its file offset, length, payload and offset in the payload.
+    /// Calls `body` for every visible piece of `from..<to` in order, until it returns false: its file offset, length, payload
+    /// and offset in the payload. Reserved pieces (payload 0) count only where `withReserved`.
     func forEachPiece(
-        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, withReserved: Bool = false,
         _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss)
-            -> Void
+            -> Bool
     ) throws(PageMiss) {
         let hidden = removals[inode] ?? []
         var cursor = from
         while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
             let end = min(to, offset + UInt64(extent.length))
+            cursor = offset + UInt64(extent.length)
+            if extent.isReserved && !withReserved { continue }
             var low = max(from, offset)
             while low < end {
                 var high = end
@@ -141,10 +146,12 @@ extension RecordIndex {
                         high = min(high, removal.range.from)
                     }
                 }
-                if !isHidden { try body(low, high - low, extent.payload, extent.payloadOffset + UInt32(low - offset)) }
+                if !isHidden {
+                    let skipped = extent.isReserved ? 0 : UInt32(low - offset)
+                    guard try body(low, high - low, extent.payload, extent.payloadOffset + skipped) else { return }
+                }
                 low = high
             }
-            cursor = offset + UInt64(extent.length)
         }
     }
 

@@ -34,7 +34,7 @@ extension RecordIndex {
         if end > high {
             var right = extent
             right.length = UInt32(end - high)
-            right.payloadOffset += UInt32(high - offset)
+            if !extent.isReserved { right.payloadOffset += UInt32(high - offset) }
             right.encode(into: scratch)
             tree.put(ExtentEntry.key(inode, high), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
             pieces += 1
@@ -46,7 +46,7 @@ extension RecordIndex {
             _ = tree.remove(ExtentEntry.key(inode, offset))
         }
         table.charge(extent.origin.segment, (pieces - 1) * ExtentEntry.charge)
-        unname(extent.payload, extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
+        unname(extent.payload, extent.isReserved ? 0 : extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
     }
 
     func removeRange(

@@ -11,6 +11,8 @@ final class RecordIndex {
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
     var inodeCount: UInt64 = 0
+    /// Bytes that reserved extents promise.
+    var reservedByteCount: UInt64 = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
     /// How a log is read that may lack what it has outlived: see `Rebuild`.
@@ -47,10 +49,11 @@ final class RecordIndex {
     func touch(_ change: Change, _ sequence: RecordSequence) throws(PageMiss) {
         switch change {
         case .inode(let inode): try tree.touch(InodeEntry.key(inode.inode))
-        case .dirent(let directory, let cookie, _, _, _, _), .removeDirent(let directory, let cookie, _):
-            try tree.touch(DirentEntry.key(directory, cookie))
-            try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
-            try tree.touch(InodeEntry.key(directory))
+        case .dirent(let directory, let cookie, _, let inode, _, _):
+            // A name may end an inode's life as an orphan.
+            try tree.touch(OrphanEntry.key(inode))
+            try touchDirent(directory, cookie)
+        case .removeDirent(let directory, let cookie, _): try touchDirent(directory, cookie)
         case .xattr(let inode, let cookie, _, _, _), .removeXattr(let inode, let cookie, _):
             try tree.touch(TombstoneEntry.key(inode, .xattr, cookie))
             try touchXattr(inode, cookie)
@@ -60,6 +63,14 @@ final class RecordIndex {
             try tree.touch(PayloadEntry.key(payload))
             try tree.touch(InodeEntry.key(inode))
             _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
+        case .reserve(let inode, let from, let to):
+            try tree.touch(InodeEntry.key(inode))
+            var low = from
+            while low < to {
+                try tree.touch(ExtentEntry.key(inode, low))
+                low = min(to, low + ExtentEntry.reservedByteCountLimit)
+            }
+            _ = try touchExtents(inode, from, to, limit: .max)
         case .removeRange(let inode, let from, let to, _):
             try tree.touch(InodeEntry.key(inode))
             try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue))
@@ -76,6 +87,12 @@ final class RecordIndex {
             }
         case .skipped: break
         }
+    }
+
+    private func touchDirent(_ directory: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
+        try tree.touch(DirentEntry.key(directory, cookie))
+        try tree.touch(TombstoneEntry.key(directory, .dirent, cookie))
+        try tree.touch(InodeEntry.key(directory))
     }
 
     private func touchXattr(_ inode: InodeNumber, _ cookie: UInt64) throws(PageMiss) {
@@ -102,7 +119,7 @@ final class RecordIndex {
             if count > limit { return false }
             let end = offset + UInt64(extent.length)
             try tree.touch(ExtentEntry.key(inode, offset))
-            try tree.touch(PayloadEntry.key(extent.payload))
+            if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
             if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
             cursor = end
             if end >= to { break }
@@ -124,7 +141,7 @@ final class RecordIndex {
     func touchEntry(_ key: IndexKey) throws(PageMiss) {
         try tree.touch(key)
         if key.kind == .extent, key.space == .tree, let extent = try extentEntry(key) {
-            try tree.touch(PayloadEntry.key(extent.payload))
+            if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
         } else if key.kind == .xattr, key.space == .tree, let payload = try xattrPayload(key) {
             try tree.touch(PayloadEntry.key(payload))
         }
@@ -177,6 +194,7 @@ final class RecordIndex {
         case .extent(let inode, let offset, let payload, let payloadOffset, let count):
             let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
             put(entry, inode, offset)
+        case .reserve(let inode, let from, let to): reserve(inode, from, to, origin)
         case .removeRange(let inode, let from, let to, let since):
             removeRange(inode, from, to, since, until, origin)
         case .removeInode(let inode, let since):
@@ -196,14 +214,19 @@ final class RecordIndex {
         let key = InodeEntry.key(inode.inode)
         var derived: UInt64 = 0
         var isNew = true
+        var mayBeOrphan = pass != .live
         if let old = found({ () throws(PageMiss) in try self.inode(inode.inode, includingStubs: true) }) {
             derived = old.derived
             if old.record.mode != 0 {
                 isNew = false
+                mayBeOrphan = old.record.linkCount == 0
                 table.charge(old.origin.segment, -InodeEntry.charge)
             }
         }
         if isNew { inodeCount += 1 }
+        // linkat(2) of a file made without a name. Derived from the inode alone, so that whatever later record of it is left when an
+        // index is rebuilt has the same effect; the one that made it an orphan may be left without the inode's own.
+        if mayBeOrphan, inode.linkCount > 0 { _ = removeKeyed(OrphanEntry.key(inode.inode)) }
         InodeEntry(origin: origin, record: inode, derived: derived).encode(into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
         table.charge(origin.segment, InodeEntry.charge)
@@ -239,6 +262,21 @@ final class RecordIndex {
         adjustDerived(inode, by: Int64(entry.length))
     }
 
+    private func reserve(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ origin: Origin) {
+        removeExtents(inode, from, to, before: origin.sequence.next)
+        var low = from
+        while low < to {
+            let length = min(to - low, ExtentEntry.reservedByteCountLimit)
+            ExtentEntry(origin: origin, length: UInt32(length), payload: PayloadID(0), payloadOffset: 0)
+                .encode(into: scratch)
+            tree.put(ExtentEntry.key(inode, low), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
+            table.charge(origin.segment, ExtentEntry.charge)
+            low += length
+        }
+        adjustDerived(inode, by: Int64(to - from))
+        reservedByteCount += to - from
+    }
+
     // MARK: Payloads
 
     /// Names a range of a payload once more. A payload that came with this record and is named whole is put in one step.
@@ -252,7 +290,12 @@ final class RecordIndex {
         changeNaming(id, offset, byteCount, more: true)
     }
 
+    /// Takes back that an extent names bytes, or reserves them.
     func unname(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
+        guard id.rawValue != 0 else {
+            reservedByteCount -= UInt64(byteCount)
+            return
+        }
         changeNaming(id, offset, byteCount, more: false)
     }
 

@@ -9,6 +9,7 @@ struct DurabilityTracker {
         var batch: BatchSequence
         var file: DeviceFile
         var isDurableWrite: Bool
+        var isInFlight = true
         var isWritten = false
         var isDurable = false
         /// The sync in flight that covers it, or 0.
@@ -19,6 +20,9 @@ struct DurabilityTracker {
     private var entries: [Entry] = []
     private var lastSync: UInt32 = 0
     private var syncs: [(id: UInt32, file: DeviceFile)] = []
+    /// Files of which a flush has failed. The host may have told that to one flush only and take what it lost for clean, so no other
+    /// flush of them counts, not even one that was in flight at that time.
+    private var mistrusted: [DeviceFile] = []
     /// Everything through here is durable.
     private(set) var durable: BatchSequence
     /// Everything through here is written (though not durable).
@@ -33,7 +37,9 @@ struct DurabilityTracker {
     }
 
     var undurableCount: Int { entries.count }
-    var inFlightCount: Int { entries.reduce(0) { $0 + ($1.isWritten ? 0 : 1) } + syncs.count }
+    var syncsInFlightCount: Int { syncs.count }
+    /// Writes and flushes whose completion has not been told yet.
+    var inFlightCount: Int { entries.reduce(0) { $0 + ($1.isInFlight ? 1 : 0) } + syncs.count }
 
     mutating func submitted(_ batch: BatchSequence, _ file: DeviceFile, isDurableWrite: Bool) {
         precondition(entries.last.map { $0.batch < batch } ?? (durable < batch))
@@ -42,9 +48,21 @@ struct DurabilityTracker {
 
     mutating func completed(_ batch: BatchSequence) {
         let index = entries.firstIndex { $0.batch == batch }!
+        entries[index].isInFlight = false
         entries[index].isWritten = true
         entries[index].isDurable = entries[index].isDurableWrite
         advance()
+    }
+
+    /// A write failed: its batch never becomes durable where it lies.
+    mutating func writeFailed(_ batch: BatchSequence) {
+        entries[entries.firstIndex { $0.batch == batch }!].isInFlight = false
+    }
+
+    /// A flush failed: what it covered never becomes durable where it lies.
+    mutating func syncFailed(_ id: UInt32) {
+        guard let index = syncs.firstIndex(where: { $0.id == id }) else { return }
+        mistrusted.append(syncs.remove(at: index).file)
     }
 
     mutating func want(_ batch: BatchSequence) { wanted = max(wanted, batch) }
@@ -77,7 +95,9 @@ struct DurabilityTracker {
     }
 
     mutating func syncCompleted(_ id: UInt32) {
-        syncs.removeAll { $0.id == id }
+        guard let place = syncs.firstIndex(where: { $0.id == id }) else { return }
+        let file = syncs.remove(at: place).file
+        guard !mistrusted.contains(file) else { return }
         for index in entries.indices where entries[index].sync == id {
             entries[index].isDurable = true
             entries[index].sync = 0

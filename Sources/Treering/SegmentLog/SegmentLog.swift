@@ -40,7 +40,7 @@ enum SpaceTier {
 
 final class SegmentLog {
     /// A batch that is open, in flight, or still lying in its slot.
-    private struct Batch {
+    struct Batch {
         var sequence: BatchSequence
         var slot: Int
         var segment: SegmentNumber
@@ -54,11 +54,13 @@ final class SegmentLog {
         /// Where the payload area will lie, from the start of the batch: provisional while open.
         var payloadAreaOffset: Int
         var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
+        /// What its write transfers: the segment's header goes along with the first batch.
+        var writtenByteCount: Int { byteCount + (beginsSegment ? SegmentHeader.byteCount : 0) }
     }
 
     let uuid: StoreUUID
     let epoch: MountEpoch
-    let table: SegmentTable
+    var table: SegmentTable
     private(set) var staging: Staging
     /// Nothing is appended while staging is being replaced.
     private(set) var isHeld = false
@@ -68,13 +70,22 @@ final class SegmentLog {
     var isHostFull = false
     /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
     var withheldSegmentCount = 0
-    /// The living bytes at which the cleaner found nothing to gain; nil while it may gain something.
-    var livingAtStandstill: Int64?
+    /// Free segments that writes leave to ranges that were promised; set for each operation.
+    var promisedSegmentCount = 0
+    /// The living bytes at which the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
+    var livingAtWriteStandstill: Int64?
+    var livingAtRemovalStandstill: Int64?
 
     private(set) var nextSequence: RecordSequence
-    private(set) var position: LogPosition
-    private(set) var tracker: DurabilityTracker
+    var position: LogPosition
+    var tracker: DurabilityTracker
     private(set) var failure: Errno?
+    /// A write or flush failed: nothing is appended or submitted until what staging holds is written again elsewhere
+    /// (SegmentLog+Rehome.swift). The error that it was.
+    var suspension: Errno?
+    /// Somebody asked for durability through here. Headers call no more than that durable, so that the bytes of the log do not depend
+    /// on when flushes that nobody asked for complete.
+    private var requested = BatchSequence.zero
     var nextInode: InodeNumber
     /// Submissions made under the lock, to be handed to the device outside it.
     var outbox: [Submission] = []
@@ -82,10 +93,11 @@ final class SegmentLog {
     private(set) var batchCount: UInt64 = 0
     private(set) var syncCount: UInt64 = 0
 
-    private var slots: [Batch?]
+    /// A slot holds its batch until that is durable: whatever becomes of a write or flush, it can be done again.
+    var slots: [Batch?]
     private var current: Int?
     private var nextSlot = 0
-    private var head: SegmentNumber?
+    var head: SegmentNumber?
     private var payloadsToPlace: [(PayloadID, UInt32)] = []
 
     /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
@@ -101,6 +113,7 @@ final class SegmentLog {
         self.nextSequence = nextSequence
         self.nextInode = nextInode
         tracker = DurabilityTracker(through: position.lastBatch)
+        requested = position.lastBatch
         slots = Array(repeating: nil, count: staging.geometry.slotCount)
         if continuesSegment { head = position.segment }
         outbox.reserveCapacity(32)
@@ -130,14 +143,17 @@ final class SegmentLog {
         // A dead mount's staging is appended again before anything can be freed.
         let batches = (table.segmentByteCount - SegmentHeader.byteCount) / staging.geometry.batchByteCountLimit
         let replay = (staging.geometry.slotCount + batches - 1) / batches
-        return Self.cleanerSegmentCount + replay + (tier == .write ? (table.countLimit >= 32 ? 2 : 1) : 0)
-            + withheldSegmentCount
+        if tier == .removal { return Self.cleanerSegmentCount + replay }
+        // Cleaning for writes begins while there is enough for it besides what is kept for removals.
+        return Self.cleanerSegmentCount + replay + 1 + Self.cleanerSegmentCount + withheldSegmentCount
     }
 
     /// Living bytes that the store may hold. The rest is for the cleaner to work with.
     var livingByteCountLimit: Int64 {
         let count = max(0, table.countLimit - reservedSegmentCount(.write))
-        return Int64(count) * Int64(table.segmentByteCount) / 64 * 62
+        // On average half a batch is lost at the end of a segment; and the cleaner must not have to look for the last byte.
+        let filled = table.segmentByteCount - staging.geometry.batchByteCountLimit / 2
+        return Int64(count) * Int64(filled) / 64 * 62
     }
 
     /// Segments that can be opened now: none but the prepared ones where the host is full.
@@ -147,7 +163,8 @@ final class SegmentLog {
     func isShort(for tier: SpaceTier) -> Bool {
         // A full host has kept less ready than that: what is there is for whoever frees space.
         let kept = isHostFull ? min(reservedSegmentCount(tier), Self.cleanerSegmentCount) : reservedSegmentCount(tier)
-        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept)
+        let promised = tier == .write ? promisedSegmentCount : 0
+        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept + promised)
     }
 
     /// Whether what was asked for last found no segment to go on in.
@@ -160,8 +177,10 @@ final class SegmentLog {
         if table.hasDeadSegment { return true }
         // The cleaner cannot wait for itself.
         if tier == .recovery { return false }
-        guard let livingAtStandstill else { return table.inUseCount > 1 }
-        return table.livingByteCount < livingAtStandstill - Int64(table.segmentByteCount / 8)
+        guard let standstill = tier == .write ? livingAtWriteStandstill : livingAtRemovalStandstill else {
+            return table.inUseCount > 1
+        }
+        return table.livingByteCount < standstill
     }
 
     /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
@@ -172,19 +191,21 @@ final class SegmentLog {
 
     /// Whether an operation that found no room should try again: to find room, or to fail for good.
     var mayHaveRoom: Bool {
-        if isHeld { return false }
+        if isHeld || suspension != nil { return false }
         if failure != nil || current != nil { return true }
-        if let batch = slots[nextSlot], batch.sequence > tracker.written { return false }
-        if tracker.undurableCount >= 4096 { return false }
+        if !hasFreeSlot { return false }
         return head != nil || !table.pool.isEmpty || isHostFull || !isSpaceComing
     }
+
+    /// Whether the next batch has a slot.
+    var hasFreeSlot: Bool { slots[nextSlot].map { $0.sequence <= tracker.durable } ?? true }
 
     // MARK: Appending
 
     /// Makes sure that a record of this size can be appended next, closing the open batch and opening another where needed.
     func makeRoom(recordByteCount: Int, payloadByteCount: Int, _ tier: SpaceTier) -> LogRoom {
         if let failure { return .failed(failure) }
-        if isHeld { return .wait }
+        if isHeld || suspension != nil { return .wait }
         let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
         let geometry = staging.geometry
         precondition(
@@ -203,12 +224,7 @@ final class SegmentLog {
     }
 
     private func openBatch(_ tier: SpaceTier) -> LogRoom {
-        if let batch = slots[nextSlot], batch.sequence > tracker.written { return .wait }
-        if tracker.undurableCount >= 4096 {
-            tracker.want(lastBatch)
-            pumpSyncs()
-            return .wait
-        }
+        if !hasFreeSlot { return .wait }
         if tier == .write, let problem = missingRoom { return problem }
         var beginsSegment = false
         if head == nil {
@@ -299,7 +315,8 @@ final class SegmentLog {
             previousChecksum: position.lastChecksum, recordsChecksum: Checksum.crc32c(records),
             recordAreaByteCount: UInt32(batch.recordByteCount), recordCount: batch.recordCount,
             payloadBlockCount: UInt32(batch.payloadBlockCount), firstRecord: batch.firstRecord,
-            lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode, durable: tracker.durable)
+            lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode,
+            durable: min(tracker.durable, requested))
         position.lastChecksum = header.encode(into: staging.recordArea(slot).part(0, BatchHeader.byteCount))
         position.lastBatch = batch.sequence
         position.offsetInSegment = UInt32(end)
@@ -313,11 +330,14 @@ final class SegmentLog {
             placePayload(payload, batch.segment, UInt32(batch.offset + rounded) + offset)
         }
         payloadsToPlace.removeAll(keepingCapacity: true)
-        submit(batch, recordAreaByteCount: rounded, durable: durable)
+        guard suspension == nil else { return }
+        tracker.submitted(batch.sequence, table[batch.segment].file!, isDurableWrite: durable)
+        batchCount += 1
+        outbox.append(submission(batch, table, durable: durable))
     }
 
-    private func submit(_ batch: Batch, recordAreaByteCount: Int, durable: Bool) {
-        let file = table[batch.segment].file!
+    /// The write of a closed batch, with its segment's header where it is the first.
+    func submission(_ batch: Batch, _ table: SegmentTable, durable: Bool) -> Submission {
         if batch.beginsSegment {
             let segment = table[batch.segment]
             SegmentHeader(
@@ -325,17 +345,14 @@ final class SegmentLog {
                 epoch: epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(table.segmentByteCount)
             ).encode(into: staging.segmentHeader(batch.slot))
         }
-        let front = staging.front(batch.slot, withHeader: batch.beginsSegment, byteCount: recordAreaByteCount)
+        let front = staging.front(batch.slot, withHeader: batch.beginsSegment, byteCount: batch.payloadAreaOffset)
         let payload =
             batch.payloadBlockCount > 0
             ? staging.payloadArea(batch.slot).part(0, batch.payloadBlockCount * blockByteCount) : nil
-        tracker.submitted(batch.sequence, file, isDurableWrite: durable)
-        batchCount += 1
-        outbox.append(
-            Submission(
-                durable ? .writeDurable : .write, file, offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front,
-                payload,
-                tag: LogTag.batch | UInt64(batch.slot)))
+        return Submission(
+            durable ? .writeDurable : .write, table[batch.segment].file!,
+            offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front, payload,
+            tag: LogTag.batch | UInt64(batch.slot))
     }
 
     // MARK: Replacing staging
@@ -346,8 +363,8 @@ final class SegmentLog {
         closeBatch(durable: false)
     }
 
-    /// Everything that staging holds is written: it can be replaced.
-    var canReplaceStaging: Bool { isHeld && current == nil && tracker.written == lastBatch }
+    /// Everything that staging holds is durable: it can be replaced.
+    var canReplaceStaging: Bool { isHeld && current == nil && tracker.durable == lastBatch }
 
     /// Goes on in other staging of the same geometry; nil goes on in the present one.
     func replaceStaging(by other: Staging?) {
@@ -366,12 +383,19 @@ final class SegmentLog {
     func requestDurable() -> BatchSequence {
         closeBatch(durable: true)
         tracker.want(lastBatch)
+        requested = lastBatch
         pumpSyncs()
         return lastBatch
     }
 
+    /// A flush that nobody asked for, so that slots become free before all of them wait for one.
+    private func syncEarly() {
+        let waitingCount = lastBatch.rawValue - tracker.durable.rawValue
+        if tracker.syncsInFlightCount == 0, waitingCount * 2 >= slots.count { tracker.want(tracker.written) }
+    }
+
     private func pumpSyncs() {
-        guard failure == nil else { return }
+        guard failure == nil, suspension == nil else { return }
         for (id, file) in tracker.syncsToSubmit() {
             syncCount += 1
             outbox.append(Submission(.sync, file, tag: LogTag.sync | UInt64(id)))
@@ -380,23 +404,35 @@ final class SegmentLog {
 
     /// A submission with one of the log's tags has completed.
     func completed(_ completion: Completion) {
-        if let error = completion.error {
-            // What failed is never asked again as if nothing had happened: the log is closed for this mount.
-            failure = failure ?? error
-            return
-        }
-        guard failure == nil else { return }
         let number = completion.tag & ~LogTag.kindMask
         if completion.tag & LogTag.kindMask == LogTag.batch {
-            tracker.completed(slots[Int(number)]!.sequence)
+            let batch = slots[Int(number)]!
+            let isWhole = completion.result == batch.writtenByteCount
+            if isWhole { tracker.completed(batch.sequence) } else { tracker.writeFailed(batch.sequence) }
+            if !isWhole { suspend(completion.error ?? .input) }
+        } else if let error = completion.error {
+            tracker.syncFailed(UInt32(number))
+            suspend(error)
         } else {
             tracker.syncCompleted(UInt32(number))
         }
+        guard failure == nil, suspension == nil else { return }
+        syncEarly()
         pumpSyncs()
     }
 
+    /// What failed is never asked again as if nothing had happened: it is written again elsewhere, or the log is closed.
+    private func suspend(_ error: Errno) {
+        guard failure == nil, suspension == nil else { return }
+        suspension = error
+        closeBatch(durable: true)
+    }
+
     /// Closes the log for this mount.
-    func fail(_ error: Errno) { failure = failure ?? error }
+    func fail(_ error: Errno) {
+        failure = failure ?? error
+        suspension = nil
+    }
 
     // MARK: Reading what is still in memory
 

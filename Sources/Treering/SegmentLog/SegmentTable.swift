@@ -127,6 +127,11 @@ final class SegmentTable {
         self[number].incarnation = max(self[number].incarnation, incarnation)
     }
 
+    /// Has the pool give these away last: writing to them has failed.
+    func preferOthers(than failed: Set<SegmentNumber>) {
+        pool = pool.filter { failed.contains($0) } + pool.filter { !failed.contains($0) }
+    }
+
     /// Takes a prepared segment as the new head of the log, or of what the cleaner moves; nil when the pool is empty.
     func openHead(
         _ role: SegmentHeader.Role = .hot, firstBatch: BatchSequence, epoch: MountEpoch

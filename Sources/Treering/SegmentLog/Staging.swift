@@ -3,7 +3,8 @@
 
 import Synchronization
 
-/// The slots of staging. One batch is built in each; its slot is free again when that batch and all before it are written.
+/// The slots of staging. One batch is built in each; its slot is free again when that batch and all before it are
+/// durable, so that what a failed write or flush loses can be written again.
 final class Staging {
     let geometry: StagingGeometry
     /// The whole area. Belongs to `owner`, which unmaps or frees it.

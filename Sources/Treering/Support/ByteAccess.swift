@@ -1,5 +1,7 @@
 // Little-endian loads and stores in raw memory: the only way layouts of Format/ touch bytes.
 
+import Glibc
+
 extension UnsafeRawBufferPointer {
     /// The little-endian integer at `offset`, which need not be aligned. Traps outside the buffer.
     @inline(__always)
@@ -48,7 +50,7 @@ extension UnsafeMutableRawBufferPointer {
     @inline(__always)
     func zero(_ offset: Int, _ byteCount: Int) {
         guard byteCount > 0 else { return }
-        part(offset, byteCount).initializeMemory(as: UInt8.self, repeating: 0)
+        memset(part(offset, byteCount).baseAddress!, 0, byteCount)
     }
 
     /// The same memory, now all zeros.

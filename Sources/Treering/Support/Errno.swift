@@ -40,5 +40,9 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     static let tooBig = Errno(E2BIG)
     static let busy = Errno(EBUSY)
     static let noMemory = Errno(ENOMEM)
+    static let notTypewriter = Errno(ENOTTY)
+    static let badAddress = Errno(EFAULT)
     static let notImplemented = Errno(ENOSYS)
+    static let noDevice = Errno(ENODEV)
+    static let noAddress = Errno(ENXIO)
 }

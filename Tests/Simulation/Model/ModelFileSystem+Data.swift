@@ -7,9 +7,15 @@ import Glibc
 extension ModelFileSystem {
     static let sizeLimit = UInt64(Int64.max)
 
-    mutating func setAttributes(_ number: UInt64, _ changes: AttributeChanges) throws(Errno) -> ModelAttributes {
+    mutating func setAttributes(
+        _ number: UInt64, _ changes: AttributeChanges, _ caller: Caller
+    ) throws(Errno) -> ModelAttributes {
         var inode = try inode(number)
+        guard !inode.isSealed || inode.flags.isDisjoint(with: .immutable) && changes.isTouch else {
+            throw .notPermitted
+        }
         inode.changed = time
+        if changes.killsPrivileges || changes.isChownOfNothing { inode.killPrivileges(caller) }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }
@@ -19,10 +25,11 @@ extension ModelFileSystem {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw inode.isDirectory ? .isDirectory : .invalid }
             guard size <= Self.sizeLimit else { throw .fileTooBig }
-            if size < inode.byteCount { inode.bytes.cut(from: size) }
+            if size < inode.byteCount { inode.bytes.clear(size, .max) }
             inode.byteCount = size
             if changes.modified == nil { inode.modified = time }
         }
+        if changes.mode != nil { inode.xattrs[Self.accessList]?.takeMode(inode.mode) }
         inodes[number] = inode
         return inode.attributes(number)
     }
@@ -39,6 +46,7 @@ extension ModelFileSystem {
         guard offset <= Self.sizeLimit - UInt64(bytes.count) else { throw .fileTooBig }
         let inode = try inode(number)
         guard inode.isRegular else { throw inode.isDirectory ? .isDirectory : .invalid }
+        guard !inode.isSealed else { throw .notPermitted }
         inodes[number]!.bytes.write(bytes, at: offset)
         inodes[number]!.byteCount = max(inode.byteCount, offset + UInt64(bytes.count))
         inodes[number]!.modified = time
@@ -66,6 +74,7 @@ extension ModelFileSystem {
         guard !name.isEmpty, name.utf8.count <= 255 else { throw .range }
         guard value.count <= limit else { throw .tooBig }
         let inode = try inode(number)
+        guard !inode.isSealed else { throw .notPermitted }
         if inode.xattrs[name] != nil {
             if flags.contains(.create) { throw .exists }
         } else if flags.contains(.replace) {
@@ -83,6 +92,7 @@ extension ModelFileSystem {
     func xattrNames(_ number: UInt64) throws(Errno) -> [String] { try inode(number).xattrs.keys.sorted() }
 
     mutating func removeXattr(_ number: UInt64, _ name: String) throws(Errno) {
+        guard !(try inode(number).isSealed) else { throw .notPermitted }
         guard try inode(number).xattrs[name] != nil else { throw .noData }
         inodes[number]!.xattrs[name] = nil
         inodes[number]!.changed = time

@@ -28,17 +28,10 @@ extension ModelFileSystem {
     /// Makes an inode under the number that the other side gave it.
     mutating func make(
         _ parent: UInt64, _ name: String, number: UInt64, mode: UInt32, deviceNumber: UInt32, target: [UInt8]?,
-        uid: UInt32,
-        gid: UInt32
+        caller: Caller
     ) throws(Errno) -> ModelAttributes {
         try checkMake(parent, name)
-        var inode = ModelInode(
-            mode: mode, linkCount: 1, uid: uid, gid: gid, deviceNumber: deviceNumber, accessed: time, modified: time,
-            changed: time, born: time)
-        if let directory = inodes[parent], directory.mode & 0o2000 != 0 {
-            inode.gid = directory.gid
-            if inode.isDirectory { inode.mode |= 0o2000 }
-        }
+        var inode = newInode(in: inodes[parent]!, mode: mode, deviceNumber: deviceNumber, caller)
         if inode.isDirectory {
             inode.linkCount = 2
             inode.parent = parent
@@ -56,11 +49,24 @@ extension ModelFileSystem {
         return inode.attributes(number)
     }
 
+    mutating func makeUnnamed(
+        _ parent: UInt64, number: UInt64, mode: UInt32, caller: Caller
+    ) throws(Errno) -> ModelAttributes {
+        let directory = try directory(parent)
+        guard !directory.flags.contains(.immutable) else { throw .notPermitted }
+        var inode = newInode(in: directory, mode: 0o100000 | mode, deviceNumber: 0, caller)
+        inode.linkCount = 0
+        inodes[number] = inode
+        nextInode = max(nextInode, number + 1)
+        raiseLookups(number)
+        return inode.attributes(number)
+    }
+
     mutating func link(_ target: UInt64, _ parent: UInt64, _ name: String) throws(Errno) -> ModelAttributes {
         try check(name: name)
         let inode = try inode(target)
         guard !inode.isDirectory else { throw .notPermitted }
-        guard inode.linkCount > 0 else { throw .noEntry }
+        guard !inode.isSealed else { throw .notPermitted }
         try checkMake(parent, name)
         inodes[target]!.linkCount += 1
         inodes[target]!.changed = time
@@ -73,6 +79,7 @@ extension ModelFileSystem {
     mutating func unlink(_ parent: UInt64, _ name: String) throws(Errno) {
         guard let found = try directory(parent).entries[name] else { throw .noEntry }
         guard !(try inode(found).isDirectory) else { throw .isDirectory }
+        try checkRemoval(parent, found)
         inodes[parent]!.entries[name] = nil
         dropName(found)
         touchDirectory(parent)
@@ -81,6 +88,7 @@ extension ModelFileSystem {
     mutating func removeDirectory(_ parent: UInt64, _ name: String) throws(Errno) {
         guard let found = try directory(parent).entries[name] else { throw .noEntry }
         let inode = try inode(found)
+        try checkRemoval(parent, found)
         guard inode.isDirectory else { throw .notDirectory }
         guard inode.entries.isEmpty else { throw .notEmpty }
         inodes[parent]!.entries[name] = nil
@@ -90,12 +98,29 @@ extension ModelFileSystem {
     }
 
     mutating func rename(
+        _ parent: UInt64, _ name: String, _ newParent: UInt64, _ newName: String, _ flags: RenameFlags,
+        number: UInt64, caller: Caller
+    ) throws(Errno) {
+        try renameWithoutWhiteout(parent, name, newParent, newName, flags)
+        guard flags.contains(.whiteout), number != 0 else { return }
+        inodes[number] = newInode(in: inodes[parent]!, mode: 0o020000, deviceNumber: 0, caller)
+        nextInode = max(nextInode, number + 1)
+        inodes[parent]!.entries[name] = number
+    }
+
+    /// Neither the directory nor what the name leads to may be sealed.
+    private func checkRemoval(_ parent: UInt64, _ number: UInt64) throws(Errno) {
+        if inodes[parent]!.isSealed || inodes[number]!.isSealed { throw .notPermitted }
+    }
+
+    private mutating func renameWithoutWhiteout(
         _ parent: UInt64, _ name: String, _ newParent: UInt64, _ newName: String, _ flags: RenameFlags
     ) throws(Errno) {
         try check(name: newName)
         let from = try directory(parent)
         let to = parent == newParent ? from : try livingDirectory(newParent)
         guard let moved = from.entries[name] else { throw .noEntry }
+        try checkRemoval(parent, moved)
         let existing = to.entries[newName]
         guard let existing else {
             if flags.contains(.exchange) { throw .noEntry }
@@ -104,6 +129,7 @@ extension ModelFileSystem {
         }
         if flags.contains(.noReplace) { throw .exists }
         if existing == moved { return }
+        try checkRemoval(newParent, existing)
         if flags.contains(.exchange) {
             exchange(moved, parent, name, existing, newParent, newName)
             return

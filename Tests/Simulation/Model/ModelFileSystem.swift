@@ -20,6 +20,8 @@ struct ModelInode: Equatable {
     var bytes = ModelBytes()
     var entries: [String: UInt64] = [:]
     var xattrs: [String: [UInt8]] = [:]
+    /// Those of chattr(1).
+    var flags: InodeFlags = []
     /// Directories: what ".." is.
     var parent: UInt64 = 0
 
@@ -27,13 +29,14 @@ struct ModelInode: Equatable {
     var isDirectory: Bool { type == UInt32(S_IFDIR) }
     var isRegular: Bool { type == UInt32(S_IFREG) }
     var isSymbolicLink: Bool { type == UInt32(S_IFLNK) }
+    var isSealed: Bool { !flags.isDisjoint(with: [.immutable, .appendOnly]) }
 
     /// What stat shows of it and the model can know.
     func attributes(_ number: UInt64) -> ModelAttributes {
         ModelAttributes(
             inode: number, mode: mode, linkCount: linkCount, uid: uid, gid: gid, deviceNumber: deviceNumber,
             byteCount: isDirectory ? UInt64(entries.count) * 32 : byteCount, accessed: accessed, modified: modified,
-            changed: changed, born: born)
+            changed: changed, born: born, flags: flags)
     }
 }
 
@@ -50,11 +53,13 @@ struct ModelAttributes: Equatable {
     var modified: Timestamp
     var changed: Timestamp
     var born: Timestamp
+    var flags: InodeFlags
 
     init(
         inode: UInt64, mode: UInt32, linkCount: UInt32, uid: UInt32, gid: UInt32, deviceNumber: UInt32,
         byteCount: UInt64,
-        accessed: Timestamp, modified: Timestamp, changed: Timestamp, born: Timestamp
+        accessed: Timestamp, modified: Timestamp, changed: Timestamp, born: Timestamp,
+        flags: InodeFlags
     ) {
         self.inode = inode
         self.mode = mode
@@ -67,13 +72,14 @@ struct ModelAttributes: Equatable {
         self.modified = modified
         self.changed = changed
         self.born = born
+        self.flags = flags
     }
 
     init(_ found: Attributes) {
         self.init(
             inode: found.inode.rawValue, mode: found.mode, linkCount: found.linkCount, uid: found.uid, gid: found.gid,
             deviceNumber: found.deviceNumber, byteCount: found.byteCount, accessed: found.accessed,
-            modified: found.modified, changed: found.changed, born: found.born)
+            modified: found.modified, changed: found.changed, born: found.born, flags: found.flags)
     }
 }
 
@@ -111,6 +117,7 @@ struct ModelFileSystem {
     func livingDirectory(_ number: UInt64) throws(Errno) -> ModelInode {
         let inode = try directory(number)
         guard inode.linkCount > 0 else { throw .noEntry }
+        guard !inode.flags.contains(.immutable) else { throw .notPermitted }
         return inode
     }
 

@@ -28,6 +28,8 @@ struct CrashTree {
     var file: UInt64 = 0
     var linked: UInt64 = 0
     var open: UInt64 = 0
+    /// The number that the first new inode will get.
+    var next: UInt64 = 0
 }
 
 /// A workload run once on a device with a history, with what the model said after each record.
@@ -39,8 +41,8 @@ final class CrashRun {
     /// From these events on a crash must not lose records below these.
     private(set) var floors: [(event: Int, nextSequence: UInt64)] = []
     private var model: ModelFileSystem
-    private var tree = CrashTree()
-    static let caller = Caller(uid: 5, gid: 6, umask: 0)
+    private(set) var tree = CrashTree()
+    static let caller = Caller(uid: 5, gid: 6, umask: 0, identity: Identity(groups: [6]))
 
     /// Prepares the tree, everything in it durable and in a checkpoint, then runs the workload that is made for it: in the
     /// same mount, or in one that had to recover something that no checkpoint holds.
@@ -74,6 +76,7 @@ final class CrashRun {
             _ = try prepare(.lookup(1, "open"))
         }
         store.device.keepHistory()
+        tree.next = store.volume.state.withLock { $0.core.log.nextInode.rawValue }
         let workload = make(tree)
         name = workload.name
         noteState()
@@ -136,6 +139,9 @@ final class CrashRun {
         }
     }
 
+    /// The tree as it is now, what is open included.
+    var lastModel: ModelFileSystem { model }
+
     // MARK: What may be found
 
     func floor(at event: Int) -> UInt64 { floors.last { $0.event <= event }?.nextSequence ?? 0 }
@@ -174,12 +180,52 @@ extension CrashWorkload {
             ("exchange", [.rename(tree.directory, "file", 1, "empty", .exchange)]),
             ("small write", [.write(tree.file, offset: 4000, byteCount: 50, seed: 9)]),
             ("large write", [.write(tree.file, offset: 1000, byteCount: 100_000, seed: 9)]),
+            ("punch", [.allocate(tree.file, [.punchesHole, .keepsSize], offset: 1000, byteCount: 18_000)]),
+            ("zero", [.allocate(tree.file, .zeroes, offset: 3000, byteCount: 40_000)]),
+            ("reserve", [.allocate(tree.file, [], offset: 2000, byteCount: 100_000)]),
+            (
+                "reserve and write",
+                [
+                    .allocate(tree.file, .keepsSize, offset: 30_000, byteCount: 60_000),
+                    .write(tree.file, offset: 40_000, byteCount: 9000, seed: 8),
+                ]
+            ),
+            ("copy", [.copyRange(tree.file, from: 100, tree.linked, to: 50, byteCount: 24_000)]),
+            (
+                "copy, then unlink the source",
+                [.copyRange(tree.file, from: 0, tree.open, to: 0, byteCount: 1 << 20), .unlink(tree.directory, "file")]
+            ),
+            ("copy within a file", [.copyRange(tree.file, from: 4000, tree.file, to: 30_000, byteCount: 12_000)]),
             ("truncate", [.setAttributes(tree.file, size)]),
             ("extend", [.setAttributes(tree.file, longer)]),
             ("chmod", [.setAttributes(tree.file, mode)]),
             ("set a small attribute", [.setXattr(tree.directory, "user.a", byteCount: 100, seed: 4, [])]),
             ("set a large attribute", [.setXattr(tree.file, "user.small", byteCount: 60_000, seed: 4, [])]),
             ("remove an attribute", [.removeXattr(tree.file, "user.large")]),
+            ("unnamed file", [.makeUnnamed(tree.directory, mode: 0o600)]),
+            ("link of an unnamed file", [.makeUnnamed(tree.directory, mode: 0o600), .link(tree.next, 1, "named")]),
+            ("whiteout", [.rename(tree.directory, "file", 1, "moved", .whiteout)]),
+            ("whiteout over a file", [.rename(tree.directory, "file", 1, "linked", [.whiteout])]),
+        ] + accessOperations(tree, mode)
+    }
+
+    private static func accessOperations(_ tree: CrashTree, _ mode: AttributeChanges) -> [(String, [Operation])] {
+        [
+            ("set an access list", [.setAccessList(tree.file, isDefault: false, [7, 6, 4, 6, 0])]),
+            (
+                "chmod with an access list",
+                [.setAccessList(tree.file, isDefault: false, [7, 6, 4, 6, 0]), .setAttributes(tree.file, mode)]
+            ),
+            (
+                "create with an inherited list",
+                [
+                    .setAccessList(tree.directory, isDefault: true, [7, 6, 4, 6, 0]),
+                    .make(tree.directory, "new", mode: 0o100666, deviceNumber: 0, target: nil),
+                    .make(tree.directory, "newer", mode: 0o040777, deviceNumber: 0, target: nil),
+                ]
+            ),
+            ("chattr", [.setFlags(tree.file, [.noDump, .noAccessTime])]),
+            ("access", [.access(tree.directory)]),
         ]
     }
 
@@ -211,6 +257,34 @@ extension CrashWorkload {
             ]
         }
         return CrashWorkload(name: "recycling", steps: steps)
+    }
+
+    /// Segments that are half dead are emptied by the cleaner, while what it moves changes.
+    static func cleaning(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
+        var random = SimulatedRandom(seed: seed)
+        var steps: [CrashStep] = []
+        var none = AttributeChanges()
+        none.byteCount = 50_000
+        for round in 0..<4 as Range<UInt64> {
+            for piece in 0..<9 as Range<UInt64> {
+                let file = [tree.file, tree.linked, tree.open][Int(piece % 3)]
+                steps.append(
+                    .operation(.write(file, offset: piece * 100_000, byteCount: 110_000, seed: round * 10 + piece)))
+                steps.append(.operation(.write(file, offset: piece * 3000, byteCount: 700, seed: round * 20 + piece)))
+                steps.append(
+                    .operation(
+                        .make(tree.directory, "name \(round) \(piece)", mode: 0o100600, deviceNumber: 0, target: nil)))
+            }
+            steps += [.sync, .housekeep]
+            for piece in 0..<6 as Range<UInt64> {
+                steps.append(
+                    .operation(
+                        .write(tree.file, offset: random.next() % 200 * 4096, byteCount: 9000, seed: round + piece)))
+                steps.append(.operation(.unlink(tree.directory, "name \(round) \(piece)")))
+            }
+            steps += [.operation(.setAttributes(tree.open, none)), .sync, .housekeep, .complete(3), .housekeep]
+        }
+        return CrashWorkload(name: "cleaning \(seed)", steps: steps)
     }
 
     /// Small operations with syncs and checkpoints among them, several batches in flight.

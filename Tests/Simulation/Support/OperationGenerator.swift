@@ -95,17 +95,20 @@ struct OperationGenerator {
             let directory = directory(model)
             return .link(any(model), directory, name())
         case 25...31: return rename(model)
-        case 32...52: return write(model)
-        case 53...60: return truncateOrSet(model)
+        case 32...48: return write(model)
+        case 49...54: return range(model)
+        case 55...60: return truncateOrSet(model)
         case 61...70: return read(model)
-        case 71...80: return xattr(model)
+        case 71...77: return xattr(model)
+        case 78...80: return access(model)
         case 81...86:
             let directory = directory(model)
             return .lookup(directory, existing(model, directory))
         case 87...89: return .readDirectory(directory(model), step: 1 + below(10))
         case 90...91: return .readDirectoryPlus(directory(model), step: 1 + below(10))
         case 92: return .readLink(any(model))
-        case 93...94: return .attributes(any(model))
+        case 93: return .attributes(any(model))
+        case 94...96: return range(model)
         default: return forget(model)
         }
     }
@@ -134,7 +137,26 @@ struct OperationGenerator {
             return .make(parent, name(), mode: 0o120777, deviceNumber: 0, target: target)
         case 3: return .make(parent, name(), mode: 0o010000 | mode, deviceNumber: 0, target: nil)
         case 4: return .make(parent, name(), mode: 0o020000 | mode, deviceNumber: UInt32(below(1 << 20)), target: nil)
+        case 5: return .makeUnnamed(parent, mode: mode)
         default: return .make(parent, name(), mode: 0o100000 | mode, deviceNumber: 0, target: nil)
+        }
+    }
+
+    /// Access control lists, flags of chattr(1), and reads that were seen.
+    private mutating func access(_ model: ModelFileSystem) -> Operation {
+        // What is sealed does not stay so for long.
+        if let sealed = numbers(model, where: { $0.isSealed }).first, chance(50) { return .setFlags(sealed, []) }
+        let isDefault = chance(40)
+        let inode = isDefault ? directory(model) : any(model)
+        switch below(10) {
+        case 0...3:
+            let count = pick([3, 4, 5, 7])
+            return .setAccessList(inode, isDefault: isDefault, (0..<count).map { _ in UInt16(below(8)) })
+        case 4...5: return .removeAccessList(inode, isDefault: isDefault)
+        case 6...7: return .access(any(model))
+        default:
+            let flags: [InodeFlags] = [[], .noDump, .noAccessTime, [.noDump, .noAccessTime], .immutable, .appendOnly]
+            return .setFlags(any(model), pick(flags))
         }
     }
 
@@ -146,6 +168,7 @@ struct OperationGenerator {
     }
 
     private mutating func purge(_ model: ModelFileSystem) -> Operation? {
+        if let sealed = numbers(model, where: { $0.isSealed }).first { return .setFlags(sealed, []) }
         if chance(20), let known = model.lookups.keys.sorted().randomElement(using: &random) {
             return .forget(known, model.lookups[known]!)
         }
@@ -168,6 +191,7 @@ struct OperationGenerator {
         let newName = chance(50) ? existing(model, to) : self.name()
         var flags = RenameFlags()
         if chance(20) { flags = chance(50) ? .noReplace : .exchange }
+        if chance(10), !flags.contains(.exchange) { flags.insert(.whiteout) }
         if let moved = model.inodes[from]?.entries[name], model.inodes[moved]?.isDirectory == true,
             model.isBelow(to, moved)
         {
@@ -186,6 +210,26 @@ struct OperationGenerator {
         return .write(inode, offset: offset(model, inode), byteCount: byteCount(), seed: seed())
     }
 
+    /// fallocate, copy_file_range, lseek.
+    private mutating func range(_ model: ModelFileSystem) -> Operation {
+        let inode = file(model)
+        let offset = chance(50) ? offset(model, inode) / 4096 * 4096 : offset(model, inode)
+        let count = UInt64(chance(30) ? 4096 * (1 + below(6)) : chance(3) ? 0 : 1 + below(30_000))
+        switch below(10) {
+        case 0...2:
+            // Zeroing is several records, and a power cut may leave a part of them: it is not for a model that knows whole operations.
+            let modes: [AllocateMode] = [[], .keepsSize, .punchesHole]
+            return .allocate(
+                inode, chance(96) ? pick(modes) : [.zeroes, .punchesHole], offset: offset, byteCount: count)
+        case 3...4: return .allocate(inode, [.punchesHole, .keepsSize], offset: offset, byteCount: count)
+        case 5...7:
+            let target = chance(30) ? inode : file(model)
+            let to = chance(30) ? self.offset(model, target) / 4096 * 4096 : self.offset(model, target)
+            return .copyRange(inode, from: offset, target, to: to, byteCount: count)
+        default: return .seek(inode, chance(50) ? .data : .hole, from: offset)
+        }
+    }
+
     private mutating func read(_ model: ModelFileSystem) -> Operation {
         let inode = file(model)
         return .read(inode, offset: offset(model, inode), byteCount: chance(20) ? 1 << 17 : byteCount())
@@ -196,9 +240,11 @@ struct OperationGenerator {
         if chance(60) {
             let inode = file(model)
             changes.byteCount = chance(30) ? 0 : offset(model, inode)
+            changes.killsPrivileges = chance(20)
             if chance(5) { changes.byteCount = ModelFileSystem.sizeLimit + UInt64(below(2)) }
             return .setAttributes(inode, changes)
         }
+        changes.killsPrivileges = chance(20)
         if chance(40) { changes.mode = UInt32(below(0o10000)) }
         if chance(30) { changes.uid = UInt32(below(2000)) }
         if chance(30) { changes.gid = UInt32(below(2000)) }

@@ -27,6 +27,7 @@ struct StoreSettings {
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = cacheByteCount
         options.poolLimit = 3
+        options.rewritesFailedLog = true
     }
 }
 
@@ -95,6 +96,9 @@ final class SimulatedStore {
     /// What the present mount's staging holds.
     var stagingBytes: [UInt8] { Array(staging.bytes) }
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
+
+    /// What a successor would find in staging if the process died now.
+    var stagingTail: StagingTail? { StagingTail(copying: UnsafeRawBufferPointer(staging.bytes)) }
 
     // MARK: Endings
 

@@ -5,7 +5,7 @@
 struct TreeComparison {
     let volume: Volume<SimulatedDevice>
     let model: ModelFileSystem
-    private let caller = Caller(uid: 0, gid: 0, umask: 0)
+    private let caller = Caller(uid: 0, gid: 0, umask: 0, identity: .privileged)
 
     /// The first difference, nil where there is none.
     static func firstDifference(_ volume: Volume<SimulatedDevice>, _ model: ModelFileSystem) -> String? {

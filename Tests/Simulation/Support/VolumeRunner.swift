@@ -46,26 +46,73 @@ extension Operation {
         case .removeDirectory(let parent, let name):
             try Self.withName(name) { (name) throws(Stop) in try core.removeDirectory(InodeNumber(parent), name) }
         case .rename(let parent, let name, let newParent, let newName, let flags):
+            let next = core.log.nextInode
             try Self.withName(name) { (name) throws(Stop) in
                 try Self.withName(newName) { (newName) throws(Stop) in
-                    try core.rename(InodeNumber(parent), name, InodeNumber(newParent), newName, flags)
+                    try core.rename(InodeNumber(parent), name, InodeNumber(newParent), newName, flags, caller)
                 }
             }
+            // A whiteout takes the next number; there is none where nothing was to be done.
+            return VolumeReply(value: .outcome(.done), made: core.log.nextInode > next ? next.rawValue : 0)
+        case .makeUnnamed(let parent, let mode):
+            let found = try core.makeUnnamed(InodeNumber(parent), mode, caller)
+            var reply = Self.reply(found)
+            reply.made = found.inode.rawValue
+            return reply
         case .setAttributes(let inode, let changes):
             return Self.reply(try core.setAttributes(InodeNumber(inode), changes, caller))
         case .attributes(let inode): return Self.reply(try core.attributes(InodeNumber(inode)))
         case .forget(let inode, let count): core.forget(InodeNumber(inode), count)
-        default: return try performOnData(core, listing)
+        case .setFlags(let inode, let flags): try core.setInodeFlags(InodeNumber(inode), flags)
+        case .access(let inode): try core.recordAccess(InodeNumber(inode))
+        case .setAccessList, .removeAccessList: try performOnAccessList(core, caller)
+        default: return try performOnData(core, caller, listing)
         }
         return VolumeReply(value: .outcome(.done))
     }
 
-    private func performOnData(_ core: Core, _ listing: Listing) throws(Stop) -> VolumeReply {
+    private func performOnAccessList(_ core: Core, _ caller: Caller) throws(Stop) {
+        func name(_ isDefault: Bool) -> String {
+            isDefault ? ModelFileSystem.defaultList : ModelFileSystem.accessList
+        }
+        switch self {
+        case .setAccessList(let inode, let isDefault, let list):
+            try Self.withName(name(isDefault)) { (name) throws(Stop) in
+                try Self.withBytes(ModelFileSystem.listBytes(list)) { (bytes) throws(Stop) in
+                    try core.setXattr(InodeNumber(inode), name, bytes, [], caller)
+                }
+            }
+        case .removeAccessList(let inode, let isDefault):
+            try Self.withName(name(isDefault)) { (name) throws(Stop) in try core.removeXattr(InodeNumber(inode), name) }
+        default: preconditionFailure("not an operation on an access control list: \(self)")
+        }
+    }
+
+    private static let privileged = Caller(uid: 0, gid: 0, umask: 0, identity: .privileged)
+
+    private func performOnData(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .write(let inode, let offset, let count, let seed):
             _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
-                try core.write(InodeNumber(inode), at: offset, bytes)
+                try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
             }
+        case .allocate(let inode, let mode, let offset, let count):
+            try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged)
+        case .copyRange(let source, let from, let target, let to, let count):
+            // Within one file the source may grow by what is copied: what counts is where it ended before.
+            if listing.cursor == 0, let size = try? core.inode(InodeNumber(source)).record.size {
+                listing.limit = size > from ? min(count, size - from) : 0
+            }
+            repeat {
+                let result = try core.copyRange(
+                    InodeNumber(source), at: from + listing.cursor, InodeNumber(target), at: to + listing.cursor,
+                    listing.cursor == 0 ? count : listing.limit - listing.cursor, Self.privileged)
+                precondition(result.byteCount > 0 || listing.limit == 0, "a copy must go on")
+                listing.cursor += result.byteCount
+            } while listing.cursor < listing.limit
+            return VolumeReply(value: .outcome(.number(listing.cursor)))
+        case .seek(let inode, let target, let offset):
+            return VolumeReply(value: .outcome(.number(try core.seek(InodeNumber(inode), target, from: offset))))
         case .read(let inode, let offset, let count):
             return VolumeReply(value: .plan(try core.planRead(InodeNumber(inode), at: offset, count)))
         case .readLink(let inode): return VolumeReply(value: .plan(try core.planReadLink(InodeNumber(inode))))
@@ -74,7 +121,7 @@ extension Operation {
         case .setXattr(let inode, let name, let count, let seed, let flags):
             try Self.withName(name) { (name) throws(Stop) in
                 try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
-                    try core.setXattr(InodeNumber(inode), name, bytes, flags)
+                    try core.setXattr(InodeNumber(inode), name, bytes, flags, caller)
                 }
             }
         case .xattr(let inode, let name):
@@ -84,7 +131,7 @@ extension Operation {
             case .plan(let plan): return VolumeReply(value: .plan(plan))
             }
         case .xattrNames(let inode):
-            let names = try core.xattrNames(InodeNumber(inode)).split(separator: 0).map {
+            let names = try core.xattrNames(InodeNumber(inode), caller).split(separator: 0).map {
                 String(decoding: $0, as: UTF8.self)
             }
             return VolumeReply(value: .outcome(.names(names.sorted())))
@@ -116,9 +163,11 @@ extension Operation {
 
     // MARK: Directories
 
-    /// What a listing with lookups has reached: those already counted are not counted again.
+    /// What a listing with lookups, or a copy, has reached: what is done is not done again.
     final class Listing {
         var cursor: UInt64 = 0
+        /// Where a copy ends.
+        var limit: UInt64 = 0
         var entries: [ListedEntry] = []
     }
 

@@ -63,7 +63,7 @@ extension TestStore {
     func setXattr(_ inode: InodeNumber, _ name: String, _ value: [UInt8]) throws {
         try Array(name.utf8).withUnsafeBytes { name in
             try value.withUnsafeBytes { value in
-                try volume.perform { (core) throws(Stop) in try core.setXattr(inode, name, value, []) }
+                try volume.perform { (core) throws(Stop) in try core.setXattr(inode, name, value, [], .nobody) }
             }
         }
     }

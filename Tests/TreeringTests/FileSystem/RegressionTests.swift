@@ -29,13 +29,13 @@ import Testing
         let inode = try makeFragmented(store, "file")
         let name = Array("user.a".utf8)
         try name.withUnsafeBytes { name in
-            try store.volume.perform { (core) throws(Stop) in try core.setXattr(inode, name, name, []) }
+            try store.volume.perform { (core) throws(Stop) in try core.setXattr(inode, name, name, [], .nobody) }
         }
         try truncate(store, inode, 0)
         try store.write(inode, 1000, [1, 2, 3])
         store.volume.housekeep()
         #expect(try store.read(inode, 998, 10) == [0, 0, 1, 2, 3])
-        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode) }
+        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, .nobody) }
         #expect(names == name + [0])
         try checkStore(store)
     }

@@ -84,7 +84,9 @@ final class DamagedStore {
             do {
                 var found: [UInt8] = []
                 while found.count < bytes.count {
-                    found += try store.read(file.inode, UInt64(found.count), min(4096, bytes.count - found.count))
+                    let part = try store.read(file.inode, UInt64(found.count), min(4096, bytes.count - found.count))
+                    if part.isEmpty { break }
+                    found += part
                 }
                 if found == bytes, file.byteCount == UInt64(bytes.count) {
                     result.equal += 1

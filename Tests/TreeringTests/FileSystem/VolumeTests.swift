@@ -8,7 +8,7 @@ import Testing
 final class TestStore {
     let device: SimulatedDevice
     var volume: Volume<SimulatedDevice>
-    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022)
+    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022, identity: Identity(groups: [1000]))
 
     static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
 
@@ -28,6 +28,8 @@ final class TestStore {
 
     init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
         device = SimulatedDevice()
+        var options = options
+        options.rewritesFailedLog = true
         let format = FormatOptions(
             capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4),
             now: Self.now)
@@ -136,7 +138,7 @@ final class TestStore {
 
 extension VolumeTests {
     @Test func checkFindsNothingAfterAMixtureOfOperations() throws {
-        let store = try TestStore(capacity: 16 << 20)
+        let store = try TestStore(capacity: 32 << 20)
         for round in 0..<30 {
             let file = try store.make("f\(round)")
             try store.write(file.inode, 0, [UInt8](repeating: UInt8(round), count: 300_000))

@@ -144,4 +144,27 @@ import Testing
             if syncs.isEmpty { #expect(tracker.durable == batch(UInt64(durable))) }
         }
     }
+
+    /// A flush that failed has told what was lost to itself alone: others of that file, in flight at that time, do not count.
+    @Test func afterAFailedSyncNoOtherOfItsFileCounts() {
+        var tracker = tracker([(1, one, false), (2, one, false), (3, two, true)])
+        tracker.completed(batch(1))
+        tracker.want(batch(3))
+        let first = tracker.syncsToSubmit()
+        tracker.completed(batch(2))
+        let second = tracker.syncsToSubmit()
+        tracker.syncFailed(first[0].id)
+        tracker.syncCompleted(second[0].id)
+        tracker.completed(batch(3))
+        #expect(tracker.durable == .zero)
+        #expect(tracker.inFlightCount == 0)
+    }
+
+    @Test func aFailedWriteIsNotInFlightAndNeverWritten() {
+        var tracker = tracker([(1, one, true), (2, one, true)])
+        tracker.writeFailed(batch(1))
+        tracker.completed(batch(2))
+        #expect(tracker.inFlightCount == 0)
+        #expect(tracker.durable == .zero && tracker.written == .zero)
+    }
 }

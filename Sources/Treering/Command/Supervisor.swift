@@ -1,0 +1,249 @@
+// `treering mount --supervise`: a tiny parent that starts the serving process again when it dies, over the dead mount. It has one thread,
+// touches no store, and ends with the mount. Runs in the process that `treering mount` left behind; serving happens in its children.
+
+import CLinux
+import Glibc
+
+/// Keeps a mount served.
+final class Supervisor {
+    private let source: String
+    private let mountPoint: String
+    private let log: LogSink
+    /// In the child, to the end of the mount; the closure is to be called when the mount is usable. Gives the exit code.
+    private let serve: (_ isFirst: Bool, _ onReady: @escaping () -> Void) -> Int32
+    /// In this process, when the mount is usable for the first time.
+    private let onReady: () -> Void
+
+    private var signals: Int32 = -1
+    private var title: ProcessTitle?
+    /// Somebody wants the mount to end.
+    private var isStopping = false
+    private var isReady = false
+    private var policy = RestartPolicy()
+
+    init(
+        source: String, mountPoint: String, log: LogSink, onReady: @escaping () -> Void,
+        serve: @escaping (_ isFirst: Bool, _ onReady: @escaping () -> Void) -> Int32
+    ) {
+        self.source = source
+        self.mountPoint = mountPoint
+        self.log = log
+        self.onReady = onReady
+        self.serve = serve
+    }
+
+    /// How one serving process ended.
+    private struct End {
+        var wasReady: Bool
+        /// As waitpid(2) gives it.
+        var status: Int32
+        var signal: Int32 { status & 0x7F }
+        var code: Int32 { status >> 8 & 0xFF }
+        var words: String { signal == 0 ? "ended with code \(code)" : "was killed by signal \(signal)" }
+    }
+
+    /// Returns the exit code when the mount has ended or is given up.
+    func run() -> Int32 {
+        var set = Self.set
+        sigprocmask(SIG_BLOCK, &set, nil)
+        signals = signalfd(-1, &set, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
+        guard signals >= 0 else {
+            StandardError.print("treering: \(mountPoint): no descriptor for signals can be had: \(Errno.last)")
+            return 32
+        }
+        title = ProcessTitle("treering: supervisor of \(source) on \(mountPoint)")
+        linux_set_name("treering-super")
+        while true {
+            guard let end = serveOnce() else { return 32 }
+            if let code = verdict(end) { return code }
+            let pause = policy.pauseMilliseconds
+            log.warning("\(mountPoint): the serving process \(end.words); it is started again")
+            wait(milliseconds: pause)
+            if isStopping {
+                DeadMount.clear(mountPoint)
+                return 0
+            }
+        }
+    }
+
+    /// The exit code with which all ends, or nil: again.
+    private func verdict(_ end: End) -> Int32? {
+        if end.signal == 0 && (end.wasReady || !isReady || isStopping) { return end.code }
+        if isStopping {
+            DeadMount.clear(mountPoint)
+            log.warning("\(mountPoint): the serving process \(end.words) while it unmounted; the next mount recovers")
+            return 1
+        }
+        if !isReady {
+            StandardError.print("treering: the serving process \(end.words) before the mount was usable")
+            DeadMount.clear(mountPoint)
+            return 32
+        }
+        // Whoever unmounted wants no mount, even if the process died before it had come to rest.
+        if end.wasReady && !DeadMount.isDead(mountPoint) {
+            log.warning("\(mountPoint): the serving process \(end.words) after an unmount; the next mount recovers")
+            return 1
+        }
+        guard policy.mayRestart(at: Self.seconds) else {
+            log.error(
+                "\(mountPoint): the serving process \(end.words), for the \(policy.countLimit + 1)th time within "
+                    + "\(Int(policy.windowSeconds)) s; it is not started again. Find out why, then run `treering mount` again"
+            )
+            return 1
+        }
+        return nil
+    }
+
+    // MARK: One serving process
+
+    private func serveOnce() -> End? {
+        var ends: [Int32] = [-1, -1]
+        guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else { return cannotStart() }
+        defer { close(ends[0]) }
+        let child = linux_fork()
+        guard child >= 0 else {
+            close(ends[1])
+            return cannotStart()
+        }
+        if child == 0 {
+            close(ends[0])
+            becomeServer(word: ends[1])
+        }
+        close(ends[1])
+        return watch(child, word: ends[0])
+    }
+
+    private func cannotStart() -> End? {
+        StandardError.print("treering: \(mountPoint): no process can be made: \(Errno.last)")
+        return nil
+    }
+
+    /// In the child.
+    private func becomeServer(word: Int32) -> Never {
+        // Of its own: what a terminal sends reaches the supervisor, who asks this process to unmount.
+        setsid()
+        close(signals)
+        // What asks for the end stays blocked until it can be heeded: a process that is just starting unmounts then.
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGCHLD)
+        sigprocmask(SIG_UNBLOCK, &set, nil)
+        title?.restore()
+        linux_set_name("treering")
+        exit(
+            serve(!isReady) {
+                var byte: UInt8 = 0
+                _ = write(word, &byte, 1)
+                close(word)
+            })
+    }
+
+    private func watch(_ child: pid_t, word: Int32) -> End {
+        var end = End(wasReady: false, status: 0)
+        var isOpen = true
+        while true {
+            var polled = [
+                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: isOpen ? word : -1, events: Int16(POLLIN), revents: 0),
+            ]
+            if poll(&polled, 2, -1) < 0 && errno != EINTR { usleep(10_000) }
+            let isOver = takeSignals(child, &end.status)
+            if isOpen {
+                var byte: UInt8 = 0
+                let count = read(word, &byte, 1)
+                if count == 1 {
+                    end.wasReady = true
+                    if !isReady {
+                        isReady = true
+                        onReady()
+                    }
+                }
+                if count >= 0 { isOpen = false }
+            }
+            if isOver { return end }
+        }
+    }
+
+    /// Passes on what asks for the end; true when the child is gone.
+    private func takeSignals(_ child: pid_t?, _ status: inout Int32) -> Bool {
+        var information = signalfd_siginfo()
+        while read(signals, &information, MemoryLayout<signalfd_siginfo>.size) > 0 {
+            if information.ssi_signo == UInt32(SIGCHLD) { continue }
+            isStopping = true
+            if let child { kill(child, SIGTERM) }
+        }
+        // Several ends may have been told by one signal, and one that came before the fork counts too.
+        guard let child else { return false }
+        return waitpid(child, &status, WNOHANG) == child
+    }
+
+    private func wait(milliseconds: Int) {
+        let end = Self.seconds + Double(milliseconds) / 1000
+        var status: Int32 = 0
+        while !isStopping {
+            let left = Int32((end - Self.seconds) * 1000)
+            if left <= 0 { return }
+            var polled = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
+            poll(&polled, 1, left)
+            _ = takeSignals(nil, &status)
+        }
+    }
+
+    private static var set: sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] { sigaddset(&set, number) }
+        return set
+    }
+
+    private static var seconds: Double {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+}
+
+/// When a process that keeps dying is started again: at once at first, then after pauses that double, then no more.
+struct RestartPolicy {
+    let countLimit = 10
+    let windowSeconds = 60.0
+    private let freeCount = 3
+    private let firstPauseMilliseconds = 50
+    private var deaths: [Double] = []
+
+    /// Notes a death; false when there have been too many.
+    mutating func mayRestart(at seconds: Double) -> Bool {
+        deaths.removeAll { $0 <= seconds - windowSeconds }
+        deaths.append(seconds)
+        return deaths.count <= countLimit
+    }
+
+    /// How long to wait after the last death.
+    var pauseMilliseconds: Int {
+        deaths.count <= freeCount ? 0 : firstPauseMilliseconds << min(5, deaths.count - freeCount - 1)
+    }
+}
+
+/// The words of this process that ps(1) shows: the arguments as the kernel keeps them.
+struct ProcessTitle {
+    private let place: UnsafeMutableRawBufferPointer
+    private let original: [UInt8]
+
+    /// Puts a text in their place, as much of it as there is room for; nil where that cannot be done.
+    init?(_ text: String) {
+        // proc(5): fields 48 and 49 are where the arguments begin and end; the second field may hold blanks and brackets.
+        guard let stat = HostFile.text("/proc/self/stat"), let bracket = stat.lastIndex(of: ")") else { return nil }
+        let fields = stat[stat.index(after: bracket)...].split(separator: " ")
+        guard fields.count > 46, let start = UInt(fields[45]), let end = UInt(fields[46]), end > start + 1,
+            let pointer = UnsafeMutableRawPointer(bitPattern: start)
+        else { return nil }
+        place = UnsafeMutableRawBufferPointer(start: pointer, count: Int(end - start))
+        original = Array(place)
+        var bytes = Array(text.utf8.prefix(place.count - 1))
+        bytes += [UInt8](repeating: 0, count: place.count - bytes.count)
+        place.copyBytes(from: bytes)
+    }
+
+    /// In a child, which is not the supervisor.
+    func restore() { place.copyBytes(from: original) }
+}

@@ -1,0 +1,207 @@
+// Access control lists of inodes: stored as extended attributes in the log, their mode always in step with the inode's, in one
+// record. The flags word of the inode says whether there is one, so that files without cost nothing.
+
+/// Which extended attribute a name means. Source: xattr(7).
+enum XattrName {
+    case accessList
+    case defaultList
+    case ordinary
+
+    /// EOPNOTSUPP for namespaces that are not stored, EINVAL for a namespace alone.
+    init(_ name: UnsafeRawBufferPointer) throws(Stop) {
+        func begins(_ prefix: StaticString) -> Bool {
+            let count = prefix.utf8CodeUnitCount
+            return name.count >= count
+                && UnsafeRawBufferPointer(rebasing: name[..<count]).elementsEqual(
+                    UnsafeRawBufferPointer(start: prefix.utf8Start, count: count))
+        }
+        func isNamed(_ whole: StaticString) -> Bool { name.count == whole.utf8CodeUnitCount && begins(whole) }
+        if begins("user.") || begins("trusted.") || begins("security.") {
+            if isNamed("user.") || isNamed("trusted.") || isNamed("security.") { throw .failed(.invalid) }
+            self = .ordinary
+        } else if isNamed(Self.accessListName) {
+            self = .accessList
+        } else if isNamed(Self.defaultListName) {
+            self = .defaultList
+        } else {
+            throw .failed(.notSupported)
+        }
+    }
+
+    static let accessListName: StaticString = "system.posix_acl_access"
+    static let defaultListName: StaticString = "system.posix_acl_default"
+
+    static func bytes(_ name: StaticString) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+    }
+
+    var flag: InodeFlags {
+        switch self {
+        case .accessList: return .hasAccessList
+        case .defaultList: return .hasDefaultList
+        case .ordinary: return []
+        }
+    }
+}
+
+extension Core {
+    /// A name as it may be used here: ACLs only where the kernel heeds them.
+    func classify(_ name: UnsafeRawBufferPointer) throws(Stop) -> XattrName {
+        let found = try XattrName(name)
+        if case .ordinary = found { return found }
+        guard keepsAccessLists else { throw .failed(.notSupported) }
+        return found
+    }
+
+    /// The list stored under a name that the inode's flags say is there.
+    private func list(of inode: InodeNumber, _ name: StaticString) throws(Stop) -> (AccessControlList, XattrPlace) {
+        if case .found(let found) = try find({ () throws(PageMiss) in
+            try index.xattr(inode, XattrName.bytes(name), nameHash)
+        }) {
+            let list = try find { () throws(PageMiss) in
+                try index.tree.withValue(of: XattrEntry.key(inode, found.cookie)) { value -> AccessControlList? in
+                    guard case .inline(let bytes)? = value.flatMap({ XattrEntry(decoding: $0) })?.value else {
+                        return nil
+                    }
+                    return AccessControlList(decoding: bytes)
+                }
+            }
+            if let list { return (list, XattrPlace(cookie: found.cookie, since: found.since)) }
+        }
+        report(
+            CorruptionReport(
+                place: "inode \(inode.rawValue)", reason: "its access control list is missing or malformed"))
+        throw .failed(.input)
+    }
+
+    /// Where an attribute lies or will lie.
+    struct XattrPlace {
+        var cookie: UInt64
+        var since: BatchSequence
+    }
+
+    /// setxattr(2) of an ACL. The flags XATTR_CREATE and XATTR_REPLACE mean nothing here, as on ext4.
+    func setAccessList(
+        _ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
+        _ caller: Caller
+    ) throws(Stop) {
+        guard let list = AccessControlList(decoding: value) else { throw .failed(.invalid) }
+        guard list.entries.count <= AccessControlList.entryCountLimit else { throw .failed(.noSpace) }
+        if inode.isSymbolicLink { throw .failed(.notSupported) }
+        if case .defaultList = kind, !inode.isDirectory { throw .failed(.accessDenied) }
+        var inode = inode
+        inode.changed = now()
+        if case .accessList = kind {
+            inode.mode = inode.mode & ~0o777 | list.modeBits
+            // Whoever is not in the file's group may not keep the bit, as with chmod(2).
+            if inode.mode & 0o2000 != 0, !(try caller.keepsSetGroupID(of: inode)) { inode.mode &= ~0o2000 }
+            if list.isMode {
+                guard inode.inodeFlags.contains(.hasAccessList) else {
+                    writer.reset()
+                    writer.inode(inode)
+                    return try commit()
+                }
+                return try removeAccessList(kind, inode, name)
+            }
+        }
+        inode.inodeFlags.insert(kind.flag)
+        let place = try place(inode.inode, name)
+        writer.reset()
+        writer.xattr(
+            inode: inode.inode, cookie: place.cookie, since: place.since, name: name, value: value, inPayload: false)
+        writer.inode(inode)
+        try commit()
+    }
+
+    /// Takes an ACL away; what the mode says stays. That there is none is no error, as on ext4.
+    func removeAccessList(_ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer) throws(Stop) {
+        var inode = inode
+        guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(inode.inode, name, nameHash) })
+        else { return }
+        inode.inodeFlags.remove(kind.flag)
+        inode.changed = now()
+        writer.reset()
+        writer.removeXattr(inode: inode.inode, cookie: found.cookie, since: found.since)
+        writer.inode(inode)
+        try commit(freesSpace: true)
+    }
+
+    /// The place of an attribute, old or new.
+    func place(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrPlace {
+        switch try find({ () throws(PageMiss) in try index.xattr(inode, name, nameHash) }) {
+        case .found(let found): return XattrPlace(cookie: found.cookie, since: found.since)
+        case .free(let cookie):
+            return XattrPlace(
+                cookie: cookie,
+                since: try find { () throws(PageMiss) in try index.sinceOfTombstone(inode, .xattr, cookie) })
+        case .none: throw .failed(.noSpace)
+        }
+    }
+
+    /// chmod(2): the list that goes with the new mode, to be written with the inode.
+    func accessListAfterChangingMode(_ inode: InodeRecord) throws(Stop) -> (AccessControlList, XattrPlace)? {
+        guard inode.inodeFlags.contains(.hasAccessList) else { return nil }
+        var (list, place) = try list(of: inode.inode, XattrName.accessListName)
+        list.takeMode(inode.mode)
+        return (list, place)
+    }
+
+    func write(_ list: AccessControlList, _ name: StaticString, of inode: InodeNumber, _ place: XattrPlace) {
+        list.bytes.withUnsafeBytes { value in
+            writer.xattr(
+                inode: inode, cookie: place.cookie, since: place.since, name: XattrName.bytes(name), value: value,
+                inPayload: false)
+        }
+    }
+
+    // MARK: New inodes
+
+    /// What a new inode takes over from its directory besides its group.
+    struct Inheritance {
+        var access: AccessControlList?
+        var defaults: AccessControlList?
+    }
+
+    /// Settles owner group, mode, flags and lists of a new inode. Where the directory has a default list, the umask does not
+    /// count. Source: acl(5), open(2), the description of S_ISGID in inode(7).
+    func inherit(_ inode: inout InodeRecord, from directory: InodeRecord, _ caller: Caller) throws(Stop) -> Inheritance
+    {
+        inode.inodeFlags = directory.inodeFlags.intersection(.inherited)
+        if directory.mode & 0o2000 != 0 {
+            inode.gid = directory.gid
+            if inode.isDirectory { inode.mode |= 0o2000 }
+        }
+        var inheritance = Inheritance()
+        if inode.isSymbolicLink { return inheritance }
+        guard directory.inodeFlags.contains(.hasDefaultList), keepsAccessLists else {
+            inode.mode &= ~(caller.umask & 0o777)
+            return inheritance
+        }
+        let (defaults, _) = try list(of: directory.inode, XattrName.defaultListName)
+        let access = defaults.inherited(mode: inode.mode)
+        inode.mode = inode.mode & ~0o777 | access.modeBits
+        if !access.isMode {
+            inheritance.access = access
+            inode.inodeFlags.insert(.hasAccessList)
+        }
+        if inode.isDirectory {
+            inheritance.defaults = defaults
+            inode.inodeFlags.insert(.hasDefaultList)
+        }
+        return inheritance
+    }
+
+    /// Adds inherited lists to the record that makes the inode.
+    func write(_ inheritance: Inheritance, of inode: InodeNumber) {
+        var taken: UInt64 = 0
+        if let access = inheritance.access {
+            taken = nameHash.cookie(XattrName.bytes(XattrName.accessListName))
+            write(access, XattrName.accessListName, of: inode, XattrPlace(cookie: taken, since: .zero))
+        }
+        if let defaults = inheritance.defaults {
+            let cookie = nameHash.cookie(XattrName.bytes(XattrName.defaultListName))
+            let place = XattrPlace(cookie: cookie == taken ? cookie + 1 : cookie, since: .zero)
+            write(defaults, XattrName.defaultListName, of: inode, place)
+        }
+    }
+}

@@ -1,0 +1,250 @@
+// Ranges of files: fallocate in the modes that reach a FUSE server, SEEK_DATA and SEEK_HOLE, and what reservations promise.
+
+/// Modes of fallocate(2) that the kernel passes on. It refuses FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE itself.
+struct AllocateMode: OptionSet, Sendable {
+    let rawValue: Int32
+    static let keepsSize = AllocateMode(rawValue: 0x01)
+    static let punchesHole = AllocateMode(rawValue: 0x02)
+    static let zeroes = AllocateMode(rawValue: 0x10)
+}
+
+/// What lseek(2) looks for.
+enum SeekTarget: Int32, Sendable {
+    case data = 3
+    case hole = 4
+}
+
+extension Core {
+    /// Extents that one record of a range operation brings or replaces.
+    static let rangePieceLimit = 256
+    /// Records after which a range operation lets others run.
+    private static let rangeRecordLimit = 32
+
+    // MARK: fallocate
+
+    /// fallocate(2). True when privileges were killed. Run again after a block it goes on where it was.
+    ///
+    /// As in ext4 whole blocks are allocated, punching ends with the block that the file's end lies in, and every mode counts as
+    /// a modification.
+    @discardableResult
+    func allocate(
+        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        let inode = try self.inode(number).record
+        guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .noDevice) }
+        if inode.isImmutable || inode.isAppendOnly && !mode.isSubset(of: .keepsSize) { throw .failed(.notPermitted) }
+        guard byteCount > 0 else { throw .failed(.invalid) }
+        guard offset <= Self.sizeLimit, byteCount <= Self.sizeLimit - offset else { throw .failed(.fileTooBig) }
+        let end = offset + byteCount
+        switch mode {
+        case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, caller)
+        case [], .keepsSize: return try reserve(inode, offset, end, mode, caller)
+        case .zeroes, [.zeroes, .keepsSize]:
+            try allowReservation(of: try unreserved(number, offset, Self.blockEnd(end)))
+            try replace(inode, offset, end)
+            return try reserve(inode, offset, end, mode, caller)
+        default: throw .failed(.notSupported)
+        }
+    }
+
+    /// The bytes of a range that are not reserved.
+    private func unreserved(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64 {
+        var count = to - from
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(number, from, to, withReserved: true) { _, length, payload, _ in
+                if payload.rawValue == 0 { count -= length }
+                return true
+            }
+        }
+        return count
+    }
+
+    private func modified(_ inode: InodeRecord, _ caller: Caller) throws(Stop) -> (inode: InodeRecord, hasKilled: Bool)
+    {
+        var inode = inode
+        inode.modified = now()
+        inode.changed = inode.modified
+        let hasKilled = try inode.killPrivilegesUnlessEntitled(caller)
+        return (inode, hasKilled)
+    }
+
+    private func punch(
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        let (inode, hasKilled) = try modified(old, caller)
+        writer.reset()
+        // What was reserved behind the end stays.
+        let to = min(to, Self.blockEnd(inode.size))
+        if from < to, from < inode.size {
+            // Whole blocks become holes; of a block's part the bytes go, but the block stays allocated.
+            let first = min(Self.blockEnd(from), to)
+            let last = max(first, to == Self.blockEnd(to) ? to : to / UInt64(blockByteCount) * UInt64(blockByteCount))
+            if try isAllocated(inode.inode, first, last) {
+                writer.removeRange(inode: inode.inode, from: first, to: last, since: inode.since)
+            }
+            for edge in [from..<first, last..<to] where try isAllocated(inode.inode, edge.lowerBound, edge.upperBound) {
+                writer.reserve(inode: inode.inode, from: edge.lowerBound, to: edge.upperBound)
+            }
+        }
+        writer.inode(inode)
+        try commit(freesSpace: true)
+        return hasKilled
+    }
+
+    private func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
+        guard from < to else { return false }
+        return try find { () throws(PageMiss) in try index.extent(inode, endingAfter: from, before: to) } != nil
+    }
+
+    /// Turns what a range shows into a reservation, a bounded number of extents with each record.
+    private func replace(_ inode: InodeRecord, _ from: UInt64, _ to: UInt64) throws(Stop) {
+        try waitForRemovals(of: inode.inode)
+        var recordCount = 0
+        var cursor = from
+        while cursor < to {
+            var pieceCount = 0
+            var first: UInt64?
+            var last = cursor
+            try find { () throws(PageMiss) in
+                try index.forEachPiece(inode.inode, cursor, to, withReserved: true) { start, length, payload, _ in
+                    // What is reserved already is passed over where nothing written lies before it.
+                    if first == nil, payload.rawValue == 0 { return true }
+                    if first == nil { first = start }
+                    last = start + length
+                    pieceCount += 1
+                    return pieceCount < Self.rangePieceLimit
+                }
+            }
+            guard let first else { return }
+            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
+            recordCount += 1
+            writer.reset()
+            writer.reserve(inode: inode.inode, from: first, to: last)
+            try commit(freesSpace: true)
+            cursor = last
+        }
+    }
+
+    /// Fills the holes of a range with reservations, then sets size and times.
+    private func reserve(
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        try waitForRemovals(of: old.inode)
+        var holes: [(from: UInt64, to: UInt64)] = []
+        var missing: UInt64 = 0
+        let low = from / UInt64(blockByteCount) * UInt64(blockByteCount)
+        let high = Self.blockEnd(to)
+        var filled = low
+        func note(_ start: UInt64) {
+            guard start > filled else { return }
+            missing += start - filled
+            holes.append((filled, start))
+        }
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(old.inode, low, high, withReserved: true) { start, length, _, _ in
+                note(start)
+                filled = start + length
+                return true
+            }
+        }
+        note(high)
+        try allowReservation(of: missing)
+        var (inode, hasKilled) = try modified(old, caller)
+        if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
+        var first = 0
+        var recordCount = 0
+        repeat {
+            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
+            recordCount += 1
+            let next = min(first + Self.rangePieceLimit, holes.count)
+            writer.reset()
+            for hole in holes[first..<next] { writer.reserve(inode: old.inode, from: hole.from, to: hole.to) }
+            if next == holes.count { writer.inode(inode) }
+            try commit(freesSpace: mode.contains(.zeroes))
+            first = next
+        } while first < holes.count
+        return hasKilled
+    }
+
+    /// The end of the block that the byte before `offset` lies in.
+    private static func blockEnd(_ offset: UInt64) -> UInt64 {
+        let block = UInt64(blockByteCount)
+        return min((offset + block - 1) / block * block, sizeLimit)
+    }
+
+    /// A reservation replaces what it covers in one step; a great removal still under way there would make that step unbounded.
+    private func waitForRemovals(of inode: InodeNumber) throws(Stop) {
+        if index.removals[inode] != nil { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+    }
+
+    // MARK: Promises
+
+    /// Room that so many reserved bytes may take when they are written: records are counted in.
+    func promisedByteCount(of byteCount: UInt64) -> Int64 { Int64(clamping: byteCount) / 16 * 17 }
+
+    /// Segments that what is promised now may take: their ends may stay unused.
+    var promisedSegmentCount: Int {
+        let promised = promisedByteCount(of: index.reservedByteCount)
+        guard promised > 0 else { return 0 }
+        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
+        return Int(clamping: (promised + usable - 1) / usable)
+    }
+
+    /// Whether the store has room for so much more to be promised.
+    private func allowReservation(of byteCount: UInt64) throws(Stop) {
+        guard byteCount > 0 else { return }
+        guard byteCount < UInt64(Int64.max) / 2, promisedByteCount(of: byteCount) <= status().availableByteCount else {
+            throw .failed(.noSpace)
+        }
+    }
+
+    /// Commits a change of data; where the store is full for others, a range that was promised still takes it.
+    func commitData(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) {
+        do throws(Stop) { try commit() } catch {
+            guard case .failed(let errno) = error, errno == .noSpace, index.reservedByteCount > 0,
+                try isPromised(number, from, to)
+            else { throw error }
+            try commit(.write, keepsPromise: true)
+        }
+    }
+
+    /// Whether every byte of a range is allocated and some of it was never written.
+    private func isPromised(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
+        var filled = from
+        var hasReserved = false
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(number, from, to, withReserved: true) { start, length, payload, _ in
+                guard start == filled else { return false }
+                filled = start + length
+                hasReserved = hasReserved || payload.rawValue == 0
+                return true
+            }
+        }
+        return hasReserved && filled == to
+    }
+
+    // MARK: Seeking
+
+    /// lseek(2) with SEEK_DATA and SEEK_HOLE: a block is data when any byte of it was written; what is only reserved is a hole;
+    /// a hole begins at the end of the file.
+    func seek(_ number: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> UInt64 {
+        let inode = try self.inode(number).record
+        guard inode.isRegular else { throw .failed(.invalid) }
+        guard offset < inode.size else { throw .failed(.noAddress) }
+        let block = UInt64(blockByteCount)
+        var found: UInt64?
+        var hole = offset
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(number, offset / block * block, inode.size) { start, length, _, _ in
+                let dataStart = max(offset, start / block * block)
+                if found == nil { found = dataStart }
+                if target == .data || dataStart > hole { return false }
+                hole = max(hole, Self.blockEnd(start + length))
+                return true
+            }
+        }
+        guard target == .data else { return min(hole, inode.size) }
+        guard let found else { throw .failed(.noAddress) }
+        return found
+    }
+}

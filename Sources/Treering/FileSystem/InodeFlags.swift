@@ -1,0 +1,76 @@
+// Flags of an inode: those of chattr(1), and two of our own that spare a lookup.
+
+/// The flags word of `InodeRecord`. The lower bits have the numbers of FS_*_FL (include/uapi/linux/fs.h).
+struct InodeFlags: OptionSet, Hashable, Sendable {
+    let rawValue: UInt32
+    static let immutable = InodeFlags(rawValue: 0x10)
+    static let appendOnly = InodeFlags(rawValue: 0x20)
+    static let noDump = InodeFlags(rawValue: 0x40)
+    static let noAccessTime = InodeFlags(rawValue: 0x80)
+    /// The inode has an extended attribute system.posix_acl_access.
+    static let hasAccessList = InodeFlags(rawValue: 1 << 30)
+    /// The directory has an extended attribute system.posix_acl_default.
+    static let hasDefaultList = InodeFlags(rawValue: 1 << 31)
+
+    /// What chattr(1) may set here.
+    static let settable: InodeFlags = [.immutable, .appendOnly, .noDump, .noAccessTime]
+    /// What a new inode takes over from its directory, as on ext4.
+    static let inherited: InodeFlags = [.noDump, .noAccessTime]
+    static let sealing: InodeFlags = [.immutable, .appendOnly]
+}
+
+extension InodeRecord {
+    var inodeFlags: InodeFlags {
+        get { InodeFlags(rawValue: flags) }
+        set { flags = newValue.rawValue }
+    }
+
+    var isImmutable: Bool { flags & InodeFlags.immutable.rawValue != 0 }
+    var isAppendOnly: Bool { flags & InodeFlags.appendOnly.rawValue != 0 }
+    /// Immutable or append-only: keeps its attributes and names.
+    var isSealed: Bool { flags & InodeFlags.sealing.rawValue != 0 }
+
+    /// A directory in which a name may be made. Source: ioctl_iflags(2).
+    func requireNewNames() throws(Stop) {
+        if isImmutable { throw .failed(.notPermitted) }
+    }
+
+    /// A directory that may lose this name.
+    func requireRemoval(of inode: InodeRecord) throws(Stop) {
+        if isSealed || inode.isSealed { throw .failed(.notPermitted) }
+    }
+
+    /// Attributes may change.
+    func requireUnsealed() throws(Stop) {
+        if isSealed { throw .failed(.notPermitted) }
+    }
+}
+
+extension Core {
+    /// FS_IOC_GETFLAGS.
+    func inodeFlags(_ number: InodeNumber) throws(Stop) -> InodeFlags {
+        try inode(number).record.inodeFlags.intersection(.settable)
+    }
+
+    /// FS_IOC_SETFLAGS. Whether the caller may was decided by the kernel.
+    func setInodeFlags(_ number: InodeNumber, _ wanted: InodeFlags) throws(Stop) {
+        guard InodeFlags.settable.isSuperset(of: wanted) else { throw .failed(.notSupported) }
+        var inode = try self.inode(number).record
+        // chattr(1) is for files and directories; the kernel does not ask for others.
+        guard inode.isRegular || inode.isDirectory else { throw .failed(.notSupported) }
+        // On a full store what was sealed must become removable.
+        let unseals = inode.isSealed && wanted.isDisjoint(with: .sealing)
+        inode.inodeFlags = inode.inodeFlags.subtracting(.settable).union(wanted)
+        inode.changed = now()
+        writer.reset()
+        writer.inode(inode)
+        try commit(freesSpace: unseals)
+    }
+
+    /// open(2) of an immutable or append-only file, where the kernel tells of it. `appends`: O_APPEND without O_TRUNC.
+    func checkOpen(_ number: InodeNumber, writes: Bool, appends: Bool) throws(Stop) {
+        guard writes else { return }
+        let inode = try self.inode(number).record
+        if inode.isImmutable || inode.isAppendOnly && !appends { throw .failed(.notPermitted) }
+    }
+}

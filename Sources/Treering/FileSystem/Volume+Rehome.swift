@@ -1,0 +1,175 @@
+// The log failed under a mount: what staging holds is written again. That is a recovery without a death: the index of the last
+// checkpoint, the log as far as it is durable, the end of the old segments declared, then the batches that still lie in staging,
+// applied and written at new places. Only when all of it is flushed does the mount go on, with the new index and segment table.
+
+extension Volume {
+    /// Whether this thread may write the log again: the housekeeper's, or any where no housekeeper runs.
+    var mayRehome: Bool { housekeeper?.isCurrent ?? true }
+
+    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only.
+    @discardableResult
+    func rehomeWhereSuspended() -> Bool {
+        let error = state.withLock { state -> Errno? in
+            guard !state.isRehoming, let error = state.core.log.suspension else { return nil }
+            state.isRehoming = true
+            return error
+        }
+        guard let error else { return false }
+        while true {
+            let seen = monitor.withLock { completionCount }
+            // Memory in flight must not change, and no page may arrive for an index that is gone.
+            if state.withLock({ $0.core.log.tracker.inFlightCount == 0 && !$0.hasFetches }) { break }
+            waitForCompletion(since: seen)
+        }
+        do throws(MountError) {
+            guard options.rewritesFailedLog else { throw MountError("it is not written again elsewhere", error) }
+            let count = try rehome()
+            log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
+        } catch let second {
+            state.withLock { state in
+                state.core.log.fail(error)
+                state.core.isReadOnly = true
+            }
+            log(
+                "writing the log failed (\(error)), and was not made good (\(second)): the mount is read-only now and every fsync reports EIO"
+            )
+        }
+        var continuations: [Continuation] = []
+        state.withLock { state in
+            state.isRehoming = false
+            state.takeCommitted(&continuations)
+        }
+        for continuation in continuations { continuation() }
+        noteCompletion()
+        wakeRoomWaiters()
+        return true
+    }
+
+    private func rehome() throws(MountError) -> Int {
+        let (log, batches, open) = state.withLock { state in
+            let core = state.core
+            var segments: [SegmentNumber: DeviceFile] = [:]
+            for (index, segment) in core.table.segments.enumerated() {
+                segments[SegmentNumber(UInt32(index))] = segment.file
+            }
+            let open = MountedFiles(
+                indexFile: state.indexFile, segments: segments, building: core.index.tree.building.next)
+            return (core.log, core.log.undurableBatches, open)
+        }
+        let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, open: open, log: self.log)
+        let durable = log.tracker.durable
+        try recovery.replay(through: durable)
+        var rehoming = Rehoming(
+            device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
+        try rehoming.enterBlocks()
+        do throws(Errno) { try rehoming.declareEnd() } catch {
+            throw MountError("the end of the old place cannot be declared", error)
+        }
+        try rehoming.moveBatches()
+        recovery.sealBlocks(through: rehoming.position.lastBatch)
+        do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
+        state.withLock { state in
+            let table = recovery.table
+            for (index, segment) in state.core.table.segments.enumerated() {
+                table[SegmentNumber(UInt32(index))].readerCount = segment.readerCount
+            }
+            log.resume(
+                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment)
+            state.core.adopt(recovery.index)
+            state.slots = recovery.pair.summary
+            state.sweepCursor = RecordIndex.firstTombstone
+            state.rehomeCount += 1
+        }
+        return batches.count
+    }
+}
+
+/// The way of a log's batches from staging to new places.
+private struct Rehoming<D: Device> {
+    let device: D
+    let log: SegmentLog
+    let recovery: Recovery<D>
+    var batches: [SegmentLog.Batch]
+    /// The table of the mount that failed.
+    let old: SegmentTable
+    let durable: BatchSequence
+    /// Behind the last batch that has its place.
+    var position: LogPosition
+    var continuesSegment = false
+    private var used: [DeviceFile] = []
+
+    init(
+        device: D, log: SegmentLog, recovery: Recovery<D>, batches: [SegmentLog.Batch], old: SegmentTable,
+        durable: BatchSequence
+    ) {
+        self.device = device
+        self.log = log
+        self.recovery = recovery
+        self.batches = batches
+        self.old = old
+        self.durable = durable
+        position = recovery.position
+    }
+
+    /// What the cleaner had moved, and only the batches to be written again tell of, stays in use.
+    func enterBlocks() throws(MountError) {
+        for batch in batches {
+            try log.found(batch).forEachRecord { (record, _) throws(MountError) in
+                try recovery.enterBlocks(of: record)
+            }
+        }
+    }
+
+    /// Nothing beyond the durable end may ever count again: before anything is written elsewhere, that is durable.
+    func declareEnd() throws(Errno) {
+        // A header whose write failed is none, or a torn one; the segment's life is known here.
+        for number in recovery.tornSegments where recovery.table[number].state != .inUse {
+            recovery.voidTorn(number, incarnation: old[number].incarnation)
+        }
+        try recovery.makeDurable(continuesSegment: false)
+        // Lives of segments that were given back to the host are known to the mount alone.
+        for index in old.segments.indices where recovery.table.segments[index].state == .absent {
+            recovery.table.note(
+                SegmentNumber(UInt32(index)), file: nil, incarnation: old.segments[index].incarnation)
+        }
+        // Segments that failed come last.
+        let failed = Set(batches.map(\.segment))
+        recovery.table.preferOthers(than: failed)
+    }
+
+    /// Applies and writes one batch after the other.
+    mutating func moveBatches() throws(MountError) {
+        for index in batches.indices {
+            let beginsSegment = !continuesSegment
+            do throws(Errno) { if beginsSegment { try openSegment() } } catch {
+                throw MountError("there is no segment to go on in", error)
+            }
+            let found = log.move(
+                &batches[index], behind: &position, beginsSegment: beginsSegment, durable: durable)
+            try recovery.apply(found)
+            continuesSegment = !found.header.endsSegment
+            do throws(Errno) {
+                try device.wait(log.submission(batches[index], recovery.table, durable: false))
+            } catch { throw MountError("batch \(found.header.sequence.rawValue) cannot be written", error) }
+        }
+    }
+
+    private mutating func openSegment() throws(Errno) {
+        let table = recovery.table
+        if table.pool.isEmpty {
+            guard let number = table.absentNumber() else { throw .noSpace }
+            let incarnation = table[number].incarnation + 1
+            let file = try Volume.makeSegment(device, number, log.uuid, incarnation, table.segmentByteCount)
+            table.addPrepared(number, incarnation: incarnation, file: file)
+        }
+        guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }
+        used.append(table[number].file!)
+        position.segment = number
+        position.incarnation = table[number].incarnation
+        position.offsetInSegment = UInt32(SegmentHeader.byteCount)
+    }
+
+    func flush() throws(Errno) {
+        for file in used { try device.wait(Submission(.sync, file, tag: 0)) }
+    }
+}

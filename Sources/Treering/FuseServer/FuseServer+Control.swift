@@ -1,0 +1,133 @@
+// ioctl(2) on files and directories of the mount: flags of chattr(1), trimming, shutting down. Source: ioctl_iflags(2),
+// include/uapi/linux/fs.h. Who may set flags the kernel decides; the others are for administrators.
+
+import CFuse3
+import Glibc
+
+/// Numbers of the ioctls that are answered; others are ENOTTY.
+private enum Control {
+    static let getFlags: UInt32 = 0x8008_6601
+    static let setFlags: UInt32 = 0x4008_6602
+    static let getExtendedFlags: UInt32 = 0x801C_581F
+    static let setExtendedFlags: UInt32 = 0x401C_5820
+    static let getVersion: UInt32 = 0x8008_7601
+    static let trim: UInt32 = 0xC018_5879
+    /// _IOR('X', 125, u32), as ext4 and XFS have it. Its number says that it takes nothing, so that the kernel does not bring the
+    /// argument along.
+    static let shutDown: UInt32 = 0x8004_587D
+}
+
+/// `struct fsxattr`: flags, extent size, number of extents, project, copy-on-write extent size (4 each), 8 zeros.
+private enum ExtendedFlags {
+    static let byteCount = 28
+    private static let pairs: [(UInt32, InodeFlags)] = [
+        (0x08, .immutable), (0x10, .appendOnly), (0x40, .noAccessTime), (0x80, .noDump),
+    ]
+
+    static func encode(_ flags: InodeFlags) -> UInt32 {
+        pairs.reduce(0) { flags.contains($1.1) ? $0 | $1.0 : $0 }
+    }
+
+    /// Nil where something is asked for that there is not: projects, extent sizes, other flags.
+    static func decode(_ bytes: UnsafeRawBufferPointer) -> InodeFlags? {
+        let wanted: UInt32 = bytes.load(0)
+        let known = pairs.reduce(0) { $0 | $1.0 }
+        guard wanted & ~known == 0, [4, 12, 16].allSatisfy({ bytes.load($0, as: UInt32.self) == 0 }) else { return nil }
+        return pairs.reduce(into: InodeFlags()) { if wanted & $1.0 != 0 { $0.insert($1.1) } }
+    }
+}
+
+/// FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR.
+private struct GetFlagsOperation: Operation {
+    let inode: InodeNumber
+    let isExtended: Bool
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> InodeFlags {
+        try volume.inodeFlags(inode)
+    }
+
+    func finish(_ answer: InodeFlags, _ reply: consuming Reply, _ server: FuseServer) {
+        guard isExtended else { return reply.control([answer.rawValue]) }
+        var words = [UInt32](repeating: 0, count: ExtendedFlags.byteCount / 4)
+        words[0] = ExtendedFlags.encode(answer)
+        reply.control(words)
+    }
+}
+
+/// FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR.
+private struct SetFlagsOperation: Operation {
+    static var isMutation: Bool { true }
+    let inode: InodeNumber
+    let flags: InodeFlags
+
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) { try volume.setInodeFlags(inode, flags) }
+
+    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) {
+        // The time of the change is another now.
+        server.invalidateAttributes(inode)
+        reply.control([] as [UInt32])
+    }
+}
+
+extension FuseServer {
+    static func addControlCallbacks(_ table: inout fuse_lowlevel_ops) {
+        table.ioctl = { request, inode, command, argument, _, _, bytes, byteCount, _ in
+            FuseServer.of(request).control(
+                InodeNumber(inode), UInt32(command), argument, UnsafeRawBufferPointer(start: bytes, count: byteCount),
+                Reply(request!))
+        }
+    }
+
+    private func control(
+        _ inode: InodeNumber, _ command: UInt32, _ argument: UnsafeMutableRawPointer?, _ bytes: UnsafeRawBufferPointer,
+        _ reply: consuming Reply
+    ) {
+        switch command {
+        case Control.getFlags: perform(GetFlagsOperation(inode: inode, isExtended: false), reply)
+        case Control.getExtendedFlags: perform(GetFlagsOperation(inode: inode, isExtended: true), reply)
+        case Control.setFlags where bytes.count >= 4:
+            perform(SetFlagsOperation(inode: inode, flags: InodeFlags(rawValue: bytes.load(0))), reply)
+        case Control.setExtendedFlags where bytes.count >= ExtendedFlags.byteCount:
+            guard let flags = ExtendedFlags.decode(bytes) else { return reply.error(.notSupported) }
+            perform(SetFlagsOperation(inode: inode, flags: flags), reply)
+        case Control.getVersion: reply.control([generation])
+        case Control.trim where bytes.count >= 24: trim(bytes, reply)
+        case Control.shutDown: shutDown(argument, reply)
+        default: reply.error(.notTypewriter)
+        }
+    }
+
+    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. All that is free
+    /// goes, whatever range was named.
+    private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
+        guard reply.requester.identity.isAdministrator else { return reply.error(.notPermitted) }
+        guard !volume.isReadOnly else { return reply.error(.readOnly) }
+        reply.control([bytes.load(0), volume.trim(), bytes.load(16)] as [UInt64])
+    }
+
+    /// For administrators and for the user who serves the mount, who can end it anyway.
+    private func shutDown(_ argument: UnsafeMutableRawPointer?, _ reply: consuming Reply) {
+        let requester = reply.requester
+        guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
+        guard let word = requester.word(at: UInt(bitPattern: argument)) else { return reply.error(.badAddress) }
+        guard let mode = HostVolume.ShutDownMode(rawValue: word) else { return reply.error(.invalid) }
+        let parked = park(reply)
+        volume.shutDown(mode, mayWait: transport.mayWait) { errno in
+            parked.answer { reply in
+                if let errno { return reply.error(errno) }
+                reply.control([] as [UInt32])
+            }
+        }
+    }
+}
+
+/// Flags of open(2) that Glibc leaves out without _GNU_SOURCE.
+enum OpenFlags {
+    static let noAccessTime: Int32 = 0o1000000
+
+    /// Whether a READ through a descriptor with these flags is somebody's access: through one that is open for writing alone the
+    /// kernel reads for itself, the rest of a page that its writeback cache holds in part.
+    static func isAccess(_ flags: Int32) -> Bool {
+        flags & noAccessTime == 0 && flags & O_ACCMODE != O_WRONLY
+    }
+}

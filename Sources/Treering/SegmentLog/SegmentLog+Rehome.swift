@@ -1,0 +1,64 @@
+// What follows a failed write or flush: the batches that are not durable still lie in their slots, get places in fresh segments
+// and go out again. Volume+Rehome.swift drives it.
+//
+// Contract: a slot is used again only when its batch is durable, and batches become durable in order. So whatever was acknowledged
+// and is not durable lies in staging, and a failure loses nothing as long as any place of the store can be written.
+
+extension SegmentLog {
+    /// The batches to be written again, in order. The log is suspended and nothing of it is in flight.
+    var undurableBatches: [Batch] {
+        precondition(suspension != nil && tracker.inFlightCount == 0)
+        let batches = slots.compactMap { $0 }.filter { $0.sequence > tracker.durable }
+            .sorted { $0.sequence < $1.sequence }
+        precondition(batches.count == Int(lastBatch.rawValue - tracker.durable.rawValue), "a batch has left its slot")
+        return batches
+    }
+
+    /// A closed batch as it lies in its slot, with the place that it had.
+    func found(_ batch: Batch) -> FoundBatch {
+        let area = staging.recordArea(batch.slot)
+        guard
+            let (header, checksum) = BatchHeader.decode(
+                UnsafeRawBufferPointer(area), uuid: uuid, segment: batch.segment,
+                incarnation: area.load(BatchHeader.incarnationOffset), room: staging.geometry.batchByteCountLimit)
+        else { preconditionFailure("a closed batch without a header") }
+        return FoundBatch(
+            header: header, checksum: checksum, offset: batch.offset,
+            bytes: UnsafeRawBufferPointer(area).part(0, batch.payloadAreaOffset))
+    }
+
+    /// Gives a batch its next place, behind `position` or, where `beginsSegment`, at the start of `position.segment`: writes the header
+    /// anew in its slot and moves `position` behind it. The records stay as they are, so a successor still finds them in staging.
+    func move(
+        _ batch: inout Batch, behind position: inout LogPosition, beginsSegment: Bool, durable: BatchSequence
+    ) -> FoundBatch {
+        let area = staging.recordArea(batch.slot)
+        var header = found(batch).header
+        batch.segment = position.segment
+        batch.offset = Int(position.offsetInSegment)
+        batch.beginsSegment = beginsSegment
+        let end = batch.offset + batch.byteCount
+        header.segment = position.segment
+        header.incarnation = position.incarnation
+        header.previousChecksum = position.lastChecksum
+        header.durable = durable
+        header.endsSegment = end + staging.geometry.batchByteCountLimit > table.segmentByteCount
+        let checksum = header.encode(into: area.part(0, BatchHeader.byteCount))
+        position.lastBatch = batch.sequence
+        position.lastChecksum = checksum
+        position.offsetInSegment = UInt32(end)
+        return FoundBatch(
+            header: header, checksum: checksum, offset: batch.offset,
+            bytes: UnsafeRawBufferPointer(area).part(0, batch.payloadAreaOffset))
+    }
+
+    /// Everything is durable at its new place: the log goes on behind `position`, in its segment unless that is full.
+    func resume(_ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool) {
+        for batch in batches { slots[batch.slot] = batch }
+        self.table = table
+        self.position = position
+        head = continuesSegment ? position.segment : nil
+        tracker = DurabilityTracker(through: position.lastBatch)
+        suspension = nil
+    }
+}

@@ -1,0 +1,9 @@
+#!/bin/bash
+# A million files in one directory and a million over a tree; Tests/Mount/many.sh does it.
+# unit: files
+# goal: 2000000
+# engines: ring posix
+# seeds: 1
+# seconds: 7200
+export TREERING_FILES=1000000
+exec bash Tests/Mount/many.sh

@@ -1,0 +1,189 @@
+// Reservations and instant copies on a simulated device: what they promise, what they share, and that the books agree.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct RangeTests {
+    private func reserve(
+        _ store: TestStore, _ inode: InodeNumber, _ mode: AllocateMode, _ offset: UInt64, _ count: UInt64
+    )
+        throws
+    {
+        _ = try store.volume.perform { (core) throws(Stop) in
+            try core.allocate(inode, mode, at: offset, count, TestStore.caller)
+        }
+    }
+
+    private func copy(_ store: TestStore, _ source: InodeNumber, _ target: InodeNumber, _ count: UInt64) throws {
+        var done: UInt64 = 0
+        while done < count {
+            let from = done
+            let result = try store.volume.perform { (core) throws(Stop) in
+                try core.copyRange(source, at: from, target, at: from, count - from, TestStore.caller)
+            }
+            done += result.byteCount
+            if result.byteCount == 0 { break }
+        }
+        #expect(done == count)
+    }
+
+    private func checkStore(_ store: TestStore) throws {
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    @Test func whatWasReservedIsWrittenOnAFullStore() throws {
+        let store = try TestStore(capacity: 32 << 20)
+        let promised = try store.make("promised").inode
+        let filler = try store.make("filler").inode
+        let before = try store.volume.status().availableByteCount
+        let size: UInt64 = 6 << 20
+        try reserve(store, promised, [], 0, size)
+        #expect(try store.volume.status().availableByteCount + size <= before)
+        let piece = [UInt8](repeating: 1, count: 64 << 10)
+        var failure: Errno?
+        for index in 0..<1000 as Range<UInt64> {
+            do { try store.write(filler, index * UInt64(piece.count), piece) } catch {
+                failure = error as? Errno
+                break
+            }
+        }
+        #expect(failure == .noSpace)
+        for offset in stride(from: 0, to: size, by: piece.count) {
+            do { try store.write(promised, offset, piece) } catch {
+                Issue.record("writing what was promised at \(offset) of \(size): \(error)")
+                break
+            }
+        }
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
+        #expect(throws: Errno.noSpace) { try reserve(store, promised, [], size, 1 << 30) }
+        try checkStore(store)
+    }
+
+    @Test func promisesOutliveARemountAndGoWithTheFile() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try reserve(store, file, .keepsSize, 5000, 3 << 20)
+        try store.write(file, 8192, [UInt8](repeating: 2, count: 100))
+        let reserved = store.volume.state.withLock { $0.core.index.reservedByteCount }
+        #expect(reserved == 3 << 20 + 4096 - 100)
+        try store.remount()
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == reserved)
+        _ = try store.lookup("file")
+        try store.unlink("file")
+        store.volume.forget(file, 1)
+        store.volume.housekeep()
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
+        try checkStore(store)
+    }
+
+    @Test func aCopyOutlivesTheOriginalAndIsCleanedWithIt() throws {
+        let store = try TestStore()
+        let source = try store.make("source").inode
+        let target = try store.make("target").inode
+        let bytes = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 31 ^ $0 >> 8) }
+        for offset in stride(from: 0, to: bytes.count, by: 50_000) {
+            try store.write(source, UInt64(offset), Array(bytes[offset..<offset + 50_000]))
+        }
+        let living = store.volume.state.withLock { $0.core.table.livingByteCount }
+        try copy(store, source, target, UInt64(bytes.count))
+        #expect(store.volume.state.withLock { $0.core.table.livingByteCount } - living < 4096)
+        try store.write(source, 1000, [UInt8](repeating: 9, count: 10_000))
+        #expect(try store.read(target, 0, 300_000) == bytes)
+        try store.unlink("source")
+        store.volume.forget(source, 1)
+        try store.remount()
+        #expect(try store.read(try store.lookup("target").inode, 0, 300_000) == bytes)
+        try checkStore(store)
+    }
+
+    /// More extents than one record or one call can name.
+    @Test func copiesOfFragmentedFilesGoOnWhereTheyEnded() throws {
+        let store = try TestStore()
+        let source = try store.make("source").inode
+        let target = try store.make("target").inode
+        try store.write(target, 0, [UInt8](repeating: 5, count: 100_000))
+        for piece in 0..<1500 { try store.write(source, UInt64(piece * 100), [UInt8](repeating: 7, count: 50)) }
+        try copy(store, source, target, 1499 * 100 + 50)
+        #expect(try store.read(target, 0, 149_950) == store.read(source, 0, 149_950))
+        try checkStore(store)
+    }
+
+    @Test func aPayloadThatTooManyNameIsNotSharedFurther() throws {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 16)
+        defer { memory.deallocate() }
+        let store = try TestStore()
+        let source = try store.make("source").inode
+        let target = try store.make("target").inode
+        try store.write(source, 0, [UInt8](repeating: 1, count: 8192))
+        let id = try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in try core.index.extents(source, 0, 1)[0].1.payload }
+        }
+        // As if half a million copies had been made.
+        store.volume.state.withLock { state in
+            let index = state.core.index
+            index.replacePayload(id) { entry in
+                let count = entry.encodeNaming(0, 100, more: true, keepsDead: false, into: index.scratch)
+                index.scratch.store(UInt32(1) << 31, at: count - 8)
+                return count
+            }
+        }
+        #expect(throws: Errno.notSupported) { try copy(store, source, target, 8192) }
+    }
+
+    @Test func privilegesGoWhenOthersAllocateOrCopy() throws {
+        let store = try TestStore()
+        let file = try store.make("file", mode: 0o106755).inode
+        let other = try store.make("other").inode
+        try store.write(other, 0, [1, 2, 3])
+        try reserve(store, file, [], 0, 10)
+        #expect(try store.volume.attributes(file).mode & 0o7777 == 0o755)
+    }
+
+    private func seek(_ store: TestStore, _ inode: InodeNumber, _ target: SeekTarget, _ offset: UInt64) throws -> UInt64
+    {
+        try store.volume.perform { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+    }
+
+    @Test func holesBeginAndEndWithBlocksOrTheFile() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.write(file, 5000, [1, 2, 3])
+        try store.write(file, 8191, [4, 5])
+        try store.write(file, 40_000, [UInt8](repeating: 6, count: 1000))
+        // Written are the blocks 4096 to 12288 and 36864 to 45056, of which the file has the part before 41000.
+        #expect(try seek(store, file, .data, 0) == 4096)
+        #expect(try seek(store, file, .data, 4097) == 4097)
+        #expect(try seek(store, file, .hole, 0) == 0)
+        #expect(try seek(store, file, .hole, 4096) == 12_288)
+        #expect(try seek(store, file, .hole, 5003) == 12_288)
+        #expect(try seek(store, file, .hole, 12_287) == 12_288)
+        #expect(try seek(store, file, .data, 12_288) == 36_864)
+        #expect(try seek(store, file, .hole, 36_900) == 41_000)
+        #expect(throws: Errno.noAddress) { try seek(store, file, .data, 41_000) }
+        #expect(throws: Errno.noAddress) { try seek(store, file, .hole, 41_000) }
+        // What is only reserved is a hole, also beside what is written.
+        try reserve(store, file, [], 12_288, 4096)
+        #expect(try seek(store, file, .hole, 4096) == 12_288)
+        #expect(try seek(store, file, .data, 12_288) == 36_864)
+        try checkStore(store)
+    }
+
+    // ext4 writes zeros where a hole is copied: there the copy has no holes.
+    @Test func aCopiedHoleIsAHole() throws {
+        let store = try TestStore()
+        let source = try store.make("source").inode
+        let target = try store.make("target").inode
+        try store.write(source, 69_632, [UInt8](repeating: 1, count: 4096))
+        try store.write(source, 102_406, [2])
+        try store.write(target, 0, [UInt8](repeating: 3, count: 131_072))
+        try copy(store, source, target, 102_407)
+        #expect(try seek(store, target, .data, 0) == 69_632)
+        #expect(try seek(store, target, .hole, 69_632) == 73_728)
+        #expect(try seek(store, target, .data, 73_728) == 102_400)
+        // Its last block has the target's own bytes behind what was copied.
+        #expect(try seek(store, target, .hole, 102_400) == 131_072)
+        try checkStore(store)
+    }
+}
