@@ -32,6 +32,7 @@ extension HostFiles {
         var needsFlush = false
         while rest.byteCount > 0 {
             let isDirect = mayGoDirect && self.mayGoDirect(rest, files)
+            if !isDirect { readAhead(of: rest, files) }
             let result = once(rest, isDirect ? files.direct : files.buffered, &needsFlush)
             if result > 0 {
                 if !isDirect && !mayGoDirect { directIsRefused.store(true, ordering: .relaxed) }

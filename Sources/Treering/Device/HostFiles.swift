@@ -20,6 +20,7 @@ final class HostFiles: Sendable {
     /// The host refused an aligned direct transfer that went well through the page cache: not tried again.
     let directIsRefused = Atomic(false)
     let lacksDurableWrites = Atomic(false)
+    let sequentialReads: SequentialReads
     private let mustBeDirect: Bool
     /// Buffered descriptor in the low half, direct one in the high half; all ones: free.
     nonisolated(unsafe) private let table: UnsafeMutablePointer<Atomic<UInt64>>
@@ -75,6 +76,7 @@ final class HostFiles: Sendable {
         mustBeDirect = options.direct == .on
         capacity = max(8, options.fileCapacity)
         descriptorLimit = Int(clamping: linux_raise_file_limit(UInt64(2 * capacity + 256)))
+        sequentialReads = SequentialReads(capacity: capacity)
         table = .allocate(capacity: capacity)
         for index in 0..<capacity { (table + index).initialize(to: Atomic(.max)) }
         slots = Mutex(Slots())
@@ -130,7 +132,7 @@ final class HostFiles: Sendable {
 
     /// Reads below this pass through the host's page cache, which then reads ahead and keeps index pages that our own cache dropped:
     /// random 4 KiB reads are 2.5 times as fast (docs/decisions/001-small-reads.md).
-    static let directReadByteCount = 64 << 10
+    static let directReadByteCount = 256 << 10
 
     /// Direct where the host has it and everything is aligned; small reads only where `direct=on` insists.
     @inline(__always)
@@ -146,6 +148,7 @@ final class HostFiles: Sendable {
         guard let index = takeSlot() else { throw Errno(EMFILE) }
         do {
             let descriptors = try openDescriptors(file, create: create)
+            sequentialReads.reset(DeviceFile(rawValue: index))
             table[Int(index)].store(descriptors.entry, ordering: .releasing)
         } catch {
             slots.withLock { $0.free.append(index) }

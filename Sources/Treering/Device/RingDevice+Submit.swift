@@ -98,6 +98,7 @@
             let rest = slots[Int(slot)].rest
             let descriptors = files.descriptors(of: rest.file)
             let isDirect = rest.operation != .sync && files.mayGoDirect(rest, descriptors)
+            if !isDirect { files.readAhead(of: rest, descriptors) }
             let isFixed = isRegistered[Int(rest.file.rawValue)]
             let descriptor =
                 isFixed

@@ -142,5 +142,5 @@ extension FuseServer {
 
     /// How far ahead the kernel may read. It takes the smaller of this and the limit of the mount's backing device
     /// information, which only root can raise (see FuseSession).
-    static let readAheadByteCount = 1 << 20
+    static let readAheadByteCount = 4 << 20
 }

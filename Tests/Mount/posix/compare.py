@@ -95,23 +95,26 @@ def is_zero_anew(fd, start, end):
 
 # Trees.
 
-def contents(fd, size, other=None):
-    """A digest of a regular file; of a large one, what is data on either side."""
+def contents(fds, size):
+    """Digests of regular files of one size, a list for each; of large files, of what is data in any of them."""
     if size <= 1 << 22:
-        return digest(os.pread(fd, size, 0))
-    parts = []
+        return [[(0, digest(os.pread(fd, size, 0)))] for fd in fds]
+    parts = [[] for _ in fds]
     place = 0
     # One that knows no holes would have all of it read.
-    maps = [f for f in (fd, other) if c.lseek(f, 0, c.SEEK_HOLE) != size] or [fd]
+    maps = [fd for fd in fds if c.lseek(fd, 0, c.SEEK_HOLE) != size] or fds
     while place < size:
-        start = min([s for f in maps if (s := c.lseek(f, place, c.SEEK_DATA)) >= 0], default=size)
+        # Asked once for all: what ext4 calls data in an unwritten extent changes with what its page cache holds.
+        start = min([s for fd in maps if (s := c.lseek(fd, place, c.SEEK_DATA)) >= 0], default=size)
         start -= start % BLOCK
         if start >= size:
             break
-        data = os.pread(fd, 1 << 16, start)
-        parts.append((start, digest(data)) if data.strip(b"\0") else None)
+        for fd, found in zip(fds, parts):
+            data = os.pread(fd, 1 << 16, start)
+            if data.strip(b"\0"):
+                found.append((start, digest(data)))
         place = max(start, place) + (1 << 16) - max(start, place) % BLOCK
-    return [part for part in parts if part]
+    return parts
 
 
 def names_of(root):
@@ -169,7 +172,7 @@ def compare_details(name, paths, infos):
             differences.append(f"{name}: links to {targets[0]} on ext4, {targets[1]} on treering")
     elif stat.S_ISREG(infos[0].st_mode) and infos[0].st_size == infos[1].st_size:
         fds = [os.open(path, os.O_RDONLY | os.O_NOATIME) for path in paths]
-        data = [contents(fds[0], infos[0].st_size, fds[1]), contents(fds[1], infos[0].st_size, fds[0])]
+        data = contents(fds, infos[0].st_size)
         if data[0] != data[1]:
             differences.append(f"{name}: contents {data[0]} on ext4, {data[1]} on treering; first byte that differs: {first_difference(fds)}")
         for fd in fds:
