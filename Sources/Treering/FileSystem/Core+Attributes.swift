@@ -193,7 +193,7 @@ extension Core {
         let available = min(free, host)
         return FileSystemStatus(
             totalByteCount: total, freeByteCount: available, availableByteCount: available,
-            inodeCount: index.inodeCount + available / 512, freeInodeCount: available / 512)
+            inodeCount: index.inodeCount &+ available / 512, freeInodeCount: available / 512)
     }
 }
 

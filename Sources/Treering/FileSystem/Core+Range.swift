@@ -180,7 +180,9 @@ extension Core {
     // MARK: Promises
 
     /// Room that so many reserved bytes may take when they are written: records are counted in.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 { Int64(clamping: byteCount) / 16 * 17 }
+    func promisedByteCount(of byteCount: UInt64) -> Int64 {
+        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
+    }
 
     /// Segments that what is promised now may take: their ends may stay unused.
     var promisedSegmentCount: Int {

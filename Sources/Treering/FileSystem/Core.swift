@@ -85,6 +85,10 @@ final class Core {
         try find { () throws(PageMiss) in try index.touch(preview) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+        if let impossible = table.impossible {
+            table.impossible = nil
+            report(impossible)
+        }
     }
 
     /// Appends and applies a record of a dead mount's tail.

@@ -157,8 +157,9 @@ struct Record {
         case 14:
             guard count == 32, change.load(16, as: UInt64.self) < change.load(24, as: UInt64.self) else { return nil }
             let to: UInt64 = change.load(24)
-            guard to <= UInt64(Int64.max) else { return nil }
-            return .reserve(inode: InodeNumber(change.load(8)), from: change.load(16), to: to)
+            let from: UInt64 = change.load(16)
+            guard to <= UInt64(Int64.max), to - from <= Change.reservedByteCountLimit else { return nil }
+            return .reserve(inode: InodeNumber(change.load(8)), from: from, to: to)
         case Change.moveType: return isMoved ? nil : decodeMove(change)
         default:
             return change.load(3, as: UInt8.self) & 1 != 0 ? .skipped : nil

@@ -79,7 +79,7 @@ extension RecordIndex {
     func remove(_ inode: InodeNumber, _ since: BatchSequence, _ until: BatchSequence?, _ origin: Origin) {
         if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0
         {
-            inodeCount -= 1
+            inodeCount &-= 1
         }
         let keys = contentsInMemory(of: inode, limit: Self.immediateEntryLimit)
         for key in keys ?? [] { removeEntry(key) }

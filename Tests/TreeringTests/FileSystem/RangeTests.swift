@@ -124,7 +124,7 @@ import Testing
         store.volume.state.withLock { state in
             let index = state.core.index
             index.replacePayload(id) { entry in
-                let count = entry.encodeNaming(0, 100, more: true, keepsDead: false, into: index.scratch)
+                let count = entry.encodeNaming(0, 100, more: true, keepsDead: false, into: index.scratch)!
                 index.scratch.store(UInt32(1) << 31, at: count - 8)
                 return count
             }
