@@ -169,6 +169,13 @@ extension Volume {
         if state.withLock({ $0.core.log.isShortOfSegments }) {
             if isCleaning { freeDeadSegments() } else { _ = reclaim() }
         }
+        // An allocation waits for the removals of its file.
+        if state.withLock({ !$0.core.index.removals.isEmpty }) {
+            try runWaiting { (core) throws(Stop) in
+                guard !core.isDirtyLimitReached else { return }
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals() }
+            }
+        }
         wait { state in
             let log = state.core.log
             return log.failure != nil || log.suspension == nil && log.hasFreeSlot

@@ -16,7 +16,7 @@ import Testing
         return try DamagedStore.repair(store.device)
     }
 
-    /// Found by hostile store 436 (before the cleaner: 3792).
+    /// Found by hostile store 436.
     @Test func aPayloadThatIsNamedMoreOftenThanItSaysIsReportedAndKept() throws {
         let store = try TestStore()
         let source = try store.make("source").inode
@@ -62,6 +62,7 @@ import Testing
         #expect(!report.found.isClean && report.left.isClean, "\(report.left.problems)")
     }
 
+    /// Found by hostile store 3792, as stores were before there was a cleaner.
     @Test func anEntryOfASegmentBeyondTheCapacityIsReported() throws {
         let store = try TestStore()
         let file = try store.make("file").inode
