@@ -194,7 +194,7 @@ extension Core {
         let available = min(free, host)
         return FileSystemStatus(
             totalByteCount: total, freeByteCount: available, availableByteCount: available,
-            inodeCount: index.inodeCount + available / 512, freeInodeCount: available / 512)
+            inodeCount: index.inodeCount &+ available / 512, freeInodeCount: available / 512)
     }
 }
 

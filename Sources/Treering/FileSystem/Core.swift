@@ -54,6 +54,8 @@ final class Core {
     func adopt(_ index: RecordIndex) {
         self.index = index
         adoptCount += 1
+        // From here on nothing waits for a page: operations that miss one are parked.
+        index.tree.fetchNow = nil
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
 
@@ -85,6 +87,10 @@ final class Core {
         try find { () throws(PageMiss) in try index.touch(preview) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+        if let impossible = table.impossible {
+            table.impossible = nil
+            report(impossible)
+        }
     }
 
     /// Appends and applies a record of a dead mount's tail.

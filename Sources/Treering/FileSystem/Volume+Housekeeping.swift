@@ -187,7 +187,8 @@ extension Volume {
         if state.withLock({ $0.core.log.isShortOfSegments }) {
             if isCleaning { freeDeadSegments() } else { _ = reclaim() }
         }
-        if !isRemoving, state.withLock({ $0.core.isRoomComing }) {
+        // An allocation waits for the removals of its file, and whoever finds the store full for all of them.
+        if !isRemoving, state.withLock({ !$0.core.index.removals.isEmpty || !$0.core.reapable.isEmpty }) {
             reapOrphans()
             finishRemovals()
         }

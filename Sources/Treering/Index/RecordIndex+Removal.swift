@@ -86,7 +86,7 @@ extension RecordIndex {
 
     func remove(_ inode: InodeNumber, _ since: BatchSequence, _ until: BatchSequence?, _ origin: Origin) {
         let old = found { () throws(PageMiss) in try self.inode(inode, includingStubs: true) }
-        if let old, old.record.mode != 0 { inodeCount -= 1 }
+        if let old, old.record.mode != 0 { inodeCount &-= 1 }
         let keys = contentsInMemory(of: inode, limit: Self.immediateEntryLimit)
         for key in keys ?? [] { removeEntry(key) }
         _ = removeKeyed(InodeEntry.key(inode))
