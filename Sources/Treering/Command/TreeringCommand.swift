@@ -38,11 +38,14 @@ public enum TreeringCommand {
             name: "sync", summary: "make a mount durable now", usage: SyncCommand.usage, options: [],
             run: SyncCommand.run),
         Subcommand(
+            name: "clean", summary: "give free space back to the host", usage: CleanCommand.usage, options: [],
+            run: CleanCommand.run),
+        Subcommand(
             name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
             run: ProbeCommand.run),
     ]
     /// Known to the design, to come.
-    private static let later = ["clean", "bench", "repair"]
+    private static let later = ["bench", "repair"]
 
     /// Runs the command line (without the program's name) and returns the exit code.
     public static func run(_ arguments: [String]) -> Int32 {

@@ -60,6 +60,8 @@ final class VolumeState {
     var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
     var sweepCursor: IndexKey?
+    /// Who asked for free space to go back to the host.
+    var trim: Trim?
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
@@ -111,6 +113,16 @@ final class VolumeState {
     var hasFetches: Bool { !fetches.isEmpty }
 
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
+
+    /// Nobody waits for a page after all: unless somebody else does by now, it is not read.
+    func abandonFetch(_ address: PageAddress) {
+        guard let pending = fetches[address], pending.submission != nil, pending.waiters.isEmpty else { return }
+        fetches[address] = nil
+        core.index.tree.cancelFetch(pending.fetch)
+    }
+
+    /// Whether a page's fetch has begun and waits for somebody to submit it.
+    func isUnsubmitted(_ address: PageAddress) -> Bool { fetches[address]?.submission != nil }
 
     /// The read of a page that nobody has submitted yet.
     func takeSubmission(_ address: PageAddress) -> Submission? {

@@ -10,6 +10,8 @@ final class RecordIndex {
     let table: SegmentTable
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
+    /// About how much those will free.
+    var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
     var inodeCount: UInt64 = 0
     /// Bytes that reserved extents promise.
     var reservedByteCount: UInt64 = 0

@@ -70,12 +70,20 @@ final class SegmentTable {
     /// Segments that could still be opened: prepared or not yet there.
     var freeCount: Int { segments.count - inUseCount }
 
+    /// Segments that have a file.
+    var fileCount: Int { inUseCount + pool.count }
+
     /// Whether a segment holds nothing any more and only waits to be recycled.
     var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
 
     /// Bytes in sealed segments that nothing needs any more.
     var reclaimableByteCount: Int64 {
         segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
+    }
+
+    /// The part of that which lies between living bytes, so that only moving those brings it back.
+    var deadByteCount: Int64 {
+        segments.reduce(0) { $1.isSealed && $1.living > 0 ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
     }
 
     /// Nothing more is written to a segment.
