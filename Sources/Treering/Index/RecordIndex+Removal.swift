@@ -79,7 +79,8 @@ extension RecordIndex {
         tree.put(RemovalEntry.key(inode, sequence), UnsafeRawBufferPointer(scratch.part(0, RemovalEntry.byteCount)))
         removals[inode, default: []].append(
             PendingRemoval(
-                sequence: sequence, range: range, cursor: range.from, byteCount: Int64(clamping: byteCount)))
+                sequence: sequence, range: range, cursor: range.from,
+                byteCount: Int64(min(byteCount, Change.reservedByteCountLimit))))
     }
 
     // MARK: Inodes
@@ -136,7 +137,7 @@ extension RecordIndex {
             removals[inode]![0].cursor = reached
             isDone = reached >= first.range.to
         }
-        removals[inode]![0].byteCount = max(0, first.byteCount - (living - table.livingByteCount))
+        removals[inode]![0].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
         if isDone {
             _ = tree.remove(RemovalEntry.key(inode, first.sequence))
             removals[inode]!.removeFirst()
