@@ -26,7 +26,9 @@ extension RecordIndex {
             cut(inode, offset, extent, low, high)
             removed += Int64(high - low)
         }
-        if removed > 0 { adjustDerived(inode, by: -removed) }
+        // Rebuilding, a tombstone that the cleaner moved may come after the removal of its inode.
+        let isGone = removals[inode]?.contains { $0.range.isWholeInode } ?? false
+        if removed > 0 && !isGone { adjustDerived(inode, by: -removed) }
     }
 
     /// Takes the bytes `low..<high` out of one extent.
