@@ -47,6 +47,7 @@ enum InitReply {
         var functions = fuse_custom_io()
         functions.writev = { descriptor, vectors, count, _ in
             InitReply.complete(vectors!, count)
+            ClassicTransport.noteReply()
             return Glibc.writev(descriptor, vectors, count)
         }
         // The transport reads by itself.
