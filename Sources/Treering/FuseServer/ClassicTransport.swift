@@ -46,11 +46,12 @@ final class ClassicTransport: Transport {
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
         session: OpaquePointer, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
-        onEnd: @escaping @Sendable () -> Void
+        isResident: Bool = false, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session
         self.readerCount = readerCount
-        pool = RequestPool(payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount))
+        pool = RequestPool(
+            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: isResident)
         self.onEnd = onEnd
     }
 
