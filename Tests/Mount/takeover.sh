@@ -1,13 +1,13 @@
 #!/bin/bash
 # A successor takes the kernel's connection over from a serving process that was killed (--supervise): programs in the midst of their work,
-# with open files, locks and transactions, see no error, and nothing is done twice. TREERING_KILLS kills (5); more than 10 in a minute
+# with open files, locks and transactions, see no error, and nothing is done twice. TREERING_KILLS kills (3); more than 10 in a minute
 # are given up by the supervisor.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 fio
 S=$WORK/store
 M=$WORK/mnt
-kills=${TREERING_KILLS:-5}
+kills=${TREERING_KILLS:-3}
 takes_over() { python3 - <<'P'
 import os
 release = os.uname().release.split(".")
@@ -36,7 +36,8 @@ for options in '' ack=durable writeback_cache=on,commit=1; do
     jobs=$!
     if python3 "$HERE/takeover.py" "$M/work" "$S" "$kills" >"$WORK/out" 2>&1; then pass; else fail "clients (${options:-no options})"; fi
     sed 's/^/    /' "$WORK/out"
-    check "fio verifies what it wrote" wait $jobs
+    wait $jobs
+    equal "fio verifies what it wrote: exit" 0 $?
     grep -q 'err= 0' "$WORK/fio" || fail "fio: $(grep -m 1 'err=' "$WORK/fio")"
     # A kill may hit a successor that is not there yet.
     equal "kills that the supervisor saw" "$kills" "$(grep -c 'was killed by signal 9' "$WORK/log")"

@@ -93,7 +93,8 @@ final class HandoverReceiver {
             case .exchange where count >= 3:
                 let end = 3 + (Int(bytes[1]) | Int(bytes[2]) << 8)
                 guard end <= count else { continue }
-                connection?.exchange = InitReply.Exchange(request: Array(bytes[3..<end]), reply: Array(bytes[end..<count]))
+                connection?.exchange = InitReply.Exchange(
+                    request: Array(bytes[3..<end]), reply: Array(bytes[end..<count]))
             case .ready: isReady = true
             default: if descriptor >= 0 { close(descriptor) }
             }

@@ -80,7 +80,8 @@ enum MountCommand {
             let (store, volume) = try open(plan, options, log.sink)
             // The lock is let go last, when nothing of this process can touch the store any more.
             defer { store.device.shutDown() }
-            let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover)
+            let service = MountService(
+                volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover)
             return try service.run {
                 log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
                 onReady()

@@ -113,17 +113,26 @@ final class MountService {
         do throws(Errno) {
             session = try FuseSession(server, mountPoint: "/dev/fd/\(connection.descriptor)")
             try session.mount()
-            guard InitReply.resume(session.handle, connection.exchange!) else { throw .invalid }
-            try InitReply.askAgain(session.handle)
         } catch {
-            throw CommandError(
-                "\(mountPoint): the connection of the last process cannot be taken over: \(error)",
-                exitCode: HandoverSender.refusalCode)
+            throw refusal("no session can be made: \(error)")
+        }
+        guard InitReply.resume(session.handle, connection.exchange!) else {
+            throw refusal("this program and these options would agree on something else with the kernel")
+        }
+        do throws(Errno) { try InitReply.askAgain(session.handle) } catch {
+            throw refusal("the kernel does not send again what was not answered: \(error)")
         }
         let count = connection.state.doneRequests.count
         log.notice(
-            "\(mountPoint): took the connection over from a process that is gone; of the last requests \(count) are known")
+            "\(mountPoint): took the connection over from a process that is gone; of the last requests \(count) are known"
+        )
         return session
+    }
+
+    private func refusal(_ reason: String) -> CommandError {
+        CommandError(
+            "\(mountPoint): the connection of the last process cannot be taken over: \(reason)",
+            exitCode: HandoverSender.refusalCode)
     }
 
     /// Waits for the session's end, telling when it is usable and heeding signals.

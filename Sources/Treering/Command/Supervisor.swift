@@ -72,7 +72,8 @@ final class Supervisor {
 
     /// The exit code with which all ends, or nil: again.
     private func verdict(_ end: End) -> Int32? {
-        let isRefused = end.signal == 0 && end.code == HandoverSender.refusalCode && connection?.state.isInherited == true
+        let isRefused =
+            end.signal == 0 && end.code == HandoverSender.refusalCode && connection?.state.isInherited == true
         if !isRefused, end.signal == 0 && (end.wasReady || !isReady || isStopping) { return end.code }
         if isStopping {
             clear()
