@@ -1,5 +1,6 @@
 // Tests of the test: variants that are broken on purpose must be caught by the crash enumeration, or it would prove nothing.
 
+import Synchronization
 import Testing
 
 @testable import Treering
@@ -68,5 +69,81 @@ import Testing
             }, limit: 400
         ) { tree, round in .rollOver(tree, syncs: round % 2 == 0) }
         #expect(found != nil)
+    }
+
+    /// DSYNC taken for a flush of what was written before it: no flush of a segment once there was a write with DSYNC.
+    @Test func durableWritesTakenForFlushes() {
+        let hadDurableWrite = Atomic<Bool>(false)
+        let found = violation(
+            Self.settings { entry in
+                guard case .segment = entry.file else { return false }
+                switch entry.kind {
+                case .writeDurable: hadDurableWrite.store(true, ordering: .relaxed)
+                case .sync: return hadDurableWrite.load(ordering: .relaxed)
+                default: break
+                }
+                return false
+            }
+        ) { tree, _ in .rollOver(tree, syncs: true) }
+        #expect(found != nil)
+    }
+
+    /// A record of which only a part is applied: operations are not atomic.
+    @Test func halfARecordApplied() {
+        var settings = Self.settings { _ in false }
+        let segmentByteCount = settings.segmentByteCount
+        settings.tampers = { try Tampering.halveLastRecord($0, segmentByteCount: segmentByteCount) }
+        #expect(violation(settings, limit: 60, Self.mixed) != nil)
+    }
+
+    /// An operation answered before its record, or one before it, is published in staging: a kill loses it.
+    @Test func acknowledgedPastAnUnpublishedRecord() throws {
+        func survives(_ withholds: Bool) -> Bool {
+            (1...3 as ClosedRange<UInt64>).allSatisfy { seed in
+                var options = RandomSimulation.Options()
+                options.operationCount = 2000
+                options.kills = 60
+                options.store.withholdsLastRecord = withholds
+                do {
+                    try RandomSimulation(options, seed: seed).run()
+                    return true
+                } catch { return false }
+            }
+        }
+        #expect(survives(false))
+        #expect(!survives(true))
+    }
+
+    /// A batch that was durable is damaged, in a segment that an earlier mount began. A later one says that it was durable, so it is no torn tail, and mounting is refused; where
+    /// that is ignored, what was synced is lost without a word.
+    @Test func theDurableSequenceIgnored() throws {
+        func lostWithoutAWord(forgetsDurable: Bool) throws -> Bool {
+            let settings = Self.settings { _ in false }
+            let run = try CrashRun(settings, seed: 1) { tree in
+                CrashWorkload(
+                    name: "syncs",
+                    steps: (0..<6).flatMap { number -> [CrashStep] in
+                        [
+                            .operation(
+                                .make(tree.directory, "new\(number)", mode: 0o100644, deviceNumber: 0, target: nil)),
+                            .sync,
+                        ]
+                    })
+            }
+            let event = run.store.device.eventCount
+            let floor = run.floor(at: event)
+            let device = run.store.device.crash(seed: 1).device()
+            try Tampering.damage(
+                device, segmentByteCount: settings.segmentByteCount, batchesBeforeLast: 2,
+                forgetsDurable: forgetsDurable)
+            do {
+                return try SimulatedStore(settings, on: device, clock: run.store.clock).nextSequence < floor
+            } catch let error as MountError {
+                #expect("\(error)".contains("the log is damaged"), "\(error)")
+                return false
+            }
+        }
+        #expect(try !lostWithoutAWord(forgetsDurable: false))
+        #expect(try lostWithoutAWord(forgetsDurable: true))
     }
 }

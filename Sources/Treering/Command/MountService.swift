@@ -1,6 +1,5 @@
 // One mount from the first request to the last: transport, signals, unmounting. Runs on the main thread.
 
-import CFuse3
 import CLinux
 import Glibc
 import Synchronization
@@ -101,7 +100,7 @@ final class MountService {
             replacement?.cancel()
             throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)
         }
-        handover?.sender.send(descriptor: fuse_session_fd(session.handle))
+        handover?.sender.send(descriptor: session.descriptor)
         if replacement != nil { log.notice("\(mountPoint): took the place of the mount of a process that is gone") }
         return session
     }

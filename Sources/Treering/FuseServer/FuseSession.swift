@@ -47,6 +47,9 @@ final class FuseSession: @unchecked Sendable {
         InitReply.intercept(handle)
     }
 
+    /// Of /dev/fuse, once it is mounted.
+    var descriptor: Int32 { fuse_session_fd(handle) }
+
     /// The mount point is no longer ours: the kernel has unmounted it, or somebody was asked to.
     func forgetMount() { isMounted = false }
 

@@ -129,7 +129,8 @@ struct LogWalk<D: Device> {
                 )
             }
             let isHere = header.number == position.segment && !endedSegment
-            guard isHere || header.firstBatch >= missing, header.epoch >= epoch else { continue }
+            // The segment of an earlier mount that was unmounted may be the one in which this mount's log went on.
+            guard isHere || header.firstBatch >= missing && header.epoch >= epoch else { continue }
             var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount
             let end = header.end == 0 ? reader.segmentByteCount : Int(header.end)
             while offset < end {

@@ -22,6 +22,10 @@ struct StoreSettings {
     var options = VolumeOptions()
     /// Writes and flushes that do nothing though they report success, once the store is formatted.
     var lies: (@Sendable (TraceEntry) -> Bool)?
+    /// Done to what a crash has left before it is mounted.
+    var tampers: (@Sendable (SimulatedDevice) throws -> Void)?
+    /// A killed mount had acknowledged one record more than it had published.
+    var withholdsLastRecord = false
 
     init(cacheByteCount: Int = 64 << 10) {
         options.stagingByteCount = 1 << 20
@@ -59,6 +63,7 @@ final class SimulatedStore {
         self.settings = settings
         self.clock = clock
         self.device = device
+        try settings.tampers?(device)
         if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
     }
@@ -98,7 +103,11 @@ final class SimulatedStore {
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
 
     /// What a successor would find in staging if the process died now.
-    var stagingTail: StagingTail? { StagingTail(copying: UnsafeRawBufferPointer(staging.bytes)) }
+    var stagingTail: StagingTail? {
+        let bytes = UnsafeRawBufferPointer(staging.bytes)
+        guard settings.withholdsLastRecord else { return StagingTail(copying: bytes) }
+        return Tampering.withholdingLastRecord(bytes).withUnsafeBytes { StagingTail(copying: $0) }
+    }
 
     // MARK: Endings
 
@@ -111,7 +120,7 @@ final class SimulatedStore {
 
     /// The process dies. With `keepsStaging` its successor finds the staging.
     func kill(seed: UInt64, keepsStaging: Bool) throws {
-        let tail = keepsStaging ? StagingTail(copying: UnsafeRawBufferPointer(staging.bytes)) : nil
+        let tail = keepsStaging ? stagingTail : nil
         let next = device.snapshotAfterKill(seed: seed, order: settings.order)
         device = next
         (volume, staging) = try Self.mount(next, settings, clock, log, tails: tail.map { [$0] } ?? [])

@@ -122,6 +122,19 @@ private final class LogBench {
         #expect(damage?.reason.contains("durable through 2") == true)
     }
 
+    /// The log of a later mount went on in a segment whose header is of an earlier one: damage in it was taken for a torn tail.
+    @Test func damageInASegmentThatALaterMountWentOnInIsRefused() throws {
+        let bench = LogBench()
+        let one = bench.segment(1, firstBatch: 1)
+        bench.batch(one, 1)
+        bench.batch(one, 2, epoch: 2)
+        bench.batch(one, 3, epoch: 2, isTorn: true)
+        bench.batch(one, 4, durable: 3, epoch: 2)
+        let (batches, _, damage) = try bench.walk(one)
+        #expect(batches == [1, 2])
+        #expect(damage?.reason.contains("durable through 3") == true)
+    }
+
     @Test func damageThatALaterSegmentCallsDurableIsRefused() throws {
         let bench = LogBench()
         let one = bench.segment(1, firstBatch: 1)
