@@ -88,7 +88,7 @@ final class SimulatedCore {
     private func write(_ flight: Flight) -> Int {
         let submission = flight.submission
         let range = submission.offset..<submission.offset + UInt64(submission.byteCount)
-        if let effect = flight.effect {
+        if let effect = flight.effect, !effect.leavesWhole(submission.byteCount) {
             return failWrite(flight, effect, range)
         }
         guard reserve(flight.inode, range, upTo: range.upperBound) else {
@@ -285,5 +285,11 @@ extension SimulatedFault.Effect {
         case .fail(let error), .failTorn(let error), .failAndLose(let error): return error
         case .shorten: return nil
         }
+    }
+
+    /// Whether a transfer of this length is not shortened at all.
+    func leavesWhole(_ byteCount: Int) -> Bool {
+        if case .shorten(let count) = self { return count >= byteCount }
+        return false
     }
 }

@@ -51,6 +51,8 @@ struct PageLoader<D: Device> {
 struct MountedFiles {
     var indexFile: DeviceFile
     var segments: [SegmentNumber: DeviceFile]
+    /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
+    var superblock: Superblock
     /// No checkpoint before this one may have left pages in the index file.
     var building: CheckpointNumber
 }
@@ -67,6 +69,8 @@ final class Recovery<D: Device> {
     let loader: PageLoader<D>
     private(set) var headers: [SegmentNumber: WalkSegment] = [:]
     private(set) var position: LogPosition
+    /// The log is known to have been durable through here.
+    private(set) var settled: BatchSequence
     private(set) var epoch: MountEpoch
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
@@ -88,8 +92,8 @@ final class Recovery<D: Device> {
         self.device = device
         self.log = log
         pair = try SuperblockPair.read(device)
-        superblock = try pair.newest()
-        if let complaint = pair.complaint { log(complaint) }
+        if let open { superblock = open.superblock } else { superblock = try pair.newest() }
+        if open == nil, let complaint = pair.complaint { log(complaint) }
         openSegmentFiles = open?.segments ?? [:]
         do throws(Errno) { indexFile = try Self.open(.index, device, open?.indexFile) } catch {
             throw MountError(
@@ -111,6 +115,7 @@ final class Recovery<D: Device> {
             : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
         position = superblock.position
+        settled = position.lastBatch
         epoch = superblock.checkpointEpoch
         nextSequence = superblock.highestSequence.next
         nextInode = superblock.nextInode
@@ -171,7 +176,10 @@ final class Recovery<D: Device> {
                 throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity")
             }
             let header = headers[number]?.header
-            let isSameLife = header?.state == .inUse && header?.incarnation == usage.incarnation
+            // A head without a record has no header yet: in the same incarnation it may have become the head of something else since.
+            let isSameLife =
+                header?.state == .inUse && header?.incarnation == usage.incarnation
+                && header?.firstBatch == usage.firstBatch && header?.role == usage.role
             if usage.state == .inUse, isSameLife {
                 table.restore(number, usage)
                 // Its end may have been declared after the checkpoint.
@@ -230,6 +238,7 @@ final class Recovery<D: Device> {
             try apply(batch)
         }
         position = walk.position
+        settled = last
         epoch = max(epoch, walk.epoch)
     }
 
@@ -238,6 +247,7 @@ final class Recovery<D: Device> {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
         position = walk.position
+        settled = walk.durable
         sealBlocks(through: position.lastBatch)
         let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
         epoch = max(epoch, walk.epoch)
@@ -268,16 +278,33 @@ final class Recovery<D: Device> {
         do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
     }
 
-    func apply(_ batch: FoundBatch) throws(MountError) {
+    /// Applies a batch, each of its records after `prepare` has seen it.
+    func apply(
+        _ batch: FoundBatch,
+        _ prepare: (Record, RecordPlace) throws(MountError) -> Void = { (_, _) throws(MountError) in }
+    ) throws(MountError) {
         let header = batch.header
         enter(header)
         nextInode = max(nextInode, header.nextInode)
         nextSequence = max(nextSequence, header.lastRecord.next)
         endsSegment = header.endsSegment
-        try batch.forEachRecord { (record, place) throws(MountError) in try self.apply(record, place) }
+        try batch.forEachRecord { (record, place) throws(MountError) in
+            try prepare(record, place)
+            try self.apply(record, place)
+        }
         if header.endsSegment {
             table[header.segment].lastBatch = header.sequence
             table[header.segment].isChanged = true
+        }
+    }
+
+    /// Has a record that is appended again say of older changes what holds now.
+    func revise(_ record: UnsafeMutableRawBufferPointer, _ revised: RevisedLog) throws(MountError) {
+        let index = self.index
+        try loader.run(index.tree) { () throws(PageMiss) in
+            try Record.revise(record) { change, since throws(PageMiss) in
+                try index.since(of: change, since, in: revised)
+            }
         }
     }
 

@@ -168,7 +168,8 @@ extension Volume {
         if !options.isReadOnly {
             do throws(Errno) {
                 try volume.begin(epoch, hostStaging)
-                try volume.replay(tails)
+                try volume.replay(
+                    tails, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next))
                 hostStaging?.dropTails()
             } catch {
                 throw MountError("the mount cannot be begun", error)
@@ -207,7 +208,7 @@ extension Volume {
     }
 
     /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
-    private func replay(_ tails: [StagingTail]) throws(Errno) {
+    private func replay(_ tails: [StagingTail], _ revised: RevisedLog) throws(Errno) {
         var count = 0
         // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
         isCleaning = true
@@ -215,7 +216,7 @@ extension Volume {
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
             guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
-            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload) }
+            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
             count += 1
         }
         if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
@@ -303,8 +304,9 @@ extension Recovery {
                 header.end = 0
                 try rewrite(header, segment.file)
             } else if header.incarnation > table[number].incarnation {
-                // Recycled after the checkpoint: no tombstone may rely on that before it is durable.
-                try device.wait(Submission(.sync, segment.file, tag: 0))
+                // Recycled after the checkpoint: no tombstone may rely on that before it is durable. Written again and not only flushed:
+                // a flush that failed before may have taken it for clean.
+                try rewrite(header, segment.file)
             }
             table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
         }
@@ -312,10 +314,8 @@ extension Recovery {
         guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,
             var header = headers[last]?.header
         else { return }
-        if header.end == 0 {
-            header.end = position.offsetInSegment
-            try rewrite(header, table[last].file!)
-        }
+        if header.end == 0 { header.end = position.offsetInSegment }
+        try rewrite(header, table[last].file!)
         table[last].end = header.end
         table[last].lastBatch = position.lastBatch
         table[last].isChanged = true

@@ -136,6 +136,12 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
+    /// For an operation that does not wait for the page it missed: the housekeeper will want it. Every fetch that has begun must be
+    /// submitted by somebody.
+    func submitFetch(_ miss: PageMiss) {
+        if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { device.submit([submission]) }
+    }
+
     private func resume(_ waiter: VolumeState.Waiter) {
         waiter.retry(waiter.attempt)
         state.withLock { state in
