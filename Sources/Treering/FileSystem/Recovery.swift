@@ -74,6 +74,9 @@ final class Recovery<D: Device> {
     private(set) var epoch: MountEpoch
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
+    /// Where the batches lie that `replay` found, and that nothing says are durable.
+    private(set) var unsettledBatches: [(batch: BatchSequence, segment: SegmentNumber, offset: Int, byteCount: Int)] =
+        []
     /// Segments that the log runs through after the checkpoint.
     private(set) var walkedSegments: Set<SegmentNumber> = []
     private(set) var replayedRecordCount = 0
@@ -245,9 +248,14 @@ final class Recovery<D: Device> {
     /// Applies what the log holds after the checkpoint.
     func replay() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
-        while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
+        while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
+            let header = batch.header
+            unsettledBatches.append((header.sequence, header.segment, batch.offset, header.byteCount))
+            try apply(batch)
+        }
         position = walk.position
         settled = walk.durable
+        unsettledBatches.removeAll { $0.batch <= settled }
         sealBlocks(through: position.lastBatch)
         let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
         epoch = max(epoch, walk.epoch)

@@ -280,6 +280,7 @@ extension Recovery {
     func makeDurable(continuesSegment: Bool) throws(Errno) {
         // A killed mount's last names and headers may be seen and not be durable yet.
         try device.syncDirectories()
+        try writeUnsettledBatches()
         for number in walkedSegments { try device.wait(Submission(.sync, table[number].file!, tag: 0)) }
         for number in tornSegments where table[number].state != .inUse {
             let file = table[number].file!
@@ -319,6 +320,22 @@ extension Recovery {
         table[last].end = header.end
         table[last].lastBatch = position.lastBatch
         table[last].isChanged = true
+    }
+
+    /// Writes what was read once more. A flush may have failed under a mount that was killed then; the host may take what it lost for
+    /// clean since, and no other flush would write it.
+    private func writeUnsettledBatches() throws(Errno) {
+        var buffer = AlignedBuffer(byteCount: 1 << 20)
+        for batch in unsettledBatches {
+            let file = table[batch.segment].file!
+            // A segment's header came with its first batch.
+            let start = batch.offset == SegmentHeader.byteCount ? 0 : batch.offset
+            let byteCount = batch.offset + batch.byteCount - start
+            if buffer.bytes.count < byteCount { buffer = AlignedBuffer(byteCount: byteCount) }
+            let bytes = buffer.bytes.part(0, byteCount)
+            try device.wait(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
+            try device.wait(Submission(.write, file, offset: UInt64(start), bytes, tag: 0))
+        }
     }
 
     private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
