@@ -24,8 +24,8 @@ import Testing
         Environment.note("random operations: TREERING_SEED=\(seed) TREERING_OPERATIONS=\(operationCount)")
         let simulation = try RandomSimulation(options(seed, operationCount), seed: seed)
         do { try simulation.run() } catch {
-            let tail = simulation.recent.suffix(40).joined(separator: "\n")
-            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(tail)")
+            let history = simulation.history
+            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
         }
         let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(
             separator: ", ")

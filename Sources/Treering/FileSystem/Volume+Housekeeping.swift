@@ -160,6 +160,7 @@ extension Volume {
             if state.withLock({ $0.core.log.failure != nil }) { throw .input }
             return
         }
+        if housekeeper == nil, state.withLock({ $0.core.log.isHostFull }) { refreshHostSpace() }
         // It waits for a removal of its inode to end, then; a mount's housekeeper finishes them anyway.
         if housekeeper == nil, state.withLock({ $0.core.hasRoomBesidesRemovals }) { return finishRemovals() }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }

@@ -175,6 +175,7 @@ extension Volume {
                 throw MountError("the mount cannot be begun", error)
             }
             volume.hostStaging = hostStaging
+            volume.state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
             var orphans: [InodeNumber] = []
             try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
             core.reapable = orphans

@@ -22,7 +22,6 @@ extension Volume {
             waitForCompletion(since: seen)
         }
         do throws(MountError) {
-            guard options.rewritesFailedLog else { throw MountError("it is not written again elsewhere", error) }
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
         } catch let second {

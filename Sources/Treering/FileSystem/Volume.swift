@@ -29,8 +29,6 @@ struct VolumeOptions: Sendable {
     /// Whether POSIX access control lists are taken.
     var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
-    /// Write the log again elsewhere where it has failed. Off until random faults find nothing any more: without it the mount turns read-only.
-    var rewritesFailedLog = false
 }
 
 /// The file system over one store. All calls may be made from any thread.
