@@ -24,6 +24,7 @@ extern ssize_t process_vm_readv(pid_t, const struct iovec *, unsigned long, cons
 extern long syscall(long, ...);
 extern int pipe2(int *, int);
 extern ssize_t getxattr(const char *, const char *, void *, size_t);
+extern int fsetxattr(int, const char *, const void *, size_t, int);
 extern int linux_flock(int, int) __asm__("flock");
 
 /// Mounts what is mounted at `from` also at `to`: on top, or below the topmost mount there (Linux 6.5). Returns 0, or -1 with errno.

@@ -21,7 +21,7 @@ expect_error "unknown letter" '-z: unknown' mount_it -z "$S" "$M"
 expect_error "one argument" 'MOUNTPOINT is missing' mount_it "$S"
 expect_error "three arguments" 'too many' mount_it "$S" "$M" more
 expect_error "unknown command" 'explode.*unknown command' "$TREERING" explode
-expect_error "a command to come" 'clean.*not in this version' "$TREERING" clean "$M"
+expect_error "a command to come" 'bench.*not in this version' "$TREERING" bench
 equal "wrong option exits 1" 1 "$(mount_it "$S" "$M" -o nonsense >/dev/null 2>&1; echo $?)"
 check "nothing was made" nothing_made
 check "help" "$TREERING" --help

@@ -3,7 +3,7 @@
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
 # shellcheck shell=bash
 
-: "${LONG:=0}"
+: "${LONG:=0}" "${LEAVE_SECONDS:=30}"
 set -u
 : "${TREERING:?path of the treering program}" "${ENGINE:=auto}"
 GROUP=$(basename "$0" .sh)
@@ -105,7 +105,7 @@ stop_mount() {
         sleep 0.3
     done
     if is_mounted "$dir"; then fail "cannot unmount $dir: $(cat "$WORK/.unmount") (try $try)"; else pass; fi
-    wait_gone "$pid" 30 || fail "the serving process $pid is still there 30 s after unmounting $dir"
+    wait_gone "$pid" "$LEAVE_SECONDS" || fail "the serving process $pid is still there $LEAVE_SECONDS s after unmounting $dir"
 }
 
 # wait_gone PID SECONDS

@@ -7,6 +7,8 @@ need python3
 S=$WORK/store
 M=$WORK/mnt
 count=${TREERING_FILES:-25000}
+# At an unmount the kernel forgets every file by itself: some seconds for each 200,000.
+LEAVE_SECONDS=$((30 + count / 10000))
 # index_cache plus staging plus 400 bytes an inode plus 100 MiB for the program: what README promises, with room.
 cache=32
 limit_kib=$(((cache * 2 + 16 + 100) * 1024 + count * 2 * 400 / 1024))

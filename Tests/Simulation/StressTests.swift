@@ -31,6 +31,12 @@ import Testing
         let (checkpoints, rehomed) = volume.state.withLock { ($0.checkpointCount, $0.rehomeCount) }
         Environment.note(
             "stress: \(checkpoints) checkpoints, \(disk.faultCount) faults, \(rehomed) times written again")
+        if hasFaults && volume.isReadOnly {
+            #expect(store.log.lines.contains { $0.contains("read-only") }, "\(store.log.lines)")
+            #expect(throws: Errno.self) { try volume.unmount() }
+            disk.stop()
+            return diskThread.join()
+        }
         #expect(checkpoints > 2)
         #expect(!hasFaults || rehomed > 0)
         #expect(!volume.isReadOnly, "\(store.log.lines)")

@@ -53,6 +53,9 @@ struct MountOptions: Sendable {
                 "open", .choice(OpenMode.allCases.map(\.rawValue)), "none", "whether the kernel tells of open and close"
             ),
             CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
+            CommandOption(
+                "clean", .choice(CleaningPolicy.allCases.map(\.rawValue)), "auto",
+                "when segments are cleaned: as needed, only when full, whenever something is dead"),
             CommandOption("supervise", .flag, "", "start the serving process again should it die"),
             CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
             CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
@@ -171,6 +174,7 @@ struct MountOptions: Sendable {
         case "transport": fuse.transport = TransportChoice(rawValue: text)!
         case "direct": device.direct = DirectMode(rawValue: text)!
         case "ack": volume.acknowledgement = VolumeOptions.Acknowledgement(rawValue: text)!
+        case "clean": volume.cleaning = CleaningPolicy(rawValue: text)!
         case "open": fuse.open = OpenMode(rawValue: text)!
         case "writeback_cache": fuse.writebackCache = text == "on"
         case "fsname": fuse.fsname = text

@@ -75,6 +75,30 @@ enum SyncCommand {
     }
 }
 
+enum CleanCommand {
+    static let usage = """
+        treering clean MOUNTPOINT
+
+        Empties segments that hold much that is dead and gives free ones back to the host, as fstrim(8) does, and says how much. A mount
+        does so by itself when it is idle or short of space.
+        """
+
+    /// FITRIM and its `struct fstrim_range`: start, length, least length.
+    private static let trim: UInt = 0xC018_5879
+
+    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+        let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
+        let mountPoint = try MountedStore.mountPoint(target)
+        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
+        defer { close(descriptor) }
+        var range: (start: UInt64, length: UInt64, least: UInt64) = (0, .max, 0)
+        guard ioctl(descriptor, trim, &range) == 0 else { throw CommandError("\(target): \(Errno.last)") }
+        print("\(target): \(range.length >> 20) MiB came free on the host")
+        return 0
+    }
+}
+
 /// A store that some process serves.
 enum MountedStore {
     /// The real path of a mount of ours.

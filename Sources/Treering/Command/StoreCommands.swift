@@ -1,4 +1,4 @@
-// Commands on a store that is not mounted: format, check, dump.
+// Commands on a store that is not mounted: format, dump. CheckCommand and ExportCommand have files of their own.
 
 import Glibc
 
@@ -56,68 +56,6 @@ enum FormatCommand {
         let option = options.first { $0.name == name }!
         guard let variable = option.environmentName, let text = getenv(variable) else { return nil }
         return ByteSize.parse(String(cString: text))
-    }
-}
-
-enum CheckCommand {
-    static let options = [
-        CommandOption("data", .flag, "", "read and verify every byte, not only what names it"),
-        CommandOption("rebuild-index", .flag, "", "write the index anew from the segments"),
-        CommandOption("repair", .flag, "", "not in this version"),
-        CommandOption("new-uuid", .flag, "", "not in this version"),
-    ]
-    static let usage = """
-        treering check STORE [--data] [--rebuild-index]
-
-        Checks a store that is not mounted. Exit codes as fsck(8): 0 no errors, 1 errors corrected, 4 errors left,
-        8 the check could not be made, 16 wrong usage.
-        """
-
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
-        let readsData: Bool
-        let rebuilds: Bool
-        let path: String
-        do throws(CommandError) {
-            let arguments = try Arguments(typed, options)
-            for later in ["repair", "new-uuid"] where arguments.has(later) {
-                throw CommandError("--\(later): not in this version")
-            }
-            path = StoreDirectory.path(ofSource: try arguments.operands("STORE")[0])
-            readsData = arguments.has("data")
-            rebuilds = arguments.has("rebuild-index")
-        } catch {
-            throw CommandError(error.message, exitCode: 16)
-        }
-        do throws(CommandError) {
-            return try check(path, readsData: readsData, rebuilds: rebuilds)
-        } catch {
-            throw CommandError(error.message, exitCode: 8)
-        }
-    }
-
-    private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
-        let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds))
-        defer { store.device.shutDown() }
-        let report: CheckReport
-        do throws(MountError) {
-            if rebuilds {
-                let count = try IndexRebuilder.rebuild(store.device) { print("\(path): \($0)") }
-                print("\(path): the index was made anew from \(count) records")
-            }
-            report = try Checker.check(store.device, readsData: readsData)
-        } catch {
-            guard error.kind == .damaged else { throw CommandError("\(path): \(error)") }
-            print("\(path): \(error)")
-            return 4
-        }
-        for note in report.notes { print("\(path): \(note)") }
-        for problem in report.problems { print("\(path): \(problem)") }
-        let data = readsData ? ", \(report.dataBlockCount) pieces of data read" : ""
-        let found =
-            "\(report.inodeCount) inodes, \(report.entryCount) index entries, \(report.recordCount) records\(data)"
-        print("\(path): \(report.isClean ? "clean" : "\(report.problems.count) errors"): \(found)")
-        if !report.isClean { return 4 }
-        return rebuilds ? 1 : 0
     }
 }
 

@@ -32,14 +32,20 @@ public enum TreeringCommand {
             name: "dump", summary: "show a store's structures", usage: DumpCommand.usage, options: DumpCommand.options,
             run: DumpCommand.run),
         Subcommand(
+            name: "export", summary: "copy a store's files out", usage: ExportCommand.usage,
+            options: ExportCommand.options, run: ExportCommand.run),
+        Subcommand(
             name: "sync", summary: "make a mount durable now", usage: SyncCommand.usage, options: [],
             run: SyncCommand.run),
+        Subcommand(
+            name: "clean", summary: "give free space back to the host", usage: CleanCommand.usage, options: [],
+            run: CleanCommand.run),
         Subcommand(
             name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
             run: ProbeCommand.run),
     ]
     /// Known to the design, to come.
-    private static let later = ["clean", "export", "bench", "repair"]
+    private static let later = ["bench", "repair"]
 
     /// Runs the command line (without the program's name) and returns the exit code.
     public static func run(_ arguments: [String]) -> Int32 {

@@ -7,6 +7,9 @@ enum StoreFile: Hashable, Sendable {
     case index
     /// An index being rebuilt; renamed to `index` when whole.
     case newIndex
+    /// A file without a name, for what does not fit into memory: `open(.scratch, create: true)` gives a new one each time, also on
+    /// a device for reading only, and it is gone when it is closed.
+    case scratch
     case segment(SegmentNumber)
     /// A segment being written with zeros, not yet part of the store.
     case preparing(SegmentNumber)
@@ -17,6 +20,7 @@ enum StoreFile: Hashable, Sendable {
         case .superblock: return "superblock"
         case .index: return "index"
         case .newIndex: return "index.new"
+        case .scratch: return "(scratch)"
         case .segment(let number): return "segments/\(Self.digits(number)).seg"
         case .preparing(let number): return "segments/\(Self.digits(number)).new"
         }

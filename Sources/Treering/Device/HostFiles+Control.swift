@@ -19,8 +19,9 @@ extension HostFiles {
 
     /// posix_fallocate(3) would write into every block where the host cannot reserve; fallocate(2) says so instead.
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) {
-        if isReadOnly { throw .readOnly }
         let descriptor = descriptors(of: file).buffered
+        // Only a scratch file can be written to on a device for reading only.
+        if isReadOnly, fcntl(descriptor, F_GETFL) & O_ACCMODE == O_RDONLY { throw .readOnly }
         guard let length = off_t(exactly: byteCount) else { throw .fileTooBig }
         let before = try self.byteCount(of: file)
         guard byteCount >= before, byteCount > 0 else { return try truncate(descriptor, length) }

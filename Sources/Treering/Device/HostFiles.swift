@@ -144,7 +144,7 @@ final class HostFiles: Sendable {
     }
 
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
-        if create && isReadOnly { throw .readOnly }
+        if create && isReadOnly && file != .scratch { throw .readOnly }
         guard let index = takeSlot() else { throw Errno(EMFILE) }
         do {
             let descriptors = try openDescriptors(file, create: create)
@@ -176,6 +176,7 @@ final class HostFiles: Sendable {
     }
 
     private func openDescriptors(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
+        if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
         let access = (isReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
         let (parent, name) = place(of: file)
         let buffered = openat(parent, name, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
@@ -188,6 +189,21 @@ final class HostFiles: Sendable {
             throw error
         }
         return Descriptors(buffered: buffered, direct: direct)
+    }
+
+    /// A file without a name: beside the store where that can be written to, else where large temporary files belong.
+    private func openScratch() throws(Errno) -> Int32 {
+        let access = O_RDWR | O_CLOEXEC | linux_o_tmpfile
+        if !isReadOnly {
+            let opened = openat(directory, ".", access, 0o600)
+            if opened >= 0 { return opened }
+        }
+        let chosen = getenv("TMPDIR").map { String(cString: $0) }
+        for place in [chosen, "/var/tmp", "/tmp"].compactMap({ $0 }) {
+            let opened = Glibc.open(place, access, 0o600)
+            if opened >= 0 { return opened }
+        }
+        throw .last
     }
 
     private func closeDescriptors(_ descriptors: Descriptors) {

@@ -18,6 +18,8 @@ final class SimulatedCore {
     var faults: [SimulatedFault] = []
     /// Bits that every read of a place finds inverted.
     var flips: [(file: StoreFile, offset: UInt64, bits: UInt8)] = []
+    /// Writes and flushes that report success and do nothing: a device, or code above it, that is broken on purpose.
+    var lies: (@Sendable (TraceEntry) -> Bool)?
     var random: SimulatedRandom
     var sectorByteCount: UInt64
     var hostByteCount: UInt64?
@@ -96,6 +98,10 @@ final class SimulatedCore {
             return -Int(Errno.noSpace.rawValue)
         }
         assertUnchanged(flight)
+        if lies?(trace[flight.operation]) == true {
+            state.fail(flight.change, inode: flight.inode, landing: [])
+            return submission.byteCount
+        }
         state.complete(flight.change, inode: flight.inode, isDurable: submission.operation == .writeDurable)
         return submission.byteCount
     }
@@ -121,6 +127,7 @@ final class SimulatedCore {
         let submittedAt = trace[flight.operation].submittedAt
         if case .failAndLose = flight.effect { state.loseUnsynced(inode: flight.inode, submittedAt: submittedAt) }
         if let error = flight.effect?.error { return -Int(error.rawValue) }
+        if lies?(trace[flight.operation]) == true { return 0 }
         state.sync(inode: flight.inode, submittedAt: submittedAt)
         return 0
     }
@@ -163,7 +170,8 @@ final class SimulatedCore {
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
         try control(create ? .create : .open, file) { (_) throws(Errno) in
             if create && state.names[file] != nil { throw .exists }
-            guard let inode = create ? state.create(file) : state.names[file] else { throw .noEntry }
+            let made = create ? (file == .scratch ? state.createNameless() : state.create(file)) : state.names[file]
+            guard let inode = made else { throw .noEntry }
             inodeNames[inode] = file
             let free = handles.firstIndex { $0 == nil } ?? handles.count
             if free == handles.count { handles.append(nil) }

@@ -139,6 +139,9 @@ extension SimulatedDevice {
     /// Submissions, completions and control calls so far.
     var eventCount: Int { core.withLock { $0.state.event } }
 
+    /// From now on these writes and flushes report success and do nothing.
+    func lie(about lies: @escaping @Sendable (TraceEntry) -> Bool) { core.withLock { $0.lies = lies } }
+
     func inject(_ fault: SimulatedFault) { core.withLock { $0.faults.append(fault) } }
 
     /// Faults that have not happened yet, or happen for ever.

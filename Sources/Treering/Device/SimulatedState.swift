@@ -140,6 +140,14 @@ struct SimulatedState {
         return inode
     }
 
+    /// A file that no crash leaves behind.
+    mutating func createNameless() -> Int {
+        let inode = nextInode
+        nextInode += 1
+        inodes[inode] = SimulatedInode()
+        return inode
+    }
+
     mutating func changeNames(_ change: NameChange) {
         change.apply(to: &names)
         pendingNames.append(change)

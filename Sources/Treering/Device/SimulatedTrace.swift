@@ -49,6 +49,7 @@ extension StoreFile {
         case .superblock: return "superblock"
         case .index: return "index"
         case .newIndex: return "index.new"
+        case .scratch: return "scratch"
         case .segment(let number): return "segment \(number.rawValue)"
         case .preparing(let number): return "preparing \(number.rawValue)"
         }

@@ -1,261 +1,221 @@
-// `treering check`: verifies a store that is not mounted, without changing it. Everything that it finds is a report with an address.
-
-/// What a check found.
-struct CheckReport: Sendable {
-    var problems: [CorruptionReport] = []
-    /// Things worth knowing that are no damage ("recovered 12 operations from the log").
-    var notes: [String] = []
-    var inodeCount: UInt64 = 0
-    var entryCount: UInt64 = 0
-    var recordCount = 0
-    var livingByteCount: Int64 = 0
-    var dataBlockCount = 0
-    var isClean: Bool { problems.isEmpty }
-
-    static let problemLimit = 100
-
-    mutating func add(_ problem: CorruptionReport) {
-        if problems.count < Self.problemLimit { problems.append(problem) }
-    }
-
-    mutating func add(_ place: String, _ reason: String) { add(CorruptionReport(place: place, reason: reason)) }
-}
+// `treering check`: verifies a store that is not mounted, without changing it. Everything that it finds is a finding with an address, the
+// file that it concerns, and what it means. Checker+Books has the tree's own books, Checker+Data the data.
 
 /// Verifies a store: superblock, every page of the index, the log and every checksum in it, that the index equals what the log
 /// says, that names, links and payloads agree.
+///
+/// Its memory is bounded by the cache that it is given and a few bits per inode, however large the store is.
 struct Checker<D: Device> {
     let device: D
-    private(set) var report = CheckReport()
+    var report = CheckReport()
+    private let cacheByteCount: Int
 
     /// - Parameter readsData: also read every living payload block and verify its checksum.
     static func check(
         _ device: D, readsData: Bool, indexCacheByteCount: Int = 256 << 20
     ) throws(MountError) -> CheckReport {
-        var checker = Checker(device: device)
-        try checker.run(readsData: readsData, indexCacheByteCount)
+        var checker = Checker(device: device, indexCacheByteCount)
+        try checker.run(readsData: readsData)
         return checker.report
     }
 
-    private init(device: D) { self.device = device }
-
-    private mutating func run(readsData: Bool, _ indexCacheByteCount: Int) throws(MountError) {
-        let notes = NoteBox()
-        let recovery = try Recovery(device, indexCacheByteCount: indexCacheByteCount) { notes.lines.append($0) }
-        verifyPages(recovery)
-        guard report.isClean else { return }
-        try recovery.replay()
-        if recovery.replayedRecordCount > 0 {
-            notes.lines.append(
-                "not cleanly unmounted: \(recovery.replayedRecordCount) operations lie in the log after the checkpoint; the next mount takes them in"
-            )
-        }
-        report.notes = notes.lines
-        try recovery.index.settle(recovery.loader)
-        try compareWithLog(recovery)
-        var books = Books()
-        try books.read(recovery, &report)
-        books.compare(recovery, &report)
-        if readsData { try verifyData(recovery) }
-        report.inodeCount = recovery.index.inodeCount
-        report.entryCount = recovery.index.tree.entryCount
-        report.livingByteCount = recovery.table.livingByteCount
+    private init(device: D, _ cacheByteCount: Int) {
+        self.device = device
+        self.cacheByteCount = cacheByteCount
     }
 
-    private mutating func verifyPages(_ recovery: Recovery<D>) {
+    private mutating func run(readsData: Bool) throws(MountError) {
+        let notes = NoteBox()
+        defer { report.notes = notes.lines + report.notes }
+        let pair = try SuperblockPair.read(device)
+        let superblock = try pair.newest()
+        checkSlots(pair, superblock, notes)
+        let live = verifyPages(superblock) ? try openLive(notes) : nil
+        report.hasIndex = live != nil
+        let recovery: Recovery<D>
+        if let live { recovery = live } else { recovery = try Self.openLog(device) }
+        noteEnd(recovery, isLive: live != nil, notes)
+        let rebuild = try Rebuild(
+            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
+            segmentCountLimit: recovery.table.countLimit, through: recovery.position,
+            mender: recovery.mender, .init(cacheByteCount: cacheByteCount))
+        report.recordCount = rebuild.recordCount
+        try compare(live, rebuild, recovery)
+        let view = live.map { StoreView($0) } ?? StoreView(rebuild, device)
+        try checkBooks(
+            view, readsUsage: live != nil && recovery.mender!.mends.isEmpty && recovery.missingSegments.isEmpty)
+        if readsData { try verifyData(view) }
+        report.inodeCount = view.index.inodeCount
+        report.entryCount = view.index.tree.entryCount
+        report.livingByteCount = view.table.livingByteCount
+        report.fillPaths(view)
+    }
+
+    // MARK: Superblock and index
+
+    /// A slot that is torn is what a power cut leaves; after a clean unmount it is damage.
+    private mutating func checkSlots(_ pair: SuperblockPair, _ superblock: Superblock, _ notes: NoteBox) {
+        guard let complaint = pair.complaint else { return }
+        report.needs.insert(.superblock)
+        guard superblock.isClean else { return notes.lines.append(complaint) }
+        report.add(.superblock, "superblock", complaint, effect: "nothing is lost; a repair or a mount writes it anew")
+    }
+
+    mutating func verifyPages(_ superblock: Superblock) -> Bool {
+        let file: DeviceFile
+        do throws(Errno) { file = try device.open(.index, create: false) } catch {
+            report.add(
+                .index, "index", "the file cannot be opened: \(error)",
+                effect: "nothing is lost while the log is whole; a repair makes it anew from the log")
+            return false
+        }
+        defer { device.close(file) }
         var damage: [CorruptionReport] = []
-        let file = recovery.indexFile
+        var damageCount = 0
         let device = self.device
         _ = IndexVerifier.verify(
-            root: recovery.superblock.indexRoot, uuid: recovery.superblock.uuid,
+            root: superblock.indexRoot, uuid: superblock.uuid,
             read: { address, buffer in
                 let completion = device.perform(
                     Submission(
                         .read, file, offset: UInt64(address.rawValue) * UInt64(IndexPage.byteCount), buffer, tag: 0))
                 return completion.error ?? (completion.result == buffer.count ? nil : .input)
             },
-            onDamage: { damage.append($0) })
-        for problem in damage { report.add(problem) }
-    }
-
-    private mutating func compareWithLog(_ recovery: Recovery<D>) throws(MountError) {
-        let rebuild = try Rebuild(
-            recovery.reader, recovery.rebuildSources(), uuid: recovery.superblock.uuid,
-            segmentCountLimit: recovery.table.countLimit, through: recovery.position.lastBatch,
-            building: CheckpointNumber(1))
-        for problem in rebuild.problems { report.add(problem) }
-        for problem in try rebuild.differences(from: recovery.index, recovery.loader) { report.add(problem) }
-        if rebuild.nextInode > recovery.nextInode {
+            onDamage: {
+                damageCount += 1
+                if damage.count < 20 { damage.append($0) }
+            })
+        for problem in damage { report.add(.index, problem.place, problem.reason) }
+        if damageCount > 0 {
             report.add(
-                "next inode number",
-                "\(rebuild.nextInode.rawValue) by the log, \(recovery.nextInode.rawValue) by the superblock")
+                .index, "index", "\(damageCount) places of it are damaged",
+                effect: "nothing is lost while the log is whole; a repair makes it anew from the log")
         }
-        report.recordCount = rebuild.recordCount
+        return damageCount == 0
     }
 
-    private mutating func verifyData(_ recovery: Recovery<D>) throws(MountError) {
-        var targets: [(SegmentNumber, UInt32, UInt32, Range<Int>?)] = []
-        try recovery.collect(.payloads) { key, value in
-            guard let entry = PayloadEntry(decoding: value) else { return }
-            entry.forEachStored { index, _, named in
-                guard named > 0 else { return }
-                targets.append(
-                    (
-                        entry.blocksSegment, entry.position(ofStored: index), entry.checksum(ofStored: index),
-                        entry.isInline ? 0..<Int(entry.length) : nil
-                    ))
+    /// The index with the log after it; nil where that does not hold together.
+    private mutating func openLive(_ notes: NoteBox) throws(MountError) -> Recovery<D>? {
+        do throws(MountError) {
+            let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, salvages: true) {
+                notes.lines.append($0)
             }
-        }
-        let buffer = AlignedBuffer(byteCount: 4 * blockByteCount)
-        for (segment, position, checksum, inline) in targets {
-            guard let file = recovery.table[segment].file else { continue }
-            report.dataBlockCount += 1
-            let start = Int(position) / blockByteCount * blockByteCount
-            let lead = Int(position) - start
-            let count =
-                (lead + (inline?.count ?? blockByteCount) + blockByteCount - 1) / blockByteCount * blockByteCount
-            let bytes = buffer.bytes.part(0, count)
-            let completion = device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
-            let place = "segment \(segment.rawValue) at \(position)"
-            guard completion.result == count else {
-                report.add(place, completion.error.map { "cannot be read: \($0)" } ?? "the file ends before it")
-                continue
-            }
-            let data = UnsafeRawBufferPointer(bytes).part(lead, inline?.count ?? blockByteCount)
-            if Checksum.crc32c(data) != checksum { report.add(place, "the checksum of the data does not match") }
-        }
-    }
-}
-
-private final class NoteBox: @unchecked Sendable {
-    var lines: [String] = []
-}
-
-/// What names, links, extents and payloads say of each other.
-private struct Books {
-    private var inodes: [UInt64: (mode: UInt32, linkCount: UInt32, derived: UInt64, flags: InodeFlags)] = [:]
-    /// Which access control lists there are.
-    private var accessLists: [UInt64: InodeFlags] = [:]
-    private var names: [UInt64: UInt32] = [:]
-    private var subdirectories: [UInt64: UInt32] = [:]
-    private var entries: [UInt64: UInt64] = [:]
-    private var extents: [UInt64: UInt64] = [:]
-    private var namedBytes: [UInt64: UInt64] = [:]
-    private var payloads: [UInt64: UInt64] = [:]
-    private var orphans: Set<UInt64> = []
-    private var living: [UInt32: Int64] = [:]
-    private var reserved: UInt64 = 0
-
-    mutating func read<D: Device>(_ recovery: Recovery<D>, _ report: inout CheckReport) throws(MountError) {
-        var books = self
-        var problems: [CorruptionReport] = []
-        for space in [KeySpace.tree, .payloads, .orphans, .tombstones] {
-            try recovery.collect(space) { key, value in books.take(key, value, &problems) }
-        }
-        for problem in problems { report.add(problem) }
-        self = books
-    }
-
-    private mutating func take(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ problems: inout [CorruptionReport]) {
-        guard let charge = RecordIndex.charge(key, value) else {
-            problems.append(CorruptionReport(place: "\(key)", reason: "malformed entry"))
-            return
-        }
-        living[charge.segment.rawValue, default: 0] += Int64(charge.byteCount)
-        if charge.blocksByteCount > 0 {
-            living[charge.blocksSegment.rawValue, default: 0] += Int64(charge.blocksByteCount)
-        }
-        switch (key.space, key.kind) {
-        case (.tree, .inode):
-            if let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) {
-                inodes[key.object] = (
-                    entry.record.mode, entry.record.linkCount, entry.derived, entry.record.inodeFlags
-                )
-            }
-        case (.tree, .dirent):
-            if let entry = DirentEntry(decoding: value) {
-                names[entry.inode.rawValue, default: 0] += 1
-                entries[key.object, default: 0] += 1
-                if entry.type == 4 { subdirectories[key.object, default: 0] += 1 }
-            }
-        case (.tree, .extent):
-            if let entry = ExtentEntry(decoding: value) {
-                extents[key.object, default: 0] += UInt64(entry.length)
-                if entry.isReserved {
-                    reserved += UInt64(entry.length)
-                } else {
-                    namedBytes[entry.payload.rawValue, default: 0] += UInt64(entry.length)
-                }
-            }
-        case (.tree, .xattr):
-            if let entry = XattrEntry(decoding: value) { take(entry, of: key, &problems) }
-        case (.payloads, .payload):
-            if let entry = PayloadEntry(decoding: value) {
-                payloads[key.object] = entry.namedByteCount
-            }
-        case (.orphans, _): orphans.insert(key.object)
-        default: break
+            try recovery.replay()
+            try recovery.index.settle(recovery.loader)
+            return recovery
+        } catch {
+            guard error.kind == .damaged else { throw error }
+            report.add(.index, "index", error.description, effect: "a repair makes it anew from the log")
+            return nil
         }
     }
 
-    private mutating func take(_ entry: XattrEntry, of key: IndexKey, _ problems: inout [CorruptionReport]) {
-        if case .payload(let id, let count) = entry.value { namedBytes[id.rawValue, default: 0] += UInt64(count) }
-        let lists: [(StaticString, InodeFlags)] = [
-            (XattrName.accessListName, .hasAccessList), (XattrName.defaultListName, .hasDefaultList),
-        ]
-        for (name, flag) in lists where entry.name.elementsEqual(XattrName.bytes(name)) {
-            accessLists[key.object, default: []].insert(flag)
-            if case .inline(let bytes) = entry.value, AccessControlList(decoding: bytes) != nil { continue }
-            problems.append(CorruptionReport(place: "\(key)", reason: "a malformed access control list"))
-        }
+    /// The log alone.
+    static func openLog(_ device: D) throws(MountError) -> Recovery<D> {
+        let recovery = try Recovery(
+            device, indexCacheByteCount: 1 << 20, withIndex: false, salvages: true, needsIndexFile: false
+        ) { _ in }
+        try recovery.findEnd()
+        return recovery
     }
 
-    func compare<D: Device>(_ recovery: Recovery<D>, _ report: inout CheckReport) {
-        for (number, inode) in inodes {
-            let isDirectory = inode.mode & 0o170000 == 0o040000
-            let count = names[number] ?? 0
-            let isRoot = number == InodeNumber.root.rawValue
-            let expected = !isDirectory ? count : count == 0 && !isRoot ? 0 : 2 + (subdirectories[number] ?? 0)
-            if inode.mode == 0 { report.add("inode \(number)", "it has entries but no record") }
-            if inode.linkCount != expected {
-                report.add("inode \(number)", "its link count is \(inode.linkCount), but \(expected) by its names")
-            }
-            if inode.flags.intersection([.hasAccessList, .hasDefaultList]) != accessLists[number] ?? [] {
-                report.add("inode \(number)", "its flags and its access control lists do not agree")
-            }
-            if inode.linkCount == 0, !orphans.contains(number) {
-                report.add("inode \(number)", "it has no name and is no orphan")
-            }
-            let derived = isDirectory ? entries[number] ?? 0 : extents[number] ?? 0
-            if derived != inode.derived {
-                report.add(
-                    "inode \(number)",
-                    "it counts \(inode.derived) \(isDirectory ? "entries" : "bytes"), there are \(derived)")
-            }
-        }
-        for number in names.keys where inodes[number] == nil {
-            report.add("inode \(number)", "a name leads to it, but it is not there")
-        }
-        for number in orphans where inodes[number]?.linkCount != 0 {
-            report.add("orphan \(number)", "it is not there, or has names")
-        }
-        if inodes[InodeNumber.root.rawValue] == nil { report.add("inode 1", "there is no root directory") }
-        for (id, count) in namedBytes where payloads[id] != count {
-            report.add(
-                "payload \(id)",
-                "\(count) bytes of it are named, it counts \(payloads[id].map(String.init) ?? "nothing: it is not there")"
+    private mutating func noteEnd(_ recovery: Recovery<D>, isLive: Bool, _ notes: NoteBox) {
+        if isLive, recovery.replayedRecordCount > 0 {
+            notes.lines.append(
+                "not cleanly unmounted: \(recovery.replayedRecordCount) operations lie in the log after the checkpoint; the next mount takes them in"
             )
         }
-        for id in payloads.keys where namedBytes[id] == nil { report.add("payload \(id)", "nothing names it") }
-        if reserved != recovery.index.reservedByteCount {
+        if let damage = recovery.damage {
             report.add(
-                "reservations", "\(recovery.index.reservedByteCount) bytes on the books, \(reserved) by the extents")
+                .log, damage.place, damage.reason,
+                effect: "what was written after it cannot be followed and is lost")
         }
-        for index in recovery.table.segments.indices {
-            let stored = recovery.table.segments[index].living
-            let counted = living[UInt32(index)] ?? 0
-            if stored != counted {
-                report.add("segment \(index)", "\(stored) living bytes on the books, \(counted) by the entries")
-            }
+        for (number, usage) in recovery.missingSegments.sorted(by: { $0.key < $1.key }) {
+            report.add(
+                .log, "segment \(number.rawValue)", "its file is gone, and \(usage.living) bytes in it are in use",
+                effect: "a repair keeps the names that the index remembers; the data in it is lost")
         }
     }
+
+    // MARK: The log
+
+    private mutating func compare(
+        _ live: Recovery<D>?, _ rebuild: Rebuild<D>, _ recovery: Recovery<D>
+    ) throws(MountError) {
+        let mends = recovery.mender!.mends
+        for mend in mends { report.add(finding(mend, hasIndex: live != nil)) }
+        if !mends.isEmpty { report.needs.insert(.log) }
+        for problem in rebuild.problems
+        where !mends.contains(where: { problem.place.contains("segment \($0.segment.rawValue) ") }) {
+            report.add(.log, problem.place, problem.reason, effect: "what was written after it cannot be followed")
+        }
+        guard let live else { return }
+        let damage = LogDamage(
+            rebuild.lost, missing: rebuild.lostSegments.union(recovery.missingSegments.keys),
+            lossy: rebuild.lossySegments)
+        let isLostInLog = damage.isEmpty ? false : try reportLost(live, damage)
+        // What damaged records brought is missing on one side.
+        if mends.isEmpty && !isLostInLog && rebuild.problems.isEmpty {
+            for problem in try rebuild.differences(from: live.index, live.loader) {
+                report.add(
+                    .index, problem.place, problem.reason, effect: "the log is right; a repair makes the index anew")
+            }
+        }
+        if rebuild.nextInode > live.nextInode {
+            report.add(
+                .index, "next inode number",
+                "\(rebuild.nextInode.rawValue) by the log, \(live.nextInode.rawValue) by the superblock",
+                effect: "a repair goes by the log")
+        }
+    }
+
+    private func finding(_ mend: Mend, hasIndex: Bool) -> Finding {
+        let place = "segment \(mend.segment.rawValue) at \(mend.range.lowerBound)..<\(mend.range.upperBound)"
+        guard mend.range.lowerBound > 0 else {
+            return Finding(place: place, reason: mend.reason, effect: "a repair writes it anew")
+        }
+        guard !mend.lost.isEmpty else {
+            return Finding(
+                place: place, reason: mend.reason,
+                effect: "all \(mend.savedRecordCount) operations in it can be saved; damaged data blocks give EIO")
+        }
+        let names = mend.lost.prefix(4).map {
+            $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)–\($0.upperBound)"
+        }.joined(separator: ", ")
+        return Finding(
+            place: place, reason: mend.reason,
+            effect:
+                "\(mend.lostRecordCount) operations in it are lost (\(names)), \(mend.savedRecordCount) can be saved; "
+                + (hasIndex
+                    ? "what the index remembers of them is kept, what it does not is in an older state"
+                    : "files that they changed last are in an older state"))
+    }
+
+    /// Names what stands in the index only by operations that the log has lost.
+    private mutating func reportLost(_ live: Recovery<D>, _ damage: LogDamage) throws(MountError) -> Bool {
+        let view = StoreView(live)
+        var counts: [UInt64: (entries: Int, bytes: UInt64)] = [:]
+        let payloads = try view.payloads(in: damage)
+        try view.forEach(.tree) { key, value in
+            guard damage.covers(key, value, payloads),
+                counts.count < CheckReport.unreadableLimit || counts[key.object] != nil
+            else { return }
+            counts[key.object, default: (0, 0)].entries += 1
+            if key.kind == .extent, let extent = ExtentEntry(decoding: value), !extent.isReserved {
+                counts[key.object]!.bytes += UInt64(extent.length)
+            }
+        }
+        for (inode, count) in counts.sorted(by: { $0.key < $1.key }) {
+            let data = count.bytes > 0 ? "; the data of \(count.bytes) bytes may be damaged" : ""
+            report.add(
+                .restore, "\(count.entries) entries", "the log has lost the operations that made them", inode: inode,
+                effect: "the index remembers them, and a repair writes them to the log again\(data)")
+        }
+        return !counts.isEmpty
+    }
+}
+
+/// Lines that a recovery logged.
+private final class NoteBox: @unchecked Sendable {
+    var lines: [String] = []
 }

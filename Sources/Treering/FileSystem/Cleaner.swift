@@ -1,6 +1,8 @@
 // Empties segments: repeats in the head of the log what still lives in one, and copies living payload blocks to a segment of their own.
 // Works on the housekeeper's thread; Volume+Cleaning.swift decides when, and on which segment.
 
+import Synchronization
+
 /// What the cleaner keeps between segments. Used by one thread, the housekeeper's.
 final class Cleaner<D: Device> {
     private let device: D
@@ -14,8 +16,11 @@ final class Cleaner<D: Device> {
     private(set) var stuckSegments: Set<SegmentNumber> = []
     /// What is known here holds as long as the core has this index (`Core.adoptCount`).
     private var generation = 0
-    private(set) var cleanedSegmentCount = 0
-    private(set) var movedByteCount: UInt64 = 0
+    /// What was done since the mount; anybody may look. Bytes of records of moves, and of copied blocks with their headers.
+    private let isInSegment = Atomic(false)
+    private let segmentCount = Atomic(0)
+    private let repeatedByteCount = Atomic<UInt64>(0)
+    private let copiedByteCount = Atomic<UInt64>(0)
     /// Called between two steps with the time at which the last began, without the lock: others get their turn.
     var pause: (_ start: UInt64) -> Void = { _ in }
 
@@ -25,6 +30,15 @@ final class Cleaner<D: Device> {
     private static var recordByteCountLimit: Int { 8 << 10 }
 
     init(device: D) { self.device = device }
+
+    var isWorking: Bool { isInSegment.load(ordering: .relaxed) }
+    var cleanedSegmentCount: Int { segmentCount.load(ordering: .relaxed) }
+    var movedRecordByteCount: UInt64 { repeatedByteCount.load(ordering: .relaxed) }
+    var movedBlockByteCount: UInt64 { copiedByteCount.load(ordering: .relaxed) }
+    var movedByteCount: UInt64 { movedRecordByteCount + movedBlockByteCount }
+
+    /// How much the segment that takes moved blocks has room for.
+    func headRoom(_ log: SegmentLog) -> Int { head.map { log.table.segmentByteCount - $0.offset } ?? 0 }
 
     // MARK: One segment
 
@@ -41,6 +55,8 @@ final class Cleaner<D: Device> {
 
     /// Moves everything that lives in a sealed segment elsewhere.
     func clean(_ victim: SegmentNumber, of volume: Volume<D>) throws(Errno) {
+        isInSegment.store(true, ordering: .relaxed)
+        defer { isInSegment.store(false, ordering: .relaxed) }
         let (segment, uuid, segmentByteCount) = volume.state.withLock { state in
             let table = state.core.table
             precondition(table[victim].isSealed)
@@ -57,7 +73,7 @@ final class Cleaner<D: Device> {
         } else {
             try cleanRuns(victim, segment, uuid, segmentByteCount, volume)
         }
-        cleanedSegmentCount += 1
+        segmentCount.add(1, ordering: .relaxed)
         let living = volume.state.withLock { $0.core.table[victim].living }
         if living > 0 {
             stuckSegments.insert(victim)
@@ -136,7 +152,7 @@ final class Cleaner<D: Device> {
             (next, cursor) = reached
             if let leaving { try volume.finishRemovals(of: leaving) }
             payloads.append(contentsOf: found)
-            movedByteCount += UInt64(byteCount)
+            repeatedByteCount.add(UInt64(byteCount), ordering: .relaxed)
             if byteCount > 0 { pause(time) }
         }
     }
@@ -161,7 +177,7 @@ final class Cleaner<D: Device> {
                 cursor = nil
                 continue
             }
-            if key.space == .tree || key.space == .tombstones, core.index.removals[InodeNumber(key.object)] != nil {
+            if key.space == .tree, core.index.removals[InodeNumber(key.object)] != nil {
                 leaving = InodeNumber(key.object)
                 break
             }
@@ -320,7 +336,7 @@ final class Cleaner<D: Device> {
             throw error
         }
         self.head!.offset = head.offset + byteCount
-        movedByteCount += UInt64(byteCount)
+        copiedByteCount.add(UInt64(byteCount), ordering: .relaxed)
         return (head.number, head.incarnation, head.offset + RunHeader.byteCount)
     }
 
@@ -398,7 +414,10 @@ final class Cleaner<D: Device> {
                     }
                     next += 1
                 }
-                if core.writer.changeCount > 0 { try core.commit(.recovery) }
+                if core.writer.changeCount > 0 {
+                    repeatedByteCount.add(UInt64(core.writer.byteCount), ordering: .relaxed)
+                    try core.commit(.recovery)
+                }
                 return next
             }
         }

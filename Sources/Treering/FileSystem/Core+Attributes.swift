@@ -184,7 +184,8 @@ extension Core {
         let segment = UInt64(table.segmentByteCount)
         let total = UInt64(log.livingByteCountLimit)
         // What was promised to files is as good as used.
-        let used = UInt64(max(0, table.livingByteCount)) + UInt64(promisedByteCount(of: index.reservedByteCount))
+        let living = max(0, table.livingByteCount - index.removingByteCount)
+        let used = UInt64(living) + UInt64(promisedByteCount(of: index.reservedByteCount))
         let free = total - min(total, used)
         let makeable = log.isHostFull ? 0 : hostAvailableByteCount
         // What lies dead in segments is as good as free: the cleaner makes it so.
@@ -193,7 +194,7 @@ extension Core {
         let available = min(free, host)
         return FileSystemStatus(
             totalByteCount: total, freeByteCount: available, availableByteCount: available,
-            inodeCount: index.inodeCount + available / 512, freeInodeCount: available / 512)
+            inodeCount: index.inodeCount &+ available / 512, freeInodeCount: available / 512)
     }
 }
 

@@ -174,13 +174,16 @@ extension Core {
 
     /// A reservation replaces what it covers in one step; a great removal still under way there would make that step unbounded.
     private func waitForRemovals(of inode: InodeNumber) throws(Stop) {
-        if index.removals[inode] != nil { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        guard index.removals[inode] != nil else { return }
+        throw isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }
 
     // MARK: Promises
 
     /// Room that so many reserved bytes may take when they are written: records are counted in.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 { Int64(clamping: byteCount) / 16 * 17 }
+    func promisedByteCount(of byteCount: UInt64) -> Int64 {
+        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
+    }
 
     /// Segments that what is promised now may take: their ends may stay unused.
     var promisedSegmentCount: Int {

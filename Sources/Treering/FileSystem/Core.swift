@@ -32,6 +32,8 @@ final class Core {
     var hostAvailableByteCount: UInt64 = .max
     /// The last checkpoint found no room on the host: operations fail rather than wait for the next one.
     var isCheckpointStuck = false
+    /// A removal could not go on when it was tried last.
+    var isRemovalStuck = false
 
     init(
         index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool,
@@ -52,6 +54,8 @@ final class Core {
     func adopt(_ index: RecordIndex) {
         self.index = index
         adoptCount += 1
+        // From here on nothing waits for a page: operations that miss one are parked.
+        index.tree.fetchNow = nil
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
 
@@ -70,19 +74,23 @@ final class Core {
         if tier == .write,
             table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit - promised
         {
-            throw .failed(.noSpace)
+            throw isRoomComing ? .blocked(.room) : .failed(.noSpace)
         }
         let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break
         case .wait: throw .blocked(.room)
-        case .full: throw .failed(.noSpace)
+        case .full: throw tier == .write && isRoomComing ? .blocked(.room) : .failed(.noSpace)
         case .failed: throw .failed(.readOnly)
         }
         let preview = writer.preview(sequence: log.nextSequence)
         try find { () throws(PageMiss) in try index.touch(preview) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+        if let impossible = table.impossible {
+            table.impossible = nil
+            report(impossible)
+        }
     }
 
     /// Appends and applies a record of a dead mount's tail, under its old sequence; it must be the next.
@@ -127,12 +135,17 @@ final class Core {
     var isDirtyLimitReached: Bool { index.tree.dirtyByteCount * 4 >= index.tree.cacheLimitByteCount * 3 }
 
     /// Whether it is worth while to run operations again that found no room.
-    var mayHaveRoom: Bool { log.mayHaveRoom && (!isDirtyLimitReached || isCheckpointStuck) }
+    var mayHaveRoom: Bool {
+        log.mayHaveRoom && (!isDirtyLimitReached || isCheckpointStuck) && !(isRoomComing && isNearlyFull)
+    }
 
-    /// Whether what is still being removed is all that an operation can be waiting for.
-    var hasRoomBesidesRemovals: Bool {
-        !index.removals.isEmpty && !isDirtyLimitReached && log.hasFreeSlot && !log.wantsPreparedSegment
-            && !log.isShort(for: .removal)
+    /// Whether removals that are under way will make room: what was removed is taken out of the index step by step.
+    var isRoomComing: Bool { !isRemovalStuck && (!index.removals.isEmpty || !reapable.isEmpty) }
+
+    private var isNearlyFull: Bool {
+        let promised = promisedByteCount(of: index.reservedByteCount)
+        return table.livingByteCount + Int64(2 * writeByteCountLimit) > log.livingByteCountLimit - promised
+            || log.isShort(for: .write)
     }
 
     // MARK: What operations share

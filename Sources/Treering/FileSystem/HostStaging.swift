@@ -56,7 +56,7 @@ final class HostStaging {
     private var prefix: String { "treering-\(uuid)-" }
 
     /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported.
-    func findTails(_ superblock: Superblock) {
+    func findTails(_ superblock: Superblock, isReadOnly: Bool = false) {
         let places = Self.candidates(directory, prefix)
         for path in places {
             let memory: SharedMemory
@@ -76,7 +76,7 @@ final class HostStaging {
             }
             if let tail, isOurs(tail.header), tail.header.epoch > superblock.epoch, tail.recordCount == 0 {
                 // That mount died before it began.
-                memory.unlink()
+                if !isReadOnly { memory.unlink() }
                 continue
             }
             guard let tail, matches(tail.header, superblock) else {

@@ -6,7 +6,7 @@ typealias HostVolume = Volume<HostDevice>
 extension Volume where D == HostDevice {
     /// Mounts the store in `directory`, takes in what a dead mount left in staging, and starts the housekeeper.
     static func mount(
-        _ device: HostDevice, _ options: VolumeOptions, directory: String, log: LogSink
+        _ device: HostDevice, _ options: VolumeOptions, directory: String, log: LogSink, isServed: Bool = true
     ) throws(MountError) -> HostVolume {
         let say: @Sendable (String) -> Void = { log.notice($0) }
         let uuid = try SuperblockPair.read(device).newest().uuid
@@ -15,6 +15,8 @@ extension Volume where D == HostDevice {
             throw MountError("the store's directory cannot be examined", error)
         }
         let volume = try mount(device, options, hostStaging: staging, log: say)
+        // A repair does the housekeeper's work itself.
+        guard isServed else { return volume }
         do throws(Errno) { try volume.startHousekeeper() } catch {
             throw MountError("no thread can be started", error)
         }

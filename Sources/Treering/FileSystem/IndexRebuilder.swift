@@ -5,7 +5,9 @@ struct IndexRebuilder<D: Device> {
     /// Replaces the index by one built from the log. The old one stays until the new one is whole and durable.
     ///
     /// - Returns: how many records the log held.
-    static func rebuild(_ device: D, log: @escaping @Sendable (String) -> Void) throws(MountError) -> Int {
+    static func rebuild(
+        _ device: D, indexCacheByteCount: Int = 256 << 20, log: @escaping @Sendable (String) -> Void
+    ) throws(MountError) -> Int {
         try ensureIndexFile(device)
         let recovery = try Recovery(device, indexCacheByteCount: 1 << 20, withIndex: false, log: log)
         let sources = recovery.headers.compactMap { number, segment -> Rebuild<D>.Source? in
@@ -17,8 +19,11 @@ struct IndexRebuilder<D: Device> {
         let position = try endOfLog(recovery)
         let living = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
         let rebuild = try Rebuild(
-            recovery.reader, living, uuid: recovery.superblock.uuid, segmentCountLimit: recovery.table.countLimit,
-            through: position.lastBatch, building: recovery.pair.summary.map(\.checkpoint).max()!.next)
+            device, recovery.reader, living, uuid: recovery.superblock.uuid,
+            segmentCountLimit: recovery.table.countLimit, through: position,
+            .init(
+                cacheByteCount: indexCacheByteCount,
+                building: recovery.pair.summary.map(\.checkpoint).max()!.next, file: .newIndex))
         if let problem = rebuild.problems.first { throw MountError(.damaged, "the log is damaged: \(problem)") }
         try store(rebuild, recovery, position)
         return rebuild.recordCount
@@ -54,7 +59,7 @@ struct IndexRebuilder<D: Device> {
         let device = recovery.device
         do throws(Errno) {
             for segment in recovery.headers.values { try device.wait(Submission(.sync, segment.file, tag: 0)) }
-            let file = try device.open(.newIndex, create: true)
+            let file = try rebuild.builder.file()
             let head = rebuild.table[position.segment]
             if head.state == .inUse, Int(position.offsetInSegment) < recovery.table.segmentByteCount,
                 !rebuild.endedSegments.contains(position.segment)

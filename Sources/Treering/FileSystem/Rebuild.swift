@@ -2,8 +2,9 @@
 
 /// Builds a `RecordIndex` from what the segments in use hold.
 final class Rebuild<D: Device> {
-    let index: RecordIndex
+    let builder: IndexBuilder<D>
     let table: SegmentTable
+    var index: RecordIndex { builder.index }
     private(set) var nextSequence = RecordSequence(1)
     private(set) var nextInode = InodeNumber(2)
     private(set) var recordCount = 0
@@ -12,6 +13,15 @@ final class Rebuild<D: Device> {
     private(set) var problems: [CorruptionReport] = []
     /// Segments whose last batch says so.
     private(set) var endedSegments: Set<SegmentNumber> = []
+    /// Records that mended batches have lost, and segments that have lost all of theirs.
+    private(set) var lost: [ClosedRange<UInt64>] = []
+    private(set) var lostSegments: Set<SegmentNumber> = []
+    /// Segments that have lost some, and the first record of each: what is older there was moved to it by the cleaner.
+    private(set) var lossySegments: [SegmentNumber: UInt64] = [:]
+    private var firstRecord: UInt64 = 0
+    private let reader: BatchReader<D>
+    private let mender: Mender<D>?
+    private var context: LogContext?
 
     /// What is known of a segment in use before its batches are read.
     struct Source {
@@ -22,15 +32,25 @@ final class Rebuild<D: Device> {
         var lastBatch: BatchSequence
     }
 
-    /// Reads every segment in `sources`. Batches above `lastBatch` are not part of the log.
+    struct Options {
+        /// More than this of the new index goes to `file`.
+        var cacheByteCount = 256 << 20
+        var building = CheckpointNumber(1)
+        var file = StoreFile.scratch
+    }
+
+    /// Reads every segment in `sources`. What lies beyond `end` is not part of the log. With a mender, what is damaged is left
+    /// out and the rest taken; without, reading a segment ends there.
     init(
-        _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
-        through lastBatch: BatchSequence,
-        building: CheckpointNumber
+        _ device: D, _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
+        through end: LogPosition, mender: Mender<D>? = nil, _ options: Options = Options()
     ) throws(MountError) {
+        self.reader = reader
+        self.mender = mender
         table = SegmentTable(segmentByteCount: reader.segmentByteCount, countLimit: segmentCountLimit)
-        index = RecordIndex(
-            tree: Index(uuid: uuid, cacheLimitByteCount: 1 << 30, building: building), table: table)
+        builder = IndexBuilder(
+            device, uuid: uuid, table: table, cacheByteCount: options.cacheByteCount, building: options.building,
+            in: options.file)
         position = LogPosition(
             lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096)
         for source in sources {
@@ -48,37 +68,50 @@ final class Rebuild<D: Device> {
         // The cleaner may have moved a payload beyond what names it: all of them are there before anything names one.
         for pass in [RecordIndex.Pass.payloads, .names] {
             index.pass = pass
+            context = nil
             for (order, source) in ordered.enumerated() {
                 let next = order + 1 < ordered.count ? ordered[order + 1].header : nil
-                try read(reader, source, through: lastBatch, next)
+                try read(source, through: end, next)
             }
         }
-        finish()
+        try builder.settle()
+        try builder.dropUnnamedPayloads()
+        index.pass = .live
     }
 
-    private func read(
-        _ reader: BatchReader<D>, _ source: Source, through lastBatch: BatchSequence, _ next: SegmentHeader?
-    ) throws(MountError) {
+    private func read(_ source: Source, through logEnd: LogPosition, _ next: SegmentHeader?) throws(MountError) {
+        let lastBatch = logEnd.lastBatch
         var offset = SegmentHeader.byteCount
         var last = BatchSequence(source.header.firstBatch.rawValue - 1)
         var checksum: UInt32?
         var hasEnded = false
         let end = source.header.end == 0 ? reader.segmentByteCount : Int(source.header.end)
+        // What a later segment begins with was not written here, whatever a damaged header has forgotten of this one's end.
+        let limit = min(lastBatch, next.map { BatchSequence($0.firstBatch.rawValue - 1) } ?? lastBatch)
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
                     in: source.number, source.file, incarnation: source.header.incarnation, at: offset,
                     verifyPayload: false)
             }
-            guard case .batch(let batch) = outcome, batch.header.sequence == last.next,
+            guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
-                if case .broken(let header, let reason) = outcome, header.sequence == last.next {
+                if try mends(source, offset, end, last, limit, logEnd) { continue }
+                if case .broken(let header, let reason) = outcome, header.follows(last) {
                     note("segment \(source.number.rawValue) at \(offset)", reason)
                 }
                 break
             }
-            batch.forEachRecord { record, place in apply(record, place) }
+            context = LogContext(batch)
+            if offset == SegmentHeader.byteCount { firstRecord = batch.header.firstRecord.rawValue }
+            if batch.header.isMended, index.pass == .payloads {
+                noteLost(batch, isFirst: last.rawValue + 1 == source.header.firstBatch.rawValue)
+            }
+            try batch.forEachRecord { (record, place) throws(MountError) in
+                if index.pass == .names { recordCount += 1 }
+                try builder.apply(record, at: place)
+            }
             last = batch.header.sequence
             checksum = batch.checksum
             nextSequence = max(nextSequence, batch.header.lastRecord.next)
@@ -100,23 +133,56 @@ final class Rebuild<D: Device> {
         table[source.number].lastBatch = last
     }
 
+    /// A mended batch tells for ever what it has lost: the records between its first and its last that are not there.
+    private func noteLost(_ batch: FoundBatch, isFirst: Bool) {
+        var next = batch.header.firstRecord.rawValue
+        var count = 0
+        let before = lost.count
+        batch.forEachRecord { record, _ in
+            if record.sequence.rawValue > next { lost.append(next...record.sequence.rawValue - 1) }
+            next = max(next, record.sequence.rawValue &+ 1)
+            count += 1
+        }
+        if next <= batch.header.lastRecord.rawValue { lost.append(next...batch.header.lastRecord.rawValue) }
+        if lost.count > before { lossySegments[batch.header.segment] = firstRecord }
+        if isFirst, count == 0 { lostSegments.insert(batch.header.segment) }
+    }
+
     /// The second pass meets everything that the first one has met.
     private func note(_ place: String, _ reason: String) {
         if index.pass == .payloads { problems.append(CorruptionReport(place: place, reason: reason)) }
     }
 
-    private func apply(_ record: Record, _ place: RecordPlace) {
-        if index.pass == .names { recordCount += 1 }
-        index.apply(record, at: place)
-    }
-
-    private func finish() {
-        index.settle()
-        var cursor: IndexKey? = RecordIndex.firstPayload
-        while let from = cursor {
-            cursor = index.found { () throws(PageMiss) in try index.dropUnnamedPayloads(from: from) }
+    /// Tries to mend the place where a batch should be, so that it can be read again.
+    private func mends(
+        _ source: Source, _ offset: Int, _ end: Int, _ last: BatchSequence, _ limit: BatchSequence,
+        _ logEnd: LogPosition
+    ) throws(MountError) -> Bool {
+        guard let mender, last < limit else { return false }
+        // A place that was mended and still cannot be read is not tried again.
+        guard !mender.mends.contains(where: { $0.segment == source.number && $0.range.contains(offset) }) else {
+            return false
         }
-        index.pass = .live
+        var context =
+            self.context
+            ?? LogContext(
+                before: last.next, checksum: 0, lastRecord: .zero, nextInode: nextInode, epoch: source.header.epoch)
+        if context.sequence != last {
+            context.checksum = 0
+            context.durable = .zero
+        }
+        context.sequence = last
+        context.epoch = max(source.header.epoch, context.epoch)
+        // A segment ends with a batch that says so, where recovery declared it, or where the log does.
+        let mustExist = source.lastBatch > last || source.lastBatch == .zero
+        let isHead = source.number == logEnd.segment && source.header.incarnation == logEnd.incarnation
+        return try Recovery<D>.reading { () throws(Errno) in
+            try mender.mend(
+                source.number, source.file, incarnation: source.header.incarnation, at: offset,
+                end: isHead ? min(end, Int(logEnd.offsetInSegment)) : end, after: context,
+                last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit, mustExist: mustExist,
+                headChecksum: isHead ? logEnd.lastChecksum : nil)
+        }
     }
 
     // MARK: Comparing
@@ -134,19 +200,20 @@ final class Rebuild<D: Device> {
             var expected: (IndexKey, [UInt8])?
             var actual: (IndexKey, [UInt8])?
             try loader.run(live.tree) { () throws(PageMiss) in actual = try Self.next(live.tree, key) }
-            expected = index.found { () throws(PageMiss) in try Self.next(index.tree, key) }
+            expected = try builder.run { () throws(PageMiss) in try Self.next(index.tree, key) }
+            index.tree.evict()
             live.tree.evict()
             switch (expected, actual) {
             case (nil, nil): cursor = nil
             case (let e?, let a?) where e.0 == a.0:
                 if e.1 != a.1 { differ("\(a.0)", "the log says \(Self.hex(e.1)), the index \(Self.hex(a.1))") }
-                cursor = e.0.next
+                cursor = e.0.successor
             case (let e?, let a) where a == nil || e.0 < a!.0:
                 differ("\(e.0)", "the log has it, the index does not: \(Self.hex(e.1))")
-                cursor = e.0.next
+                cursor = e.0.successor
             case (_, let a?):
                 differ("\(a.0)", "the index has it, the log does not: \(Self.hex(a.1))")
-                cursor = a.0.next
+                cursor = a.0.successor
             default: cursor = nil
             }
         }
@@ -187,14 +254,7 @@ final class Rebuild<D: Device> {
 }
 
 extension RecordIndex {
-    /// Finishes removals and drops dead tombstones, all pages being in memory.
-    func settle() {
-        while found({ () throws(PageMiss) in try self.continueRemovals() }) {}
-        var cursor: IndexKey? = Self.firstTombstone
-        while let from = cursor { cursor = found { () throws(PageMiss) in try self.sweepTombstones(from: from) } }
-    }
-
-    /// The same with pages fetched as needed.
+    /// Finishes removals and drops dead tombstones, fetching pages as needed.
     func settle<D: Device>(_ loader: PageLoader<D>) throws(MountError) {
         while try loader.run(tree, { () throws(PageMiss) in try self.continueRemovals() }) {}
         var cursor: IndexKey? = Self.firstTombstone
@@ -208,10 +268,12 @@ extension Recovery {
     /// The segments in use after `replay`, for a rebuild.
     func rebuildSources() -> [Rebuild<D>.Source] {
         headers.compactMap { number, segment in
-            guard segment.header.state == .inUse, segment.header.firstBatch <= position.lastBatch,
+            guard segment.header.state == .inUse,
+                segment.header.role == .cold || segment.header.firstBatch <= position.lastBatch,
                 segment.header.end != UInt32(SegmentHeader.byteCount)
             else { return nil }
-            guard table[number].state == .inUse else { return nil }
+            // Without an index it is not known which of them a recycling has emptied; there it changes nothing.
+            guard table[number].state == .inUse || !hasBooks else { return nil }
             return Rebuild<D>.Source(
                 number: number, header: segment.header, file: segment.file, lastBatch: table[number].lastBatch)
         }

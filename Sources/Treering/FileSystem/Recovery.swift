@@ -1,52 +1,6 @@
 // From a store's files to a core that can go on: superblock, index of the last checkpoint, and the log after it. Used by mount
 // and, without writing anything, by check and read-only mounts.
 
-/// Brings index pages into memory on demand, waiting for each.
-struct PageLoader<D: Device> {
-    let device: D
-    let file: DeviceFile
-
-    /// Runs a query as often as it misses a page.
-    func run<Result>(_ tree: Index, _ body: () throws(PageMiss) -> Result) throws(MountError) -> Result {
-        var pins: [PagePin] = []
-        defer { for pin in pins { tree.unpin(pin) } }
-        while true {
-            do throws(PageMiss) { return try body() } catch {
-                let fetch = tree.beginFetch(error)
-                let completion = device.perform(
-                    Submission(.read, file, offset: error.offsetInFile, fetch.buffer, tag: 0))
-                guard completion.result == fetch.buffer.count else {
-                    tree.cancelFetch(fetch)
-                    let reason = completion.error.map { "\($0)" } ?? "the file ends before it"
-                    throw MountError(.damaged, "index page \(error.address.rawValue) cannot be read: \(reason)")
-                }
-                do throws(CorruptionReport) { try tree.install(fetch) } catch {
-                    throw MountError(
-                        .damaged, "\(error); `treering check --rebuild-index` makes a new index from the log")
-                }
-                if let pin = tree.pin(error.address) { pins.append(pin) }
-            }
-        }
-    }
-
-    /// The bitmap of a checkpoint's index.
-    func bitmap(_ root: IndexRoot, _ uuid: StoreUUID) throws(MountError) -> BitmapLoad {
-        var load = BitmapLoad(root: root, uuid: uuid)
-        let buffer = AlignedBuffer(byteCount: IndexPage.byteCount)
-        while let next = load.next {
-            let offset = UInt64(next.address.rawValue) * UInt64(IndexPage.byteCount)
-            let completion = device.perform(Submission(.read, file, offset: offset, buffer.bytes, tag: 0))
-            guard completion.result == buffer.bytes.count else {
-                throw MountError(.damaged, "bitmap page \(next.address.rawValue) of the index cannot be read")
-            }
-            do throws(CorruptionReport) { try load.add(buffer.bytes) } catch {
-                throw MountError(.damaged, error.description)
-            }
-        }
-        return load
-    }
-}
-
 /// What a mount has open that recovers its own store because the log failed under it.
 struct MountedFiles {
     var indexFile: DeviceFile
@@ -84,12 +38,23 @@ final class Recovery<D: Device> {
     private(set) var endsSegment = false
     /// Segment files with a torn header that nothing refers to.
     private(set) var tornSegments: [SegmentNumber] = []
+    /// Where the log is damaged, and what it would be if it were mended. Only for tools that say so.
+    let mender: Mender<D>?
+    /// Segments whose files are gone although entries of the index lie in them.
+    private(set) var missingSegments: [SegmentNumber: UsageEntry] = [:]
+    /// Damage that cannot be mended: the log was followed only so far.
+    private(set) var damage: CorruptionReport?
+    /// Where the log is broken since the segment after it is gone.
+    private(set) var gap: LogGap?
+    /// Whether the segment table is that of the index.
+    private(set) var hasBooks = false
     private let openSegmentFiles: [SegmentNumber: DeviceFile]
     let log: @Sendable (String) -> Void
 
     /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
     init(
-        _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, open: MountedFiles? = nil,
+        _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, salvages: Bool = false,
+        needsIndexFile: Bool = true, open: MountedFiles? = nil,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) {
         self.device = device
@@ -98,16 +63,20 @@ final class Recovery<D: Device> {
         if let open { superblock = open.superblock } else { superblock = try pair.newest() }
         if open == nil, let complaint = pair.complaint { log(complaint) }
         openSegmentFiles = open?.segments ?? [:]
-        do throws(Errno) { indexFile = try Self.open(.index, device, open?.indexFile) } catch {
+        do throws(Errno) {
+            let file: StoreFile = needsIndexFile ? .index : .scratch
+            indexFile = try Self.open(file, device, open?.indexFile, create: !needsIndexFile)
+        } catch {
             throw MountError(
                 .damaged,
-                "the file `index` cannot be opened (\(error)); `treering check --rebuild-index` makes a new one from the log"
+                "the file `index` cannot be opened (\(error)); `treering check --repair` makes a new one from the log"
             )
         }
         loader = PageLoader(device: device, file: indexFile)
         let segmentByteCount = Int(superblock.segmentByteCount)
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
+        mender = salvages ? Mender(reader) : nil
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
         let building = max(pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
@@ -126,12 +95,22 @@ final class Recovery<D: Device> {
         if withIndex {
             try adoptBitmaps()
             try loadBooks()
+            hasBooks = true
+        } else if mender != nil {
+            for number in tornSegments { try mendHeaderByBatches(number) }
+        }
+        let loader = self.loader
+        tree.fetchNow = { [unowned tree] miss in
+            do throws(MountError) { try loader.fetch(miss, into: tree) } catch { return false }
+            return true
         }
     }
 
-    private static func open(_ file: StoreFile, _ device: D, _ present: DeviceFile?) throws(Errno) -> DeviceFile {
+    private static func open(
+        _ file: StoreFile, _ device: D, _ present: DeviceFile?, create: Bool = false
+    ) throws(Errno) -> DeviceFile {
         if let present { return present }
-        return try device.open(file, create: false)
+        return try device.open(file, create: create)
     }
 
     private func adoptBitmaps() throws(MountError) {
@@ -178,6 +157,9 @@ final class Recovery<D: Device> {
             guard table.contains(number) else {
                 throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity")
             }
+            if mender != nil, usage.state == .inUse, usage.living > 0 || tornSegments.contains(number) {
+                try mendHeader(number, usage)
+            }
             let header = headers[number]?.header
             // A head without a record has no header yet: in the same incarnation it may have become the head of something else since.
             let isSameLife =
@@ -191,7 +173,7 @@ final class Recovery<D: Device> {
                     table[number].isChanged = true
                 }
             } else {
-                guard usage.living == 0 else {
+                guard usage.living == 0 || missingSegments[number] != nil else {
                     throw MountError(
                         .damaged,
                         "segment \(number.rawValue) is missing or damaged, and \(usage.living) bytes in it are in use")
@@ -248,20 +230,30 @@ final class Recovery<D: Device> {
     /// Applies what the log holds after the checkpoint.
     func replay() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
-        while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
-            let header = batch.header
-            unsettledBatches.append((header.sequence, header.segment, batch.offset, header.byteCount))
-            try apply(batch)
+        while true {
+            while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
+                let header = batch.header
+                unsettledBatches.append((header.sequence, header.segment, batch.offset, header.byteCount))
+                try apply(batch)
+            }
+            position = walk.position
+            let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
+            epoch = max(epoch, walk.epoch)
+            let found = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) })
+            guard let found else { break }
+            guard mender != nil else {
+                throw MountError(
+                    .damaged,
+                    "the log is damaged: \(found). Nothing was changed; `treering check` tells what would be lost")
+            }
+            if try !mend(&walk) {
+                damage = found
+                break
+            }
         }
-        position = walk.position
         settled = walk.durable
         unsettledBatches.removeAll { $0.batch <= settled }
         sealBlocks(through: position.lastBatch)
-        let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
-        epoch = max(epoch, walk.epoch)
-        if let damage = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) }) {
-            throw MountError(.damaged, "the log is damaged: \(damage). Nothing was changed")
-        }
         if walk.abandonedBatchCount > 0 {
             log(
                 "the log ends at batch \(position.lastBatch.rawValue): the next one is not whole, and \(walk.abandonedBatchCount) later ones are given up with it. That is what a power cut leaves of writes that were not synced; if there was none, the store is damaged"
@@ -270,6 +262,104 @@ final class Recovery<D: Device> {
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
         // A mount that died has raised the epoch, though what it took in is of an earlier one and not in a checkpoint yet.
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
+    }
+
+    // MARK: Salvage
+
+    /// Whether the index knows of a life of this segment.
+    func isNamed(_ number: SegmentNumber) -> Bool { table[number].incarnation > 0 || missingSegments[number] != nil }
+
+    /// Mends the place where the log ends though it went on durably; false where that cannot be done.
+    private func mend(_ walk: inout LogWalk<D>) throws(MountError) -> Bool {
+        guard let mender else { return false }
+        if let torn = walk.tornEvidence {
+            try mendHeaderByBatches(torn)
+            guard let segment = headers[torn] else { return false }
+            walk.add(segment)
+            return true
+        }
+        guard let (segment, offset) = walk.expectedPlace() else {
+            if walk.nextFirstBatch() != nil { gap = LogGap(first: walk.position.lastBatch.next, epoch: walk.epoch) }
+            return false
+        }
+        var context = LogContext(
+            before: walk.position.lastBatch.next, checksum: walk.position.lastChecksum,
+            lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode, epoch: walk.epoch)
+        context.durable = walk.durable
+        let last = walk.nextFirstBatch().map { BatchSequence($0.rawValue - 1) }
+        let header = segment.header
+        return try Self.reading { () throws(Errno) in
+            try mender.mend(
+                header.number, segment.file, incarnation: header.incarnation, at: offset,
+                end: header.end == 0 ? reader.segmentByteCount : Int(header.end), after: context, last: last,
+                through: last ?? BatchSequence(counterLimit), mustExist: true)
+        }
+    }
+
+    /// Puts the header back that the index remembers, where a segment in use has none that can be believed.
+    private func mendHeader(_ number: SegmentNumber, _ usage: UsageEntry) throws(MountError) {
+        if let header = headers[number]?.header {
+            // A later life began after the checkpoint, or this one goes on.
+            if header.incarnation >= usage.incarnation { return }
+        }
+        let header = SegmentHeader(
+            state: .inUse, role: usage.role, uuid: superblock.uuid, number: number, incarnation: usage.incarnation,
+            epoch: usage.epoch, firstBatch: usage.firstBatch, segmentByteCount: UInt32(table.segmentByteCount),
+            end: usage.end)
+        guard let file = table[number].file else {
+            missingSegments[number] = usage
+            return
+        }
+        put(header, file, "the header of segment \(number.rawValue) is damaged; the index remembers it")
+    }
+
+    /// The same where only the segment's batches can tell.
+    private func mendHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
+        guard headers[number] == nil, let file = table[number].file else { return }
+        let found = try Self.reading { () throws(Errno) -> BatchHeader? in
+            var offset = 0
+            while true {
+                offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
+                guard offset < reader.segmentByteCount else { return nil }
+                if case .batch(let batch) = try reader.batch(ofAnyLifeIn: number, file, at: offset) {
+                    return batch.header
+                }
+            }
+        }
+        guard let found else { return }
+        let header = SegmentHeader(
+            state: .inUse, uuid: superblock.uuid, number: number, incarnation: found.incarnation, epoch: found.epoch,
+            firstBatch: found.sequence, segmentByteCount: UInt32(table.segmentByteCount))
+        put(header, file, "the header of segment \(number.rawValue) is damaged; its batches tell what it was")
+    }
+
+    private func put(_ header: SegmentHeader, _ file: DeviceFile, _ reason: String) {
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        var mend = Mend(segment: header.number, file: file, range: 0..<SegmentHeader.byteCount, reason: reason)
+        mend.patches = [(0, Array(block.bytes))]
+        mender?.add(mend)
+        headers[header.number] = WalkSegment(header: header, file: file)
+        tornSegments.removeAll { $0 == header.number }
+    }
+
+    /// Follows the log to its end without applying it, for a rebuild.
+    func findEnd() throws(MountError) {
+        var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
+        while true {
+            while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
+                nextInode = max(nextInode, batch.header.nextInode)
+                nextSequence = max(nextSequence, batch.header.lastRecord.next)
+            }
+            position = walk.position
+            let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
+            let found = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) })
+            guard let found else { return }
+            if try !mend(&walk) {
+                damage = found
+                return
+            }
+        }
     }
 
     /// What a dead cleaner was filling is not filled further.

@@ -56,7 +56,9 @@ extension Volume {
         defer { isCleaning = false }
         // Only what is durable is cleaned.
         try? syncAndWait()
-        let cleanedCount = cleanSome()
+        // What is dead as a whole costs nothing.
+        freeDeadSegments()
+        let cleanedCount = state.withLock { $0.core.log.isShort(for: .write) } ? cleanSome() : 0
         freeDeadSegments()
         sweepTombstones()
         return state.withLock { state in
@@ -84,7 +86,7 @@ extension Volume {
         var gained: Int64 = 0
         let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
         while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
-            guard state.withLock({ Self.mayClean($0.core.log) }), let gain = clean(victim)
+            guard state.withLock({ mayClean(victim, $0.core.log) }), let gain = clean(victim)
             else { break }
             gained += gain
             count += 1
@@ -92,11 +94,17 @@ extension Volume {
         return count
     }
 
-    /// Whether there is room for what is moved: one segment for blocks and one for the log, besides what removals may need next.
-    private static func mayClean(_ log: SegmentLog) -> Bool {
+    /// Whether there is room for what is moved: what the heads do not hold takes a segment for blocks and one for the log, besides what
+    /// removals may need next. A victim that gives back a quarter may borrow one of those.
+    private func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
+        let living = Int(log.table[victim].living)
+        // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
+        let recordByteCount = log.table[victim].role == .cold ? living / 16 : living / 2 * 3
+        let needed = (cleaner.headRoom(log) < living ? 1 : 0) + (log.headRoom < recordByteCount ? 1 : 0)
         let isForRemovals = log.isShort(for: .removal)
-        let kept = isForRemovals || log.isHostFull ? 0 : log.reservedSegmentCount(.removal)
-        return log.availableSegmentCount >= kept + SegmentLog.cleanerSegmentCount
+        let borrowed = living <= log.table.segmentByteCount / 4 * 3 ? 1 : 0
+        let kept = isForRemovals || log.isHostFull ? 0 : log.reservedSegmentCount(.removal) - borrowed
+        return log.availableSegmentCount >= kept + needed
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
@@ -125,8 +133,8 @@ extension Volume {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
-        // What is moved may fill no more of a segment than all but a batch of it: fuller ones would be moved for ever.
-        let limit = Int64(table.segmentByteCount - state.core.log.staging.geometry.batchByteCountLimit) / 16 * 15
+        // Moving more than this for so little would hardly bring the store on.
+        let limit = Int64(table.segmentByteCount) / 16 * 15
         var best: (number: SegmentNumber, score: Double)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
@@ -141,18 +149,36 @@ extension Volume {
         return best?.number
     }
 
+    /// Empties the segment with most to gain, if that is worth the work and there is room for it.
+    func cleanOne() -> Bool {
+        guard !isCleaning else { return false }
+        isCleaning = true
+        defer { isCleaning = false }
+        for attempt in 0..<2 {
+            let found = state.withLock { state -> (SegmentNumber, Bool)? in
+                chooseVictim(state, isUrgent: true).map { ($0, mayClean($0, state.core.log)) }
+            }
+            guard let (victim, mayClean) = found else { return false }
+            if mayClean { return clean(victim) != nil }
+            if attempt == 0 { freeDeadSegments() }
+        }
+        return false
+    }
+
     // MARK: In the background
 
     /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
-    func cleanInBackground() -> Bool {
-        guard !isCleaning, !isReadOnly, let goal = state.withLock({ backgroundGoal($0) }) else { return false }
+    func cleanInBackground(isIdle: Bool) -> Bool {
+        guard !isCleaning, !isReadOnly, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
+            return false
+        }
         isCleaning = true
         defer { isCleaning = false }
         var isWorthwhile = false
         if options.cleaning == .eager { try? syncAndWait() }
         for _ in 0..<goal {
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
-            guard state.withLock({ Self.mayClean($0.core.log) }) else { break }
+            guard state.withLock({ mayClean(victim, $0.core.log) }) else { break }
             isWorthwhile = clean(victim) != nil
             if !isWorthwhile { return false }
         }
@@ -160,7 +186,7 @@ extension Volume {
     }
 
     /// How many segments to clean in this round; nil for none.
-    private func backgroundGoal(_ state: VolumeState) -> Int? {
+    private func backgroundGoal(_ state: VolumeState, isIdle: Bool) -> Int? {
         let table = state.core.table
         let log = state.core.log
         switch options.cleaning {
@@ -168,13 +194,11 @@ extension Volume {
         case .eager: return 2
         case .auto:
             let size = Int64(table.segmentByteCount)
-            let dead = table.reclaimableByteCount
+            let dead = table.deadByteCount
             let free = table.freeCount - log.reservedSegmentCount(.write)
-            // Few are left to write to: soon there will be need.
-            if free < max(2, table.countLimit / 16), dead > 2 * size { return 1 }
+            // Few are left to write to: soon there will be need, unless others are dead as a whole.
+            if !table.hasDeadSegment, free < max(2, table.countLimit / 16), dead > 2 * size { return 1 }
             // Nobody works, and a third of what is in use is dead: its space goes back to the host.
-            let isIdle = log.appendedByteCount == appendedAtLastRound
-            appendedAtLastRound = log.appendedByteCount
             return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
         }
     }
@@ -185,8 +209,9 @@ extension Volume {
         guard housekeeper != nil else { return }
         let isUrgent = state.withLock { $0.core.log.isShort(for: .write) || $0.hasRoomWaiters }
         if isUrgent { return }
-        // Three parts rest to one of work, and no rest longer than a twentieth of a second.
+        // Three parts rest to one of work (one where somebody asked for it), and no rest longer than a twentieth of a second.
         let worked = monotonicNanoseconds() - start
-        rest(nanoseconds: min(3 * worked, 50_000_000))
+        let parts: UInt64 = state.withLock { $0.trim == nil } ? 3 : 1
+        rest(nanoseconds: min(parts * worked, 50_000_000))
     }
 }

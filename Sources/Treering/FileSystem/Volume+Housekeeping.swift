@@ -47,6 +47,7 @@ extension Volume {
     /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
         guard !isReadOnly, !isShutDown else {
+            endTrim()
             wakeRoomWaiters()
             return
         }
@@ -63,8 +64,24 @@ extension Volume {
         sweepTombstones()
         wakeRoomWaiters()
         reclaimIfShort()
-        if cleanInBackground() { kick() }
+        let isIdle = isIdleSinceLastRound()
+        // Nobody works: what is dead goes back to the host now.
+        if isIdle { freeDeadSegments() }
+        let cleansOn = cleanInBackground(isIdle: isIdle)
+        let trimsOn = continueTrim()
+        if cleansOn || trimsOn { kick() }
         wakeRoomWaiters()
+    }
+
+    /// Whether nothing was appended for a second; without a thread, since the last round.
+    private func isIdleSinceLastRound() -> Bool {
+        let appended = state.withLock { $0.core.log.appendedByteCount }
+        let now = monotonicNanoseconds()
+        guard appended == lastAppend.byteCount else {
+            lastAppend = (appended, now)
+            return false
+        }
+        return now - lastAppend.time >= (housekeeper == nil ? 0 : 1_000_000_000)
     }
 
     private static func needsCheckpoint(_ state: VolumeState, _ options: VolumeOptions, isDue: Bool) -> Bool {
@@ -148,7 +165,8 @@ extension Volume {
     /// Waits for a page whose fetch has begun.
     private func fetch(_ miss: PageMiss, _ pages: inout [HeldPage]) {
         if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { complete(device.perform(submission)) }
-        wait { !$0.isFetching(miss.address) }
+        // It may have been read, dropped and missed again meanwhile.
+        wait { !$0.isFetching(miss.address) || $0.isUnsubmitted(miss.address) }
         if let page = state.withLock({ HeldPage($0.core.index.tree, miss.address) }) { pages.append(page) }
     }
 
@@ -161,8 +179,6 @@ extension Volume {
             return
         }
         if housekeeper == nil, state.withLock({ $0.core.log.isHostFull }) { refreshHostSpace() }
-        // It waits for a removal of its inode to end, then; a mount's housekeeper finishes them anyway.
-        if housekeeper == nil, state.withLock({ $0.core.hasRoomBesidesRemovals }) { return finishRemovals() }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) {
             checkpointReporting()
@@ -171,6 +187,11 @@ extension Volume {
         }
         if state.withLock({ $0.core.log.isShortOfSegments }) {
             if isCleaning { freeDeadSegments() } else { _ = reclaim() }
+        }
+        // An allocation waits for the removals of its file, and whoever finds the store full for all of them.
+        if !isRemoving, state.withLock({ !$0.core.index.removals.isEmpty || !$0.core.reapable.isEmpty }) {
+            reapOrphans()
+            finishRemovals()
         }
         wait { state in
             let log = state.core.log
@@ -181,21 +202,31 @@ extension Volume {
 
     /// What cannot be removed now (no space, a page that cannot be read) stays for the next round.
     private func reapOrphans() {
+        isRemoving = true
+        defer { isRemoving = false }
         var failed: [InodeNumber] = []
         while failed.count < 16, let inode = state.withLock({ $0.core.reapable.popLast() }) {
             do { try runWaiting { (core) throws(Stop) in try core.reap(inode) } } catch { failed.append(inode) }
         }
-        if !failed.isEmpty { state.withLock { $0.core.reapable.insert(contentsOf: failed, at: 0) } }
+        state.withLock { state in
+            state.core.isRemovalStuck = !failed.isEmpty
+            if !failed.isEmpty { state.core.reapable.insert(contentsOf: failed, at: 0) }
+        }
     }
 
     private func finishRemovals() {
+        isRemoving = true
+        defer { isRemoving = false }
         while state.withLock({ !$0.core.index.removals.isEmpty }) {
             do {
                 try runWaiting { (core) throws(Stop) in
                     guard !core.isDirtyLimitReached else { throw .blocked(.room) }
                     _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals() }
                 }
-            } catch { return }
+            } catch {
+                state.withLock { $0.core.isRemovalStuck = true }
+                return
+            }
             if isNeededElsewhere { return kick() }
         }
     }
@@ -233,14 +264,18 @@ extension Volume {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
         let table = state.withLock { $0.core.table }
         let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
-        do {
-            let uuid = state.withLock { $0.superblock.uuid }
+        let uuid = state.withLock { $0.superblock.uuid }
+        func make() throws(Errno) {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
-        } catch {
-            try? device.unlink(.preparing(number))
-            state.withLock { $0.core.log.isHostFull = true }
-            log("no new segment can be made: \(error)")
+        }
+        do { try make() } catch {
+            // What failed once, and did not for want of space, may be possible: only then is the host taken for full.
+            do { if error == .noSpace { throw error } else { try make() } } catch {
+                try? device.unlink(.preparing(number))
+                state.withLock { $0.core.log.isHostFull = true }
+                log("no new segment can be made: \(error)")
+            }
         }
     }
 

@@ -20,7 +20,8 @@ extension Volume {
                 core.reapable.removeLast()
             }
         } catch {
-            if case .blocked(.page(let miss)) = error { submitFetch(miss) }
+            // The housekeeper does it, and fetches what it needs itself.
+            if case .blocked(.page(let miss)) = error { state.withLock { $0.abandonFetch(miss.address) } }
             kick()
         }
     }
@@ -169,13 +170,6 @@ extension Volume {
 
     /// A number that other stores most likely do not have.
     var generation: UInt32 { state.withLock { UInt32(truncatingIfNeeded: $0.superblock.uuid.low) } | 1 }
-
-    /// FITRIM: what is free goes back to the host; gives how many bytes that were. Dead segments are recycled by the housekeeper,
-    /// which is told to look now.
-    func trim() -> UInt64 {
-        kick()
-        return 0
-    }
 
     /// Without access control lists the kernel heeds none, so none are taken.
     func useAccessLists(_ isWanted: Bool) { state.withLock { $0.core.keepsAccessLists = isWanted } }

@@ -22,6 +22,12 @@ extension Volume {
                     name: "living_bytes", help: "Bytes of the log that are in use",
                     value: UInt64(max(0, core.table.livingByteCount))),
                 Figure(
+                    name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
+                    value: UInt64(core.table.reclaimableByteCount)),
+                Figure(
+                    name: "reserve_bytes", help: "Kept free for removals, cleaning and recovery",
+                    value: UInt64(log.reservedSegmentCount(.write) * core.table.segmentByteCount)),
+                Figure(
                     name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
                 Figure(
                     name: "segments_prepared", help: "Segments ready to become the head of the log",
@@ -33,6 +39,17 @@ extension Volume {
                 Figure(
                     name: "appended_bytes", help: "Records and payloads appended since the mount",
                     value: log.appendedByteCount),
+                Figure(
+                    name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
+                    value: UInt64(cleaner.cleanedSegmentCount)),
+                Figure(
+                    name: "moved_bytes", help: "Bytes written by the cleaner since the mount",
+                    value: cleaner.movedByteCount),
+                Figure(
+                    name: "write_amplification_percent",
+                    help: "Bytes of the log written since the mount, for 100 that were asked for",
+                    value: writeAmplification(log)),
+                Figure(name: "cleaning", help: "1 while the cleaner works", value: cleaner.isWorking ? 1 : 0),
                 Figure(name: "batches", help: "Batches written since the mount", value: log.batchCount),
                 Figure(name: "flushes", help: "Flushes of segments since the mount", value: log.syncCount),
                 Figure(name: "operations", help: "Records since formatting", value: log.nextSequence.rawValue - 1),
@@ -59,6 +76,13 @@ extension Volume {
                     name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
             ]
         }
+    }
+
+    /// In percent. Records that the cleaner repeats are among what was appended; blocks that it copies are not.
+    private func writeAmplification(_ log: SegmentLog) -> UInt64 {
+        let repeated = cleaner.movedRecordByteCount
+        let asked = log.appendedByteCount - min(repeated, log.appendedByteCount)
+        return asked == 0 ? 100 : (log.appendedByteCount + cleaner.movedBlockByteCount) * 100 / asked
     }
 
     /// Why the mount is read-only or what damage was found, for people.

@@ -48,11 +48,13 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Set once before the first request.
     nonisolated(unsafe) var housekeeper: DeviceThread?
     nonisolated(unsafe) var hostStaging: HostStaging?
-    /// Used by the housekeeper only, like the two after it.
+    /// Used by the housekeeper only, like those after it.
     let cleaner: Cleaner<D>
     nonisolated(unsafe) var isCleaning = false
     nonisolated(unsafe) var shortage = Shortage()
-    nonisolated(unsafe) var appendedAtLastRound: UInt64 = 0
+    nonisolated(unsafe) var isRemoving = false
+    /// How much had been appended when that changed last, and when it was.
+    nonisolated(unsafe) var lastAppend: (byteCount: UInt64, time: UInt64) = (0, 0)
     let log: @Sendable (String) -> Void
 
     init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {
@@ -132,12 +134,6 @@ final class Volume<D: Device>: @unchecked Sendable {
         } else if !submissions.isEmpty {
             device.submit(submissions)
         }
-    }
-
-    /// For an operation that does not wait for the page it missed: the housekeeper will want it. Every fetch that has begun must be
-    /// submitted by somebody.
-    func submitFetch(_ miss: PageMiss) {
-        if let submission = state.withLock({ $0.takeSubmission(miss.address) }) { device.submit([submission]) }
     }
 
     private func resume(_ waiter: VolumeState.Waiter) {

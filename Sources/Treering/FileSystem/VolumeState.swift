@@ -62,6 +62,8 @@ final class VolumeState {
     var sweepCursor: IndexKey?
     /// The record sequence at which this mount went on with the log.
     var recoveredSequence = RecordSequence.zero
+    /// Who asked for free space to go back to the host.
+    var trim: Trim?
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
@@ -113,6 +115,16 @@ final class VolumeState {
     var hasFetches: Bool { !fetches.isEmpty }
 
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
+
+    /// Nobody waits for a page after all: unless somebody else does by now, it is not read.
+    func abandonFetch(_ address: PageAddress) {
+        guard let pending = fetches[address], pending.submission != nil, pending.waiters.isEmpty else { return }
+        fetches[address] = nil
+        core.index.tree.cancelFetch(pending.fetch)
+    }
+
+    /// Whether a page's fetch has begun and waits for somebody to submit it.
+    func isUnsubmitted(_ address: PageAddress) -> Bool { fetches[address]?.submission != nil }
 
     /// The read of a page that nobody has submitted yet.
     func takeSubmission(_ address: PageAddress) -> Submission? {

@@ -10,7 +10,7 @@
 ///          8    4 checksum of the header (128 bytes with this field zero): the batch's checksum in the chain
 ///         12    2 version (1)
 ///         14    1 kind (0 records, 1 reserved range: payload blocks only, walked over)
-///         15    1 flags (bit 0: the last batch of its segment)
+///         15    1 flags (bit 0: the last batch of its segment; bit 1: mended by `check --repair`)
 ///         16   16 store uuid
 ///         32    4 segment
 ///         36    4 incarnation of the segment
@@ -26,7 +26,11 @@
 ///         88    8 sequence of the last record (highest of the log so far, also when the batch has no record)
 ///         96    8 next inode number
 ///        104    8 highest batch sequence known to be durable when this header was made
-///        112   16 zero
+///        112    4 mended: the batch's checksum in the chain, which is the one that the batch had before; else 0
+///        116   12 zero
+///
+/// A mended batch stands where one or more were damaged: what was lost of its records is void, its payload blocks may be damaged,
+/// and its sequence is that of the last batch that it stands for.
 struct BatchHeader: Equatable, Sendable {
     static let byteCount = 128
     static let magic: UInt64 = 0x3148_4354_4142_5254  // "TRBATCH1"
@@ -53,11 +57,18 @@ struct BatchHeader: Equatable, Sendable {
     var lastRecord: RecordSequence
     var nextInode: InodeNumber
     var durable: BatchSequence
+    /// What the next batch calls the checksum of this one, where that is not the header's own: the batch was mended.
+    var mendedChecksum: UInt32?
+
+    var isMended: Bool { mendedChecksum != nil }
 
     /// Where the payload area begins, from the start of the batch, in bytes.
     var payloadAreaOffset: Int { (Int(recordAreaByteCount) + blockByteCount - 1) & ~(blockByteCount - 1) }
     /// The whole batch in bytes.
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
+
+    /// Whether this is the batch right behind another.
+    func follows(_ last: BatchSequence) -> Bool { sequence == last.next || isMended && sequence > last }
 
     private var hasPossibleCounters: Bool {
         let counters = [
@@ -67,7 +78,7 @@ struct BatchHeader: Equatable, Sendable {
         return sequence > .zero && counters.allSatisfy { $0 <= counterLimit }
     }
 
-    /// Writes the header and gives its checksum.
+    /// Writes the header and gives its checksum in the chain.
     @discardableResult
     func encode(into bytes: UnsafeMutableRawBufferPointer) -> UInt32 {
         precondition(bytes.count == Self.byteCount)
@@ -75,7 +86,7 @@ struct BatchHeader: Equatable, Sendable {
         bytes.store(Self.magic, at: 0)
         bytes.store(1 as UInt16, at: 12)
         bytes.store(kind.rawValue, at: 14)
-        bytes.store(endsSegment ? 1 : 0 as UInt8, at: 15)
+        bytes.store((endsSegment ? 1 : 0) | (isMended ? 2 : 0) as UInt8, at: 15)
         uuid.encode(into: bytes, at: 16)
         bytes.store(segment.rawValue, at: 32)
         bytes.store(incarnation, at: 36)
@@ -90,12 +101,13 @@ struct BatchHeader: Equatable, Sendable {
         bytes.store(lastRecord.rawValue, at: 88)
         bytes.store(nextInode.rawValue, at: 96)
         bytes.store(durable.rawValue, at: 104)
+        bytes.store(mendedChecksum ?? 0, at: 112)
         let checksum = Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8)
         bytes.store(checksum, at: 8)
-        return checksum
+        return mendedChecksum ?? checksum
     }
 
-    /// The header at the start of `bytes` with its checksum; nil when there is none that is whole and of this segment's
+    /// The header at the start of `bytes` with its checksum in the chain; nil when there is none that is whole and of this segment's
     /// present life. `room` is what is left of the segment from here on.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, segment: SegmentNumber, incarnation: UInt32, room: Int
@@ -112,10 +124,11 @@ struct BatchHeader: Equatable, Sendable {
             sequence: BatchSequence(bytes.load(48)), previousChecksum: bytes.load(56), recordsChecksum: bytes.load(60),
             recordAreaByteCount: bytes.load(64), recordCount: bytes.load(68), payloadBlockCount: bytes.load(72),
             firstRecord: RecordSequence(bytes.load(80)), lastRecord: RecordSequence(bytes.load(88)),
-            nextInode: InodeNumber(bytes.load(96)), durable: BatchSequence(bytes.load(104)))
+            nextInode: InodeNumber(bytes.load(96)), durable: BatchSequence(bytes.load(104)),
+            mendedChecksum: bytes.load(15, as: UInt8.self) & 2 != 0 ? bytes.load(112, as: UInt32.self) : nil)
         guard header.uuid == uuid, header.segment == segment, header.incarnation == incarnation,
             header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room, header.hasPossibleCounters
         else { return nil }
-        return (header, checksum)
+        return (header, header.mendedChecksum ?? checksum)
     }
 }

@@ -38,7 +38,7 @@ enum Change {
     /// 10: notes that an inode has no name any more but is still in use. Body: inode 8.
     case orphan(inode: InodeNumber)
     /// 14: allocates a range of a file without data (fallocate): what it showed before is gone, it reads as zeros. Body: inode
-    /// 8, from 8, to 8 (exclusive).
+    /// 8, from 8, to 8 (exclusive). At most 2^50 bytes.
     case reserve(inode: InodeNumber, from: UInt64, to: UInt64)
     /// 11: establishes what an older record had established, which the cleaner moves here.
     case move(MovedChange)
@@ -48,6 +48,8 @@ enum Change {
     static let headerByteCount = 8
     static let version: UInt8 = 1
     static let moveType: UInt16 = 11
+    /// More than any store holds, and few enough entries to be made in one step.
+    static let reservedByteCountLimit: UInt64 = 1 << 50
     /// What moving a change adds to it. Every entry is charged as if it had been moved, so that what is charged always has room.
     static let moveOverheadByteCount = 24
 }

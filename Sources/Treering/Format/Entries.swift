@@ -246,6 +246,7 @@ struct ExtentEntry: Hashable {
         length = bytes.load(12)
         payload = PayloadID(bytes.load(16))
         payloadOffset = bytes.load(24)
-        guard length > 0 else { return nil }
+        let end = UInt64(payloadOffset) + UInt64(length)
+        guard length > 0, isReserved ? payloadOffset == 0 : end <= PayloadRecord.byteCountLimit else { return nil }
     }
 }

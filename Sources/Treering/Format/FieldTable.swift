@@ -85,12 +85,12 @@ extension BatchHeader {
     static let fieldTable = FieldTable(fields: [
         (0, .text, "magic"), (8, .hex, "checksum"), (12, .short, "version"),
         (14, .byte, "kind (0 records, 1 reserved range)"),
-        (15, .byte, "flags (1: last of its segment)"), (16, .uuid, "store uuid"), (32, .word, "segment"),
+        (15, .byte, "flags (1: last of its segment, 2: mended)"), (16, .uuid, "store uuid"), (32, .word, "segment"),
         (36, .word, "incarnation"), (40, .long, "mount epoch"), (48, .long, "batch sequence"),
         (56, .hex, "checksum of the batch before"), (60, .hex, "checksum of the record area"),
         (64, .word, "record area in bytes"), (68, .word, "records"), (72, .word, "payload blocks"),
         (80, .long, "first record"), (88, .long, "last record"), (96, .long, "next inode number"),
-        (104, .long, "durable through batch"),
+        (104, .long, "durable through batch"), (112, .hex, "checksum in the chain, if mended"),
     ])
 
     /// The incarnation that a would-be batch header claims; nil where the bytes do not even begin like one.

@@ -201,27 +201,30 @@ struct PayloadEntry {
     }
 
     /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`; gives its
-    /// length, or 0 when nothing is named any more (unless `keepsDead`). Blocks that are not stored are passed over: only an index
-    /// that is being rebuilt names such.
+    /// length, or 0 when nothing is named any more (unless `keepsDead`), or nil where the counts cannot be true. Blocks that are not
+    /// stored are passed over: only an index that is being rebuilt names such.
     func encodeNaming(
         _ offset: UInt32, _ byteCount: UInt32, more: Bool, keepsDead: Bool, into target: UnsafeMutableRawBufferPointer
-    ) -> Int {
+    ) -> Int? {
         let countsOffset = countsOffset
         target.copy(bytes.part(0, countsOffset), to: 0)
         var isFull = true
         var isDead = true
+        var isPossible = true
         forEachStored { index, block, now in
             let start = isInline ? 0 : UInt32(block * blockByteCount)
             let end = start + fullCount(ofBlock: block)
             let low = max(start, offset)
             let high = min(end, offset + byteCount)
             let part = high > low ? high - low : 0
-            precondition(more || now >= part, "payload names more than it has")
-            let value = more ? now + part : now - part
+            let (value, isImpossible) =
+                more ? now.addingReportingOverflow(part) : now.subtractingReportingOverflow(part)
+            if isImpossible { isPossible = false }
             target.store(value, at: countsOffset + index * 4)
             isFull = isFull && value == end - start
             isDead = isDead && value == 0
         }
+        guard isPossible else { return nil }
         if isDead && !keepsDead { return 0 }
         target.store(isFull ? 0 : 4 as UInt8, at: 36)
         return isFull ? countsOffset : countsOffset + storedCount * 4

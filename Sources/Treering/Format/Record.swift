@@ -6,7 +6,7 @@
 ///     offset size field
 ///          0    4 length in bytes, header included
 ///          4    4 checksum (CRC-32C of the record with this field zero)
-///          8    2 type (1: an operation)
+///          8    2 type (1: an operation; 2: void, in the place of records that were lost, always to be skipped)
 ///         10    1 version (1)
 ///         11    1 flags (bit 0: a reader that does not know the type may skip the record)
 ///         12    2 number of changes
@@ -17,6 +17,7 @@
 struct Record {
     static let headerByteCount = 40
     static let operationType: UInt16 = 1
+    static let voidType: UInt16 = 2
 
     let bytes: UnsafeRawBufferPointer
     let sequence: RecordSequence
@@ -53,6 +54,16 @@ struct Record {
         bytes.store(1 as UInt8, at: 10)
         bytes.store(UInt16(changeCount), at: 12)
         bytes.store(sequence.rawValue, at: 16)
+        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 4), at: 4)
+    }
+
+    /// Puts the header of a void record over the start of damaged bytes; what follows stays as it is.
+    static func sealVoid(_ bytes: UnsafeMutableRawBufferPointer) {
+        bytes.zero(0, headerByteCount)
+        bytes.store(UInt32(bytes.count), at: 0)
+        bytes.store(voidType, at: 8)
+        bytes.store(1 as UInt8, at: 10)
+        bytes.store(1 as UInt8, at: 11)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 4), at: 4)
     }
 
@@ -146,8 +157,9 @@ struct Record {
         case 14:
             guard count == 32, change.load(16, as: UInt64.self) < change.load(24, as: UInt64.self) else { return nil }
             let to: UInt64 = change.load(24)
-            guard to <= UInt64(Int64.max) else { return nil }
-            return .reserve(inode: InodeNumber(change.load(8)), from: change.load(16), to: to)
+            let from: UInt64 = change.load(16)
+            guard to <= UInt64(Int64.max), to - from <= Change.reservedByteCountLimit else { return nil }
+            return .reserve(inode: InodeNumber(change.load(8)), from: from, to: to)
         case Change.moveType: return isMoved ? nil : decodeMove(change)
         default:
             return change.load(3, as: UInt8.self) & 1 != 0 ? .skipped : nil

@@ -139,6 +139,23 @@ struct RecordWriter: ~Copyable {
         }
     }
 
+    /// A payload whose bytes are lost: blocks of zeros under a checksum that they do not have.
+    mutating func lostPayload(byteCount: Int) {
+        precondition(payloadIDOffsets.0 == 0 && byteCount > 0 && byteCount <= PayloadRecord.byteCountLimit)
+        let blockCount = PayloadRecord.blockCount(UInt32(byteCount))
+        let fixed = Change.headerByteCount + PayloadRecord.byteCount
+        let offset = begin(6, fixed + blockCount * 4)
+        memory.zero(offset + 8, PayloadRecord.byteCount)
+        payloadIDOffsets.0 = offset + 8
+        memory.store(1 as UInt8, at: offset + 16)
+        memory.store(UInt32(byteCount), at: offset + 32)
+        memory.store(UInt32(byteCount), at: offset + 36)
+        memory.store(UInt32(blockCount), at: offset + 44)
+        payloadBlocks = Checksum.zeroPayload.part(0, byteCount)
+        payloadPositionOffset = offset + 40
+        for block in 0..<blockCount { memory.store(Checksum.ofLostBlock, at: offset + fixed + block * 4) }
+    }
+
     /// Lets the payload of this record show in a file.
     mutating func extent(inode: InodeNumber, offset fileOffset: UInt64, byteCount: UInt32) {
         let offset = begin(7, 40)
@@ -258,9 +275,17 @@ struct RecordWriter: ~Copyable {
 }
 
 extension Checksum {
+    /// As many zeros as a payload can have, never written nor freed.
+    nonisolated(unsafe) fileprivate static let zeroPayload = UnsafeRawBufferPointer(
+        UnsafeMutableRawBufferPointer.allocate(byteCount: PayloadRecord.byteCountLimit, alignment: 16).zeroed())
+
     /// 4 KiB of zeros, never written nor freed.
     nonisolated(unsafe) private static let zeros = UnsafeRawBufferPointer(
         UnsafeMutableRawBufferPointer.allocate(byteCount: blockByteCount, alignment: 16).zeroed())
+
+    /// What is stored as the checksum of a block that a repair had to give up: the block is zeros, and this is not their checksum,
+    /// so that reading it fails for ever.
+    static let ofLostBlock = ~crc32c(zeros)
 
     /// The checksum of a block that begins with `bytes` and is zero after them.
     static func crc32cOfPaddedBlock(_ bytes: UnsafeRawBufferPointer) -> UInt32 {

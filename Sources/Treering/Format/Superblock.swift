@@ -192,8 +192,9 @@ extension Superblock {
         else { throw .damaged("its log position is impossible") }
         let counters = [
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
-            position.lastBatch.rawValue, UInt64(position.incarnation) << 32,
+            position.lastBatch.rawValue, UInt64(position.incarnation) << 32, inodeCount, reservedByteCount,
         ]
+        guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
     }
 }

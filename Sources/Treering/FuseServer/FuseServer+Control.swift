@@ -98,11 +98,15 @@ extension FuseServer {
     }
 
     /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. All that is free
-    /// goes, whatever range was named.
+    /// goes, whatever range was named. For administrators and for the user who serves the mount.
     private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
-        guard reply.requester.identity.isAdministrator else { return reply.error(.notPermitted) }
+        let requester = reply.requester
+        guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         guard !volume.isReadOnly else { return reply.error(.readOnly) }
-        reply.control([bytes.load(0), volume.trim(), bytes.load(16)] as [UInt64])
+        let start: UInt64 = bytes.load(0)
+        let least: UInt64 = bytes.load(16)
+        let parked = park(reply)
+        volume.trim { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
     }
 
     /// For administrators and for the user who serves the mount, who can end it anyway.

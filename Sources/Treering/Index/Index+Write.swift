@@ -51,6 +51,7 @@ extension Index {
 
     /// Where an entry stands, nil if there is none.
     private func find(_ key: IndexKey) -> (page: IndexPage, position: Int)? {
+        bring(key)
         do throws(PageMiss) {
             let page = try leaf(for: key).page
             let position = page.leafPosition(of: key)
@@ -60,11 +61,25 @@ extension Index {
         }
     }
 
+    /// Brings the path to a key, where the owner can wait for it.
+    private func bring(_ key: IndexKey) {
+        guard let fetchNow else { return }
+        while true {
+            do throws(PageMiss) {
+                _ = try leaf(for: key)
+                return
+            } catch {
+                guard fetchNow(error) else { return }
+            }
+        }
+    }
+
     // MARK: Copy on write
 
     /// Makes every page from the root to the leaf of `key` one of this generation. Fills in `path`; returns the leaf.
     func dirtyPath(to key: IndexKey) -> IndexPage {
         precondition(canWrite, "the index is read-only until its bitmaps are loaded")
+        bring(key)
         var pointer = root
         var level = rootLevel
         while true {

@@ -83,6 +83,9 @@ final class Index {
     /// By level; valid inside one modification.
     let path: UnsafeMutablePointer<PathStep>
     var counters = IndexCounters()
+    /// For offline tools, which may wait: brings a page that a modification needs and nobody touched; false where it cannot. A mount
+    /// has none, and touches first.
+    var fetchNow: ((PageMiss) -> Bool)?
 
     static let pathCapacity = 24
 

@@ -212,6 +212,6 @@ extension RecordIndex {
 
 extension IndexKey {
     fileprivate func isExtent(of inode: InodeNumber) -> Bool {
-        object == inode.rawValue && space == .tree && kind == .extent
+        object == inode.rawValue && space == .tree && kind == .extent && subkey <= UInt64(Int64.max)
     }
 }

@@ -7,6 +7,8 @@ struct PendingRemoval {
     var range: RemovalEntry
     /// Everything below is done.
     var cursor: UInt64 = 0
+    /// About how much is still to come free; more than that where others share it. 0 for what a mount found.
+    var byteCount: Int64 = 0
 }
 
 extension RecordIndex {
@@ -24,7 +26,9 @@ extension RecordIndex {
             cut(inode, offset, extent, low, high)
             removed += Int64(high - low)
         }
-        if removed > 0 { adjustDerived(inode, by: -removed) }
+        // Rebuilding, a tombstone that the cleaner moved may come after the removal of its inode.
+        let isGone = removals[inode]?.contains { $0.range.isWholeInode } ?? false
+        if removed > 0 && !isGone { adjustDerived(inode, by: -removed) }
     }
 
     /// Takes the bytes `low..<high` out of one extent.
@@ -64,23 +68,28 @@ extension RecordIndex {
         bury(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
         if count > Self.immediateEntryLimit {
             // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
-            postpone(inode, origin.sequence, RemovalEntry(from: from, to: min(to, UInt64(Int64.max))))
+            let range = RemovalEntry(from: from, to: min(to, UInt64(Int64.max)))
+            let allocated = found { () throws(PageMiss) in try self.inode(inode, includingStubs: true) }?.derived ?? 0
+            postpone(inode, origin.sequence, range, min(allocated, range.to - from))
         }
     }
 
-    private func postpone(_ inode: InodeNumber, _ sequence: RecordSequence, _ range: RemovalEntry) {
+    private func postpone(
+        _ inode: InodeNumber, _ sequence: RecordSequence, _ range: RemovalEntry, _ byteCount: UInt64
+    ) {
         range.encode(into: scratch)
         tree.put(RemovalEntry.key(inode, sequence), UnsafeRawBufferPointer(scratch.part(0, RemovalEntry.byteCount)))
-        removals[inode, default: []].append(PendingRemoval(sequence: sequence, range: range, cursor: range.from))
+        removals[inode, default: []].append(
+            PendingRemoval(
+                sequence: sequence, range: range, cursor: range.from,
+                byteCount: Int64(min(byteCount, Change.reservedByteCountLimit))))
     }
 
     // MARK: Inodes
 
     func remove(_ inode: InodeNumber, _ since: BatchSequence, _ until: BatchSequence?, _ origin: Origin) {
-        if let old = found({ () throws(PageMiss) in try self.inode(inode, includingStubs: true) }), old.record.mode != 0
-        {
-            inodeCount -= 1
-        }
+        let old = found { () throws(PageMiss) in try self.inode(inode, includingStubs: true) }
+        if let old, old.record.mode != 0 { inodeCount &-= 1 }
         let keys = contentsInMemory(of: inode, limit: Self.immediateEntryLimit)
         for key in keys ?? [] { removeEntry(key) }
         _ = removeKeyed(InodeEntry.key(inode))
@@ -90,7 +99,10 @@ extension RecordIndex {
         for pending in removals.removeValue(forKey: inode) ?? [] {
             _ = tree.remove(RemovalEntry.key(inode, pending.sequence))
         }
-        if keys == nil { postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max)) }
+        if keys == nil {
+            let allocated = old.map { $0.record.isDirectory ? 0 : $0.derived } ?? 0
+            postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max), allocated)
+        }
         bury(inode, .inode, 0, since, until, origin, charge: 24)
     }
 
@@ -112,6 +124,7 @@ extension RecordIndex {
             let first = removals[inode]?.first
         else { return false }
         var isDone: Bool
+        let living = table.livingByteCount
         if first.range.isWholeInode {
             let keys = try someContents(of: inode, limit: Self.immediateEntryLimit)
             for key in keys { try touchEntry(key) }
@@ -126,6 +139,7 @@ extension RecordIndex {
             removals[inode]![0].cursor = reached
             isDone = reached >= first.range.to
         }
+        removals[inode]![0].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
         if isDone {
             _ = tree.remove(RemovalEntry.key(inode, first.sequence))
             removals[inode]!.removeFirst()

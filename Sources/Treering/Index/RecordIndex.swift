@@ -10,6 +10,8 @@ final class RecordIndex {
     let table: SegmentTable
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
+    /// About how much those will free.
+    var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
     var inodeCount: UInt64 = 0
     /// Bytes that reserved extents promise.
     var reservedByteCount: UInt64 = 0
@@ -223,7 +225,7 @@ final class RecordIndex {
                 table.charge(old.origin.segment, -InodeEntry.charge)
             }
         }
-        if isNew { inodeCount += 1 }
+        if isNew { inodeCount &+= 1 }
         // linkat(2) of a file made without a name. Derived from the inode alone, so that whatever later record of it is left when an
         // index is rebuilt has the same effect; the one that made it an orphan may be left without the inode's own.
         if mayBeOrphan, inode.linkCount > 0 { _ = removeKeyed(OrphanEntry.key(inode.inode)) }
@@ -274,7 +276,7 @@ final class RecordIndex {
             low += length
         }
         adjustDerived(inode, by: Int64(to - from))
-        reservedByteCount += to - from
+        reservedByteCount &+= to - from
     }
 
     // MARK: Payloads
@@ -293,7 +295,10 @@ final class RecordIndex {
     /// Takes back that an extent names bytes, or reserves them.
     func unname(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
         guard id.rawValue != 0 else {
-            reservedByteCount -= UInt64(byteCount)
+            if reservedByteCount < UInt64(byteCount) {
+                table.noteImpossible("more is reserved than the superblock says")
+            }
+            reservedByteCount -= min(reservedByteCount, UInt64(byteCount))
             return
         }
         changeNaming(id, offset, byteCount, more: false)
@@ -322,14 +327,18 @@ final class RecordIndex {
     /// A payload that is not there any more is left alone: that happens while an index is rebuilt from what is left of the log.
     private func changeNaming(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, more: Bool) {
         replacePayload(id) { entry in
-            entry.encodeNaming(offset, byteCount, more: more, keepsDead: self.pass != .live, into: self.scratch)
+            let count = entry.encodeNaming(
+                offset, byteCount, more: more, keepsDead: self.pass != .live, into: self.scratch)
+            if count == nil { self.table.noteImpossible("payload \(id.rawValue) is named more often than it says") }
+            return count
         }
     }
 
-    /// Puts what `body` has written into `scratch` in place of a payload's entry, with its charges; length 0 takes the entry out.
-    func replacePayload(_ id: PayloadID, _ body: (PayloadEntry) -> Int) {
+    /// Puts what `body` has written into `scratch` in place of a payload's entry, with its charges; length 0 takes the entry out,
+    /// nil leaves it.
+    func replacePayload(_ id: PayloadID, _ body: (PayloadEntry) -> Int?) {
         let key = PayloadEntry.key(id)
-        var count = -1
+        var count: Int?
         var old: Charge?
         found { () throws(PageMiss) in
             try self.tree.withValue(of: key) { bytes in
@@ -338,7 +347,7 @@ final class RecordIndex {
                 count = body(entry)
             }
         }
-        guard count >= 0, let old else { return }
+        guard let count, let old else { return }
         discharge(old)
         if count == 0 {
             _ = tree.remove(key)
@@ -363,8 +372,12 @@ final class RecordIndex {
     /// Runs a query whose pages are known to be in memory.
     @inline(__always)
     func found<Result>(_ body: () throws(PageMiss) -> Result) -> Result {
-        do { return try body() } catch {
-            preconditionFailure("page \(error.address.rawValue) was not touched before use")
+        while true {
+            do throws(PageMiss) { return try body() } catch {
+                guard tree.fetchNow?(error) == true else {
+                    preconditionFailure("page \(error.address.rawValue) was not touched before use")
+                }
+            }
         }
     }
 
@@ -390,7 +403,9 @@ final class RecordIndex {
             return DirentEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
         case (.tree, .xattr):
             return XattrEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
-        case (.tree, .extent): return Charge(segment: segment, byteCount: ExtentEntry.charge)
+        case (.tree, .extent):
+            guard key.subkey <= UInt64(Int64.max), ExtentEntry(decoding: value) != nil else { return nil }
+            return Charge(segment: segment, byteCount: ExtentEntry.charge)
         case (.payloads, .payload):
             return PayloadEntry(decoding: value).map {
                 Charge(

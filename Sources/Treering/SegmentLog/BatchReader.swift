@@ -37,9 +37,18 @@ enum BatchOutcome {
 
 final class BatchReader<D: Device> {
     private let device: D
-    private let uuid: StoreUUID
+    let uuid: StoreUUID
     let segmentByteCount: Int
+    /// Blocks that cannot be read count as zeros, instead of ending the reading.
+    var isTolerant = false
     private var buffer = AlignedBuffer(byteCount: 256 << 10)
+    /// What is read in the place of what is on disk: how a damaged log would be if it were mended.
+    var patches: [DeviceFile: [Patch]] = [:]
+
+    struct Patch {
+        var offset: Int
+        var bytes: [UInt8]
+    }
 
     init(device: D, uuid: StoreUUID, segmentByteCount: Int) {
         self.device = device
@@ -51,8 +60,43 @@ final class BatchReader<D: Device> {
         if buffer.bytes.count < byteCount { buffer = AlignedBuffer(byteCount: byteCount) }
         let target = buffer.bytes.part(0, byteCount)
         let completion = device.perform(Submission(.read, file, offset: UInt64(offset), target, tag: 0))
-        if let error = completion.error { throw error }
-        return UnsafeRawBufferPointer(target).part(0, completion.result)
+        var count = completion.result
+        if let error = completion.error {
+            guard isTolerant else { throw error }
+            count = byBlocks(file, offset, target)
+        }
+        if !patches.isEmpty { apply(patches[file] ?? [], offset, target.part(0, count)) }
+        return UnsafeRawBufferPointer(target).part(0, count)
+    }
+
+    /// Reads block by block; those that cannot be read become zeros.
+    private func byBlocks(_ file: DeviceFile, _ offset: Int, _ target: UnsafeMutableRawBufferPointer) -> Int {
+        var done = 0
+        while done < target.count {
+            let part = target.part(done, min(blockByteCount, target.count - done))
+            let completion = device.perform(Submission(.read, file, offset: UInt64(offset + done), part, tag: 0))
+            if completion.result < 0 {
+                part.zero(0, part.count)
+            } else if completion.result < part.count {
+                return done + completion.result
+            }
+            done += part.count
+        }
+        return done
+    }
+
+    private func apply(_ patches: [Patch], _ offset: Int, _ target: UnsafeMutableRawBufferPointer) {
+        for patch in patches {
+            let low = max(offset, patch.offset)
+            let high = min(offset + target.count, patch.offset + patch.bytes.count)
+            guard low < high else { continue }
+            patch.bytes.withUnsafeBytes { target.copy($0.part(low - patch.offset, high - low), to: low - offset) }
+        }
+    }
+
+    /// What lies in a part of a segment, patches applied. Borrowed until the next read.
+    func bytes(_ file: DeviceFile, _ offset: Int, _ byteCount: Int) throws(Errno) -> UnsafeRawBufferPointer {
+        try read(file, offset, byteCount)
     }
 
     /// The header of a segment, nil where it was never used.
@@ -76,6 +120,8 @@ final class BatchReader<D: Device> {
             let (header, checksum) = BatchHeader.decode(
                 first, uuid: uuid, segment: segment, incarnation: incarnation, room: room)
         else { return .nothing }
+        // What a mended batch could not save of its data is told by its checksums when it is read.
+        let verifyPayload = verifyPayload && !header.isMended
         var bytes = first
         let needed = verifyPayload ? header.byteCount : header.payloadAreaOffset
         if bytes.count < needed { bytes = try read(file, offset, needed) }
@@ -131,7 +177,7 @@ final class BatchReader<D: Device> {
         return position == area.count ? nil : "its records do not fill it"
     }
 
-    private static func payloadProblem(_ record: Record, _ batch: FoundBatch, _ verify: Bool) -> String? {
+    static func payloadProblem(_ record: Record, _ batch: FoundBatch, _ verify: Bool) -> String? {
         var problem: String?
         record.forEachChange { change, _, _ in
             guard case .payload(let payload) = change else { return }

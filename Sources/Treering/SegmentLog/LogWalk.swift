@@ -9,7 +9,7 @@ struct WalkSegment {
 /// A walk along the chain of batches.
 struct LogWalk<D: Device> {
     private let reader: BatchReader<D>
-    private let segments: [SegmentNumber: WalkSegment]
+    private var segments: [SegmentNumber: WalkSegment]
     /// Behind the last batch given.
     private(set) var position: LogPosition
     /// The epoch of the last batch given.
@@ -28,6 +28,27 @@ struct LogWalk<D: Device> {
         durable = position.lastBatch
         let present = self.segments[position.segment]
         endedSegment = present?.header.state != .inUse || present?.header.incarnation != position.incarnation
+    }
+
+    /// A segment whose header has been made out after all.
+    mutating func add(_ segment: WalkSegment) {
+        segments[segment.header.number] = segment
+        tornEvidence = nil
+    }
+
+    /// Where the batch after `position` must have been, for mending; nil where no segment could hold it.
+    func expectedPlace() -> (segment: WalkSegment, offset: Int)? {
+        if let next = successor(), next.header.number != position.segment || endedSegment {
+            return (next, SegmentHeader.byteCount)
+        }
+        guard !endedSegment, let here = segments[position.segment] else { return nil }
+        return (here, Int(position.offsetInSegment))
+    }
+
+    /// The first batch of the next segment of the log behind `position`, nil where there is none.
+    func nextFirstBatch() -> BatchSequence? {
+        segments.values.filter { $0.header.state == .inUse && $0.header.end != UInt32(SegmentHeader.byteCount) }
+            .map(\.header.firstBatch).filter { $0 > position.lastBatch.next }.min()
     }
 
     /// The segment that a mount opened to go on right behind the last batch: the one of the highest epoch.
@@ -62,7 +83,7 @@ struct LogWalk<D: Device> {
         if header.end != 0, offset >= Int(header.end) { return nil }
         let outcome = try reader.batch(
             in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: true)
-        guard case .batch(let found) = outcome, found.header.sequence == position.lastBatch.next,
+        guard case .batch(let found) = outcome, found.header.follows(position.lastBatch),
             found.header.previousChecksum == position.lastChecksum, found.header.epoch >= epoch
         else { return nil }
         return found
@@ -135,6 +156,9 @@ struct LogWalk<D: Device> {
         return nil
     }
 
+    /// The segment with an unreadable header by which `evidenceOfDamage` knows.
+    private(set) var tornEvidence: SegmentNumber?
+
     private mutating func evidence(
         inTorn number: SegmentNumber, _ file: DeviceFile, _ place: String, _ missing: BatchSequence
     ) throws(Errno) -> CorruptionReport? {
@@ -146,6 +170,7 @@ struct LogWalk<D: Device> {
                 found.header.epoch >= epoch
             else { continue }
             if found.header.durable >= missing {
+                tornEvidence = number
                 return CorruptionReport(
                     place: place,
                     reason:

@@ -183,6 +183,11 @@ final class SegmentLog {
         return table.livingByteCount < standstill
     }
 
+    /// How much the head still has room for, as long as it is the head.
+    var headRoom: Int {
+        head == nil ? 0 : table.segmentByteCount - Int(position.offsetInSegment) - staging.geometry.batchByteCountLimit
+    }
+
     /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
     /// turn out that the host has no room for one, and removing must be possible then.
     private var keptOffset: Int {

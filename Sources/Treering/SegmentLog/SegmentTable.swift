@@ -50,6 +50,8 @@ final class SegmentTable {
     private(set) var pool: [SegmentNumber] = []
     private(set) var inUseCount = 0
     private(set) var livingByteCount: Int64 = 0
+    /// What cannot be true of the entries that were charged or discharged, to be reported by whoever changes them.
+    var impossible: CorruptionReport?
 
     init(segmentByteCount: Int, countLimit: Int) {
         self.segmentByteCount = segmentByteCount
@@ -68,12 +70,20 @@ final class SegmentTable {
     /// Segments that could still be opened: prepared or not yet there.
     var freeCount: Int { segments.count - inUseCount }
 
+    /// Segments that have a file.
+    var fileCount: Int { inUseCount + pool.count }
+
     /// Whether a segment holds nothing any more and only waits to be recycled.
     var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
 
     /// Bytes in sealed segments that nothing needs any more.
     var reclaimableByteCount: Int64 {
         segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
+    }
+
+    /// The part of that which lies between living bytes, so that only moving those brings it back.
+    var deadByteCount: Int64 {
+        segments.reduce(0) { $1.isSealed && $1.living > 0 ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
     }
 
     /// Nothing more is written to a segment.
@@ -83,13 +93,19 @@ final class SegmentTable {
         self[number].isChanged = true
     }
 
+    /// Notes that the books of the index cannot be true, which only damage can have done; the first time counts.
+    func noteImpossible(_ reason: String) {
+        impossible = impossible ?? CorruptionReport(place: "the index", reason: "\(reason), which cannot be")
+    }
+
     /// Adds to (or takes from) the living bytes of a segment.
     @inline(__always)
     func charge(_ number: SegmentNumber, _ byteCount: Int) {
         let index = Int(number.rawValue)
-        segments[index].living += Int64(byteCount)
+        guard index < segments.count else { return noteImpossible("an entry names segment \(number.rawValue)") }
+        segments[index].living &+= Int64(byteCount)
         segments[index].isChanged = true
-        livingByteCount += Int64(byteCount)
+        livingByteCount &+= Int64(byteCount)
     }
 
     /// Puts a segment in use again as the index or its header tells.

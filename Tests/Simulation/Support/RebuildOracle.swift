@@ -20,8 +20,8 @@ enum RebuildOracle {
             sources.append(.init(number: number, header: header, file: file, lastBatch: table[number].lastBatch))
         }
         let rebuild = try Rebuild(
-            reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.countLimit,
-            through: state.core.log.lastBatch, building: CheckpointNumber(1))
+            volume.device, reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.countLimit,
+            through: state.core.log.position)
         let loader = PageLoader(device: volume.device, file: state.indexFile)
         try state.core.index.settle(loader)
         var found = rebuild.problems.map(\.description)

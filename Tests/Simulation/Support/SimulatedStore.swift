@@ -26,6 +26,8 @@ struct StoreSettings {
     var order = SimulatedDevice.Order.fifo
     var sectorByteCount: UInt64 = 512
     var options = VolumeOptions()
+    /// Writes and flushes that do nothing though they report success, once the store is formatted.
+    var lies: (@Sendable (TraceEntry) -> Bool)?
 
     init(cacheByteCount: Int = 64 << 10) {
         options.stagingByteCount = 1 << 20
@@ -51,6 +53,7 @@ final class SimulatedStore {
         device = SimulatedDevice(
             seed: seed, order: settings.order, sectorByteCount: settings.sectorByteCount, keepsHistory: keepsHistory)
         try Volume.format(device, Self.formatOptions(settings, clock))
+        if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 
@@ -61,6 +64,7 @@ final class SimulatedStore {
         self.settings = settings
         self.clock = clock
         self.device = device
+        if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
     }
 
@@ -96,6 +100,8 @@ final class SimulatedStore {
     var nextSequence: UInt64 { volume.state.withLock { $0.core.log.nextSequence.rawValue } }
     /// The same at the moment when the mount had recovered what it found; the mount itself may have gone on since.
     var recoveredSequence: UInt64 { volume.state.withLock { $0.recoveredSequence.rawValue } }
+    /// What the present mount's staging holds.
+    var stagingBytes: [UInt8] { Array(staging.bytes) }
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
 
     /// What a successor would find in staging if the process died now.

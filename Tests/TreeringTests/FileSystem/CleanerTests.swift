@@ -194,4 +194,48 @@ import Testing
         #expect(try store.read(file, 65536, 8192) == [UInt8](repeating: 1, count: 8192))
         #expect(try store.read(file, 65536 + 12288, 4096) == [UInt8](repeating: 1, count: 4096))
     }
+
+    /// Found by random operations, seed 105: a range's tombstone, moved behind the removal of its inode, left an inode entry without a record in
+    /// a rebuilt index.
+    @Test func aRangeTombstoneMovedBehindTheRemovalOfItsInodeLeavesNothing() throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options(.off))
+        // A segment with many extents of a file and something that stays.
+        let file = try store.make("file").inode
+        for piece in 0..<200 { try store.write(file, UInt64(piece * 500), [UInt8](repeating: 7, count: 100)) }
+        let kept = try store.make("kept").inode
+        try store.write(kept, 0, [UInt8](repeating: 1, count: 600_000))
+        let first = store.volume.state.withLock { $0.core.log.head }
+        func fill(_ name: String) throws {
+            let head = store.volume.state.withLock { $0.core.log.head }
+            let inode = try store.make(name).inode
+            var offset: UInt64 = 0
+            while store.volume.state.withLock({ $0.core.log.head }) == head {
+                try store.write(inode, offset, [UInt8](repeating: 2, count: 50_000))
+                offset += 50_000
+            }
+            try store.volume.syncAndWait()
+        }
+        try fill("ballast 1")
+        // In the next one the tombstone of a part, in the one after that the removal.
+        var changes = AttributeChanges()
+        changes.byteCount = 98_000
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, TestStore.caller) }
+        let second = store.volume.state.withLock { $0.core.log.head }!
+        try fill("ballast 2")
+        try store.unlink("file")
+        store.volume.forget(file, 1)
+        for name in ["ballast 1", "ballast 2"] {
+            let inode = try store.lookup(name).inode
+            try store.unlink(name)
+            store.volume.forget(inode, 2)
+        }
+        store.volume.housekeep()
+        try store.volume.syncAndWait()
+        #expect(first != second)
+        try store.volume.cleaner.clean(second, of: store.volume)
+        #expect(store.volume.cleaner.movedByteCount > 0)
+        for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
+        try store.volume.unmount()
+        try check(store)
+    }
 }

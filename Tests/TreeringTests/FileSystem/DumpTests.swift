@@ -215,7 +215,7 @@ extension [String] {
                 spoil(bytes.part(offset, 4096), 56..<320, &random)
                 seal(bytes.part(offset, 4096), hole: 8)
             }
-        case .index, .newIndex:
+        case .index, .newIndex, .scratch:
             for page in stride(from: 0, to: bytes.count - 8191, by: 8192) where random.next() % 2 == 0 {
                 let range = random.next() % 2 == 0 ? 36..<512 : 64..<8192
                 spoil(bytes.part(page, 8192), range, &random)

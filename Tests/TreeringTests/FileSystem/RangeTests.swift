@@ -110,6 +110,23 @@ import Testing
         try checkStore(store)
     }
 
+    /// Found by random operations, seed 3: nobody but the one who waited could have finished what it waited for.
+    @Test(.timeLimit(.minutes(1))) func anAllocationFinishesTheRemovalsThatItWaitsFor() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        for piece in 0..<3000 { try store.write(file, UInt64(piece * 100), [UInt8](repeating: 7, count: 50)) }
+        var changes = AttributeChanges()
+        changes.byteCount = 0
+        let truncation = changes
+        _ = try store.volume.perform { (core) throws(Stop) in
+            try core.setAttributes(file, truncation, TestStore.caller)
+        }
+        #expect(store.volume.state.withLock { $0.core.index.removals[file] != nil }, "some of it is still to be done")
+        try reserve(store, file, [], 0, 100_000)
+        #expect(store.volume.state.withLock { $0.core.index.removals[file] == nil })
+        try checkStore(store)
+    }
+
     @Test func aPayloadThatTooManyNameIsNotSharedFurther() throws {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 16)
         defer { memory.deallocate() }
@@ -124,7 +141,7 @@ import Testing
         store.volume.state.withLock { state in
             let index = state.core.index
             index.replacePayload(id) { entry in
-                let count = entry.encodeNaming(0, 100, more: true, keepsDead: false, into: index.scratch)
+                let count = entry.encodeNaming(0, 100, more: true, keepsDead: false, into: index.scratch)!
                 index.scratch.store(UInt32(1) << 31, at: count - 8)
                 return count
             }

@@ -174,4 +174,28 @@ import Testing
         let copy = device.snapshotAfterKill()
         #expect(try Checker.check(copy, readsData: true).problems == [])
     }
+
+    /// FORGET of an orphan whose pages were not in memory began to fetch them and waited for nothing: each time a page of the cache was
+    /// lost, and the housekeeper waited for ever for a page that nobody was reading.
+    @Test func forgettingWhatIsNotInMemoryLeavesNoFetchBehind() throws {
+        var options = VolumeOptions()
+        options.indexCacheByteCount = 64 << 10
+        let store = try TestStore(options: options)
+        var files: [InodeNumber] = []
+        for number in 0..<1500 { files.append(try store.make("file \(number)").inode) }
+        try store.volume.checkpoint()
+        for number in 0..<100 { try store.unlink("file \(number)") }
+        try store.volume.checkpoint()
+        // What comes last is in memory, the orphans' pages are not.
+        for file in files.suffix(700) {
+            _ = try store.volume.perform { (core) throws(Stop) in try core.attributes(file) }
+        }
+        for file in files.prefix(100) { store.volume.forget(file, 1) }
+        #expect(store.volume.state.withLock { !$0.hasFetches })
+        #expect(store.volume.state.withLock { !$0.core.reapable.isEmpty })
+        for file in files.suffix(1400) { store.volume.forget(file, 1) }
+        while store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeep() }
+        #expect(store.volume.state.withLock { !$0.hasFetches })
+        try checkStore(store)
+    }
 }

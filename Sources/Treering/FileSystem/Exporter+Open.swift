@@ -1,0 +1,87 @@
+// What an export reads: the index with the log after it and the staging of a killed mount, or, where the index is damaged, one made from
+// what is left of the log.
+
+extension StoreView {
+    /// Opens the files of a store that nobody has mounted, without changing it.
+    static func open(
+        _ device: D, tails: (Superblock) -> [StagingTail] = { _ in [] }, indexCacheByteCount: Int = 256 << 20,
+        log: @escaping @Sendable (String) -> Void
+    ) throws(MountError) -> StoreView<D> {
+        let superblock = try SuperblockPair.read(device).newest()
+        if let view = try openIndex(device, superblock, tails, indexCacheByteCount, log) { return view }
+        let recovery = try Checker.openLog(device)
+        let rebuild = try Rebuild(
+            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
+            segmentCountLimit: recovery.table.countLimit, through: recovery.position,
+            mender: recovery.mender, .init(cacheByteCount: indexCacheByteCount))
+        tell(recovery, log)
+        for problem in rebuild.problems { log("the log is damaged: \(problem)") }
+        let view = StoreView(rebuild, device)
+        view.keeper = recovery
+        if !tails(superblock).isEmpty {
+            log("the staging of a killed mount is left out, since the index is damaged; repair the store to have it")
+        }
+        return view
+    }
+
+    private static func openIndex(
+        _ device: D, _ superblock: Superblock, _ tails: (Superblock) -> [StagingTail], _ indexCacheByteCount: Int,
+        _ log: @escaping @Sendable (String) -> Void
+    ) throws(MountError) -> StoreView<D>? {
+        let recovery: Recovery<D>
+        do throws(MountError) {
+            recovery = try Recovery(device, indexCacheByteCount: indexCacheByteCount, salvages: true, log: log)
+            var damageCount = 0
+            let file = recovery.indexFile
+            _ = IndexVerifier.verify(
+                root: superblock.indexRoot, uuid: superblock.uuid,
+                read: { address, buffer in
+                    let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
+                    let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))
+                    return completion.error ?? (completion.result == buffer.count ? nil : .input)
+                },
+                onDamage: { _ in damageCount += 1 })
+            guard damageCount == 0 else {
+                throw MountError(.damaged, "the index is damaged in \(damageCount) places")
+            }
+            try recovery.replay()
+        } catch {
+            guard error.kind == .damaged else { throw error }
+            log("\(error): the files are taken from the log alone")
+            return nil
+        }
+        tell(recovery, log)
+        let view = StoreView(recovery)
+        try view.take(tails(superblock), recovery, log)
+        try recovery.index.settle(recovery.loader)
+        return view
+    }
+
+    private static func tell(_ recovery: Recovery<D>, _ log: (String) -> Void) {
+        if let damage = recovery.damage { log("the log is damaged and was followed only so far: \(damage)") }
+        for mend in recovery.mender?.mends ?? [] where mend.lostRecordCount > 0 {
+            log(
+                "segment \(mend.segment.rawValue) at \(mend.range.lowerBound): \(mend.reason); \(mend.lostRecordCount) operations are lost, files that they changed last are in an older state"
+            )
+        }
+    }
+
+    /// Applies in memory what dead mounts had acknowledged and not written.
+    private func take(_ tails: [StagingTail], _ recovery: Recovery<D>, _ log: (String) -> Void) throws(MountError) {
+        var sequence = recovery.nextSequence
+        var count = 0
+        while let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first {
+            record.forEachChange { change, _, _ in
+                guard case .payload(let found) = change else { return }
+                residents[found.id] = Array(payload ?? found.inlineBytes)
+            }
+            let place = RecordPlace(
+                segment: recovery.position.segment, recordPosition: 4096, payloadAreaPosition: 4096)
+            try recovery.apply(record, place)
+            sequence = sequence.next
+            count += 1
+        }
+        self.tails = tails
+        if count > 0 { log("\(count) operations come from the staging of a killed mount") }
+    }
+}

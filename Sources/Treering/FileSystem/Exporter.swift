@@ -1,0 +1,360 @@
+// `treering export`: copies the files of a store into a directory of the host, without FUSE, as far as the store can be read. Writes
+// nothing but below that directory, whatever names and numbers the store holds, and nothing to the store.
+
+import CLinux
+import Glibc
+
+/// What an export did.
+struct ExportReport: Sendable {
+    var fileCount: UInt64 = 0
+    var directoryCount: UInt64 = 0
+    var otherCount: UInt64 = 0
+    var linkCount: UInt64 = 0
+    var byteCount: UInt64 = 0
+    /// What could not be exported, the first of it in words.
+    var problems: [String] = []
+    var problemCount: UInt64 = 0
+    /// Owners that could not be given, not being root.
+    var foreignOwnerCount: UInt64 = 0
+
+    static let problemLimit = 1000
+
+    mutating func add(_ problem: String) {
+        problemCount += 1
+        if problems.count < Self.problemLimit { problems.append(problem) }
+    }
+}
+
+/// Copies a tree out of a store.
+struct Exporter<D: Device> {
+    private let view: StoreView<D>
+    private let root: Int32
+    private(set) var report = ExportReport()
+    /// The first path of each file with several names, from the top of the export.
+    private var linked: [UInt64: [UInt8]] = [:]
+    /// Directories on the way or done: a damaged store may lead to one twice.
+    private var seen = BitSet()
+    private let isRoot = geteuid() == 0
+
+    /// A directory that is being filled.
+    private struct Level {
+        var inode: InodeNumber
+        var cookie: UInt64 = 0
+        var pathByteCount: Int
+        /// Its identity on the host, so that the way up is the way that was come.
+        var device: UInt64
+        var hostInode: UInt64
+    }
+
+    private var levels: [Level] = []
+    private var here: Int32
+    private var path: [UInt8] = []
+
+    /// Fills a directory, which is open as `target`, with the files of a store.
+    static func export(_ view: StoreView<D>, into target: Int32) throws(MountError) -> ExportReport {
+        var exporter = Exporter(view, target)
+        try exporter.run()
+        return exporter.report
+    }
+
+    private init(_ view: StoreView<D>, _ target: Int32) {
+        self.view = view
+        root = target
+        here = dup(target)
+    }
+
+    private mutating func run() throws(MountError) {
+        defer { close(here) }
+        guard let entry = try view.inode(.root), entry.record.isDirectory else {
+            report.add("/: there is no root directory")
+            return
+        }
+        enter(.root)
+        while let level = levels.last {
+            if let name = try view.name(in: level.inode, after: level.cookie) {
+                levels[levels.count - 1].cookie = name.cookie
+                try export(name)
+            } else {
+                try leave()
+            }
+        }
+    }
+
+    // MARK: Directories
+
+    private mutating func enter(_ inode: InodeNumber) {
+        var status = stat()
+        fstat(here, &status)
+        levels.append(
+            Level(
+                inode: inode, pathByteCount: path.count, device: UInt64(status.st_dev),
+                hostInode: UInt64(status.st_ino)))
+        if inode.rawValue < BitSet.limit { seen.insert(inode.rawValue) }
+    }
+
+    /// A directory is filled: gives it its attributes and goes back to the one above.
+    private mutating func leave() throws(MountError) {
+        let level = levels.removeLast()
+        if let entry = try view.inode(level.inode) { try dress(here, entry.record) }
+        report.directoryCount += 1
+        guard let parent = levels.last else { return }
+        let up = openat(here, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        var status = stat()
+        guard up >= 0, fstat(up, &status) == 0, UInt64(status.st_dev) == parent.device,
+            UInt64(status.st_ino) == parent.hostInode
+        else {
+            if up >= 0 { close(up) }
+            throw MountError(.host, "\(shownPath): somebody moved directories of the export while it ran")
+        }
+        close(here)
+        here = up
+        path.removeLast(path.count - parent.pathByteCount)
+    }
+
+    private var shownPath: String { path.isEmpty ? "/" : path.withUnsafeBytes { $0.plainOrQuoted } }
+
+    // MARK: One name
+
+    private mutating func export(_ name: StoreView<D>.Name) throws(MountError) {
+        let before = path.count
+        path.append(UInt8(ascii: "/"))
+        path.append(contentsOf: name.bytes)
+        let isEntered = try exportHere(name)
+        if !isEntered {
+            path.removeLast(path.count - before)
+        } else {
+            levels[levels.count - 1].pathByteCount = path.count
+        }
+    }
+
+    /// True where the name is a directory that is to be filled now.
+    private mutating func exportHere(_ name: StoreView<D>.Name) throws(MountError) -> Bool {
+        let bytes = name.bytes
+        guard !bytes.isEmpty, bytes.count <= 255, !bytes.contains(0), !bytes.contains(UInt8(ascii: "/")),
+            bytes != [0x2E], bytes != [0x2E, 0x2E]
+        else {
+            report.add("\(shownPath): no host can have such a name; it is left out")
+            return false
+        }
+        let entry: InodeEntry?
+        do throws(MountError) { entry = try view.inode(name.inode) } catch {
+            report.add("\(shownPath): \(error)")
+            return false
+        }
+        guard let record = entry?.record else {
+            report.add("\(shownPath): inode \(name.inode.rawValue) is not there")
+            return false
+        }
+        if record.isDirectory { return makeDirectory(name) }
+        if record.linkCount > 1, let first = linked[name.inode.rawValue] {
+            if link(first, bytes) { return false }
+        }
+        switch record.type {
+        case 0o100000: try exportFile(name, record)
+        case 0o120000: try exportSymlink(name, record)
+        case 0o010000, 0o140000, 0o020000, 0o060000: try exportSpecial(name, record)
+        default:
+            report.add("\(shownPath): it is of no known type")
+            return false
+        }
+        if record.linkCount > 1 { linked[name.inode.rawValue] = path }
+        return false
+    }
+
+    private mutating func makeDirectory(_ name: StoreView<D>.Name) -> Bool {
+        guard name.inode.rawValue < BitSet.limit, !seen.contains(name.inode.rawValue) else {
+            report.add("\(shownPath): this directory has another name already")
+            return false
+        }
+        let terminated = name.bytes + [0]
+        let made = terminated.withCString { mkdirat(here, $0, 0o700) }
+        if made != 0, errno != EEXIST {
+            report.add("\(shownPath): \(Errno.last)")
+            return false
+        }
+        let opened = terminated.withCString { openat(here, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
+        guard opened >= 0 else {
+            report.add("\(shownPath): \(Errno.last)")
+            return false
+        }
+        close(here)
+        here = opened
+        enter(name.inode)
+        return true
+    }
+
+    private mutating func link(_ first: [UInt8], _ name: [UInt8]) -> Bool {
+        let from = Array(first.dropFirst()) + [0]
+        let made = from.withCString { from in (name + [0]).withCString { linkat(root, from, here, $0, 0) } }
+        if made == 0 {
+            report.linkCount += 1
+            return true
+        }
+        // Too long a path, a host without links: a copy is better than nothing.
+        if errno != EEXIST { report.add("\(shownPath): cannot be linked (\(Errno.last)); it becomes a copy") }
+        return errno == EEXIST
+    }
+
+    // MARK: Files
+
+    private mutating func exportFile(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
+        let file = (name.bytes + [0]).withCString {
+            openat(here, $0, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        }
+        guard file >= 0 else {
+            report.add("\(shownPath): \(Errno.last)")
+            return
+        }
+        defer { close(file) }
+        let size = off_t(clamping: record.size)
+        if ftruncate(file, size) != 0 {
+            report.add("\(shownPath): its size of \(record.size) cannot be had here: \(Errno.last)")
+        }
+        var failure: Errno?
+        var damage: [UnreadableRange] = []
+        var damageCount = 0
+        var byteCount: UInt64 = 0
+        try view.read(name.inode, 0, UInt64(size)) { (offset, bytes) throws(MountError) in
+            guard failure == nil else { return }
+            failure = Self.write(file, offset, bytes)
+            byteCount += UInt64(bytes.count)
+            if failure == .noSpace { throw MountError("the export cannot go on", .noSpace) }
+        } _: { range in
+            damageCount += 1
+            if damage.count < 64 { damage.append(range) }
+        }
+        report.byteCount += byteCount
+        report.fileCount += 1
+        if let failure { report.add("\(shownPath): \(failure)") }
+        for range in damage {
+            report.add(
+                "\(shownPath): bytes \(range.offset)..<\(range.offset + range.byteCount) cannot be read and are zeros: \(range.reason.reason) (\(range.reason.place))"
+            )
+        }
+        if damageCount > damage.count {
+            report.add("\(shownPath): \(damageCount - damage.count) more of its ranges cannot be read and are zeros")
+        }
+        try exportAttributes(file, name.inode)
+        try dress(file, record)
+    }
+
+    private static func write(_ file: Int32, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer) -> Errno? {
+        var done = 0
+        while done < bytes.count {
+            let result = pwrite(file, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
+            if result > 0 {
+                done += result
+            } else if result == 0 || errno != EINTR {
+                return result == 0 ? .input : .last
+            }
+        }
+        return nil
+    }
+
+    private mutating func exportSymlink(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
+        var target: [UInt8] = []
+        var isWhole = record.size > 0 && record.size < UInt64(PATH_MAX)
+        if isWhole {
+            target = [UInt8](repeating: 0, count: Int(record.size))
+            try view.read(name.inode, 0, record.size) { (offset, bytes) throws(MountError) in
+                target.withUnsafeMutableBytes { $0.copy(bytes, to: Int(offset)) }
+            } _: { _ in
+                isWhole = false
+            }
+        }
+        guard isWhole, !target.contains(0) else {
+            report.add("\(shownPath): the target of this symbolic link cannot be read")
+            return
+        }
+        let made = (target + [0]).withCString { target in
+            (name.bytes + [0]).withCString { symlinkat(target, here, $0) }
+        }
+        guard made == 0 else {
+            report.add("\(shownPath): \(Errno.last)")
+            return
+        }
+        report.otherCount += 1
+        dressByName(name, record, setsMode: false)
+    }
+
+    private mutating func exportSpecial(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
+        // The kernel's 32-bit encoding: minor 7–0, major 19–8, minor 31–20.
+        let number = UInt64(record.deviceNumber)
+        let major = number >> 8 & 0xFFF
+        let minor = number & 0xFF | number >> 12 & 0xFFF00
+        let device = (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & ~0xFF) << 12
+        let made = (name.bytes + [0]).withCString {
+            mknodat(here, $0, mode_t(record.type | 0o600), record.type & 0o020000 != 0 ? dev_t(device) : 0)
+        }
+        guard made == 0 else {
+            report.add("\(shownPath): \(Errno.last)")
+            return
+        }
+        report.otherCount += 1
+        dressByName(name, record, setsMode: true)
+    }
+
+    // MARK: Attributes
+
+    private mutating func exportAttributes(_ file: Int32, _ inode: InodeNumber) throws(MountError) {
+        var cookie: UInt64 = 0
+        while let attribute = try view.attribute(of: inode, after: cookie) {
+            cookie = attribute.cookie
+            let shown = attribute.name.withUnsafeBytes { $0.plainOrQuoted }
+            guard let value = attribute.value, !attribute.name.contains(0) else {
+                report.add("\(shownPath): the extended attribute \(shown) cannot be read")
+                continue
+            }
+            let result = (attribute.name + [0]).withCString { name in
+                value.withUnsafeBytes { fsetxattr(file, name, $0.baseAddress, $0.count, 0) }
+            }
+            if result != 0 { report.add("\(shownPath): the extended attribute \(shown) cannot be set: \(Errno.last)") }
+        }
+    }
+
+    /// Owner, mode and times of an open file or directory, in the order in which each keeps what the others set.
+    private mutating func dress(_ file: Int32, _ record: InodeRecord) throws(MountError) {
+        if record.isDirectory { try exportAttributes(file, record.inode) }
+        if isRoot {
+            if fchown(file, record.uid, record.gid) != 0 { report.foreignOwnerCount += 1 }
+        } else if record.uid != geteuid() {
+            report.foreignOwnerCount += 1
+        }
+        if fchmod(file, mode_t(record.mode & 0o7777)) != 0 { report.add("\(shownPath): \(Errno.last)") }
+        var times = Self.times(record)
+        if futimens(file, &times) != 0 { report.add("\(shownPath): its times cannot be set: \(Errno.last)") }
+    }
+
+    private mutating func dressByName(_ name: StoreView<D>.Name, _ record: InodeRecord, setsMode: Bool) {
+        (name.bytes + [0]).withCString { text in
+            if isRoot {
+                if fchownat(here, text, record.uid, record.gid, AT_SYMLINK_NOFOLLOW) != 0 {
+                    report.foreignOwnerCount += 1
+                }
+            } else if record.uid != geteuid() {
+                report.foreignOwnerCount += 1
+            }
+            // What was just made under this name is not a symbolic link here.
+            if setsMode, fchmodat(here, text, mode_t(record.mode & 0o7777), 0) != 0 {
+                report.add("\(shownPath): \(Errno.last)")
+            }
+            var times = Self.times(record)
+            if utimensat(here, text, &times, AT_SYMLINK_NOFOLLOW) != 0 {
+                report.add("\(shownPath): its times cannot be set: \(Errno.last)")
+            }
+        }
+    }
+
+    private static func times(_ record: InodeRecord) -> [timespec] {
+        [record.accessed, record.modified].map {
+            timespec(tv_sec: Int($0.seconds), tv_nsec: Int($0.nanoseconds))
+        }
+    }
+}
+
+extension [UInt8] {
+    /// The bytes, which end with a zero, as a C string.
+    fileprivate func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
+        withUnsafeBytes { body($0.baseAddress!.assumingMemoryBound(to: CChar.self)) }
+    }
+}

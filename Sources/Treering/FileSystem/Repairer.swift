@@ -1,0 +1,262 @@
+// `treering check --repair`: mends what a check found, in rounds of check and repair until nothing is left or nothing helps. Each step
+// is either an ordinary mount with ordinary operations, a new index beside the old one, or a patch in place that changes nothing that
+// was whole: it can be cut off anywhere and begun again.
+
+/// What a repair did.
+struct RepairReport: Sendable {
+    /// What was wrong at the beginning.
+    var found: CheckReport
+    /// What is wrong now.
+    var left: CheckReport
+    /// What was done, in words.
+    var steps: [String] = []
+    /// Data that is lost for good.
+    var lost: [LostRange] = []
+}
+
+/// A range of a file that gives EIO from now on.
+struct LostRange: Hashable, Sendable, CustomStringConvertible {
+    var inode: UInt64
+    /// Nil for an extended attribute.
+    var bytes: Range<UInt64>?
+    var path: String?
+
+    var description: String {
+        let file = path.map { "\($0) (inode \(inode))" } ?? "inode \(inode)"
+        guard let bytes else { return "\(file): an extended attribute is lost and gives EIO" }
+        return
+            "\(file): bytes \(bytes.lowerBound)..<\(bytes.upperBound) are lost and give EIO until they are written again"
+    }
+}
+
+/// Repairs a store that nobody has mounted.
+struct Repairer<D: Device> {
+    /// Opens the store's device anew; `close` ends it. A mount ends its device, so each step has its own.
+    private let open: () throws(MountError) -> D
+    private let mount: (D, VolumeOptions) throws(MountError) -> Volume<D>
+    private let cacheByteCount: Int
+    private let log: @Sendable (String) -> Void
+    private(set) var steps: [String] = []
+    private var lost: [LostRange] = []
+
+    static var roundLimit: Int { 6 }
+
+    static func repair(
+        indexCacheByteCount: Int = 256 << 20, log: @escaping @Sendable (String) -> Void,
+        open: @escaping () throws(MountError) -> D,
+        mount: @escaping (D, VolumeOptions) throws(MountError) -> Volume<D>
+    ) throws(MountError) -> RepairReport {
+        var repairer = Repairer(open: open, mount: mount, cacheByteCount: indexCacheByteCount, log: log)
+        return try repairer.run()
+    }
+
+    private init(
+        open: @escaping () throws(MountError) -> D,
+        mount: @escaping (D, VolumeOptions) throws(MountError) -> Volume<D>, cacheByteCount: Int,
+        log: @escaping @Sendable (String) -> Void
+    ) {
+        self.open = open
+        self.mount = mount
+        self.cacheByteCount = cacheByteCount
+        self.log = log
+    }
+
+    private mutating func run() throws(MountError) -> RepairReport {
+        var found: CheckReport?
+        var hasReadData = false
+        for _ in 0..<Self.roundLimit {
+            let report = try check(readsData: false)
+            found = found ?? report
+            if !report.isClean || report.needs.contains(.superblock) {
+                if try !mend(report) { break }
+                continue
+            }
+            if hasReadData { break }
+            // Only a store that holds together can say which file a damaged block belongs to.
+            let data = try check(readsData: true)
+            hasReadData = true
+            if data.isClean { break }
+            found!.merge(data)
+            if try !mend(data) { break }
+        }
+        var result = RepairReport(found: found!, left: try check(readsData: false))
+        result.steps = steps
+        result.lost = try withPaths(lost)
+        return result
+    }
+
+    private func withPaths(_ lost: [LostRange]) throws(MountError) -> [LostRange] {
+        guard !lost.isEmpty else { return lost }
+        let paths = try withDevice { (device) throws(MountError) in
+            let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, log: { _ in })
+            try recovery.replay()
+            return try PathFinder(StoreView(recovery), Set(lost.map(\.inode))).paths
+        }
+        return lost.map { LostRange(inode: $0.inode, bytes: $0.bytes, path: paths[$0.inode]) }
+    }
+
+    private func check(readsData: Bool) throws(MountError) -> CheckReport {
+        try withDevice { (device) throws(MountError) in
+            try Checker.check(device, readsData: readsData, indexCacheByteCount: cacheByteCount)
+        }
+    }
+
+    private func withDevice<Result>(_ body: (D) throws(MountError) -> Result) throws(MountError) -> Result {
+        let device = try open()
+        defer { device.shutDown() }
+        return try body(device)
+    }
+
+    /// One step: the log first, since the index is made from it; the tree last. False where nothing can be done.
+    private mutating func mend(_ report: CheckReport) throws(MountError) -> Bool {
+        if report.needs.contains(.log) || report.needs.contains(.restore) {
+            return try mendLog(hasIndex: report.hasIndex)
+        }
+        if report.needs.contains(.index) {
+            let count = try withDevice { (device) throws(MountError) in
+                try IndexRebuilder.rebuild(device, indexCacheByteCount: cacheByteCount, log: log)
+            }
+            steps.append("the index was made anew from \(count) records")
+            return true
+        }
+        var done: [String] = []
+        var lost: [LostRange] = []
+        try withVolume { (volume) throws(MountError) in
+            var tree = TreeRepair(volume)
+            try tree.mend(report.faults)
+            for (inode, range) in report.unreadable { try tree.giveUp(inode, range) }
+            for inode in report.unreadableAttributes { try tree.giveUpAttribute(inode.0, cookie: inode.1) }
+            done = tree.steps
+            lost = tree.lost
+        }
+        self.lost += lost
+        if report.needs == [.superblock] { done.append("both slots of the superblock were written") }
+        steps += done
+        return !report.needs.isEmpty
+    }
+
+    /// Runs ordinary operations in an ordinary mount.
+    private func withVolume(_ body: (Volume<D>) throws(MountError) -> Void) throws(MountError) {
+        var options = VolumeOptions()
+        options.indexCacheByteCount = cacheByteCount
+        let device = try open()
+        let volume: Volume<D>
+        do throws(MountError) { volume = try mount(device, options) } catch {
+            device.shutDown()
+            throw error
+        }
+        var failure: MountError?
+        do throws(MountError) { try body(volume) } catch { failure = error }
+        do throws(Errno) { try volume.unmount() } catch {
+            throw failure ?? MountError("what was repaired could not be made durable", error)
+        }
+        if let failure { throw failure }
+    }
+
+    // MARK: The log
+
+    /// What has to be written over the log, and what only the index still knows.
+    private struct Plan {
+        var early: [Mend] = []
+        var late: [Mend] = []
+        var damage = LogDamage([], missing: [])
+        var surplus: [Surplus] = []
+        var isDone = false
+    }
+
+    /// Mends damaged places of the log. Where the index is whole, what it remembers of lost records is written to the log again first.
+    private mutating func mendLog(hasIndex: Bool) throws(MountError) -> Bool {
+        let replaced = try withDevice { (device) throws(MountError) in
+            try SegmentReplacer(device, cacheByteCount, hasIndex: hasIndex).run()
+        }
+        steps += replaced
+        if !replaced.isEmpty { return true }
+        let plan = try withDevice { (device) throws(MountError) in try survey(device, hasIndex: hasIndex) }
+        // Without these the store cannot be mounted; the index knows nothing of them.
+        try write(plan.early)
+        if hasIndex, !plan.damage.isEmpty {
+            var done: [String] = []
+            var lost: [LostRange] = []
+            try withVolume { (volume) throws(MountError) in
+                var restore = IndexRestore(volume, plan.damage)
+                try restore.run(plan.surplus)
+                done = restore.steps
+                lost = restore.lost
+            }
+            self.lost += lost
+            steps += done
+        }
+        try write(plan.late)
+        for mend in plan.early + plan.late {
+            steps.append(
+                "segment \(mend.segment.rawValue) at \(mend.range.lowerBound): mended, \(mend.savedRecordCount) operations saved, \(mend.lostRecordCount) lost"
+            )
+        }
+        return !plan.early.isEmpty || !plan.late.isEmpty || !plan.damage.isEmpty
+    }
+
+    private func survey(_ device: D, hasIndex: Bool) throws(MountError) -> Plan {
+        var plan = Plan()
+        let live: Recovery<D>
+        if hasIndex {
+            live = try Recovery(device, indexCacheByteCount: cacheByteCount, salvages: true, log: log)
+            try live.replay()
+            try live.index.settle(live.loader)
+        } else {
+            live = try Checker.openLog(device)
+        }
+        plan.early = live.mender!.mends
+        let rebuild = try Rebuild(
+            device, live.reader, live.rebuildSources(), uuid: live.superblock.uuid,
+            segmentCountLimit: live.table.countLimit, through: live.position, mender: live.mender,
+            .init(cacheByteCount: cacheByteCount))
+        plan.late = Array(live.mender!.mends.dropFirst(plan.early.count))
+        plan.damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments, lossy: rebuild.lossySegments)
+        if hasIndex, !plan.damage.isEmpty { plan.surplus = try Surplus.find(live, rebuild, device) }
+        return plan
+    }
+
+    /// Writes patches in place, whole blocks that differ from what is there in nothing else.
+    private func write(_ mends: [Mend]) throws(MountError) {
+        guard !mends.isEmpty else { return }
+        try withDevice { (device) throws(MountError) in
+            do throws(Errno) {
+                for mend in mends { try Self.write(mend, device) }
+            } catch { throw MountError("a damaged place of the log cannot be written", error) }
+        }
+    }
+
+    private static func write(_ mend: Mend, _ device: D) throws(Errno) {
+        let file = try device.open(.segment(mend.segment), create: false)
+        defer { device.close(file) }
+        let reader = BatchReader(
+            device: device, uuid: StoreUUID(high: 0, low: 0), segmentByteCount: mend.range.upperBound)
+        reader.isTolerant = true
+        reader.patches[file] = mend.patches.map { .init(offset: $0.offset, bytes: $0.bytes) }
+        var blocks: Set<Int> = []
+        for patch in mend.patches where !patch.bytes.isEmpty {
+            blocks.formUnion(patch.offset / blockByteCount...(patch.offset + patch.bytes.count - 1) / blockByteCount)
+        }
+        let block = AlignedBuffer(byteCount: blockByteCount)
+        for number in blocks.sorted() {
+            let bytes = try reader.bytes(file, number * blockByteCount, blockByteCount)
+            guard bytes.count == blockByteCount else { throw .input }
+            block.bytes.copy(bytes, to: 0)
+            try device.wait(
+                Submission(.write, file, offset: UInt64(number * blockByteCount), block.bytes, tag: 0))
+        }
+        try device.wait(Submission(.sync, file, tag: 0))
+    }
+}
+
+extension CheckReport {
+    /// Adds what a later check found.
+    fileprivate mutating func merge(_ other: CheckReport) {
+        for problem in other.problems { add(problem) }
+        problemCount += max(0, other.problemCount - other.problems.count)
+        needs.formUnion(other.needs)
+        unreadable += other.unreadable
+        unreadableCount += other.unreadableCount
+        dataBlockCount = other.dataBlockCount
+    }
+}

@@ -1,0 +1,173 @@
+// What can still be told of the inside of a damaged batch: its records one by one, and where its payload area begins.
+
+/// The records that survive in a damaged place of a segment.
+struct BatchSurvey {
+    struct Survivor {
+        /// From the start of the place.
+        var offset: Int
+        var byteCount: Int
+        var sequence: UInt64
+    }
+
+    private let range: Range<Int>
+    private let isAreaKnown: Bool
+    private(set) var records: [Survivor] = []
+    private(set) var recordAreaByteCount: Int
+    private(set) var lost: [ClosedRange<UInt64>] = []
+    private(set) var nextInode = InodeNumber(0)
+    /// Payloads of survivors: where they claim to lie in the payload area, and their checksums.
+    private var payloads: [(position: Int, checksums: [UInt32])] = []
+
+    /// Records are not larger than this, so that looking for the next one ends.
+    private static let searchByteCountLimit = 16 << 20
+
+    /// Looks for whole records with sequences between those of the neighbours.
+    init<D: Device>(
+        _ reader: BatchReader<D>, _ file: DeviceFile, _ range: Range<Int>, _ header: BatchHeader?,
+        _ lower: RecordSequence, _ upper: RecordSequence?
+    ) throws(Errno) {
+        self.range = range
+        let areaEnd = header.map { min(Int($0.recordAreaByteCount), range.count) }
+        isAreaKnown = areaEnd != nil
+        recordAreaByteCount = max(areaEnd ?? BatchHeader.byteCount, BatchHeader.byteCount)
+        let bytes = try reader.bytes(file, range.lowerBound, min(areaEnd ?? range.count, Self.searchByteCountLimit))
+        let payloadByteCount = header.map { Int($0.payloadBlockCount) * blockByteCount } ?? range.count
+        var sequence = lower.rawValue
+        var position = BatchHeader.byteCount
+        let limit = min(upper?.rawValue ?? counterLimit, counterLimit)
+        while position + Record.headerByteCount <= bytes.count {
+            guard
+                let record = Self.record(
+                    bytes.part(position, bytes.count - position), above: sequence, through: limit,
+                    payloadByteCount: payloadByteCount)
+            else {
+                position += 1
+                continue
+            }
+            let survivor = Survivor(
+                offset: position, byteCount: record.bytes.count, sequence: record.sequence.rawValue)
+            // A void record can only stand where at least a header fits.
+            let before = records.last.map { $0.offset + $0.byteCount } ?? BatchHeader.byteCount
+            guard position == before || position - before >= Record.headerByteCount else {
+                position += 1
+                continue
+            }
+            note(record)
+            if survivor.sequence > sequence + 1 { lost.append(sequence + 1...survivor.sequence - 1) }
+            records.append(survivor)
+            sequence = survivor.sequence
+            position += survivor.byteCount
+        }
+        if upper != nil, limit > sequence { lost.append(sequence + 1...limit) }
+        let end = records.last.map { $0.offset + $0.byteCount } ?? BatchHeader.byteCount
+        if !isAreaKnown || recordAreaByteCount - end < Record.headerByteCount { recordAreaByteCount = end }
+    }
+
+    private static func record(
+        _ bytes: UnsafeRawBufferPointer, above lower: UInt64, through upper: UInt64, payloadByteCount: Int
+    ) -> Record? {
+        // Cheap questions first: this is asked at every byte of a damaged place.
+        let length = Int(bytes.load(0, as: UInt32.self))
+        guard length >= Record.headerByteCount, length <= bytes.count,
+            bytes.load(8, as: UInt16.self) == Record.operationType
+        else { return nil }
+        let sequence: UInt64 = bytes.load(16)
+        guard sequence > lower, sequence <= upper, let record = Record.decode(bytes), record.validate() == nil else {
+            return nil
+        }
+        var isSound = true
+        record.forEachChange { change, _, _ in
+            guard case .payload(let payload) = change else { return }
+            if payload.id.rawValue != sequence { isSound = false }
+            if Int(payload.position) + payload.blockCount * blockByteCount > payloadByteCount { isSound = false }
+            if payload.isInline,
+                Checksum.crc32c(payload.inlineBytes) != payload.checksums.load(0, as: UInt32.self)
+            {
+                isSound = false
+            }
+        }
+        return isSound ? record : nil
+    }
+
+    private mutating func note(_ record: Record) {
+        var payloads = self.payloads
+        var next = nextInode
+        record.forEachChange { change, _, _ in
+            switch change {
+            case .inode(let inode) where inode.inode.rawValue < counterLimit:
+                next = max(next, InodeNumber(inode.inode.rawValue + 1))
+            case .payload(let payload) where !payload.isInline:
+                payloads.append(
+                    (
+                        Int(payload.position),
+                        (0..<payload.blockCount).map { payload.checksums.load($0 * 4, as: UInt32.self) }
+                    ))
+            default: break
+            }
+        }
+        self.payloads = payloads
+        nextInode = next
+    }
+
+    var lastRecord: RecordSequence { RecordSequence(records.last?.sequence ?? 0) }
+    var roundedAreaByteCount: Int { (recordAreaByteCount + blockByteCount - 1) & ~(blockByteCount - 1) }
+
+    /// Records and the void ones between them.
+    var pieceCount: Int { records.count + gaps.count }
+
+    /// Stretches of the record area that no survivor covers.
+    private var gaps: [Range<Int>] {
+        var gaps: [Range<Int>] = []
+        var end = BatchHeader.byteCount
+        for record in records {
+            if record.offset > end { gaps.append(end..<record.offset) }
+            end = record.offset + record.byteCount
+        }
+        if recordAreaByteCount > end { gaps.append(end..<recordAreaByteCount) }
+        return gaps
+    }
+
+    /// Where the header is lost, finds where the payload area begins: there the survivors' checksums match.
+    mutating func findPayloads<D: Device>(_ reader: BatchReader<D>, _ file: DeviceFile) {
+        guard !isAreaKnown, !payloads.isEmpty else { return }
+        var start = roundedAreaByteCount
+        while start < range.count {
+            for payload in payloads {
+                for (block, checksum) in payload.checksums.enumerated() {
+                    let place = start + payload.position + block * blockByteCount
+                    guard place + blockByteCount <= range.count,
+                        let bytes = try? reader.bytes(file, range.lowerBound + place, blockByteCount),
+                        bytes.count == blockByteCount, Checksum.crc32c(bytes) == checksum
+                    else { continue }
+                    if start > roundedAreaByteCount { recordAreaByteCount = start }
+                    return
+                }
+            }
+            start += blockByteCount
+        }
+    }
+
+    /// What to write: the header of the batch, and those of void records. Nothing else of the place changes, so that a write that
+    /// is torn loses nothing that was whole.
+    func patches<D: Device>(
+        _ reader: BatchReader<D>, _ file: DeviceFile, _ header: BatchHeader
+    ) throws(Errno) -> [(offset: Int, bytes: [UInt8])] {
+        var area = [UInt8](repeating: 0, count: recordAreaByteCount)
+        let found = try reader.bytes(file, range.lowerBound, recordAreaByteCount)
+        area.withUnsafeMutableBytes { $0.copy(found, to: 0) }
+        var patches: [(offset: Int, bytes: [UInt8])] = []
+        area.withUnsafeMutableBytes { area in
+            for gap in gaps {
+                Record.sealVoid(area.part(gap.lowerBound, gap.count))
+                let bytes = Array(area.part(gap.lowerBound, Record.headerByteCount))
+                patches.append((range.lowerBound + gap.lowerBound, bytes))
+            }
+            var header = header
+            header.recordsChecksum = Checksum.crc32c(
+                UnsafeRawBufferPointer(area.part(BatchHeader.byteCount, area.count - BatchHeader.byteCount)))
+            header.encode(into: area.part(0, BatchHeader.byteCount))
+            patches.append((range.lowerBound, Array(area.part(0, BatchHeader.byteCount))))
+        }
+        return patches
+    }
+}

@@ -1,0 +1,160 @@
+// Makes sense of damaged places of the log: what can be saved of a batch, and what would have to be written over it so that the log
+// is whole again. Changes nothing on disk by itself: `BatchReader.patches` shows the log as it would be, `check --repair` writes it.
+
+/// One damaged place of the log, and how it is mended.
+struct Mend {
+    var segment: SegmentNumber
+    var file: DeviceFile
+    /// Where the damaged batch (or header) begins, and where the next whole thing does.
+    var range: Range<Int>
+    var reason: String
+    /// What is to be written.
+    var patches: [(offset: Int, bytes: [UInt8])] = []
+    /// The sequences of records that are lost.
+    var lost: [ClosedRange<UInt64>] = []
+    var savedRecordCount = 0
+
+    var lostRecordCount: UInt64 { lost.reduce(0) { $0 &+ ($1.upperBound - $1.lowerBound) &+ 1 } }
+}
+
+/// What is known of the log right before a damaged place.
+struct LogContext {
+    var sequence: BatchSequence
+    var checksum: UInt32
+    var lastRecord: RecordSequence
+    var nextInode: InodeNumber
+    var epoch: MountEpoch
+    var durable: BatchSequence
+
+    init(_ found: FoundBatch) {
+        sequence = found.header.sequence
+        checksum = found.checksum
+        lastRecord = found.header.lastRecord
+        nextInode = found.header.nextInode
+        epoch = found.header.epoch
+        durable = found.header.durable
+    }
+
+    /// Before the first batch of a segment.
+    init(
+        before sequence: BatchSequence, checksum: UInt32, lastRecord: RecordSequence, nextInode: InodeNumber,
+        epoch: MountEpoch
+    ) {
+        self.sequence = BatchSequence(sequence.rawValue - 1)
+        self.checksum = checksum
+        self.lastRecord = lastRecord
+        self.nextInode = nextInode
+        self.epoch = epoch
+        durable = .zero
+    }
+}
+
+final class Mender<D: Device> {
+    private let reader: BatchReader<D>
+    private(set) var mends: [Mend] = []
+    /// More is not a damaged store, but none.
+    static var mendLimit: Int { 100_000 }
+
+    init(_ reader: BatchReader<D>) {
+        self.reader = reader
+        reader.isTolerant = true
+    }
+
+    /// Mends the place where the batch after `context` should begin, so that it can be read again.
+    ///
+    /// - Parameters:
+    ///   - end: where the segment ends.
+    ///   - last: the sequence of the segment's last batch, nil where it is not known.
+    ///   - headChecksum: where the segment is the head: the checksum of the log's last batch, which ends at `end`.
+    ///   - mustExist: whether the log certainly went on here; else it ends where nothing whole follows.
+    /// - Returns: false where the log ends here.
+    func mend(
+        _ segment: SegmentNumber, _ file: DeviceFile, incarnation: UInt32, at offset: Int, end: Int,
+        after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool,
+        headChecksum: UInt32? = nil
+    ) throws(Errno) -> Bool {
+        guard mends.count < Self.mendLimit, end - offset >= blockByteCount else { return false }
+        // Where the header can be believed it says all about the batch; else the next batch tells what is missing.
+        let outcome = try reader.batch(
+            in: segment, file, incarnation: incarnation, at: offset, verifyPayload: false)
+        var known: BatchHeader?
+        var checksum: UInt32 = 0
+        var reason = "the header of a batch is damaged"
+        switch outcome {
+        case .broken(let header, let text) where header.follows(context.sequence) && header.sequence <= limit:
+            known = header
+            checksum = try ownChecksum(file, offset)
+            reason = text
+        case .batch(let found) where found.header.follows(context.sequence) && found.header.sequence <= limit:
+            known = found.header
+            checksum = found.checksum
+            reason = "a data block of a batch is damaged, or it does not follow the batch before it"
+        default: break
+        }
+        let next = try following(segment, file, incarnation, offset, end, context.sequence, limit)
+        guard known != nil || next != nil || mustExist else { return false }
+        var stop = next?.offset ?? end
+        if let known { stop = min(end, offset + known.byteCount) }
+        let sequence =
+            known?.sequence ?? next.map { BatchSequence($0.header.sequence.rawValue - 1) }
+            ?? (headChecksum != nil ? limit : max(context.sequence.next, last ?? .zero))
+        guard sequence > context.sequence, sequence <= limit else { return false }
+        let upper = known?.lastRecord ?? next.map { RecordSequence($0.header.firstRecord.rawValue &- 1) }
+        var survey = try BatchSurvey(reader, file, offset..<stop, known, context.lastRecord, upper)
+        survey.findPayloads(reader, file)
+        let header = BatchHeader(
+            endsSegment: known?.endsSegment ?? (next == nil && headChecksum == nil), uuid: reader.uuid,
+            segment: segment,
+            incarnation: incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch), sequence: sequence,
+            previousChecksum: context.checksum, recordsChecksum: 0,
+            recordAreaByteCount: UInt32(survey.recordAreaByteCount), recordCount: UInt32(survey.pieceCount),
+            payloadBlockCount: UInt32((stop - offset - survey.roundedAreaByteCount) / blockByteCount),
+            firstRecord: context.lastRecord.next, lastRecord: upper ?? max(context.lastRecord, survey.lastRecord),
+            nextInode: max(context.nextInode, known?.nextInode ?? survey.nextInode),
+            durable: known?.durable ?? context.durable,
+            mendedChecksum: known != nil ? checksum : next?.header.previousChecksum ?? headChecksum ?? 0)
+        var mend = Mend(segment: segment, file: file, range: offset..<stop, reason: reason)
+        mend.lost = survey.lost
+        mend.savedRecordCount = survey.records.count
+        mend.patches = try survey.patches(reader, file, header)
+        add(mend)
+        return true
+    }
+
+    /// Notes a mend and shows it to the reader.
+    func add(_ mend: Mend) {
+        mends.append(mend)
+        for patch in mend.patches {
+            reader.patches[mend.file, default: []].append(.init(offset: patch.offset, bytes: patch.bytes))
+        }
+    }
+
+    private func ownChecksum(_ file: DeviceFile, _ offset: Int) throws(Errno) -> UInt32 {
+        let bytes = try reader.bytes(file, offset, BatchHeader.byteCount)
+        return bytes.load(15, as: UInt8.self) & 2 != 0 ? bytes.load(112) : bytes.load(8)
+    }
+
+    /// The next batch of this life after `offset` whose header can be believed.
+    private func following(
+        _ segment: SegmentNumber, _ file: DeviceFile, _ incarnation: UInt32, _ offset: Int, _ end: Int,
+        _ sequence: BatchSequence, _ limit: BatchSequence
+    ) throws(Errno) -> (offset: Int, header: BatchHeader)? {
+        var place = offset
+        while true {
+            place = try reader.candidate(file, after: place, end: end)
+            guard place < end else { return nil }
+            // A data block may hold a copy of an older batch of this segment, never one of a later batch.
+            switch try reader.batch(in: segment, file, incarnation: incarnation, at: place, verifyPayload: false) {
+            case .batch(let found)
+            where found.header.sequence.rawValue > sequence.rawValue + 1
+                && found.header.sequence <= limit:
+                return (place, found.header)
+            case .broken(let header, _)
+            where header.sequence.rawValue > sequence.rawValue + 1
+                && header.sequence <= limit:
+                return (place, header)
+            default: continue
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+#!/bin/bash
+# Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
+# cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+need python3
+capacity=256
+fills=1
+copies=60
+copy_mib=4
+[ "$LONG" = 1 ] && capacity=2048 fills=20 copies=1000 copy_mib=100
+total=${TREERING_ENDURANCE_MIB:-$([ "$LONG" = 1 ] && echo 40960 || echo 64)}
+seed=${SEED:-1}
+
+figure() { "$TREERING" stats "$1" --json | sed -n "s/.*\"$2\": \([0-9]*\).*/\1/p"; }
+# What the store takes of the host, in MiB.
+held() { du -sm "$1/segments" | cut -f1; }
+free_bytes() { df --output=avail -B1 "$1" | tail -n 1 | tr -d ' '; }
+size_bytes() { df --output=size -B1 "$1" | tail -n 1 | tr -d ' '; }
+
+# MARK: endurance
+
+for share in 50 80 90; do
+    S=$WORK/endurance-$share M=$WORK/mnt-$share
+    "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+    start_mount "$S" "$M"
+    # The files' blocks, their records and the index are to come to this share of what df calls the size.
+    fill=$(($(size_bytes "$M") / 104 * share))
+    check "overwriting at $share %" timeout 3000 python3 "$HERE/endurance.py" "$M" "$fill" $((total << 20)) "$seed"
+    say "    $share %: write amplification $(figure "$M" write_amplification_percent) %, $(figure "$M" segments_in_use) segments in use, $(figure "$M" cleaned_segments) cleaned"
+    equal "nothing damaged at $share %" 0 "$(figure "$M" corruptions)"
+    equal "the store keeps to its capacity at $share %" yes "$([ "$(held "$S")" -le $((capacity + 16)) ] && echo yes)"
+    stop_mount "$S" "$M"
+    check_store "$S"
+    rm -rf "$S"
+done
+
+# MARK: full
+
+S=$WORK/full M=$WORK/mnt-full
+"$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+start_mount "$S" "$M"
+cat >"$WORK/fill.py" <<'P'
+import errno, os, sys
+base, kind = sys.argv[1:]
+os.mkdir(base)
+count = 0
+try:
+    while True:
+        path = f"{base}/{count // 2000}"
+        if count % 2000 == 0:
+            os.mkdir(path)
+        path += f"/{count}"
+        if kind == "directories":
+            os.mkdir(path)
+        else:
+            with open(path, "wb") as f:
+                if kind == "data":
+                    f.write(b"d" * 1_000_000)
+                elif kind == "tiny":
+                    f.write(b"t" * 100)
+                else:
+                    for n in range(8):
+                        os.setxattr(f.fileno(), f"user.a{n}", b"x" * 3000)
+        count += 1
+except OSError as error:
+    if error.errno != errno.ENOSPC:
+        raise
+    print(count)
+P
+before=$(free_bytes "$M")
+for _ in $(seq $fills); do
+    for kind in data tiny directories xattrs; do
+        # Tiny things fill a small store; a large one first gets something else.
+        ballast=0
+        if [ "$kind" != data ]; then
+            ballast=$(($(free_bytes "$M") - 24000000))
+            [ "$ballast" -gt 0 ] && head -c "$ballast" /dev/zero >"$M/ballast"
+        fi
+        count=$(timeout 900 python3 "$WORK/fill.py" "$M/full" "$kind" 2>"$WORK/fill.err")
+        equal "ENOSPC ends filling with $kind" yes "$([ "${count:-0}" -gt 20 ] && echo yes || cat "$WORK/fill.err")"
+        check "rm -rf of a store full of $kind" timeout 300 rm -rf "$M/full" "$M/ballast"
+        after=$(free_bytes "$M")
+        equal "df has the space back at once ($kind)" yes "$([ "$after" -gt $((before / 10 * 9)) ] && echo yes || echo "$after of $before")"
+        check "writing after a store full of $kind" dd if=/dev/zero of="$M/again" bs=1M count=20 status=none
+        rm "$M/again"
+    done
+done
+for _ in $(seq 20); do [ "$(held "$S")" -le 96 ] && break; sleep 0.5; done
+equal "dead segments go back to the host when the mount is idle" yes "$([ "$(held "$S")" -le 96 ] && echo yes || held "$S")"
+stop_mount "$S" "$M"
+check_store "$S"
+rm -rf "$S"
+
+# MARK: what dies as a whole costs nothing to free
+
+S=$WORK/whole M=$WORK/mnt-whole
+"$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+start_mount "$S" "$M"
+for _ in 1 2 3 4; do
+    head -c $((capacity * 1048576 / 2)) /dev/zero >"$M/large" || fail "writing half of the store"
+    rm "$M/large"
+done
+sync -f "$M"
+equal "the space of a removed file is used again without a cleaner" 0 "$(figure "$M" moved_bytes)"
+
+# MARK: cleaning on request
+
+for number in $(seq 200); do head -c 200000 /dev/urandom >"$M/f$number"; done
+"$TREERING" sync "$M"
+for number in $(seq 200); do [ $((number % 4)) = 0 ] || rm "$M/f$number"; done
+check "treering clean" "$TREERING" clean "$M"
+equal "after cleaning little is held that is dead" yes "$([ "$(held "$S")" -le 80 ] && echo yes || held "$S")"
+expect_error "treering clean of what is no mount" "no Treering store is mounted there" "$TREERING" clean "$WORK"
+stop_mount "$S" "$M"
+check_store "$S"
+rm -rf "$S"
+
+# MARK: instant copies
+
+S=$WORK/copies M=$WORK/mnt-copies
+"$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+start_mount "$S" "$M" clean=eager
+cat >"$WORK/copies.py" <<'P'
+import os, random, sys
+base, count, size, seed = sys.argv[1], *map(int, sys.argv[2:])
+choose = random.Random(seed)
+original = b"".join(b"%015d\n" % n for n in range(size // 16))
+with open(f"{base}/original", "wb") as f:
+    f.write(original)
+    os.fsync(f.fileno())
+changes = {}
+def copy(name):
+    with open(f"{base}/original", "rb") as source, open(f"{base}/{name}", "wb") as target:
+        done = 0
+        while done < size:
+            done += os.copy_file_range(source.fileno(), target.fileno(), size - done)
+        changes[name] = {}
+        for _ in range(8):
+            place = choose.randrange(size - 100)
+            data = bytes([choose.randrange(256)]) * choose.randint(1, 100)
+            os.pwrite(target.fileno(), data, place)
+            for n, byte in enumerate(data):
+                changes[name][place + n] = byte
+def verify(name):
+    with open(f"{base}/{name}", "rb") as f:
+        data = f.read()
+    expected = bytearray(original)
+    for place, byte in changes[name].items():
+        expected[place] = byte
+    if data != expected:
+        place = next(i for i in range(size) if data[i] != expected[i])
+        raise SystemExit(f"{name}: byte {place} is {data[place]}, not {expected[place]}")
+made = 0
+while made < count or changes:
+    if made < count and (not changes or choose.random() < 0.6):
+        copy(f"c{made}")
+        made += 1
+    else:
+        name = choose.choice(sorted(changes))
+        verify(name)
+        os.unlink(f"{base}/{name}")
+        del changes[name]
+        if "original" in os.listdir(base) and made == count and choose.random() < 0.1:
+            os.unlink(f"{base}/original")
+P
+check "copies, overwritten and deleted while segments are cleaned" timeout 3000 python3 "$WORK/copies.py" "$M" $copies $((copy_mib << 20)) "$seed"
+rm -f "$M/original"
+stop_mount "$S" "$M"
+check_store "$S"
+living=$("$TREERING" stats "$S" --json | sed -n 's/.*"living_bytes": \([0-9]*\).*/\1/p')
+equal "nothing lives at the end but the root" yes "$([ "${living:-999999}" -lt 4096 ] && echo yes || echo "$living")"
+rm -rf "$S"
+finish

@@ -1,0 +1,427 @@
+// Hostile stores: bytes of every structure changed, checksums made right again, and then everything that reads a store from outside is
+// asked to. It may refuse and report; it may not trap, hang, or take memory without bound. TREERING_FUZZ says how many stores,
+// TREERING_SEED where to begin; each seed replays by itself, and is printed before it runs where TREERING_FUZZ is set.
+
+import Glibc
+import Testing
+
+@testable import Treering
+
+@Suite(.serialized) struct HostileStoreTests {
+    private static let count = Environment.count("TREERING_FUZZ", debug: 40, release: 400)
+    private static let first = Environment.number("TREERING_SEED") ?? 1
+
+    @Test func mutatedStoresNeverTrap() throws {
+        let template = try HostileTemplate()
+        let watchdog = try Watchdog(secondCount: 120)
+        let isLong = Environment.number("TREERING_FUZZ") != nil
+        var tally = HostileTally()
+        for seed in Self.first..<Self.first + UInt64(Self.count) {
+            if isLong { Environment.note("hostile store \(seed)") }
+            let text = "hostile store \(seed)"
+            for _ in 0..<64 { watchdog.alive(text) }
+            var run = HostileRun(template, seed: seed)
+            run.mutate()
+            run.askEverything(&tally)
+            #expect(residentByteCount() < 3 << 30, "seed \(seed) took too much memory")
+        }
+        watchdog.stop()
+        Environment.note("hostile stores: \(Self.count) from seed \(Self.first): \(tally)")
+        #expect(tally.mounted > 0 && tally.refused > 0)
+    }
+
+    private func residentByteCount() -> Int {
+        guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+        defer { fclose(file) }
+        var words = [CChar](repeating: 0, count: 128)
+        fgets(&words, 128, file)
+        let text = String(decoding: words.map { UInt8(bitPattern: $0) }.prefix { $0 != 0 }, as: UTF8.self)
+        return (Int(text.split(separator: " ").dropFirst().first ?? "0") ?? 0) * 4096
+    }
+}
+
+struct HostileTally {
+    var mounted = 0
+    var refused = 0
+    var checked = 0
+    var repaired = 0
+    var exported = 0
+}
+
+/// A store with something of everything, some of it after the last checkpoint.
+final class HostileTemplate {
+    let clean: SimulatedDevice
+    let unclean: SimulatedDevice
+    let staging: [UInt8]
+    let settings: StoreSettings
+
+    init() throws {
+        var settings = StoreSettings()
+        settings.capacityByteCount = 16 << 20
+        self.settings = settings
+        let store = try SimulatedStore(settings)
+        var random = SimulatedRandom(seed: 11)
+        let generatorCaller = Caller(uid: 1, gid: 1, umask: 0)
+        var directories: [UInt64] = [1]
+        var files: [UInt64] = []
+        func perform(_ operation: Operation) throws -> UInt64 {
+            try store.volume.perform(operation.body(generatorCaller)).made
+        }
+        for round in 0..<160 {
+            let parent = directories[Int(random.next() % UInt64(directories.count))]
+            switch random.next() % 10 {
+            case 0:
+                directories.append(
+                    try perform(.make(parent, "d\(round)", mode: 0o040755, deviceNumber: 0, target: nil)))
+            case 1: _ = try perform(.make(parent, "l\(round)", mode: 0o120777, deviceNumber: 0, target: "target"))
+            case 2, 3:
+                files.append(try perform(.make(parent, "f\(round)", mode: 0o100644, deviceNumber: 0, target: nil)))
+            case 4: if let file = files.last { _ = try perform(.link(file, parent, "h\(round)")) }
+            case 5:
+                if let file = files.last {
+                    _ = try perform(
+                        .setXattr(file, "user.x\(round)", byteCount: Int(random.next() % 6000), seed: 3, []))
+                }
+            case 6:
+                if let file = files.first {
+                    var changes = AttributeChanges()
+                    changes.byteCount = random.next() % 50_000
+                    _ = try perform(.setAttributes(file, changes))
+                }
+            default:
+                if let file = files.randomElement(using: &random) {
+                    _ = try perform(
+                        .write(
+                            file, offset: random.next() % 60_000, byteCount: 1 + Int(random.next() % 12_000), seed: 4))
+                }
+            }
+            if round % 20 == 19 { try store.volume.syncAndWait() }
+            if round == 60 || round == 110 { try store.volume.checkpoint() }
+        }
+        try store.volume.syncAndWait()
+        staging = store.stagingBytes
+        unclean = store.device.snapshotAfterKill()
+        try store.volume.unmount()
+        clean = store.device.snapshotAfterKill()
+    }
+}
+
+/// One hostile store.
+struct HostileRun {
+    private let device: SimulatedDevice
+    private var staging: [UInt8]
+    private let settings: StoreSettings
+    private var random: SimulatedRandom
+    private let seed: UInt64
+
+    init(_ template: HostileTemplate, seed: UInt64) {
+        random = SimulatedRandom(seed: seed)
+        device = (random.next() % 2 == 0 ? template.clean : template.unclean).snapshotAfterKill()
+        staging = template.staging
+        settings = template.settings
+        self.seed = seed
+    }
+
+    // MARK: Mutating
+
+    mutating func mutate() {
+        for _ in 0..<1 + random.next() % 3 {
+            switch random.next() % 8 {
+            case 0: mutateSuperblock()
+            case 1: mutateSegmentHeader()
+            case 2: mutateBatchHeader()
+            case 3, 4: mutateRecord()
+            case 5: mutatePage()
+            case 6: mutateStaging()
+            default: flipAnything()
+            }
+        }
+        if random.next() % 4 == 0 { mutateFiles() }
+    }
+
+    /// A number that somebody might have forgotten to check.
+    private mutating func number() -> UInt64 {
+        switch random.next() % 10 {
+        case 0: return 0
+        case 1: return 1
+        case 2: return UInt64.max
+        case 3: return UInt64(Int64.max)
+        case 4: return UInt64(UInt32.max)
+        case 5: return UInt64(Int32.max) + random.next() % 3
+        case 6: return random.next() % 16
+        case 7: return 1 << (random.next() % 64)
+        case 8: return (1 << (random.next() % 64)) &- 1
+        default: return random.next()
+        }
+    }
+
+    /// Changes a field, or a few bits, of a range.
+    private mutating func spoil(_ bytes: UnsafeMutableRawBufferPointer, _ range: Range<Int>) {
+        guard range.count >= 8 else { return }
+        let width = [1, 2, 4, 8][Int(random.next() % 4)]
+        let place = range.lowerBound + Int(random.next() % UInt64(range.count / width)) * width
+        switch random.next() % 4 {
+        case 0: bytes[place] ^= 1 << UInt8(random.next() % 8)
+        case 1:
+            // A neighbour's value: plausible, and wrong.
+            let other = range.lowerBound + Int(random.next() % UInt64(range.count / width)) * width
+            for index in 0..<width { bytes[place + index] = bytes[other + index] }
+        case 2:
+            let old = bytes[place]
+            bytes[place] = random.next() % 2 == 0 ? old &+ 1 : old &- 1
+        default:
+            let value = number()
+            for index in 0..<width { bytes[place + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
+        }
+    }
+
+    /// Edits a part of a file on the medium.
+    private mutating func edit(
+        _ file: StoreFile, _ offset: Int, _ byteCount: Int,
+        _ body: (inout HostileRun, UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        guard let handle = try? device.open(file, create: false) else { return }
+        defer { device.close(handle) }
+        let buffer = AlignedBuffer(byteCount: (byteCount + 4095) / 4096 * 4096)
+        let bytes = buffer.bytes.part(0, byteCount)
+        let completion = device.perform(Submission(.read, handle, offset: UInt64(offset), bytes, tag: 0))
+        guard completion.result == byteCount else { return }
+        body(&self, bytes)
+        _ = device.perform(Submission(.writeDurable, handle, offset: UInt64(offset), bytes, tag: 0))
+    }
+
+    private static func seal(_ bytes: UnsafeMutableRawBufferPointer, hole: Int) {
+        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: hole), at: hole)
+    }
+
+    private mutating func mutateSuperblock() {
+        let slot = Int(Superblock.slotOffsets[Int(random.next() % 2)])
+        edit(.superblock, slot, 4096) { run, bytes in
+            run.spoil(bytes, 12..<320)
+            Self.seal(bytes, hole: 8)
+        }
+    }
+
+    private mutating func segment() -> StoreFile? {
+        device.list().filter { if case .segment = $0 { true } else { false } }.randomElement(using: &random)
+    }
+
+    private mutating func mutateSegmentHeader() {
+        guard let file = segment() else { return }
+        edit(file, 0, 4096) { run, bytes in
+            run.spoil(bytes, 12..<64)
+            Self.seal(bytes, hole: 8)
+        }
+    }
+
+    /// Where batches begin in a segment.
+    private func batches(_ file: StoreFile) -> [Int] {
+        guard let bytes = device.contents(of: file) else { return [] }
+        return bytes.withUnsafeBytes { bytes in
+            stride(from: 4096, to: bytes.count - 127, by: 4096).filter {
+                bytes.load($0, as: UInt64.self) == BatchHeader.magic
+            }
+        }
+    }
+
+    private mutating func mutateBatchHeader() {
+        guard let file = segment(), let offset = batches(file).randomElement(using: &random) else { return }
+        edit(file, offset, BatchHeader.byteCount) { run, bytes in
+            run.spoil(bytes, 12..<128)
+            Self.seal(bytes, hole: 8)
+        }
+    }
+
+    /// Changes a record, and makes the checksums of record, batch and chain right again.
+    private mutating func mutateRecord() {
+        guard let file = segment(), let offset = batches(file).randomElement(using: &random) else { return }
+        let room = 1 << 18
+        edit(file, offset, min(room, (1 << 20) - offset)) { run, bytes in
+            let area = Int(bytes.load(64, as: UInt32.self))
+            guard area > BatchHeader.byteCount, area <= bytes.count else { return }
+            var records: [Range<Int>] = []
+            var position = BatchHeader.byteCount
+            while position + Record.headerByteCount <= area {
+                let length = Int(bytes.load(position, as: UInt32.self))
+                guard length >= Record.headerByteCount, position + length <= area else { break }
+                records.append(position..<position + length)
+                position += length
+            }
+            for _ in 0..<1 + run.random.next() % 3 {
+                guard let range = records.randomElement(using: &run.random) else { return }
+                run.spoil(bytes, range.lowerBound + 8..<range.upperBound)
+                let record = bytes.part(range.lowerBound, range.count)
+                Self.seal(record, hole: 4)
+            }
+            bytes.store(
+                Checksum.crc32c(
+                    UnsafeRawBufferPointer(bytes.part(BatchHeader.byteCount, area - BatchHeader.byteCount))),
+                at: 60)
+            Self.seal(bytes.part(0, BatchHeader.byteCount), hole: 8)
+            run.chain(bytes, area)
+        }
+    }
+
+    /// Tells the batch behind a changed one of its new checksum.
+    private func chain(_ bytes: UnsafeMutableRawBufferPointer, _ area: Int) {
+        var here = 0
+        while true {
+            let records = (Int(bytes.load(here + 64, as: UInt32.self)) + 4095) & ~4095
+            let next = here + records + Int(bytes.load(here + 72, as: UInt32.self)) * 4096
+            guard next > here, next + BatchHeader.byteCount <= bytes.count,
+                bytes.load(next, as: UInt64.self) == BatchHeader.magic
+            else { return }
+            bytes.store(bytes.load(here + 8, as: UInt32.self), at: next + 56)
+            Self.seal(bytes.part(next, BatchHeader.byteCount), hole: 8)
+            here = next
+        }
+    }
+
+    private mutating func mutatePage() {
+        guard let size = device.contents(of: .index)?.count else { return }
+        let page = Int(random.next() % UInt64(max(1, min(size / 8192, 200))))
+        edit(.index, page * 8192, 8192) { run, bytes in
+            guard bytes.load(4, as: UInt32.self) != 0 else { return }
+            for _ in 0..<1 + run.random.next() % 4 {
+                run.spoil(bytes, run.random.next() % 3 == 0 ? 4..<64 : 64..<8192)
+            }
+            Self.seal(bytes, hole: 0)
+        }
+    }
+
+    private mutating func mutateStaging() {
+        var copy = staging
+        defer { staging = copy }
+        copy.withUnsafeMutableBytes { bytes in
+            switch random.next() % 3 {
+            case 0:
+                spoil(bytes, 12..<112)
+                Self.seal(bytes.part(0, StagingLayout.headerByteCount), hole: 8)
+            case 1: spoil(bytes, 4096..<4096 + 64 * 4)
+            default: spoil(bytes, 8192..<bytes.count)
+            }
+        }
+    }
+
+    private mutating func flipAnything() {
+        guard let file = device.list().randomElement(using: &random), let size = device.contents(of: file)?.count,
+            size > 0
+        else { return }
+        for _ in 0..<1 + random.next() % 20 {
+            device.damage(file, at: random.next() % UInt64(size), bits: UInt8(truncatingIfNeeded: random.next() | 1))
+        }
+    }
+
+    private mutating func mutateFiles() {
+        guard let file = device.list().randomElement(using: &random) else { return }
+        switch random.next() % 3 {
+        case 0:
+            try? device.unlink(file)
+            try? device.syncDirectories()
+        case 1:
+            guard let handle = try? device.open(file, create: false) else { return }
+            try? device.resize(handle, to: random.next() % (1 << 20))
+            device.close(handle)
+        default:
+            if let other = device.list().randomElement(using: &random), other != file {
+                try? device.rename(file, to: other)
+                try? device.syncDirectories()
+            }
+        }
+    }
+
+    // MARK: Asking
+
+    mutating func askEverything(_ tally: inout HostileTally) {
+        let copy = { [device] in device.snapshotAfterKill() }
+        if (try? Checker.check(copy(), readsData: true, indexCacheByteCount: 1 << 20)) != nil { tally.checked += 1 }
+        dump(copy())
+        export(copy(), &tally)
+        mount(copy(), &tally)
+        repair(copy(), &tally)
+        if let tail = staging.withUnsafeBytes({ StagingTail(copying: $0) }) { mount(copy(), &tally, tails: [tail]) }
+    }
+
+    private func dump(_ device: SimulatedDevice) {
+        var count = 0
+        let line: (String) -> Void = { count += $0.utf8.count }
+        try? Dump.superblock(device, line)
+        try? Dump.index(device, line)
+        for case .segment(let number) in device.list() { try? Dump.segment(device, number.rawValue, line) }
+        for inode in [1, 2, 3, 7] as [UInt64] { try? Dump.inode(device, inode, line) }
+        #expect(count < 64 << 20, "seed \(seed): the dump has no end")
+    }
+
+    private func export(_ device: SimulatedDevice, _ tally: inout HostileTally) {
+        let path = "/tmp/treering-hostile-\(getpid())"
+        mkdir(path, 0o700)
+        let target = open(path, O_RDONLY | O_DIRECTORY)
+        guard target >= 0 else { return }
+        defer {
+            close(target)
+            removeTree(path)
+        }
+        guard let view = try? StoreView.open(device, indexCacheByteCount: 1 << 20, log: { _ in }) else { return }
+        if (try? Exporter.export(view, into: target)) != nil { tally.exported += 1 }
+    }
+
+    private func mount(_ device: SimulatedDevice, _ tally: inout HostileTally, tails: [StagingTail] = []) {
+        var options = settings.options
+        options.isReadOnly = tails.isEmpty && seed % 3 == 0
+        guard let volume = try? Volume.mount(device, options, tails: tails, log: { _ in }) else {
+            tally.refused += 1
+            return
+        }
+        tally.mounted += 1
+        let caller = Caller(uid: 0, gid: 0, umask: 0)
+        for inode in 1...80 as ClosedRange<UInt64> {
+            for operation in [
+                Operation.attributes(inode), .readDirectory(inode, step: 100),
+                .read(inode, offset: 0, byteCount: 65_536), .readLink(inode), .xattrNames(inode),
+            ] {
+                guard let reply = try? volume.perform(operation.body(caller)) else { continue }
+                if case .plan(let plan) = reply.value { _ = volume.outcome(of: plan, mayWait: true) }
+            }
+        }
+        if !options.isReadOnly {
+            for inode in 1...60 as ClosedRange<UInt64> {
+                var changes = AttributeChanges()
+                changes.byteCount = inode * 100
+                for operation in [
+                    Operation.write(inode, offset: inode * 900, byteCount: 5000, seed: 1),
+                    .setAttributes(inode, changes),
+                    .make(inode, "made", mode: 0o100600, deviceNumber: 0, target: nil),
+                    .unlink(inode, "f\(inode)"), .unlink(1, "f\(inode)"), .removeDirectory(1, "d\(inode)"),
+                ] {
+                    _ = try? volume.perform(operation.body(caller))
+                }
+            }
+            volume.housekeep(commits: true, checkpoints: true)
+            volume.housekeep(commits: true, checkpoints: true)
+        }
+        try? volume.unmount()
+    }
+
+    private func repair(_ device: SimulatedDevice, _ tally: inout HostileTally) {
+        let report = try? Repairer.repair(indexCacheByteCount: 1 << 20, log: { _ in }) {
+            device
+        } mount: { (device, options) throws(MountError) in
+            try Volume.mount(device, options) { _ in }
+        }
+        if report?.left.isClean == true { tally.repaired += 1 }
+    }
+
+    private func removeTree(_ path: String) {
+        if unlink(path) == 0 { return }
+        if let directory = opendir(path) {
+            while let entry = readdir(directory) {
+                let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                    String(cString: UnsafeRawPointer(pointer).assumingMemoryBound(to: CChar.self))
+                }
+                if name != ".", name != ".." { removeTree("\(path)/\(name)") }
+            }
+            closedir(directory)
+        }
+        rmdir(path)
+    }
+}
