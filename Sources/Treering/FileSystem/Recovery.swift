@@ -191,11 +191,13 @@ final class Recovery<D: Device> {
         for (inode, removal) in pending { index.removals[inode, default: []].append(removal) }
     }
 
-    /// Walks one space of the index.
-    func collect(_ space: KeySpace, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void) throws(MountError) {
+    /// Walks one space of the index, or of another one of the same store.
+    func collect(
+        _ space: KeySpace, in other: RecordIndex? = nil, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void
+    ) throws(MountError) {
         var cursor = IndexKey(space: space, object: 0, kind: 0, subkey: 0)
         let last = IndexKey(space: space, object: .max, kind: UInt8.max, subkey: .max)
-        let tree = index.tree
+        let tree = (other ?? index).tree
         while cursor <= last {
             var next = IndexKey.max
             let start = cursor

@@ -332,16 +332,16 @@ extension Volume {
         header.encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
         try device.wait(Submission(.sync, file, tag: 0))
-        if !isKept {
-            try device.unlink(.segment(number))
-            try device.syncDirectories()
-        }
+        if !isKept { try device.unlink(.segment(number)) }
         state.withLock { state in
             state.core.table.recycle(number, incarnation: header.incarnation)
             if !isKept { state.core.table.remove(number) }
             state.sweepCursor = RecordIndex.firstTombstone
         }
-        if !isKept { device.close(file) }
+        if isKept { return }
+        device.close(file)
+        // Should it come back, it comes back as free.
+        try device.syncDirectories()
     }
 }
 

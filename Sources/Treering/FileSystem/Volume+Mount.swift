@@ -177,7 +177,8 @@ extension Volume {
             volume.hostStaging = hostStaging
             volume.state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
             var orphans: [InodeNumber] = []
-            try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
+            // The index is another where the log failed and was written again.
+            try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
             core.reapable = orphans
             volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
             // A full store that was killed again and again has used up what the cleaner works with.

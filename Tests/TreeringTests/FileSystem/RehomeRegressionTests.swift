@@ -48,6 +48,47 @@ import Testing
         }
     }
 
+    /// A segment whose header was torn is given up and its file closed; where the log could not be written again after that, the unmount
+    /// closed it once more.
+    @Test func aSegmentThatWasGivenUpIsNotClosedAgain() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        try store.volume.syncAndWait()
+        let head = store.volume.state.withLock { $0.core.log.head! }
+        while store.volume.state.withLock({ $0.core.log.head ?? head }) == head { try store.write(inode, 0, fill(1)) }
+        store.device.drain()
+        // Its first batch is still open.
+        let next = try #require(store.volume.state.withLock { $0.core.log.head })
+        store.device.inject(SimulatedFault(.shorten(40), kinds: [.writeDurable], file: .segment(next)))
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write], isLasting: true))
+        #expect(throws: Errno.input) { try store.volume.syncAndWait() }
+        #expect(store.volume.isReadOnly)
+        #expect(store.device.trace.contains { $0.kind == .unlink && $0.file == .segment(next) && $0.error == nil })
+        #expect(try store.read(inode, 0, 50_000) == fill(1))
+        #expect(throws: Errno.input) { try store.volume.unmount() }
+    }
+
+    /// The log failed while a dead mount's staging was appended again: inodes without a name were looked for in the index that was given up.
+    @Test func orphansAreFoundInTheIndexThatTookOver() throws {
+        let store = try TestStore(keepsStaging: true)
+        let inode = try store.make("file").inode
+        let orphan = try store.make("orphan").inode
+        try store.volume.syncAndWait()
+        for piece in 0..<12 as Range<UInt64> { try store.write(inode, piece * 50_000, fill(UInt8(piece))) }
+        try store.unlink("orphan")
+        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+        let killed = store.device.snapshotAfterKill()
+        var options = VolumeOptions()
+        options.stagingByteCount = 256 << 10
+        killed.inject(SimulatedFault(.fail(.input), kinds: writes, file: .segment(SegmentNumber(1))))
+        let volume = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
+        #expect(volume.state.withLock { $0.rehomeCount } == 1)
+        volume.housekeep()
+        #expect(throws: Errno.stale) { try volume.perform { (core) throws(Stop) in try core.attributes(orphan) } }
+        try volume.unmount()
+        #expect(try Checker.check(killed, readsData: true).problems == [])
+    }
+
     // MARK: What records say of older ones
 
     private func since(_ volume: Volume<SimulatedDevice>, _ name: String) throws -> BatchSequence {
@@ -207,6 +248,30 @@ import Testing
         #expect(header?.state == .free)
     }
 
+    /// Its name was gone and the segment still in use: it became the head of the log again, in a file that nobody would find.
+    @Test func aSegmentWhoseNameIsGoneIsNotUsedAgain() throws {
+        var options = VolumeOptions()
+        options.poolLimit = 0
+        let store = try TestStore(options: options)
+        let inode = try store.make("file").inode
+        for piece in 0..<24 as Range<UInt64> { try store.write(inode, 0, fill(UInt8(piece))) }
+        try store.unlink("file")
+        store.volume.forget(inode, 1)
+        for _ in 0..<3 { try store.volume.checkpoint() }
+        let dead = try #require(
+            store.volume.state.withLock { state in
+                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
+            })
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
+        store.volume.recycleSegments()
+        #expect(store.device.faultCount == 0)
+        store.volume.state.withLock { state in
+            #expect(state.core.table[dead].state == .absent)
+            #expect(state.core.table[dead].file == nil)
+        }
+        try checkStore(store)
+    }
+
     /// What a failed write of the superblock has left may be seen and lost again: the log is not recovered from there, and the slot
     /// that it was to go to is the next to be written.
     @Test func theSuperblockGoneByIsTheLastOneWrittenWhole() throws {
@@ -231,7 +296,7 @@ import Testing
     }
 
     /// The cleaner moved a tombstone that went with its inode then: an index made from the log had it, the live one did not.
-    @Test func aTombstoneMovedWhileItsInodeIsRemovedLeavesNothing() throws {
+    @Test func aTombstoneOfAnInodeThatIsBeingRemovedIsNotMoved() throws {
         let store = try TestStore()
         let filler = try store.make("filler").inode
         let inode = try store.make("file").inode
@@ -257,6 +322,8 @@ import Testing
         }
         try store.volume.cleaner.clean(victim, of: store.volume)
         #expect(store.volume.cleaner.cleanedSegmentCount == 1)
+        // The removal comes to its end first.
+        #expect(store.volume.state.withLock { $0.core.index.removals[inode] == nil })
         try checkStore(store)
     }
 }
