@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ extern int pipe2(int *, int);
 extern ssize_t getxattr(const char *, const char *, void *, size_t);
 extern int fsetxattr(int, const char *, const void *, size_t, int);
 extern int linux_flock(int, int) __asm__("flock");
+extern int linux_memfd_create(const char *, unsigned) __asm__("memfd_create");
 
 /// Mounts what is mounted at `from` also at `to`: on top, or below the topmost mount there (Linux 6.5). Returns 0, or -1 with errno.
 /// open_tree(2) and move_mount(2) by number: C libraries of before 2022 do not have them.
@@ -41,6 +43,36 @@ static inline int linux_move_mount(const char *from, const char *to, int beneath
     return (int)result;
 }
 
+/// Sends a message, and a descriptor unless it is -1, over a socket that keeps messages apart. Returns 0, or -1 with errno.
+static inline int linux_send(int socket, const void *bytes, size_t count, int descriptor) {
+    struct iovec vector = {(void *)bytes, count};
+    union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control;
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    if (descriptor >= 0) {
+        memset(&control, 0, sizeof control);
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &descriptor, sizeof descriptor);
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)count ? 0 : -1;
+}
+
+/// Receives such a message; `*descriptor` is -1 where it brings none. Returns its length (0: the other end is closed), or -1 with errno.
+static inline ssize_t linux_receive(int socket, void *bytes, size_t count, int *descriptor) {
+    struct iovec vector = {bytes, count};
+    union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control;
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    *descriptor = -1;
+    ssize_t result = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *header = result < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(descriptor, CMSG_DATA(header), sizeof *descriptor);
+    return result;
+}
+
 /// The name of this thread as `ps -o comm` and `top` show it: 15 bytes (prctl(2), which is variadic).
 static inline void linux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
@@ -49,6 +81,7 @@ enum {
     LINUX_RWF_DSYNC = 0x2,
     LINUX_FALLOCATE_KEEP_SIZE = 0x1,
     LINUX_FALLOCATE_PUNCH_HOLE = 0x2,
+    LINUX_MADVISE_POPULATE_WRITE = 23,
     LINUX_LOCK_EXCLUSIVE = 2,
     LINUX_LOCK_NONBLOCKING = 4,
 };

@@ -45,7 +45,10 @@ kill -9 "$pid"
 for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
 "$T" mount s m -o engine="$ENGINE" --supervise || bad "over a dead mount"
 [ "$(cat m/file)" = hello ] || bad "contents over a dead mount"
+exec 7>m/open
 kill -9 "$(cat s/lock)"
+case $(uname -r) in [1-5].* | 6.[0-8].*) ;; *) echo after >&7 && [ "$(cat m/open)" = after ] || bad "a file that was open" ;; esac
+exec 7>&-
 for i in $(seq 200); do [ "$(cat m/file 2>/dev/null)" = hello ] && break; sleep 0.1; done
 [ "$(cat m/file)" = hello ] || bad "started again"
 pid=$(cat s/lock)

@@ -53,15 +53,17 @@ enum MountCommand {
         let supervisor = Supervisor(source: plan.source, mountPoint: plan.mountPoint, log: log.sink) {
             log.detach()
             daemon?.succeed()
-        } serve: { isFirst, onReady in
+        } serve: { isFirst, connection, sender in
             daemon?.leaveTellingToParent()
             var plan = plan
+            var options = options
+            options.volume.connection = connection?.state
             // What was made for the first process is not made, nor taken away, by a later one.
             if !isFirst { plan.state = .store }
-            return serve(plan, options, log) {
+            return serve(plan, options, log, handover: connection.map { ($0, sender) }) {
                 log.detach()
                 if daemon != nil { Daemon.leaveTerminal() }
-                onReady()
+                sender.sendReady()
             }
         }
         return supervisor.run()
@@ -69,7 +71,8 @@ enum MountCommand {
 
     /// From here on in the process that serves. Gives the exit code; what went wrong has been told.
     private static func serve(
-        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, onReady: () -> Void
+        _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog,
+        handover: (connection: HeldConnection, sender: HandoverSender)? = nil, onReady: () -> Void
     ) -> Int32 {
         MountService.prepareSignals()
         FuseLog.send(to: log.sink)
@@ -77,7 +80,8 @@ enum MountCommand {
             let (store, volume) = try open(plan, options, log.sink)
             // The lock is let go last, when nothing of this process can touch the store any more.
             defer { store.device.shutDown() }
-            let service = MountService(volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink)
+            let service = MountService(
+                volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover)
             return try service.run {
                 log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
                 onReady()

@@ -1,5 +1,6 @@
 // One mount from the first request to the last: transport, signals, unmounting. Runs on the main thread.
 
+import CFuse3
 import CLinux
 import Glibc
 import Synchronization
@@ -10,6 +11,8 @@ final class MountService {
     private let options: FuseOptions
     private let mountPoint: String
     private let log: LogSink
+    /// The connection that is to be taken over, or handed over when it is there.
+    private let handover: (connection: HeldConnection, sender: HandoverSender)?
     private var isUnmounting = false
 
     /// How long open files may delay the end after a signal.
@@ -19,7 +22,11 @@ final class MountService {
     private static let newsSignal = SIGUSR1
     private static let endSignals = [SIGTERM, SIGINT, SIGHUP]
 
-    init(_ volume: HostVolume, _ options: FuseOptions, mountPoint: String, log: LogSink) {
+    init(
+        _ volume: HostVolume, _ options: FuseOptions, mountPoint: String, log: LogSink,
+        handover: (connection: HeldConnection, sender: HandoverSender)? = nil
+    ) {
+        self.handover = handover
         self.volume = volume
         self.options = options
         self.mountPoint = mountPoint
@@ -65,22 +72,10 @@ final class MountService {
     private func serve(_ onReady: () -> Void) throws(CommandError) {
         let news: @Sendable () -> Void = { kill(getpid(), MountService.newsSignal) }
         let server = FuseServer(volume, options, log: log, onInitialized: news)
-        let session: FuseSession
-        // Until something takes its place, a dead mount gives errors where an empty directory would take files.
-        let replacement = MountReplacement(mountPoint, source: options.fsname)
-        do throws(Errno) {
-            if replacement == nil { DeadMount.clear(mountPoint) }
-            session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)
-            try session.mount()
-            try replacement?.finish()
-        } catch {
-            replacement?.cancel()
-            throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)
-        }
-        if replacement != nil { log.notice("\(mountPoint): took the place of the mount of a process that is gone") }
+        let session = try handover?.connection.state.isInherited == true ? takeOver(server) : mount(server)
         let transport = ClassicTransport(
             session: session.handle, readerCount: options.readerCount, requestLimit: options.inflightLimit,
-            payloadByteCount: volume.maxWriteByteCount, onEnd: news)
+            payloadByteCount: volume.maxWriteByteCount, isResident: handover != nil, onEnd: news)
         server.use(transport)
         do throws(Errno) { try transport.start() } catch {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
@@ -93,6 +88,53 @@ final class MountService {
         if let failure { throw failure }
     }
 
+    private func mount(_ server: FuseServer) throws(CommandError) -> FuseSession {
+        // Until something takes its place, a dead mount gives errors where an empty directory would take files.
+        let replacement = MountReplacement(mountPoint, source: options.fsname)
+        let session: FuseSession
+        do throws(Errno) {
+            if replacement == nil { DeadMount.clear(mountPoint) }
+            session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)
+            try session.mount()
+            try replacement?.finish()
+        } catch {
+            replacement?.cancel()
+            throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)
+        }
+        handover?.sender.send(descriptor: fuse_session_fd(session.handle))
+        if replacement != nil { log.notice("\(mountPoint): took the place of the mount of a process that is gone") }
+        return session
+    }
+
+    /// Goes on with the connection of a process that is gone: the kernel notices nothing but that its answers are late.
+    private func takeOver(_ server: FuseServer) throws(CommandError) -> FuseSession {
+        let connection = handover!.connection
+        let session: FuseSession
+        do throws(Errno) {
+            session = try FuseSession(server, mountPoint: "/dev/fd/\(connection.descriptor)")
+            try session.mount()
+        } catch {
+            throw refusal("no session can be made: \(error)")
+        }
+        guard InitReply.resume(session.handle, connection.exchange!) else {
+            throw refusal("this program and these options would agree on something else with the kernel")
+        }
+        do throws(Errno) { try InitReply.askAgain(session.handle) } catch {
+            throw refusal("the kernel does not send again what was not answered: \(error)")
+        }
+        let count = connection.state.doneRequests.count
+        log.notice(
+            "\(mountPoint): took the connection over from a process that is gone; of the last requests \(count) are known"
+        )
+        return session
+    }
+
+    private func refusal(_ reason: String) -> CommandError {
+        CommandError(
+            "\(mountPoint): the connection of the last process cannot be taken over: \(reason)",
+            exitCode: HandoverSender.refusalCode)
+    }
+
     /// Waits for the session's end, telling when it is usable and heeding signals.
     private func wait(_ server: FuseServer, _ transport: ClassicTransport, _ onReady: () -> Void) -> CommandError? {
         var isReady = false
@@ -102,6 +144,7 @@ final class MountService {
             if !isReady && server.isInitialized.load(ordering: .acquiring) {
                 isReady = true
                 rememberMount()
+                if let handover, let exchange = InitReply.exchangeForSuccessor { handover.sender.send(exchange) }
                 onReady()
             }
             if Self.endSignals.contains(signal) {

@@ -1,5 +1,7 @@
-// `treering mount --supervise`: a tiny parent that starts the serving process again when it dies, over the dead mount. It has one thread,
-// touches no store, and ends with the mount. Runs in the process that `treering mount` left behind; serving happens in its children.
+// `treering mount --supervise`: a tiny parent that starts the serving process again when it dies. It holds the kernel's connection, which a
+// successor takes over, so that those who use the mount only wait; where that cannot be, the successor mounts over the dead mount. It has
+// one thread, touches no store, and ends with the mount. Runs in the process that `treering mount` left behind; serving happens in its
+// children.
 
 import CLinux
 import Glibc
@@ -9,8 +11,8 @@ final class Supervisor {
     private let source: String
     private let mountPoint: String
     private let log: LogSink
-    /// In the child, to the end of the mount; the closure is to be called when the mount is usable. Gives the exit code.
-    private let serve: (_ isFirst: Bool, _ onReady: @escaping () -> Void) -> Int32
+    /// In the child, to the end of the mount: with what it hands over, and where to tell that. Gives the exit code.
+    private let serve: (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
     /// In this process, when the mount is usable for the first time.
     private let onReady: () -> Void
 
@@ -20,10 +22,12 @@ final class Supervisor {
     private var isStopping = false
     private var isReady = false
     private var policy = RestartPolicy()
+    /// The present one; as long as it is held nobody but a successor may touch the mount: the kernel would keep them waiting.
+    private var connection: HeldConnection?
 
     init(
         source: String, mountPoint: String, log: LogSink, onReady: @escaping () -> Void,
-        serve: @escaping (_ isFirst: Bool, _ onReady: @escaping () -> Void) -> Int32
+        serve: @escaping (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
     ) {
         self.source = source
         self.mountPoint = mountPoint
@@ -60,7 +64,7 @@ final class Supervisor {
             log.warning("\(mountPoint): the serving process \(end.words); it is started again")
             wait(milliseconds: pause)
             if isStopping {
-                DeadMount.clear(mountPoint)
+                clear()
                 return 0
             }
         }
@@ -68,23 +72,28 @@ final class Supervisor {
 
     /// The exit code with which all ends, or nil: again.
     private func verdict(_ end: End) -> Int32? {
-        if end.signal == 0 && (end.wasReady || !isReady || isStopping) { return end.code }
+        let isRefused =
+            end.signal == 0 && end.code == HandoverSender.refusalCode && connection?.state.isInherited == true
+        if !isRefused, end.signal == 0 && (end.wasReady || !isReady || isStopping) { return end.code }
         if isStopping {
-            DeadMount.clear(mountPoint)
+            clear()
             log.warning("\(mountPoint): the serving process \(end.words) while it unmounted; the next mount recovers")
             return 1
         }
         if !isReady {
             StandardError.print("treering: the serving process \(end.words) before the mount was usable")
-            DeadMount.clear(mountPoint)
+            clear()
             return 32
         }
         // Whoever unmounted wants no mount, even if the process died before it had come to rest.
-        if end.wasReady && !DeadMount.isDead(mountPoint) {
+        let isOurs = connection.map { $0.canBeTakenOver } ?? false
+        if isRefused || !isOurs { connection = nil }
+        if !isOurs && end.wasReady && !DeadMount.isDead(mountPoint) {
             log.warning("\(mountPoint): the serving process \(end.words) after an unmount; the next mount recovers")
             return 1
         }
         guard policy.mayRestart(at: Self.seconds) else {
+            connection = nil
             log.error(
                 "\(mountPoint): the serving process \(end.words), for the \(policy.countLimit + 1)th time within "
                     + "\(Int(policy.windowSeconds)) s; it is not started again. Find out why, then run `treering mount` again"
@@ -94,23 +103,30 @@ final class Supervisor {
         return nil
     }
 
+    /// Takes the mount away, dead as it is when nobody holds its connection.
+    private func clear() {
+        connection = nil
+        DeadMount.clear(mountPoint)
+    }
+
     // MARK: One serving process
 
     private func serveOnce() -> End? {
-        var ends: [Int32] = [-1, -1]
-        guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else { return cannotStart() }
-        defer { close(ends[0]) }
+        guard let (receiver, sender, senderSocket) = HandoverReceiver.pair() else { return cannotStart() }
+        if let connection {
+            connection.state.isInherited = true
+        } else {
+            // Without memory for it there is no successor.
+            connection = (try? ConnectionState()).map { HeldConnection($0) }
+        }
         let child = linux_fork()
         guard child >= 0 else {
-            close(ends[1])
+            close(senderSocket)
             return cannotStart()
         }
-        if child == 0 {
-            close(ends[0])
-            becomeServer(word: ends[1])
-        }
-        close(ends[1])
-        return watch(child, word: ends[0])
+        if child == 0 { becomeServer(sender) }
+        close(senderSocket)
+        return watch(child, receiver)
     }
 
     private func cannotStart() -> End? {
@@ -119,7 +135,7 @@ final class Supervisor {
     }
 
     /// In the child.
-    private func becomeServer(word: Int32) -> Never {
+    private func becomeServer(_ sender: HandoverSender) -> Never {
         // Of its own: what a terminal sends reaches the supervisor, who asks this process to unmount.
         setsid()
         close(signals)
@@ -130,35 +146,25 @@ final class Supervisor {
         sigprocmask(SIG_UNBLOCK, &set, nil)
         title?.restore()
         linux_set_name("treering")
-        exit(
-            serve(!isReady) {
-                var byte: UInt8 = 0
-                _ = write(word, &byte, 1)
-                close(word)
-            })
+        exit(serve(!isReady, connection, sender))
     }
 
-    private func watch(_ child: pid_t, word: Int32) -> End {
+    private func watch(_ child: pid_t, _ receiver: HandoverReceiver) -> End {
         var end = End(wasReady: false, status: 0)
-        var isOpen = true
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
-                pollfd(fd: isOpen ? word : -1, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: receiver.isOpen ? receiver.socket : -1, events: Int16(POLLIN), revents: 0),
             ]
             if poll(&polled, 2, -1) < 0 && errno != EINTR { usleep(10_000) }
             let isOver = takeSignals(child, &end.status)
-            if isOpen {
-                var byte: UInt8 = 0
-                let count = read(word, &byte, 1)
-                if count == 1 {
-                    end.wasReady = true
-                    if !isReady {
-                        isReady = true
-                        onReady()
-                    }
+            receiver.receive(into: connection)
+            if receiver.isReady {
+                end.wasReady = true
+                if !isReady {
+                    isReady = true
+                    onReady()
                 }
-                if count >= 0 { isOpen = false }
             }
             if isOver { return end }
         }

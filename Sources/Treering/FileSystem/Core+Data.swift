@@ -86,8 +86,9 @@ extension Core {
                     return true
                 }
                 guard let file = self.table[segment].file else { return false }
-                self.table[segment].readerCount += 1
-                plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount), target: target)
+                if plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount), target: target) {
+                    self.table[segment].readerCount += 1
+                }
                 return true
             }
         }

@@ -34,10 +34,10 @@ extension Core {
     func forget(_ inode: InodeNumber, _ count: UInt64) {
         guard let known = lookups[inode] else { return }
         if known > count {
-            lookups[inode] = known - count
+            setLookups(inode, known - count)
             return
         }
-        lookups[inode] = nil
+        setLookups(inode, 0)
         // Whether it is an orphan may need a page; the housekeeper looks.
         if orphanCandidates.remove(inode) != nil { reapable.append(inode) }
     }

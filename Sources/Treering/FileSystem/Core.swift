@@ -17,8 +17,10 @@ final class Core {
     /// Access control lists are taken, and heeded by the kernel.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
-    /// How often the kernel knows each inode.
+    /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
+    /// Where a successor of this process would find the same; nil where there would be none.
+    var connection: ConnectionState?
     /// Inodes that lost their last name while the kernel knew them.
     var orphanCandidates: Set<InodeNumber> = []
     /// Inodes without a name and without a lookup, to be removed by the housekeeper.
@@ -59,6 +61,17 @@ final class Core {
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
 
+    /// Inodes without a name go, but for those that the kernel knows of a process that served it before.
+    func takeOver(_ connection: ConnectionState?, _ orphans: [InodeNumber]) throws(Errno) {
+        self.connection = connection
+        if let connection, connection.isInherited {
+            lookups = try connection.takeOver(nextSequence: log.nextSequence)
+        }
+        for orphan in orphans {
+            if lookups[orphan] == nil { reapable.append(orphan) } else { orphanCandidates.insert(orphan) }
+        }
+    }
+
     // MARK: Committing
 
     /// Appends and applies what `writer` holds, or throws and changes nothing.
@@ -85,6 +98,7 @@ final class Core {
         }
         let preview = writer.preview(sequence: log.nextSequence)
         try find { () throws(PageMiss) in try index.touch(preview) }
+        connection?.note(log.nextSequence)
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
         if let impossible = table.impossible {
@@ -179,7 +193,12 @@ final class Core {
         try find { () throws(PageMiss) in try index.dirent(directory, name, nameHash) }
     }
 
-    func raiseLookups(_ inode: InodeNumber) { lookups[inode, default: 0] += 1 }
+    func raiseLookups(_ inode: InodeNumber) { setLookups(inode, (lookups[inode] ?? 0) + 1) }
+
+    func setLookups(_ inode: InodeNumber, _ count: UInt64) {
+        lookups[inode] = count == 0 ? nil : count
+        connection?.setCount(inode, count, all: lookups)
+    }
 
     func report(_ corruption: CorruptionReport) {
         corruptionCount += 1

@@ -45,9 +45,10 @@ final class ReadPlan: @unchecked Sendable {
 
     func zero(_ offset: Int, _ byteCount: Int) { bytesToFill.zero(offset, byteCount) }
 
+    /// False when a read that is planned already brings it.
     func add(
         _ entry: PayloadEntry, _ segment: SegmentNumber, _ file: DeviceFile, offset: Int, byteCount: Int, target: Int
-    ) {
+    ) -> Bool {
         let block = blockByteCount
         if entry.isInline {
             let start = Int(entry.position) / block * block
@@ -60,7 +61,7 @@ final class ReadPlan: @unchecked Sendable {
                     scratch: scratch, checksums: [entry.checksum(ofStored: 0)],
                     inlineRange: lead..<lead + Int(entry.length),
                     source: lead + offset, byteCount: byteCount, target: target))
-            return
+            return true
         }
         let first = offset / block
         let last = (offset + byteCount - 1) / block
@@ -71,12 +72,26 @@ final class ReadPlan: @unchecked Sendable {
             offset % block == 0 && target % block == 0 && target + count <= bytesToFill.count
             && (byteCount % block == 0 || target + byteCount == self.byteCount)
         let scratch = isDirect ? nil : AlignedBuffer(byteCount: count)
-        reads.append(
-            PlannedRead(
-                segment: segment, file: file, position: UInt64(entry.position(ofStored: stored)),
-                memory: scratch?.bytes.part(0, count) ?? bytesToFill.part(target, count), scratch: scratch,
-                checksums: (stored...stored + last - first).map { entry.checksum(ofStored: $0) }, inlineRange: nil,
-                source: offset - first * block, byteCount: byteCount, target: target))
+        let read = PlannedRead(
+            segment: segment, file: file, position: UInt64(entry.position(ofStored: stored)),
+            memory: scratch?.bytes.part(0, count) ?? bytesToFill.part(target, count), scratch: scratch,
+            checksums: (stored...stored + last - first).map { entry.checksum(ofStored: $0) }, inlineRange: nil,
+            source: offset - first * block, byteCount: byteCount, target: target)
+        if extendLast(by: read) { return false }
+        reads.append(read)
+        return true
+    }
+
+    /// Payloads that were written one after the other lie one after the other: one read brings them all.
+    private func extendLast(by next: PlannedRead) -> Bool {
+        guard var last = reads.last, last.scratch == nil, next.scratch == nil, last.segment == next.segment,
+            last.position + UInt64(last.memory.count) == next.position, last.target + last.memory.count == next.target
+        else { return false }
+        last.memory = bytesToFill.part(last.target, last.memory.count + next.memory.count)
+        last.checksums += next.checksums
+        last.byteCount += next.byteCount
+        reads[reads.count - 1] = last
+        return true
     }
 
     /// Verifies what one read brought and puts it in place; nil when it is good.

@@ -179,7 +179,9 @@ extension Volume {
             var orphans: [InodeNumber] = []
             // The index is another where the log failed and was written again.
             try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
-            core.reapable = orphans
+            do throws(Errno) { try core.takeOver(options.connection, orphans) } catch {
+                throw MountError("what the last process knew of the connection cannot be had", error)
+            }
             volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
             // A full store that was killed again and again has used up what the cleaner works with.
             volume.reclaimIfShort(.removal)

@@ -29,6 +29,8 @@ struct VolumeOptions: Sendable {
     /// Whether POSIX access control lists are taken.
     var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
+    /// What a successor takes over from this process, should it be killed; nil where there is no supervisor.
+    var connection: ConnectionState?
 }
 
 /// The file system over one store. All calls may be made from any thread.

@@ -13,6 +13,8 @@ private final class Reader: @unchecked Sendable {
     let transport: ClassicTransport
     var memory: RequestMemory?
     var opcode: UInt32 = 0
+    /// It has a request that it has not seen answered.
+    var isBusy = false
     init(_ transport: ClassicTransport) { self.transport = transport }
 }
 
@@ -23,12 +25,18 @@ final class ClassicTransport: Transport {
     private let pool: RequestPool
     /// Told once, by the last reader to leave.
     private let onEnd: @Sendable () -> Void
-    /// Readers inside read(2).
+    /// Readers that have no unanswered request. One that has just answered counts: it will soon read again, though it may have lost its
+    /// processor to the client that it woke.
     private let idleCount = Atomic<Int>(0)
     private let runningCount = Atomic<Int>(0)
     private let isStopping = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
-    private let readerKey: pthread_key_t
+    /// The reader that a thread is.
+    private static let readerKey: pthread_key_t = {
+        var key = pthread_key_t()
+        precondition(pthread_key_create(&key, nil) == 0)
+        return key
+    }()
 
     private struct Thread: @unchecked Sendable { let handle: pthread_t }
 
@@ -38,32 +46,28 @@ final class ClassicTransport: Transport {
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
         session: OpaquePointer, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
-        onEnd: @escaping @Sendable () -> Void
+        isResident: Bool = false, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session
         self.readerCount = readerCount
-        pool = RequestPool(payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount))
+        pool = RequestPool(
+            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: isResident)
         self.onEnd = onEnd
-        var key = pthread_key_t()
-        precondition(pthread_key_create(&key, nil) == 0)
-        readerKey = key
     }
 
-    deinit { pthread_key_delete(readerKey) }
-
-    private var reader: Reader? {
+    private static var reader: Reader? {
         guard let pointer = pthread_getspecific(readerKey) else { return nil }
         return Unmanaged<Reader>.fromOpaque(pointer).takeUnretainedValue()
     }
 
-    var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(readerKey) != nil }
+    var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
 
     var rawRequest: UnsafeRawBufferPointer {
-        guard let memory = reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        guard let memory = Self.reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         return UnsafeRawBufferPointer(memory.bytes)
     }
 
-    var rawOpcode: UInt32 { reader?.opcode ?? 0 }
+    var rawOpcode: UInt32 { Self.reader?.opcode ?? 0 }
 
     func invalidateAttributes(_ inode: InodeNumber) {
         // A negative offset leaves the cached pages alone.
@@ -71,7 +75,7 @@ final class ClassicTransport: Transport {
     }
 
     func takeRequestMemory() -> RequestMemory? {
-        guard let reader else { return nil }
+        guard let reader = Self.reader else { return nil }
         return reader.memory.take()
     }
 
@@ -122,9 +126,9 @@ final class ClassicTransport: Transport {
     private static func run(_ argument: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
         let reader = Unmanaged<Reader>.fromOpaque(argument).takeRetainedValue()
         let transport = reader.transport
-        pthread_setspecific(transport.readerKey, argument)
+        pthread_setspecific(Self.readerKey, argument)
         transport.serve(reader)
-        pthread_setspecific(transport.readerKey, nil)
+        pthread_setspecific(Self.readerKey, nil)
         reader.memory = nil
         if transport.runningCount.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
             transport.pool.close()
@@ -136,13 +140,13 @@ final class ClassicTransport: Transport {
     private func serve(_ reader: Reader) {
         let descriptor = fuse_session_fd(session)
         var request = fuse_buf()
+        idleCount.add(1, ordering: .relaxed)
+        defer { idleCount.subtract(1, ordering: .relaxed) }
         while !isStopping.load(ordering: .acquiring) {
             guard let memory = reader.memory ?? pool.take() else { return }
             reader.memory = memory
-            idleCount.add(1, ordering: .relaxed)
             let byteCount = read(descriptor, memory.bytes.baseAddress!, memory.bytes.count)
             let error = errno
-            idleCount.subtract(1, ordering: .relaxed)
             guard byteCount > 0 else {
                 // ENOENT: the request was interrupted before it could be read. ENODEV: unmounted or aborted.
                 if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
@@ -152,7 +156,23 @@ final class ClassicTransport: Transport {
             reader.opcode = RawRequest.translate(memory.bytes)
             request.mem = memory.bytes.baseAddress
             request.size = byteCount
+            reader.isBusy = true
+            idleCount.subtract(1, ordering: .relaxed)
             fuse_session_process_buf(session, &request)
+            beIdle(reader)
         }
+    }
+
+    /// Told before a thread answers a request: a reader counts as idle from then on.
+    @inline(__always)
+    static func noteReply() {
+        if let reader { reader.transport.beIdle(reader) }
+    }
+
+    @inline(__always)
+    private func beIdle(_ reader: Reader) {
+        guard reader.isBusy else { return }
+        reader.isBusy = false
+        idleCount.add(1, ordering: .relaxed)
     }
 }

@@ -115,6 +115,7 @@ struct SetXattrOperation: Operation {
     let name: UnsafeRawBufferPointer
     let value: UnsafeRawBufferPointer
     let flags: Int32
+    static var isOnce: Bool { true }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
         try reply.asCaller { (caller) throws(Stop) in
@@ -126,6 +127,7 @@ struct SetXattrOperation: Operation {
 /// REMOVEXATTR.
 struct RemoveXattrOperation: Operation {
     static var isMutation: Bool { true }
+    static var isOnce: Bool { true }
     let inode: InodeNumber
     let name: UnsafeRawBufferPointer
 

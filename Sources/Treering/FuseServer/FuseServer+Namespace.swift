@@ -29,6 +29,8 @@ struct MakeOperation: Operation {
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let new: NewInode
+    static var isOnce: Bool { true }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
         try volume.make(parent, name, new, reply.caller)
@@ -45,6 +47,8 @@ struct CreateOperation: Operation {
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let mode: UInt32
+    static var isOnce: Bool { true }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
         try volume.make(parent, name, NewInode(mode: mode), reply.caller)
@@ -76,6 +80,8 @@ struct LinkOperation: Operation {
     let inode: InodeNumber
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
+    static var isOnce: Bool { true }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
         try volume.link(inode, parent, name)
@@ -92,6 +98,7 @@ struct RemoveOperation: Operation {
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let isDirectory: Bool
+    static var isOnce: Bool { true }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
         if isDirectory { try volume.removeDirectory(parent, name) } else { try volume.unlink(parent, name) }
@@ -106,6 +113,7 @@ struct RenameOperation: Operation {
     let newParent: InodeNumber
     let newName: UnsafeRawBufferPointer
     let flags: UInt32
+    static var isOnce: Bool { true }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
         let wanted = RenameFlags(rawValue: flags)

@@ -14,10 +14,21 @@ protocol Operation: SendableMetatype {
     static var isMutation: Bool { get }
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Answer
     func finish(_ answer: Answer, _ reply: consuming Reply, _ server: FuseServer)
+    /// Whether doing it a second time would fail, or do something else: a kernel that sends the request again, because nobody answered
+    /// it, is given `repeatedAnswer`.
+    static var isOnce: Bool { get }
+    /// The answer to what is done already.
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer
 }
 
 extension Operation {
     static var isMutation: Bool { false }
+    static var isOnce: Bool { false }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer { throw .failed(.input) }
+}
+
+extension Operation where Answer == Void {
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) {}
 }
 
 extension Operation where Answer == Void {
@@ -32,6 +43,8 @@ final class FuseServer: @unchecked Sendable {
     /// Tells the inodes of this store from those of another one: a part of file handles (name_to_handle_at(2)). Within a store
     /// inode numbers are never used again.
     let generation: UInt32
+    /// What a successor of this process takes over; nil where there would be none.
+    let connection: ConnectionState?
     /// Set once before the session starts, because the transport needs the session and the session this object.
     private(set) unowned var transport: any Transport
     /// Set by INIT: the kernel has asked and been told what this server can do.
@@ -47,6 +60,7 @@ final class FuseServer: @unchecked Sendable {
         self.log = log
         self.onInitialized = onInitialized
         generation = volume.generation
+        connection = volume.options.connection
         transport = NoTransport.shared
     }
 
@@ -66,7 +80,7 @@ final class FuseServer: @unchecked Sendable {
     func perform<O: Operation>(_ operation: O, _ reply: consuming Reply) {
         let answer: O.Answer
         do throws(Stop) {
-            answer = try operation.run(volume, reply)
+            answer = try run(operation, reply)
         } catch {
             switch error {
             case .failed(let errno): reply.error(errno)
@@ -80,6 +94,15 @@ final class FuseServer: @unchecked Sendable {
         acknowledge(operation, answer, ParkedReply(reply, transport.takeRequestMemory()))
     }
 
+    /// Runs an operation, or tells what it did when it ran in a process that is gone.
+    @inline(__always)
+    private func run<O: Operation>(_ operation: O, _ reply: borrowing Reply) throws(Stop) -> O.Answer {
+        guard O.isOnce, let connection else { return try operation.run(volume, reply) }
+        if connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
+        let number = reply.number
+        return try connection.witnessing(number) { [volume] () throws(Stop) in try operation.run(volume, reply) }
+    }
+
     private func park<O: Operation>(_ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?) {
         volume.park(blocker, attempt, mayWait: transport.mayWait) { [self] attempt in retry(parked, attempt) }
     }
@@ -88,7 +111,7 @@ final class FuseServer: @unchecked Sendable {
         let operation = parked.operation
         let answer: O.Answer
         do throws(Stop) {
-            answer = try parked.reply.withReply { reply throws(Stop) in try operation.run(volume, reply) }
+            answer = try parked.reply.withReply { reply throws(Stop) in try run(operation, reply) }
         } catch {
             switch error {
             case .failed(let errno): parked.reply.answer { $0.error(errno) }

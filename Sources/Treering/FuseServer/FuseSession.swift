@@ -37,7 +37,8 @@ final class FuseSession: @unchecked Sendable {
         fuse_session_destroy(handle)
     }
 
-    /// Mounts. The reason of a failure is in the log that libfuse writes to.
+    /// Mounts, or where the mount point is `/dev/fd/N` goes on with the connection that this descriptor is. The reason of a failure
+    /// is in the log that libfuse writes to.
     func mount() throws(Errno) {
         errno = 0
         guard fuse_session_mount(handle, mountPoint) == 0 else { throw errno > 0 ? .last : .input }

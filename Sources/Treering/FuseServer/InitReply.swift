@@ -19,6 +19,8 @@ enum InitReply {
     private static let extensionFlag: UInt32 = 1 << 30
     /// Of the second word: FUSE_ALLOW_IDMAP.
     private static let idmapFlag: UInt32 = 1 << 8
+    /// Of the second word: FUSE_HAS_RESEND.
+    private static let resendFlag: UInt32 = 1 << 7
     /// The flags that the kernel offered, both words.
     private static let offered = Atomic<UInt32>(0)
     private static let offeredMore = Atomic<UInt32>(0)
@@ -28,6 +30,16 @@ enum InitReply {
     private static let uniqueOffset = 8
     private static let flagsOffset = 12
     private static let moreFlagsOffset = 32
+
+    /// A session's INIT and the answer that the kernel was given, as they were sent.
+    struct Exchange: Sendable, Equatable {
+        var request: [UInt8] = []
+        var reply: [UInt8] = []
+    }
+    /// The one of this process.
+    private static let exchange = Mutex(Exchange())
+    /// The answer goes nowhere: the kernel was given one by a process that is gone.
+    private static let isSilent = Atomic<Bool>(false)
 
     /// Looks at a request before libfuse does. struct fuse_in_header: len, opcode, unique.
     @inline(__always)
@@ -39,6 +51,7 @@ enum InitReply {
         // flags2 follows in longer ones.
         let isLong = flags & extensionFlag != 0 && bytes.load(0, as: UInt32.self) >= 60
         offeredMore.store(isLong ? bytes.load(40 + 16) : 0, ordering: .relaxed)
+        exchange.withLock { $0 = Exchange(request: Array(bytes.prefix(Int(bytes.load(0, as: UInt32.self))))) }
         request.store(bytes.load(8), ordering: .relaxed)
     }
 
@@ -46,7 +59,11 @@ enum InitReply {
     static func intercept(_ session: OpaquePointer) {
         var functions = fuse_custom_io()
         functions.writev = { descriptor, vectors, count, _ in
-            InitReply.complete(vectors!, count)
+            let isInit = InitReply.complete(vectors!, count)
+            if isInit, InitReply.isSilent.load(ordering: .relaxed) {
+                return (0..<Int(count)).reduce(0) { $0 + vectors![$1].iov_len }
+            }
+            ClassicTransport.noteReply()
             return Glibc.writev(descriptor, vectors, count)
         }
         // The transport reads by itself.
@@ -57,12 +74,41 @@ enum InitReply {
         fuse_session_custom_io(session, &functions, fuse_session_fd(session))
     }
 
+    /// What a successor needs to go on with this session; nil where the kernel does not send requests again (before Linux 6.9).
+    static var exchangeForSuccessor: Exchange? {
+        guard offeredMore.load(ordering: .relaxed) & resendFlag != 0 else { return nil }
+        return exchange.withLock { $0.reply.isEmpty ? nil : $0 }
+    }
+
+    /// Has libfuse take up a session that a process which is gone began. False when its answer is another one now.
+    static func resume(_ session: OpaquePointer, _ former: Exchange) -> Bool {
+        isSilent.store(true, ordering: .relaxed)
+        defer { isSilent.store(false, ordering: .relaxed) }
+        former.request.withUnsafeBytes { note($0) }
+        var bytes = former.request
+        bytes.withUnsafeMutableBytes { bytes in
+            var request = fuse_buf()
+            request.mem = bytes.baseAddress
+            request.size = bytes.count
+            fuse_session_process_buf(session, &request)
+        }
+        return exchange.withLock { $0 == former }
+    }
+
+    /// Asks the kernel for what was read and not answered. Source: FUSE_NOTIFY_RESEND in include/uapi/linux/fuse.h.
+    static func askAgain(_ session: OpaquePointer) throws(Errno) {
+        // struct fuse_out_header: length, code, no request.
+        var header: (UInt32, Int32, UInt64) = (16, 7, 0)
+        guard write(fuse_session_fd(session), &header, 16) == 16 else { throw .last }
+    }
+
+    /// True for the answer to INIT.
     @inline(__always)
-    private static func complete(_ vectors: UnsafeMutablePointer<iovec>, _ count: Int32) {
+    private static func complete(_ vectors: UnsafeMutablePointer<iovec>, _ count: Int32) -> Bool {
         let unique = UnsafeRawPointer(vectors[0].iov_base!).loadUnaligned(fromByteOffset: uniqueOffset, as: UInt64.self)
-        guard unique == request.load(ordering: .relaxed), unique != 0 else { return }
+        guard unique == request.load(ordering: .relaxed), unique != 0 else { return false }
         request.store(0, ordering: .relaxed)
-        guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return }
+        guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return true }
         let answer = UnsafeMutableRawBufferPointer(start: vectors[1].iov_base, count: vectors[1].iov_len)
         var flags = answer.load(flagsOffset, as: UInt32.self) | addedFlags & offered.load(ordering: .relaxed)
         let more = allowsIdmap.load(ordering: .relaxed) ? idmapFlag & offeredMore.load(ordering: .relaxed) : 0
@@ -71,5 +117,7 @@ enum InitReply {
             answer.store(answer.load(moreFlagsOffset, as: UInt32.self) | more, at: moreFlagsOffset)
         }
         answer.store(flags, at: flagsOffset)
+        exchange.withLock { $0.reply = Array(answer) }
+        return true
     }
 }

@@ -23,6 +23,9 @@ enum RawRequest {
         return opcode
     }
 
+    /// `fuse_in_header.unique`.
+    static func number(_ request: UnsafeRawBufferPointer) -> UInt64 { request.count >= 16 ? request.load(8) : 0 }
+
     /// `fuse_write_in.write_flags` & FUSE_WRITE_KILL_SUIDGID.
     static func writeKillsPrivileges(_ request: UnsafeRawBufferPointer) -> Bool {
         request.count >= 64 && request.load(60, as: UInt32.self) & (1 << 2) != 0

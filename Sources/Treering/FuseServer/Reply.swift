@@ -9,6 +9,8 @@ import Synchronization
 /// No lock may be held while answering: the kernel may drop its last reference to an inode and come back at once.
 struct Reply: ~Copyable {
     private let request: fuse_req_t
+    /// The request's number, with the kernel's mark where it is sent again; 0 where nobody would need it.
+    let number: UInt64
 
     /// Replies that were dropped unanswered; anything but 0 is an error in FuseServer.
     static let defectCount = Atomic<Int>(0)
@@ -17,7 +19,11 @@ struct Reply: ~Copyable {
     /// store but through it.
     private static let cacheSeconds = 1e9
 
-    init(_ request: fuse_req_t) { self.request = request }
+    init(_ request: fuse_req_t) {
+        self.request = request
+        let server = FuseServer.of(request)
+        number = server.connection == nil ? 0 : RawRequest.number(server.rawRequest)
+    }
 
     deinit {
         Self.defectCount.add(1, ordering: .relaxed)

@@ -1,5 +1,6 @@
 // Memory for requests read from /dev/fuse: one piece for each reader and one for each request that waits. Bounded.
 
+import CLinux
 import Glibc
 
 /// The memory of one request, given back to its pool when the last one who holds it lets go.
@@ -26,6 +27,9 @@ final class RequestPool: @unchecked Sendable {
 
     private let byteCount: Int
     private let countLimit: Int
+    /// Populated at once: a process that is killed while the kernel copies a request to a page that is not there makes the request fail,
+    /// and nobody could take it over.
+    private let isResident: Bool
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let returned = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private var free: [UnsafeMutableRawBufferPointer] = []
@@ -33,7 +37,8 @@ final class RequestPool: @unchecked Sendable {
     private var isClosed = false
 
     /// Memory for requests with payloads up to `payloadByteCount`, at most `countLimit` at a time.
-    init(payloadByteCount: Int, countLimit: Int) {
+    init(payloadByteCount: Int, countLimit: Int, isResident: Bool = false) {
+        self.isResident = isResident
         // The largest request that is not a WRITE is a SETXATTR (64 KiB, a name and a header).
         byteCount = max(payloadByteCount, 128 << 10) + 2 * Self.pageByteCount
         self.countLimit = countLimit
@@ -88,6 +93,8 @@ final class RequestPool: @unchecked Sendable {
 
     private func allocate() -> UnsafeMutableRawBufferPointer {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: Self.pageByteCount)
+        // Linux 5.14; without it the pages come one by one.
+        if isResident { madvise(memory.baseAddress!, memory.count, Int32(LINUX_MADVISE_POPULATE_WRITE)) }
         let lead = Self.pageByteCount - Self.writeHeaderByteCount
         return UnsafeMutableRawBufferPointer(rebasing: memory[lead...])
     }

@@ -114,6 +114,26 @@ final class TestStore {
         #expect(try store.names() == [])
     }
 
+    /// A file written in small pieces costs one request to the disk, not one for each piece; and each piece is still verified.
+    @Test func whatWasWrittenTogetherIsReadTogether() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        let pieces = (0..<16 as Range<UInt8>).map { [UInt8](repeating: $0, count: 8192) }
+        for (number, piece) in pieces.enumerated() { try store.write(inode, UInt64(number) << 13, piece) }
+        try store.remount()
+        let plan = try store.volume.perform { (core) throws(Stop) in try core.planRead(inode, at: 8192, 15 << 13) }
+        #expect(plan.reads.count == 1)
+        let (segment, place) = (plan.reads[0].segment, plan.reads[0].position)
+        #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 1)
+        store.volume.execute(plan, mayWait: true) { plan, error in
+            #expect(error == nil && Array(plan.bytes) == pieces[1...].flatMap { $0 })
+        }
+        #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 0)
+        store.device.flip(.segment(segment), at: place + 9 << 13)
+        #expect(try store.read(inode, 0, 8192) == pieces[0])
+        #expect(throws: Errno.input) { try store.read(inode, 0, 16 << 13) }
+    }
+
     @Test func whatWasSyncedIsThereAfterACrash() throws {
         let store = try TestStore()
         for index in 0..<50 {

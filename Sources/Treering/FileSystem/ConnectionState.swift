@@ -1,0 +1,199 @@
+// What the kernel's connection knows of a serving process, in memory that outlives it: how often each inode was looked up, and which
+// requests have changed the store. A successor that takes the connection over goes on from there (docs/decisions/020-takeover.md).
+//
+// Layout of the memory, which is sparse: a page with the header; requests, a ring of (record sequence, request); lookup counts, a
+// table of (inode, count) at a place that its size decides, so that a larger or smaller one lies elsewhere.
+
+import CLinux
+import Glibc
+import Synchronization
+
+/// Lookup counts and requests of one connection. One process writes it, under the core's lock; a successor reads it when that is dead.
+/// Stores are made in an order that leaves it valid wherever the writer is killed.
+final class ConnectionState: @unchecked Sendable {
+    /// Header: the number of slots of the table of counts, and how many requests were noted.
+    private static let capacityOffset = 0
+    private static let noteCountOffset = 8
+    private static let requestsOffset = 64 << 10
+    /// Far more than can be between their record and their reply.
+    private static let requestCount = 1 << 16
+    private static let entryByteCount = 16
+    private static let capacityMinimum = 1 << 18
+    /// The kernel's mark of a request that it sends again.
+    static let resendMark: UInt64 = 1 << 63
+
+    private let descriptor: Int32
+    private let head: UnsafeMutableRawBufferPointer
+    private var table: UnsafeMutableRawBufferPointer
+    private var capacity: Int
+    /// Slots that have an inode, whether it is still known or not.
+    private var usedCount = 0
+    /// A predecessor served this connection. Set in the successor before it mounts.
+    var isInherited = false
+    /// What is in the store although the kernel asks for it once more. Set before requests come.
+    private(set) var doneRequests: Set<UInt64> = []
+
+    /// Empty memory. Inherited by a fork.
+    init() throws(Errno) {
+        descriptor = linux_memfd_create("treering-connection", 1)
+        guard descriptor >= 0 else { throw .last }
+        let headByteCount = Self.requestsOffset + Self.requestCount * Self.entryByteCount
+        capacity = Self.capacityMinimum
+        do throws(Errno) {
+            table = try Self.mapTable(descriptor, capacity)
+            head = try Self.map(descriptor, 0, headByteCount)
+        } catch {
+            close(descriptor)
+            throw error
+        }
+        head.store(UInt64(capacity), at: Self.capacityOffset)
+    }
+
+    deinit {
+        munmap(head.baseAddress, head.count)
+        munmap(table.baseAddress, table.count)
+        close(descriptor)
+    }
+
+    private static func map(
+        _ descriptor: Int32, _ offset: Int, _ byteCount: Int
+    ) throws(Errno) -> UnsafeMutableRawBufferPointer {
+        guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, offset),
+            address != MAP_FAILED
+        else { throw .last }
+        return UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    }
+
+    /// The place of a table of so many slots, the file being long enough for it then.
+    private static func mapTable(_ descriptor: Int32, _ capacity: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
+        let byteCount = capacity * entryByteCount
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw .last }
+        if status.st_size < 2 * byteCount, ftruncate(descriptor, off_t(2 * byteCount)) != 0 { throw .last }
+        return try map(descriptor, byteCount, byteCount)
+    }
+
+    // MARK: A successor
+
+    /// Goes on from what is here: gives the counts, and finds out which requests are done, that is whose record is among those that
+    /// were recovered, all below `nextSequence`.
+    func takeOver(nextSequence: RecordSequence) throws(Errno) -> [InodeNumber: UInt64] {
+        let found = Int(head.load(Self.capacityOffset, as: UInt64.self))
+        if found != capacity {
+            let other = try Self.mapTable(descriptor, found)
+            munmap(table.baseAddress, table.count)
+            table = other
+            capacity = found
+        }
+        var counts: [InodeNumber: UInt64] = [:]
+        usedCount = 0
+        for slot in 0..<capacity {
+            let inode: UInt64 = table.load(slot * Self.entryByteCount)
+            if inode == 0 { continue }
+            usedCount += 1
+            let count: UInt64 = table.load(slot * Self.entryByteCount + 8)
+            if count > 0 { counts[InodeNumber(inode)] = count }
+        }
+        doneRequests = []
+        for slot in 0..<Self.requestCount {
+            let offset = Self.requestsOffset + slot * Self.entryByteCount
+            let request: UInt64 = head.load(offset + 8)
+            if request == 0 { continue }
+            if head.load(offset, as: UInt64.self) < nextSequence.rawValue {
+                doneRequests.insert(request)
+            } else {
+                // Its sequence will be somebody else's.
+                head.store(UInt64(0), at: offset + 8)
+            }
+        }
+        return counts
+    }
+
+    /// Whether a request has changed the store before this process was there.
+    func isDone(_ request: UInt64) -> Bool {
+        request & Self.resendMark != 0 && doneRequests.contains(request & ~Self.resendMark)
+    }
+
+    // MARK: Requests
+
+    /// The request that this thread carries out, where it must not be carried out twice; 0 else.
+    private static let requestKey: pthread_key_t = {
+        var key = pthread_key_t()
+        precondition(pthread_key_create(&key, nil) == 0)
+        return key
+    }()
+
+    /// Has the record that `body` appends bear witness that `request` is done.
+    func witnessing<Result>(_ request: UInt64, _ body: () throws(Stop) -> Result) throws(Stop) -> Result {
+        pthread_setspecific(Self.requestKey, UnsafeRawPointer(bitPattern: UInt(request & ~Self.resendMark)))
+        defer { pthread_setspecific(Self.requestKey, nil) }
+        return try body()
+    }
+
+    /// Called before the record is published that carries out the request of this thread.
+    func note(_ sequence: RecordSequence) {
+        guard let request = pthread_getspecific(Self.requestKey) else { return }
+        let count: UInt64 = head.load(Self.noteCountOffset)
+        let offset = Self.requestsOffset + Int(count) % Self.requestCount * Self.entryByteCount
+        head.store(UInt64(0), at: offset + 8)
+        atomicMemoryFence(ordering: .releasing)
+        head.store(sequence.rawValue, at: offset)
+        atomicMemoryFence(ordering: .releasing)
+        head.store(UInt64(UInt(bitPattern: request)), at: offset + 8)
+        head.store(count &+ 1, at: Self.noteCountOffset)
+    }
+
+    // MARK: Counts
+
+    /// Notes how often the kernel knows an inode. `all`: every count, this one included, for a table of another size.
+    func setCount(_ inode: InodeNumber, _ count: UInt64, all: @autoclosure () -> [InodeNumber: UInt64]) {
+        if Self.set(table, capacity, inode.rawValue, count) { usedCount += 1 }
+        if usedCount * 2 > capacity { rebuild(all()) }
+    }
+
+    /// True when a slot was taken for it.
+    private static func set(
+        _ table: UnsafeMutableRawBufferPointer, _ capacity: Int, _ inode: UInt64, _ count: UInt64
+    ) -> Bool {
+        // Numbers that follow each other are spread: slots stay taken for a while, and runs of them would have to be walked through.
+        var slot = Int((inode &* 0x9E37_79B9_7F4A_7C15) >> (64 - UInt64(capacity.trailingZeroBitCount)))
+        for _ in 0..<capacity {
+            let offset = slot * entryByteCount
+            let found: UInt64 = table.load(offset)
+            if found == inode {
+                table.store(count, at: offset + 8)
+                return false
+            }
+            if found == 0 {
+                if count == 0 { return false }
+                table.store(count, at: offset + 8)
+                atomicMemoryFence(ordering: .releasing)
+                table.store(inode, at: offset)
+                return true
+            }
+            slot = (slot + 1) & (capacity - 1)
+        }
+        // Full, because there was no memory for a larger one.
+        return false
+    }
+
+    /// Another table, larger or smaller: slots of inodes that were forgotten are free in it.
+    private func rebuild(_ counts: [InodeNumber: UInt64]) {
+        var wanted = Self.capacityMinimum
+        while wanted < counts.count * 4 { wanted *= 2 }
+        if wanted == capacity { wanted *= 2 }
+        guard let other = try? Self.mapTable(descriptor, wanted) else { return }
+        let offset = off_t(wanted * Self.entryByteCount)
+        let flags = Int32(LINUX_FALLOCATE_KEEP_SIZE) | Int32(LINUX_FALLOCATE_PUNCH_HOLE)
+        guard fallocate(descriptor, flags, offset, off_t(other.count)) == 0 else {
+            munmap(other.baseAddress, other.count)
+            return
+        }
+        for (inode, count) in counts { _ = Self.set(other, wanted, inode.rawValue, count) }
+        atomicMemoryFence(ordering: .releasing)
+        head.store(UInt64(wanted), at: Self.capacityOffset)
+        munmap(table.baseAddress, table.count)
+        _ = fallocate(descriptor, flags, off_t(capacity * Self.entryByteCount), off_t(capacity * Self.entryByteCount))
+        (table, capacity, usedCount) = (other, wanted, counts.count)
+    }
+}
