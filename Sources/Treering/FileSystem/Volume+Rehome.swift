@@ -62,12 +62,6 @@ extension Volume {
         var rehoming = Rehoming(
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
         try rehoming.enterBlocks()
-        // Segments with a torn header are given up, and their files closed: this mount must not, whatever becomes of the rest.
-        state.withLock { _ in
-            for number in recovery.tornSegments where recovery.table[number].state != .inUse {
-                log.table[number].file = nil
-            }
-        }
         do throws(Errno) { try rehoming.declareEnd() } catch {
             throw MountError("the end of the old place cannot be declared", error)
         }

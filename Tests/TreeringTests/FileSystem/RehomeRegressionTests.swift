@@ -48,26 +48,6 @@ import Testing
         }
     }
 
-    /// A segment whose header was torn is given up and its file closed; where the log could not be written again after that, the unmount
-    /// closed it once more.
-    @Test func aSegmentThatWasGivenUpIsNotClosedAgain() throws {
-        let store = try TestStore()
-        let inode = try store.make("file").inode
-        try store.volume.syncAndWait()
-        let head = store.volume.state.withLock { $0.core.log.head! }
-        while store.volume.state.withLock({ $0.core.log.head ?? head }) == head { try store.write(inode, 0, fill(1)) }
-        store.device.drain()
-        // Its first batch is still open.
-        let next = try #require(store.volume.state.withLock { $0.core.log.head })
-        store.device.inject(SimulatedFault(.shorten(40), kinds: [.writeDurable], file: .segment(next)))
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write], isLasting: true))
-        #expect(throws: Errno.input) { try store.volume.syncAndWait() }
-        #expect(store.volume.isReadOnly)
-        #expect(store.device.trace.contains { $0.kind == .unlink && $0.file == .segment(next) && $0.error == nil })
-        #expect(try store.read(inode, 0, 50_000) == fill(1))
-        #expect(throws: Errno.input) { try store.volume.unmount() }
-    }
-
     /// The log failed while a dead mount's staging was appended again: inodes without a name were looked for in the index that was given up.
     @Test func orphansAreFoundInTheIndexThatTookOver() throws {
         let store = try TestStore(keepsStaging: true)
