@@ -88,6 +88,19 @@ import Testing
         #expect(rehomed > 2)
     }
 
+    /// Random operations on a device that fails again and again, at any call.
+    @Test(arguments: 1...4 as ClosedRange<UInt64>) func randomOperationsWhileCallsFail(seed: UInt64) throws {
+        let count = Environment.count("TREERING_OPERATIONS", debug: 800, release: 6000)
+        var options = RandomOperationsTests.options(seed, count)
+        options.faults = 80
+        let simulation = try RandomSimulation(options, seed: seed)
+        do { try simulation.run() } catch {
+            Issue.record(
+                "seed \(seed), after \(simulation.operationCount) operations: \(error)\n\(simulation.history)")
+        }
+        #expect(simulation.counts["rehomed"] ?? 0 > 0)
+    }
+
     /// A segment that cannot be written for ever: the log goes on in others, or the mount says that it cannot.
     @Test func whatFailsForEver() throws {
         let kinds: Set<TraceEntry.Kind> = [.write, .writeDurable, .sync]

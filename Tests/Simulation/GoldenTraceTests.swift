@@ -87,7 +87,8 @@ import Testing
         try bench.store.cutPower(seed: 1)
         #expect(
             bench.store.device.traceLines() == [
-                "sync directories", "sync segment 0", "write segment 0 @0 4096", "sync segment 0",
+                "sync directories", "write segment 0 @12288 4096", "sync segment 0", "write segment 0 @0 4096",
+                "sync segment 0",
                 "writeDurable superblock @65536 4096", "sync superblock",
             ])
     }

@@ -1,5 +1,5 @@
 // Random operations against the model. TREERING_SEED replays one seed, or begins a run of TREERING_SEEDS; TREERING_OPERATIONS says
-// how many operations: of each of these seeds, or in all.
+// how many operations: of each of these seeds, or in all. TREERING_FAULTS: out of 10,000 operations, so many see the device fail.
 
 import Testing
 
@@ -7,7 +7,7 @@ import Testing
 
 @Suite(.serialized) struct RandomOperationsTests {
     /// How each run differs: the order of completions, the page cache, the size of the store, the sector.
-    private static func options(_ seed: UInt64, _ operationCount: Int) -> RandomSimulation.Options {
+    static func options(_ seed: UInt64, _ operationCount: Int) -> RandomSimulation.Options {
         var options = RandomSimulation.Options()
         options.operationCount = operationCount
         options.store = StoreSettings(cacheByteCount: seed % 3 == 0 ? 1 << 20 : 64 << 10)
@@ -22,10 +22,12 @@ import Testing
     @discardableResult
     private static func run(_ seed: UInt64, _ operationCount: Int) throws -> Int {
         Environment.note("random operations: TREERING_SEED=\(seed) TREERING_OPERATIONS=\(operationCount)")
-        let simulation = try RandomSimulation(options(seed, operationCount), seed: seed)
+        var options = options(seed, operationCount)
+        if let faults = Environment.number("TREERING_FAULTS") { options.faults = Int(faults) }
+        let simulation = try RandomSimulation(options, seed: seed)
         do { try simulation.run() } catch {
-            let tail = simulation.recent.suffix(40).joined(separator: "\n")
-            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(tail)")
+            let history = simulation.history
+            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
         }
         let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(
             separator: ", ")

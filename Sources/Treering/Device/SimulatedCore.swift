@@ -90,7 +90,7 @@ final class SimulatedCore {
     private func write(_ flight: Flight) -> Int {
         let submission = flight.submission
         let range = submission.offset..<submission.offset + UInt64(submission.byteCount)
-        if let effect = flight.effect {
+        if let effect = flight.effect, !effect.leavesWhole(submission.byteCount) {
             return failWrite(flight, effect, range)
         }
         guard reserve(flight.inode, range, upTo: range.upperBound) else {
@@ -293,5 +293,11 @@ extension SimulatedFault.Effect {
         case .fail(let error), .failTorn(let error), .failAndLose(let error): return error
         case .shorten: return nil
         }
+    }
+
+    /// Whether a transfer of this length is not shortened at all.
+    func leavesWhole(_ byteCount: Int) -> Bool {
+        if case .shorten(let count) = self { return count >= byteCount }
+        return false
     }
 }

@@ -177,7 +177,7 @@ final class Cleaner<D: Device> {
                 cursor = nil
                 continue
             }
-            if key.space == .tree, core.index.removals[InodeNumber(key.object)] != nil {
+            if key.space == .tree || key.space == .tombstones, core.index.removals[InodeNumber(key.object)] != nil {
                 leaving = InodeNumber(key.object)
                 break
             }

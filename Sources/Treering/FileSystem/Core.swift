@@ -107,8 +107,9 @@ final class Core {
         }
     }
 
-    /// Appends and applies a record of a dead mount's tail.
-    func append(again record: Record, _ payload: UnsafeRawBufferPointer?) throws(Stop) {
+    /// Appends and applies a record of a dead mount's tail, under its old sequence; it must be the next.
+    func append(again record: Record, _ payload: UnsafeRawBufferPointer?, in revised: RevisedLog) throws(Stop) {
+        precondition(record.sequence == log.nextSequence)
         guard !isDirtyLimitReached else { throw .blocked(.room) }
         switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, .recovery) {
         case .ready: break
@@ -116,13 +117,24 @@ final class Core {
         case .full: throw .failed(.noSpace)
         case .failed: throw .failed(.input)
         }
-        if !record.movesAnything { try find { () throws(PageMiss) in try index.touch(record) } }
+        // What the cleaner moved stays where it was: that is as good, and the segment it went to may not be in use any more.
+        var writer =
+            record.movesAnything
+            ? RecordWriter(capacity: Record.headerByteCount) : RecordWriter(copying: record, payload: payload)
+        if !record.movesAnything {
+            try find { () throws(PageMiss) in
+                try index.touch(record)
+                try Record.revise(writer.bytes) { change, since throws(PageMiss) in
+                    try index.since(of: change, since, in: revised)
+                }
+            }
+        }
         record.forEachChange { change, _, _ in
             if case .inode(let inode) = change {
                 log.nextInode = max(log.nextInode, InodeNumber(inode.inode.rawValue + 1))
             }
         }
-        let (record, place) = log.append(again: record, payload: payload)
+        let (record, place) = log.append(&writer)
         index.apply(record, at: place)
     }
 

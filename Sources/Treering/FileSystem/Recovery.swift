@@ -5,6 +5,8 @@
 struct MountedFiles {
     var indexFile: DeviceFile
     var segments: [SegmentNumber: DeviceFile]
+    /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
+    var superblock: Superblock
     /// No checkpoint before this one may have left pages in the index file.
     var building: CheckpointNumber
 }
@@ -21,9 +23,14 @@ final class Recovery<D: Device> {
     let loader: PageLoader<D>
     private(set) var headers: [SegmentNumber: WalkSegment] = [:]
     private(set) var position: LogPosition
+    /// The log is known to have been durable through here.
+    private(set) var settled: BatchSequence
     private(set) var epoch: MountEpoch
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
+    /// Where the batches lie that `replay` found, and that nothing says are durable.
+    private(set) var unsettledBatches: [(batch: BatchSequence, segment: SegmentNumber, offset: Int, byteCount: Int)] =
+        []
     /// Segments that the log runs through after the checkpoint.
     private(set) var walkedSegments: Set<SegmentNumber> = []
     private(set) var replayedRecordCount = 0
@@ -53,8 +60,8 @@ final class Recovery<D: Device> {
         self.device = device
         self.log = log
         pair = try SuperblockPair.read(device)
-        superblock = try pair.newest()
-        if let complaint = pair.complaint { log(complaint) }
+        if let open { superblock = open.superblock } else { superblock = try pair.newest() }
+        if open == nil, let complaint = pair.complaint { log(complaint) }
         openSegmentFiles = open?.segments ?? [:]
         do throws(Errno) {
             let file: StoreFile = needsIndexFile ? .index : .scratch
@@ -80,6 +87,7 @@ final class Recovery<D: Device> {
             : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
         position = superblock.position
+        settled = position.lastBatch
         epoch = superblock.checkpointEpoch
         nextSequence = superblock.highestSequence.next
         nextInode = superblock.nextInode
@@ -153,7 +161,10 @@ final class Recovery<D: Device> {
                 try mendHeader(number, usage)
             }
             let header = headers[number]?.header
-            let isSameLife = header?.state == .inUse && header?.incarnation == usage.incarnation
+            // A head without a record has no header yet: in the same incarnation it may have become the head of something else since.
+            let isSameLife =
+                header?.state == .inUse && header?.incarnation == usage.incarnation
+                && header?.firstBatch == usage.firstBatch && header?.role == usage.role
             if usage.state == .inUse, isSameLife {
                 table.restore(number, usage)
                 // Its end may have been declared after the checkpoint.
@@ -180,11 +191,13 @@ final class Recovery<D: Device> {
         for (inode, removal) in pending { index.removals[inode, default: []].append(removal) }
     }
 
-    /// Walks one space of the index.
-    func collect(_ space: KeySpace, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void) throws(MountError) {
+    /// Walks one space of the index, or of another one of the same store.
+    func collect(
+        _ space: KeySpace, in other: RecordIndex? = nil, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void
+    ) throws(MountError) {
         var cursor = IndexKey(space: space, object: 0, kind: 0, subkey: 0)
         let last = IndexKey(space: space, object: .max, kind: UInt8.max, subkey: .max)
-        let tree = index.tree
+        let tree = (other ?? index).tree
         while cursor <= last {
             var next = IndexKey.max
             let start = cursor
@@ -212,6 +225,7 @@ final class Recovery<D: Device> {
             try apply(batch)
         }
         position = walk.position
+        settled = last
         epoch = max(epoch, walk.epoch)
     }
 
@@ -219,7 +233,11 @@ final class Recovery<D: Device> {
     func replay() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         while true {
-            while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) { try apply(batch) }
+            while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
+                let header = batch.header
+                unsettledBatches.append((header.sequence, header.segment, batch.offset, header.byteCount))
+                try apply(batch)
+            }
             position = walk.position
             let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
             epoch = max(epoch, walk.epoch)
@@ -235,6 +253,8 @@ final class Recovery<D: Device> {
                 break
             }
         }
+        settled = walk.durable
+        unsettledBatches.removeAll { $0.batch <= settled }
         sealBlocks(through: position.lastBatch)
         if walk.abandonedBatchCount > 0 {
             log(
@@ -358,16 +378,33 @@ final class Recovery<D: Device> {
         do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
     }
 
-    func apply(_ batch: FoundBatch) throws(MountError) {
+    /// Applies a batch, each of its records after `prepare` has seen it.
+    func apply(
+        _ batch: FoundBatch,
+        _ prepare: (Record, RecordPlace) throws(MountError) -> Void = { (_, _) throws(MountError) in }
+    ) throws(MountError) {
         let header = batch.header
         enter(header)
         nextInode = max(nextInode, header.nextInode)
         nextSequence = max(nextSequence, header.lastRecord.next)
         endsSegment = header.endsSegment
-        try batch.forEachRecord { (record, place) throws(MountError) in try self.apply(record, place) }
+        try batch.forEachRecord { (record, place) throws(MountError) in
+            try prepare(record, place)
+            try self.apply(record, place)
+        }
         if header.endsSegment {
             table[header.segment].lastBatch = header.sequence
             table[header.segment].isChanged = true
+        }
+    }
+
+    /// Has a record that is appended again say of older changes what holds now.
+    func revise(_ record: UnsafeMutableRawBufferPointer, _ revised: RevisedLog) throws(MountError) {
+        let index = self.index
+        try loader.run(index.tree) { () throws(PageMiss) in
+            try Record.revise(record) { change, since throws(PageMiss) in
+                try index.since(of: change, since, in: revised)
+            }
         }
     }
 

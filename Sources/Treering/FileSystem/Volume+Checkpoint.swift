@@ -68,6 +68,8 @@ extension Volume {
             try writeSuperblock(frozen.superblock)
         } catch {
             state.withLock { state in
+                // The index that was frozen may be gone by now.
+                guard state.rehomeCount == frozen.rehomeCount else { return }
                 if isWritten {
                     state.core.index.tree.checkpointFailed()
                 } else {

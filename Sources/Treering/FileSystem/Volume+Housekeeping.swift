@@ -178,6 +178,7 @@ extension Volume {
             if state.withLock({ $0.core.log.failure != nil }) { throw .input }
             return
         }
+        if housekeeper == nil, state.withLock({ $0.core.log.isHostFull }) { refreshHostSpace() }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) {
             checkpointReporting()
@@ -263,14 +264,18 @@ extension Volume {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
         let table = state.withLock { $0.core.table }
         let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
-        do {
-            let uuid = state.withLock { $0.superblock.uuid }
+        let uuid = state.withLock { $0.superblock.uuid }
+        func make() throws(Errno) {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
-        } catch {
-            try? device.unlink(.preparing(number))
-            state.withLock { $0.core.log.isHostFull = true }
-            log("no new segment can be made: \(error)")
+        }
+        do { try make() } catch {
+            // What failed once, and did not for want of space, may be possible: only then is the host taken for full.
+            do { if error == .noSpace { throw error } else { try make() } } catch {
+                try? device.unlink(.preparing(number))
+                state.withLock { $0.core.log.isHostFull = true }
+                log("no new segment can be made: \(error)")
+            }
         }
     }
 
@@ -327,16 +332,16 @@ extension Volume {
         header.encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
         try device.wait(Submission(.sync, file, tag: 0))
-        if !isKept {
-            try device.unlink(.segment(number))
-            try device.syncDirectories()
-        }
+        if !isKept { try device.unlink(.segment(number)) }
         state.withLock { state in
             state.core.table.recycle(number, incarnation: header.incarnation)
             if !isKept { state.core.table.remove(number) }
             state.sweepCursor = RecordIndex.firstTombstone
         }
-        if !isKept { device.close(file) }
+        if isKept { return }
+        device.close(file)
+        // Should it come back, it comes back as free.
+        try device.syncDirectories()
     }
 }
 

@@ -168,14 +168,17 @@ extension Volume {
         if !options.isReadOnly {
             do throws(Errno) {
                 try volume.begin(epoch, hostStaging)
-                try volume.replay(tails)
+                try volume.replay(
+                    tails, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next))
                 hostStaging?.dropTails()
             } catch {
                 throw MountError("the mount cannot be begun", error)
             }
             volume.hostStaging = hostStaging
+            volume.state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
             var orphans: [InodeNumber] = []
-            try recovery.collect(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
+            // The index is another where the log failed and was written again.
+            try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
             do throws(Errno) { try core.takeOver(options.connection, orphans) } catch {
                 throw MountError("what the last process knew of the connection cannot be had", error)
             }
@@ -209,7 +212,7 @@ extension Volume {
     }
 
     /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
-    private func replay(_ tails: [StagingTail]) throws(Errno) {
+    private func replay(_ tails: [StagingTail], _ revised: RevisedLog) throws(Errno) {
         var count = 0
         // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
         isCleaning = true
@@ -217,7 +220,7 @@ extension Volume {
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
             guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
-            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload) }
+            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
             count += 1
         }
         if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
@@ -281,6 +284,7 @@ extension Recovery {
     func makeDurable(continuesSegment: Bool) throws(Errno) {
         // A killed mount's last names and headers may be seen and not be durable yet.
         try device.syncDirectories()
+        try writeUnsettledBatches()
         for number in walkedSegments { try device.wait(Submission(.sync, table[number].file!, tag: 0)) }
         for number in tornSegments where table[number].state != .inUse {
             let file = table[number].file!
@@ -305,8 +309,9 @@ extension Recovery {
                 header.end = 0
                 try rewrite(header, segment.file)
             } else if header.incarnation > table[number].incarnation {
-                // Recycled after the checkpoint: no tombstone may rely on that before it is durable.
-                try device.wait(Submission(.sync, segment.file, tag: 0))
+                // Recycled after the checkpoint: no tombstone may rely on that before it is durable. Written again and not only flushed:
+                // a flush that failed before may have taken it for clean.
+                try rewrite(header, segment.file)
             }
             table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
         }
@@ -314,13 +319,27 @@ extension Recovery {
         guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,
             var header = headers[last]?.header
         else { return }
-        if header.end == 0 {
-            header.end = position.offsetInSegment
-            try rewrite(header, table[last].file!)
-        }
+        if header.end == 0 { header.end = position.offsetInSegment }
+        try rewrite(header, table[last].file!)
         table[last].end = header.end
         table[last].lastBatch = position.lastBatch
         table[last].isChanged = true
+    }
+
+    /// Writes what was read once more. A flush may have failed under a mount that was killed then; the host may take what it lost for
+    /// clean since, and no other flush would write it.
+    private func writeUnsettledBatches() throws(Errno) {
+        var buffer = AlignedBuffer(byteCount: 1 << 20)
+        for batch in unsettledBatches {
+            let file = table[batch.segment].file!
+            // A segment's header came with its first batch.
+            let start = batch.offset == SegmentHeader.byteCount ? 0 : batch.offset
+            let byteCount = batch.offset + batch.byteCount - start
+            if buffer.bytes.count < byteCount { buffer = AlignedBuffer(byteCount: byteCount) }
+            let bytes = buffer.bytes.part(0, byteCount)
+            try device.wait(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
+            try device.wait(Submission(.write, file, offset: UInt64(start), bytes, tag: 0))
+        }
     }
 
     private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {

@@ -7,10 +7,15 @@ extension Volume {
 
     /// Never fails. An orphan that nobody knows any more is removed, now or by the housekeeper.
     func forget(_ inode: InodeNumber, _ count: UInt64) {
-        do {
+        // Counted in any case; `run` may refuse to run anything.
+        let isOrphan = state.withLock { state in
+            state.core.forget(inode, count)
+            return state.core.reapable.last == inode && !state.core.isReadOnly
+        }
+        guard isOrphan else { return }
+        do throws(Stop) {
             try run { (core) throws(Stop) in
-                core.forget(inode, count)
-                guard core.reapable.last == inode, !core.isReadOnly else { return }
+                guard core.reapable.last == inode else { return }
                 try core.reap(inode)
                 core.reapable.removeLast()
             }

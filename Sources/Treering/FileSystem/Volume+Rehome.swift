@@ -22,7 +22,6 @@ extension Volume {
             waitForCompletion(since: seen)
         }
         do throws(MountError) {
-            guard options.rewritesFailedLog else { throw MountError("it is not written again elsewhere", error) }
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
         } catch let second {
@@ -53,7 +52,8 @@ extension Volume {
                 segments[SegmentNumber(UInt32(index))] = segment.file
             }
             let open = MountedFiles(
-                indexFile: state.indexFile, segments: segments, building: core.index.tree.building.next)
+                indexFile: state.indexFile, segments: segments, superblock: state.superblock,
+                building: core.index.tree.building.next)
             return (core.log, core.log.undurableBatches, open)
         }
         let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, open: open, log: self.log)
@@ -76,7 +76,6 @@ extension Volume {
             log.resume(
                 rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment)
             state.core.adopt(recovery.index)
-            state.slots = recovery.pair.summary
             state.sweepCursor = RecordIndex.firstTombstone
             state.rehomeCount += 1
         }
@@ -139,17 +138,23 @@ private struct Rehoming<D: Device> {
 
     /// Applies and writes one batch after the other.
     mutating func moveBatches() throws(MountError) {
+        let front = AlignedBuffer(byteCount: SegmentHeader.byteCount + log.staging.geometry.recordAreaByteCount)
+        let revised = RevisedLog(settled: durable, first: durable.next)
         for index in batches.indices {
             let beginsSegment = !continuesSegment
             do throws(Errno) { if beginsSegment { try openSegment() } } catch {
                 throw MountError("there is no segment to go on in", error)
             }
             let found = log.move(
-                &batches[index], behind: &position, beginsSegment: beginsSegment, durable: durable)
-            try recovery.apply(found)
+                &batches[index], behind: position, beginsSegment: beginsSegment, durable: durable, to: front.bytes)
+            try recovery.apply(found) { record, place throws(MountError) in
+                let offset = SegmentHeader.byteCount + Int(place.recordPosition) - found.offset
+                try recovery.revise(front.bytes.part(offset, record.bytes.count), revised)
+            }
+            log.seal(batches[index], found, behind: &position, at: front.bytes)
             continuesSegment = !found.header.endsSegment
             do throws(Errno) {
-                try device.wait(log.submission(batches[index], recovery.table, durable: false))
+                try device.wait(log.submission(batches[index], recovery.table, durable: false, front: front.bytes))
             } catch { throw MountError("batch \(found.header.sequence.rawValue) cannot be written", error) }
         }
     }

@@ -31,8 +31,6 @@ struct VolumeOptions: Sendable {
     var cleaning = CleaningPolicy.auto
     /// What a successor takes over from this process, should it be killed; nil where there is no supervisor.
     var connection: ConnectionState?
-    /// Write the log again elsewhere where it has failed. Off until random faults find nothing any more: without it the mount turns read-only.
-    var rewritesFailedLog = false
 }
 
 /// The file system over one store. All calls may be made from any thread.

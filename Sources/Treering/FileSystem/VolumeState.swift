@@ -60,6 +60,8 @@ final class VolumeState {
     var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
     var sweepCursor: IndexKey?
+    /// The record sequence at which this mount went on with the log.
+    var recoveredSequence = RecordSequence.zero
     /// Who asked for free space to go back to the host.
     var trim: Trim?
     var checkpointCount = 0

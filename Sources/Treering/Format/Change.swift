@@ -92,6 +92,7 @@ enum XattrStorage {
 ///         88    8 parent (directories: what ".." is; else 0)
 struct InodeRecord: Hashable, Sendable {
     static let byteCount = 96
+    static let sinceOffset = 32
 
     var inode: InodeNumber
     var mode: UInt32
@@ -116,7 +117,7 @@ struct InodeRecord: Hashable, Sendable {
         bytes.store(deviceNumber, at: offset + 16)
         bytes.store(flags, at: offset + 20)
         bytes.store(size, at: offset + 24)
-        bytes.store(since.rawValue, at: offset + 32)
+        bytes.store(since.rawValue, at: offset + Self.sinceOffset)
         accessed.encode(into: bytes, at: offset + 40)
         modified.encode(into: bytes, at: offset + 52)
         changed.encode(into: bytes, at: offset + 64)
@@ -133,7 +134,7 @@ struct InodeRecord: Hashable, Sendable {
         deviceNumber = bytes.load(offset + 16)
         flags = bytes.load(offset + 20)
         size = bytes.load(offset + 24)
-        since = BatchSequence(bytes.load(offset + 32))
+        since = BatchSequence(bytes.load(offset + Self.sinceOffset))
         accessed = Timestamp(decoding: bytes, at: offset + 40)
         modified = Timestamp(decoding: bytes, at: offset + 52)
         changed = Timestamp(decoding: bytes, at: offset + 64)

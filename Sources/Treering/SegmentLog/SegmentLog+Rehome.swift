@@ -27,29 +27,38 @@ extension SegmentLog {
             bytes: UnsafeRawBufferPointer(area).part(0, batch.payloadAreaOffset))
     }
 
-    /// Gives a batch its next place, behind `position` or, where `beginsSegment`, at the start of `position.segment`: writes the header
-    /// anew in its slot and moves `position` behind it. The records stay as they are, so a successor still finds them in staging.
+    /// Gives a batch its next place, behind `position` or, where `beginsSegment`, at the start of `position.segment`: copies its records
+    /// to `front`, with room for a segment header before them. What staging holds stays as it is, so a successor still finds it.
     func move(
-        _ batch: inout Batch, behind position: inout LogPosition, beginsSegment: Bool, durable: BatchSequence
+        _ batch: inout Batch, behind position: LogPosition, beginsSegment: Bool, durable: BatchSequence,
+        to front: UnsafeMutableRawBufferPointer
     ) -> FoundBatch {
-        let area = staging.recordArea(batch.slot)
-        var header = found(batch).header
+        var found = found(batch)
         batch.segment = position.segment
         batch.offset = Int(position.offsetInSegment)
         batch.beginsSegment = beginsSegment
+        front.copy(found.bytes, to: SegmentHeader.byteCount)
+        found.bytes = UnsafeRawBufferPointer(front.part(SegmentHeader.byteCount, batch.payloadAreaOffset))
+        found.offset = batch.offset
+        found.header.segment = position.segment
+        found.header.incarnation = position.incarnation
+        found.header.previousChecksum = position.lastChecksum
+        found.header.durable = durable
         let end = batch.offset + batch.byteCount
-        header.segment = position.segment
-        header.incarnation = position.incarnation
-        header.previousChecksum = position.lastChecksum
-        header.durable = durable
-        header.endsSegment = end + staging.geometry.batchByteCountLimit > table.segmentByteCount
-        let checksum = header.encode(into: area.part(0, BatchHeader.byteCount))
+        found.header.endsSegment = end + staging.geometry.batchByteCountLimit > table.segmentByteCount
+        return found
+    }
+
+    /// The records of a batch at `front` are as they shall be: writes its header there and moves `position` behind it.
+    func seal(
+        _ batch: Batch, _ found: FoundBatch, behind position: inout LogPosition, at front: UnsafeMutableRawBufferPointer
+    ) {
+        var header = found.header
+        header.recordsChecksum = Checksum.crc32c(
+            found.bytes.part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount))
+        position.lastChecksum = header.encode(into: front.part(SegmentHeader.byteCount, BatchHeader.byteCount))
         position.lastBatch = batch.sequence
-        position.lastChecksum = checksum
-        position.offsetInSegment = UInt32(end)
-        return FoundBatch(
-            header: header, checksum: checksum, offset: batch.offset,
-            bytes: UnsafeRawBufferPointer(area).part(0, batch.payloadAreaOffset))
+        position.offsetInSegment = UInt32(batch.offset + batch.byteCount)
     }
 
     /// Everything is durable at its new place: the log goes on behind `position`, in its segment unless that is full.

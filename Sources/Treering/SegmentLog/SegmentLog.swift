@@ -291,16 +291,6 @@ final class SegmentLog {
         return (Record(trusting: UnsafeRawBufferPointer(bytes)), place)
     }
 
-    /// Appends a record of a dead mount's tail again, under its old sequence; it must be the next. `makeRoom` said `.ready`.
-    func append(again record: Record, payload: UnsafeRawBufferPointer?) -> (record: Record, place: RecordPlace) {
-        precondition(record.sequence == nextSequence)
-        // What the cleaner moved stays where it was: that is as good, and the segment it went to may not be in use any more.
-        var writer =
-            record.movesAnything
-            ? RecordWriter(capacity: Record.headerByteCount) : RecordWriter(copying: record, payload: payload)
-        return append(&writer)
-    }
-
     /// Ends the open batch, if it holds anything, and submits its write.
     func closeBatch(durable: Bool) {
         guard let slot = current, slots[slot]!.recordCount > 0 else { return }
@@ -341,22 +331,27 @@ final class SegmentLog {
         outbox.append(submission(batch, table, durable: durable))
     }
 
-    /// The write of a closed batch, with its segment's header where it is the first.
-    func submission(_ batch: Batch, _ table: SegmentTable, durable: Bool) -> Submission {
+    /// The write of a closed batch, with its segment's header where it is the first. `front` is room for a segment header with the
+    /// record area after it: that of the batch's slot, unless it was copied.
+    func submission(
+        _ batch: Batch, _ table: SegmentTable, durable: Bool, front: UnsafeMutableRawBufferPointer? = nil
+    ) -> Submission {
+        let front = front ?? staging.front(batch.slot)
         if batch.beginsSegment {
             let segment = table[batch.segment]
             SegmentHeader(
                 state: .inUse, role: segment.role, uuid: uuid, number: batch.segment, incarnation: segment.incarnation,
                 epoch: epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(table.segmentByteCount)
-            ).encode(into: staging.segmentHeader(batch.slot))
+            ).encode(into: front.part(0, SegmentHeader.byteCount))
         }
-        let front = staging.front(batch.slot, withHeader: batch.beginsSegment, byteCount: batch.payloadAreaOffset)
+        let skipped = batch.beginsSegment ? 0 : SegmentHeader.byteCount
+        let written = front.part(skipped, SegmentHeader.byteCount + batch.payloadAreaOffset - skipped)
         let payload =
             batch.payloadBlockCount > 0
             ? staging.payloadArea(batch.slot).part(0, batch.payloadBlockCount * blockByteCount) : nil
         return Submission(
             durable ? .writeDurable : .write, table[batch.segment].file!,
-            offset: batch.beginsSegment ? 0 : UInt64(batch.offset), front, payload,
+            offset: batch.beginsSegment ? 0 : UInt64(batch.offset), written, payload,
             tag: LogTag.batch | UInt64(batch.slot))
     }
 
@@ -431,6 +426,11 @@ final class SegmentLog {
         guard failure == nil, suspension == nil else { return }
         suspension = error
         closeBatch(durable: true)
+        // A batch that was opened and got no record is not one: its place will be void.
+        guard let slot = current else { return }
+        current = nil
+        slots[slot] = nil
+        nextSlot = slot
     }
 
     /// Closes the log for this mount.

@@ -201,6 +201,11 @@ final class SegmentTable {
         return false
     }
 
+    /// The stamp of the segment of the log that a batch lies in, or of one before it where that is gone; nil where there is none.
+    func stamp(through batch: BatchSequence) -> BatchSequence? {
+        segments.lazy.filter { $0.state == .inUse && $0.role == .hot && $0.firstBatch <= batch }.map(\.firstBatch).max()
+    }
+
     /// Marks sealed segments without a living byte as seen empty by a checkpoint.
     func noteEmpty(at checkpoint: CheckpointNumber) {
         for index in segments.indices where segments[index].isSealed {

@@ -29,16 +29,13 @@ final class Staging {
         memory.part(StagingLayout.slotsOffset + index * geometry.slotByteCount, geometry.slotByteCount)
     }
 
-    /// Room for a segment header right before the record area.
-    func segmentHeader(_ index: Int) -> UnsafeMutableRawBufferPointer { slot(index).part(0, blockByteCount) }
-
     func recordArea(_ index: Int) -> UnsafeMutableRawBufferPointer {
         slot(index).part(blockByteCount, geometry.recordAreaByteCount)
     }
 
-    /// Segment header (if `withHeader`) and the first `byteCount` bytes of the record area, without a gap.
-    func front(_ index: Int, withHeader: Bool, byteCount: Int) -> UnsafeMutableRawBufferPointer {
-        withHeader ? slot(index).part(0, blockByteCount + byteCount) : slot(index).part(blockByteCount, byteCount)
+    /// Room for a segment header, and the record area right after it.
+    func front(_ index: Int) -> UnsafeMutableRawBufferPointer {
+        slot(index).part(0, blockByteCount + geometry.recordAreaByteCount)
     }
 
     func payloadArea(_ index: Int) -> UnsafeMutableRawBufferPointer {

@@ -139,7 +139,7 @@ final class FaultRun {
     }
 
     private func compare(_ found: SimulatedStore, atLeast floor: UInt64, _ what: String) throws {
-        let reached = found.nextSequence
+        let reached = found.recoveredSequence
         guard reached >= floor, var model = states.last(where: { $0.nextSequence <= reached })?.model else {
             throw SimulationFailure("\(what) the log ends before record \(reached); \(floor) was acknowledged as safe")
         }

@@ -11,6 +11,12 @@ final class SimulationClock: @unchecked Sendable {
 /// Lines that a volume logged.
 final class LogLines: @unchecked Sendable {
     var lines: [String] = []
+
+    /// The lines since the last time.
+    func take() -> [String] {
+        defer { lines = [] }
+        return lines
+    }
 }
 
 /// What a simulated store is like.
@@ -31,7 +37,6 @@ struct StoreSettings {
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = cacheByteCount
         options.poolLimit = 3
-        options.rewritesFailedLog = true
     }
 }
 
@@ -98,6 +103,8 @@ final class SimulatedStore {
 
     /// The sequence that the next record gets: how far the store's history has come.
     var nextSequence: UInt64 { volume.state.withLock { $0.core.log.nextSequence.rawValue } }
+    /// The same at the moment when the mount had recovered what it found; the mount itself may have gone on since.
+    var recoveredSequence: UInt64 { volume.state.withLock { $0.recoveredSequence.rawValue } }
     /// What the present mount's staging holds.
     var stagingBytes: [UInt8] { Array(staging.bytes) }
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }

@@ -64,6 +64,15 @@ import Testing
         #expect(bench.device.contents(of: CrashBench.one)![511...512] == [5, 1])
     }
 
+    /// It was whole and yet not durable, which no device may answer.
+    @Test func whatIsNotShortenedIsDurable() throws {
+        let bench = try CrashBench()
+        bench.device.inject(SimulatedFault(.shorten(4096)))
+        bench.writeDurable(bench.first, 3)
+        #expect(bench.device.faultCount == 0)
+        #expect(bench.outcomes() == [3])
+    }
+
     @Test func tornFailure() throws {
         let bench = try CrashBench()
         bench.device.inject(SimulatedFault(.failTorn(.input), kinds: [.write]))

@@ -29,8 +29,7 @@
             let device = try HostDevice.open(directory: directory.path, engine: .ring)
             guard case .ring(let ring) = device.engine else { preconditionFailure() }
             try HostVolume.format(device, FormatOptions(capacityByteCount: 64 << 20))
-            var options = VolumeOptions()
-            options.rewritesFailedLog = true
+            let options = VolumeOptions()
             let volume = try HostVolume.mount(device, options) { _ in }
             let inode = try make(volume, "file")
             for piece in 0..<100 as Range<UInt64> { try write(volume, inode, UInt8(piece), piece << 16) }

@@ -62,7 +62,6 @@ import Testing
     /// A slot of staging is not used again before its batch is durable: a flush begins by itself, and writing goes on.
     @Test func streamingWithoutFsyncGoesOnAndStaysRecreatable() throws {
         var options = VolumeOptions()
-        options.rewritesFailedLog = true
         options.stagingByteCount = 1 << 20
         let store = try TestStore(options: options)
         let inode = try make(store)

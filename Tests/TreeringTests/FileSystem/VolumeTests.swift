@@ -28,8 +28,6 @@ final class TestStore {
 
     init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
         device = SimulatedDevice()
-        var options = options
-        options.rewritesFailedLog = true
         let format = FormatOptions(
             capacityByteCount: capacity, uuid: StoreUUID(high: 1, low: 2), hashKey: StoreUUID(high: 3, low: 4),
             now: Self.now)
