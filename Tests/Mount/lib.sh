@@ -3,7 +3,7 @@
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
 # shellcheck shell=bash
 
-: "${LONG:=0}" "${LEAVE_SECONDS:=30}"
+: "${LONG:=0}" "${LEAVE_SECONDS:=30}" "${CHECK_SECONDS:=120}"
 set -u
 : "${TREERING:?path of the treering program}" "${ENGINE:=auto}"
 GROUP=$(basename "$0" .sh)
@@ -138,7 +138,7 @@ again() {
 }
 
 # check_store STORE : `treering check` finds nothing.
-check_store() { check "check of $(basename "$1")" timeout 120 "$TREERING" check "$1"; }
+check_store() { check "check of $(basename "$1")" timeout "$CHECK_SECONDS" "$TREERING" check "$1"; }
 
 # describe DIR : one line for each name: type, mode, owner, links, size, mtime, target. Links and sizes of directories are left
 # out: file systems count them differently.

@@ -9,6 +9,7 @@ M=$WORK/mnt
 count=${TREERING_FILES:-25000}
 # At an unmount the kernel forgets every file by itself: some seconds for each 200,000.
 LEAVE_SECONDS=$((30 + count / 10000))
+CHECK_SECONDS=$((120 + count / 1000))
 # index_cache plus staging plus 400 bytes an inode plus 100 MiB for the program: what README promises, with room.
 cache=32
 limit_kib=$(((cache * 2 + 16 + 100) * 1024 + count * 2 * 400 / 1024))
