@@ -143,7 +143,7 @@ final class MountService {
             if !isReady && server.isInitialized.load(ordering: .acquiring) {
                 isReady = true
                 rememberMount()
-                if let handover, let exchange = InitReply.exchangeForSuccessor { handover.sender.send(exchange) }
+                if let handover, let exchange = InitReply.exchangeForSuccessor() { handover.sender.send(exchange) }
                 onReady()
             }
             if Self.endSignals.contains(signal) {

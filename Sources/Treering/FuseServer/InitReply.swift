@@ -75,9 +75,15 @@ enum InitReply {
     }
 
     /// What a successor needs to go on with this session; nil where the kernel does not send requests again (before Linux 6.9).
-    static var exchangeForSuccessor: Exchange? {
+    /// To be asked once INIT was seen; its answer may be about to be given by another thread, and is waited for.
+    static func exchangeForSuccessor() -> Exchange? {
         guard offeredMore.load(ordering: .relaxed) & resendFlag != 0 else { return nil }
-        return exchange.withLock { $0.reply.isEmpty ? nil : $0 }
+        for _ in 0..<1000 {
+            let found = exchange.withLock { $0 }
+            if !found.reply.isEmpty { return found }
+            usleep(1000)
+        }
+        return nil
     }
 
     /// Has libfuse take up a session that a process which is gone began. False when its answer is another one now.
