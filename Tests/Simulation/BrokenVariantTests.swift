@@ -88,6 +88,18 @@ import Testing
         #expect(found != nil)
     }
 
+    /// Pages and segments used again when one checkpoint is durable behind those that named them: what the disk says is the last but
+    /// one checkpoint is older than the store believes.
+    @Test func reusedAfterOneCheckpoint() {
+        let count = Atomic<Int>(0)
+        var settings = Self.settings { entry in
+            guard entry.file == .superblock, entry.kind == .write || entry.kind == .writeDurable else { return false }
+            return count.add(1, ordering: .relaxed).newValue % 2 == 0
+        }
+        settings.tampers = { try Tampering.damageNewerSlot($0) }
+        #expect(violation(settings, limit: 100) { tree, round in .checkpoints(tree, seed: round) } != nil)
+    }
+
     /// A record of which only a part is applied: operations are not atomic.
     @Test func halfARecordApplied() {
         var settings = Self.settings { _ in false }

@@ -83,6 +83,26 @@ import Testing
         Self.report("cleaning", enumeration)
     }
 
+    /// What a checkpoint freed is used again only after the one behind it: the older slot of the superblock is always enough.
+    @Test func theOlderSlotIsEnough() throws {
+        var settings = Self.settings()
+        settings.capacityByteCount = 24 << 20
+        settings.options.cleaning = .eager
+        settings.tampers = { try Tampering.damageNewerSlot($0) }
+        var enumeration = CrashEnumeration(settings)
+        for seed in 0..<6 as Range<UInt64> {
+            let run = try CrashRun(settings, seed: seed) { tree in
+                switch seed % 3 {
+                case 0: .cleaning(tree, seed: Self.seed &* 10 + seed)
+                case 1: .recycling(tree)
+                default: .checkpoints(tree, seed: Self.seed &* 10 + seed)
+                }
+            }
+            try enumeration.enumerate(run, limit: Self.total / 20, seed: seed)
+        }
+        Self.report("the older slot", enumeration)
+    }
+
     /// A dead process's writes land while its successor works. They would do harm, and are kept from it by the store's lock,
     /// which the kernel holds until they have landed (KilledRingTests); this shows what that lock is worth.
     @Test(.disabled("the lock outlives a killed process's writes"))

@@ -305,4 +305,20 @@ extension CrashWorkload {
         }
         return CrashWorkload(name: "mixed \(seed)", steps: steps)
     }
+
+    /// A checkpoint after every few operations, so that pages are freed and used again all the time.
+    static func checkpoints(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
+        var random = SimulatedRandom(seed: seed)
+        var steps: [CrashStep] = []
+        for round in 0..<12 as Range<UInt64> {
+            steps += [
+                .operation(
+                    .make(tree.directory, "made \(round)", mode: 0o100644, deviceNumber: 0, target: nil)),
+                .operation(.write(tree.file, offset: random.next() % 100 * 4096, byteCount: 9000, seed: round)),
+            ]
+            if round % 3 == 2 { steps.append(.operation(.unlink(tree.directory, "made \(round - 2)"))) }
+            steps += [.checkpoint, .housekeep]
+        }
+        return CrashWorkload(name: "checkpoints \(seed)", steps: steps)
+    }
 }

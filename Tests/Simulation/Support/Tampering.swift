@@ -110,6 +110,15 @@ enum Tampering {
         try write(device, batch.file, batch.offset, bytes)
     }
 
+    /// The newer slot of the superblock becomes unreadable, where the older one is whole.
+    static func damageNewerSlot(_ device: SimulatedDevice) throws {
+        let slots = try SuperblockPair.read(device).slots
+        guard case .success(let first) = slots[0], case .success(let second) = slots[1] else { return }
+        let file = try device.open(.superblock, create: false)
+        let newer = first.generation > second.generation ? 0 : 1
+        try write(device, file, Int(Superblock.slotOffsets[newer]), [UInt8](repeating: 0xAA, count: 4096))
+    }
+
     /// A copy of staging in which the last record of the newest batch was never published.
     static func withholdingLastRecord(_ staging: UnsafeRawBufferPointer) -> [UInt8] {
         var bytes = Array(staging)
