@@ -72,11 +72,14 @@ extension Volume {
         }
     }
 
-    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them.
-    func freeDeadSegments() {
-        for _ in 0..<2 where state.withLock({ $0.core.table.hasDeadSegment && !$0.core.isReadOnly }) {
+    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them. With `punches`, dead blocks as well.
+    func freeDeadSegments(punches: Bool = false) {
+        for _ in 0..<2 {
+            let waits = punches && !puncher.waiting.isEmpty
+            guard state.withLock({ ($0.core.table.hasDeadSegment || waits) && !$0.core.isReadOnly }) else { return }
             checkpointReporting()
             recycleSegments()
+            if punches { punchWaiting() }
         }
     }
 

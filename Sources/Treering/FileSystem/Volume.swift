@@ -29,6 +29,8 @@ struct VolumeOptions: Sendable {
     /// Whether POSIX access control lists are taken.
     var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
+    /// Shorter pieces of dead data are not punched out of a segment.
+    var punchByteCountMinimum = 256 << 10
     /// Write the log again elsewhere where it has failed. Off until random faults find nothing any more: without it the mount turns read-only.
     var rewritesFailedLog = false
 }
@@ -52,6 +54,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var hostStaging: HostStaging?
     /// Used by the housekeeper only, like those after it.
     let cleaner: Cleaner<D>
+    nonisolated(unsafe) var puncher = Puncher()
     nonisolated(unsafe) var isCleaning = false
     nonisolated(unsafe) var shortage = Shortage()
     nonisolated(unsafe) var isRemoving = false

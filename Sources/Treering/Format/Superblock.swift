@@ -38,10 +38,15 @@
 ///        216    8 number of inodes
 ///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
 ///        232    8 bytes of files that are reserved but not written
-///        240   16 zero
-///        256   64 index root (`IndexRoot`), then zeros
+///        240    8 bytes of records and data that operations brought since formatting
+///        248    8 bytes that the cleaner wrote since formatting
+///        256   64 index root (`IndexRoot`)
+///        320    8 bytes that files share, if compatible feature 1 is set
+///        328  184 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
+///
+/// Compatible features: 1, shared bytes are counted. Where 240 to 255 are zero, the store was written before those were counted.
 struct Superblock: Equatable {
     static let slotByteCount = 4096
     static let slotOffsets: [UInt64] = [0, 65536]
@@ -49,6 +54,8 @@ struct Superblock: Equatable {
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
     static let indexPageByteCount: UInt32 = 8192
+    /// The compatible feature.
+    static let countsSharedBytes: UInt64 = 1
 
     var compatibleFeatures: UInt64 = 0
     var readOnlyCompatibleFeatures: UInt64 = 0
@@ -69,6 +76,9 @@ struct Superblock: Equatable {
     var formattedSeconds: Int64
     var inodeCount: UInt64
     var reservedByteCount: UInt64 = 0
+    var written = WrittenByteCounts()
+    /// Nil where a store was made before they were counted.
+    var sharedByteCount: UInt64?
     var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
 
@@ -78,7 +88,8 @@ struct Superblock: Equatable {
         bytes.store(Self.magic, at: 0)
         bytes.store(Self.version, at: 12)
         bytes.store(Checksum.typeCRC32C, at: 14)
-        bytes.store(compatibleFeatures, at: 16)
+        let counted = sharedByteCount == nil ? 0 : Self.countsSharedBytes
+        bytes.store(compatibleFeatures & ~Self.countsSharedBytes | counted, at: 16)
         bytes.store(readOnlyCompatibleFeatures, at: 24)
         bytes.store(incompatibleFeatures, at: 32)
         Self.formatUUID.encode(into: bytes, at: 40)
@@ -102,6 +113,9 @@ struct Superblock: Equatable {
         bytes.store(inodeCount, at: 216)
         bytes.store(checkpointEpoch.rawValue, at: 224)
         bytes.store(reservedByteCount, at: 232)
+        bytes.store(written.asked, at: 240)
+        bytes.store(written.moved, at: 248)
+        bytes.store(sharedByteCount ?? 0, at: 320)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -171,6 +185,8 @@ extension Superblock {
         inodeCount = bytes.load(216)
         checkpointEpoch = MountEpoch(bytes.load(224))
         reservedByteCount = bytes.load(232)
+        written = WrittenByteCounts(asked: bytes.load(240), moved: bytes.load(248))
+        if compatibleFeatures & Self.countsSharedBytes != 0 { sharedByteCount = bytes.load(320) }
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
@@ -193,9 +209,28 @@ extension Superblock {
         let counters = [
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
             position.lastBatch.rawValue, UInt64(position.incarnation) << 32, inodeCount, reservedByteCount,
+            written.asked, written.moved, sharedByteCount ?? 0,
         ]
         guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
+    }
+}
+
+/// What was written to the log, in bytes.
+struct WrittenByteCounts: Equatable {
+    /// Records and data of operations.
+    var asked: UInt64 = 0
+    /// What the cleaner wrote: records of moves, and copied blocks.
+    var moved: UInt64 = 0
+
+    static func + (_ left: Self, _ right: Self) -> Self {
+        Self(asked: left.asked &+ right.asked, moved: left.moved &+ right.moved)
+    }
+
+    /// Bytes written, for 100 that operations brought.
+    var amplificationPercent: UInt64 {
+        guard asked > 0 else { return 100 }
+        return UInt64((Double(asked) + Double(moved)) / Double(asked) * 100)
     }
 }
 

@@ -195,7 +195,15 @@ final class RandomSimulation {
         count("housekeep")
         let before = store.volume.state.withLock { $0.checkpointCount }
         let cleaned = store.volume.cleaner.cleanedSegmentCount
+        let punched = store.volume.state.withLock { $0.punchedByteCount }
         store.volume.housekeep(commits: commits, checkpoints: checkpoints)
+        if store.volume.state.withLock({ $0.punchedByteCount }) > punched { count("punching") }
+        let device = store.device
+        let isUnfit = store.volume.state.withLock { state in
+            let table = state.core.table
+            return table.pool.contains { table[$0].file.map { device.hole(in: $0, from: 0) != nil } ?? true }
+        }
+        if isUnfit { throw SimulationFailure("a segment with a hole counts as prepared") }
         if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
         if store.volume.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
     }
