@@ -99,7 +99,7 @@ extension Volume {
 
     /// Whether there is room for what is moved: what the heads do not hold takes a segment for blocks and one for the log, besides what
     /// removals may need next. A victim that gives back a quarter may borrow one of those.
-    private func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
+    func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
         let living = Int(log.table[victim].living)
         // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
         let recordByteCount = log.table[victim].role == .cold ? living / 16 : living / 2 * 3
@@ -111,7 +111,7 @@ extension Volume {
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
-    private func clean(_ victim: SegmentNumber) -> Int64? {
+    func clean(_ victim: SegmentNumber) -> Int64? {
         let gain = state.withLock { state -> Int64 in
             state.core.table[victim].readerCount += 1
             return Int64(state.core.table.segmentByteCount) - state.core.table[victim].living

@@ -48,6 +48,7 @@ extension Volume {
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
         guard !isReadOnly, !isShutDown else {
             endTrim()
+            endResize(.failed(.input))
             wakeRoomWaiters()
             return
         }
@@ -70,7 +71,8 @@ extension Volume {
         let cleansOn = cleanInBackground(isIdle: isIdle)
         let trimsOn = continueTrim()
         let punchesOn = !cleansOn && !trimsOn && punchInBackground(isIdle: isIdle)
-        if cleansOn || trimsOn || punchesOn { kick() }
+        let resizesOn = continueResize()
+        if cleansOn || trimsOn || punchesOn || resizesOn { kick() }
         wakeRoomWaiters()
     }
 
@@ -322,7 +324,9 @@ extension Volume {
             let header = SegmentHeader(
                 state: .free, uuid: state.superblock.uuid, number: number, incarnation: segment.incarnation + 1,
                 epoch: segment.epoch, firstBatch: .zero, segmentByteCount: UInt32(state.core.table.segmentByteCount))
-            return (header, segment.file!, state.core.table.pool.count < options.poolLimit)
+            let table = state.core.table
+            let isKept = table.pool.count < options.poolLimit && Int(number.rawValue) < table.countLimit
+            return (header, segment.file!, isKept)
         }
         // The head of the log never waits for the host to allocate blocks, nor fails for want of them.
         if device.hole(in: file, from: 0) != nil { isKept = false }

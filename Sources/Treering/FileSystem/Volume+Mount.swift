@@ -255,6 +255,7 @@ extension Volume {
             state.core.lookups.removeAll()
         }
         housekeep()
+        endResize(.failed(.input))
         cleaner.seal(self)
         try checkpointTwice(isClean: true)
         hostStaging?.unlink()

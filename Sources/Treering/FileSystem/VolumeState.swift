@@ -64,6 +64,8 @@ final class VolumeState {
     var sweepCursor: IndexKey?
     /// Dead data punched out of segments since the mount.
     var punchedByteCount: UInt64 = 0
+    /// The store is becoming smaller or larger.
+    var resize: Resize?
     /// Who asked for free space to go back to the host.
     var trim: Trim?
     var checkpointCount = 0
