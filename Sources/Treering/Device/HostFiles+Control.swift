@@ -56,7 +56,8 @@ extension HostFiles {
         // <unistd.h> has these only with _GNU_SOURCE.
         let (seekData, seekHole): (Int32, Int32) = (3, 4)
         let descriptor = descriptors(of: file).buffered
-        guard let count = try? byteCount(of: file), let place = off_t(exactly: offset), offset < count else { return nil }
+        guard let count = try? byteCount(of: file), offset < count else { return nil }
+        let place = off_t(offset)
         let start = lseek(descriptor, place, seekHole)
         guard start >= 0, start < count else { return nil }
         let end = lseek(descriptor, start, seekData)

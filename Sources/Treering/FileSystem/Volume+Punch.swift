@@ -225,8 +225,8 @@ private final class DeadBlockSearch<D: Device> {
             let all = stride(from: start, to: min(offset, segmentByteCount), by: blockByteCount)
             dead.formUnion(all)
             try look(at: found.payloads) { _, entry in
-                guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return (dead: [], living: []) }
-                return (dead: [], living: Self.living(entry))
+                guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return ([], []) }
+                return ([], Self.living(entry))
             }
         }
     }

@@ -36,9 +36,10 @@ extension Volume {
     /// The housekeeper's part: true when there is more to do.
     func continueTrim() -> Bool {
         guard let rest = state.withLock({ $0.trim?.restCount }) else { return false }
-        if rest > 0, cleanOne() {
-            state.withLock { $0.trim?.restCount -= 1 }
-            return true
+        if rest > 0 {
+            let isCleaned = cleanOne()
+            state.withLock { $0.trim?.restCount = isCleaned ? rest - 1 : 0 }
+            if isCleaned { return true }
         }
         if state.withLock({ ($0.trim?.searchCount ?? 0) > 0 }), findDeadBlocks() {
             state.withLock { $0.trim?.searchCount -= 1 }

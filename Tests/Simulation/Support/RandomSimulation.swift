@@ -197,7 +197,9 @@ final class RandomSimulation {
         let cleaned = store.volume.cleaner.cleanedSegmentCount
         if generator.chance(3) { resize() }
         let punched = store.volume.state.withLock { $0.punchedByteCount }
+        let segmentCount = store.volume.state.withLock { $0.core.table.segments.count }
         store.volume.housekeep(commits: commits, checkpoints: checkpoints)
+        if store.volume.state.withLock({ $0.core.table.segments.count }) != segmentCount { count("resized") }
         if store.volume.state.withLock({ $0.punchedByteCount }) > punched { count("punching") }
         let device = store.device
         let isUnfit = store.volume.state.withLock { state in
