@@ -116,6 +116,59 @@ stop_mount "$S" "$M"
 check_store "$S"
 rm -rf "$S"
 
+# MARK: punching
+
+S=$WORK/punch M=$WORK/mnt-punch
+"$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+start_mount "$S" "$M"
+# A quarter dies, in large pieces: too little for the cleaner at rest.
+for number in $(seq 40); do
+    head -c 600000 /dev/urandom >"$M/gone$number"
+    head -c 1500000 /dev/urandom >"$M/kept$number"
+done
+(cd "$M" && sha256sum kept*) >"$WORK/sums"
+"$TREERING" sync "$M"
+before=$(held "$S")
+rm "$M"/gone*
+for _ in $(seq 20); do [ "$(figure "$M" punched_bytes)" -gt 6000000 ] && break; sleep 1; done
+sleep 1
+equal "what died between living files goes back to the host" yes "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
+say "    $(figure "$M" punched_bytes) of 24000000 dead bytes punched, $(figure "$M" moved_bytes) moved"
+check "what lives is whole" sh -c "cd $M && sha256sum -c $WORK/sums"
+stop_mount "$S" "$M"
+check_store "$S"
+rm "$S/index"
+"$TREERING" check "$S" --rebuild-index >/dev/null
+equal "an index is made anew though data was punched" 1 $?
+check_store "$S"
+start_mount "$S" "$M"
+check "and it finds what lives" sh -c "cd $M && sha256sum -c $WORK/sums"
+
+# MARK: another capacity
+
+check "a mounted store becomes larger" "$TREERING" resize "$M" $((capacity * 2))M
+equal "df shows it" yes "$([ "$(size_bytes "$M")" -gt $((capacity * 1600000)) ] && echo yes || size_bytes "$M")"
+head -c $((capacity * 900000)) /dev/zero >"$M/fill" || fail "filling what the old capacity would not hold"
+expect_error "what does not fit is refused" "does not fit into ${capacity}M: what is used and the reserve need" "$TREERING" resize "$M" ${capacity}M
+rm "$M/fill"
+check "a mounted store becomes smaller" "$TREERING" resize "$M" $((capacity / 4 * 3))M
+check "what lives is there" sh -c "cd $M && sha256sum -c $WORK/sums"
+equal "the host has the rest back" yes "$([ "$(held "$S")" -le $((capacity / 4 * 3)) ] && echo yes || held "$S")"
+check "and it can be written to" dd if=/dev/zero of="$M/again" bs=1M count=20 status=none
+expect_error "resize wants a size" "SIZE must be a size" "$TREERING" resize "$M" much
+stop_mount "$S" "$M"
+check_store "$S"
+check "a store that is not mounted becomes larger" "$TREERING" resize "$S" ${capacity}M
+check "and smaller" "$TREERING" resize "$S" $((capacity / 4 * 3))M
+expect_error "less than what is used is refused" "does not fit" "$TREERING" resize "$S" 64M
+check_store "$S"
+expect_error "resize of what is neither" "neither a mounted Treering store nor a store" "$TREERING" resize "$WORK" 1G
+start_mount "$S" "$M"
+check "what lives outlives it all" sh -c "cd $M && sha256sum -c $WORK/sums"
+equal "what was written since formatting is known" yes "$([ "$(figure "$M" appended_since_format_bytes)" -gt $((capacity * 900000)) ] && echo yes)"
+stop_mount "$S" "$M"
+rm -rf "$S"
+
 # MARK: instant copies
 
 S=$WORK/copies M=$WORK/mnt-copies

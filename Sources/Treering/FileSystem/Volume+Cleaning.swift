@@ -210,11 +210,16 @@ extension Volume {
     func pauseCleaning(since start: UInt64) {
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         guard housekeeper != nil else { return }
-        let isUrgent = state.withLock { $0.core.log.isShort(for: .write) || $0.hasRoomWaiters }
-        if isUrgent { return }
-        // Three parts rest to one of work (one where somebody asked for it), and no rest longer than a twentieth of a second.
+        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few: better that writers find the
+        // disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        let parts = state.withLock { state -> UInt64 in
+            let log = state.core.log
+            if log.isShort(for: .write) || state.hasRoomWaiters { return 0 }
+            let slack = max(0, log.availableSegmentCount - log.reservedSegmentCount(.write) - 1)
+            return UInt64(min(state.trim == nil ? 3 : 1, slack))
+        }
+        if parts == 0 { return }
         let worked = monotonicNanoseconds() - start
-        let parts: UInt64 = state.withLock { $0.trim == nil } ? 3 : 1
         rest(nanoseconds: min(parts * worked, 50_000_000))
     }
 }
