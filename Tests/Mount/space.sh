@@ -1,6 +1,7 @@
 #!/bin/bash
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
+# TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -9,6 +10,7 @@ fills=1
 copies=60
 copy_mib=4
 [ "$LONG" = 1 ] && capacity=2048 fills=20 copies=1000 copy_mib=100
+capacity=${TREERING_ENDURANCE_CAPACITY:-$capacity}
 total=${TREERING_ENDURANCE_MIB:-$([ "$LONG" = 1 ] && echo 40960 || echo 64)}
 seed=${SEED:-1}
 
@@ -34,6 +36,8 @@ for share in 50 80 90; do
     check_store "$S"
     rm -rf "$S"
 done
+
+[ -z "${TREERING_ENDURANCE_CAPACITY:-}" ] || finish
 
 # MARK: full
 
