@@ -41,12 +41,13 @@
 ///        240    8 bytes of records and data that operations brought since formatting
 ///        248    8 bytes that the cleaner wrote since formatting
 ///        256   64 index root (`IndexRoot`)
-///        320    8 bytes that files share, if compatible feature 1 is set
-///        328  184 zero
+///        320    8 bytes that files share
+///        328    8 the checkpoint that counted those; where it is another one, nobody has
+///        336  176 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
 ///
-/// Compatible features: 1, shared bytes are counted. Where 240 to 255 are zero, the store was written before those were counted.
+/// Where 240 to 255 are zero, the store was written before those were counted.
 struct Superblock: Equatable {
     static let slotByteCount = 4096
     static let slotOffsets: [UInt64] = [0, 65536]
@@ -54,8 +55,6 @@ struct Superblock: Equatable {
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
     static let indexPageByteCount: UInt32 = 8192
-    /// The compatible feature.
-    static let countsSharedBytes: UInt64 = 1
 
     var compatibleFeatures: UInt64 = 0
     var readOnlyCompatibleFeatures: UInt64 = 0
@@ -88,8 +87,7 @@ struct Superblock: Equatable {
         bytes.store(Self.magic, at: 0)
         bytes.store(Self.version, at: 12)
         bytes.store(Checksum.typeCRC32C, at: 14)
-        let counted = sharedByteCount == nil ? 0 : Self.countsSharedBytes
-        bytes.store(compatibleFeatures & ~Self.countsSharedBytes | counted, at: 16)
+        bytes.store(compatibleFeatures, at: 16)
         bytes.store(readOnlyCompatibleFeatures, at: 24)
         bytes.store(incompatibleFeatures, at: 32)
         Self.formatUUID.encode(into: bytes, at: 40)
@@ -116,6 +114,7 @@ struct Superblock: Equatable {
         bytes.store(written.asked, at: 240)
         bytes.store(written.moved, at: 248)
         bytes.store(sharedByteCount ?? 0, at: 320)
+        bytes.store(sharedByteCount == nil ? 0 : checkpoint.rawValue, at: 328)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -186,7 +185,7 @@ extension Superblock {
         checkpointEpoch = MountEpoch(bytes.load(224))
         reservedByteCount = bytes.load(232)
         written = WrittenByteCounts(asked: bytes.load(240), moved: bytes.load(248))
-        if compatibleFeatures & Self.countsSharedBytes != 0 { sharedByteCount = bytes.load(320) }
+        if checkpoint != .zero, bytes.load(328) == checkpoint.rawValue { sharedByteCount = bytes.load(320) }
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
