@@ -1,7 +1,7 @@
 #!/bin/bash
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
-# TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
+# TREERING_ENDURANCE_SHARES: at these shares. TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -22,7 +22,7 @@ size_bytes() { df --output=size -B1 "$1" | tail -n 1 | tr -d ' '; }
 
 # MARK: endurance
 
-for share in 50 80 90; do
+for share in ${TREERING_ENDURANCE_SHARES:-50 80 90}; do
     S=$WORK/endurance-$share M=$WORK/mnt-$share
     "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
     start_mount "$S" "$M"
