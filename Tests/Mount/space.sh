@@ -1,6 +1,7 @@
 #!/bin/bash
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
+# TREERING_ENDURANCE_SHARES: at these shares. TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -9,6 +10,7 @@ fills=1
 copies=60
 copy_mib=4
 [ "$LONG" = 1 ] && capacity=2048 fills=20 copies=1000 copy_mib=100
+capacity=${TREERING_ENDURANCE_CAPACITY:-$capacity}
 total=${TREERING_ENDURANCE_MIB:-$([ "$LONG" = 1 ] && echo 40960 || echo 64)}
 seed=${SEED:-1}
 
@@ -20,7 +22,7 @@ size_bytes() { df --output=size -B1 "$1" | tail -n 1 | tr -d ' '; }
 
 # MARK: endurance
 
-for share in 50 80 90; do
+for share in ${TREERING_ENDURANCE_SHARES:-50 80 90}; do
     S=$WORK/endurance-$share M=$WORK/mnt-$share
     "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
     start_mount "$S" "$M"
@@ -34,6 +36,8 @@ for share in 50 80 90; do
     check_store "$S"
     rm -rf "$S"
 done
+
+[ -z "${TREERING_ENDURANCE_CAPACITY:-}" ] || finish
 
 # MARK: full
 
@@ -114,6 +118,59 @@ equal "after cleaning little is held that is dead" yes "$([ "$(held "$S")" -le 8
 expect_error "treering clean of what is no mount" "no Treering store is mounted there" "$TREERING" clean "$WORK"
 stop_mount "$S" "$M"
 check_store "$S"
+rm -rf "$S"
+
+# MARK: punching
+
+S=$WORK/punch M=$WORK/mnt-punch
+"$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
+start_mount "$S" "$M"
+# A quarter dies, in large pieces: too little for the cleaner at rest.
+for number in $(seq 40); do
+    head -c 600000 /dev/urandom >"$M/gone$number"
+    head -c 1500000 /dev/urandom >"$M/kept$number"
+done
+(cd "$M" && sha256sum kept*) >"$WORK/sums"
+"$TREERING" sync "$M"
+before=$(held "$S")
+rm "$M"/gone*
+for _ in $(seq 20); do [ "$(figure "$M" punched_bytes)" -gt 6000000 ] && break; sleep 1; done
+sleep 1
+equal "what died between living files goes back to the host" yes "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
+say "    $(figure "$M" punched_bytes) of 24000000 dead bytes punched, $(figure "$M" moved_bytes) moved"
+check "what lives is whole" sh -c "cd $M && sha256sum -c $WORK/sums"
+stop_mount "$S" "$M"
+check_store "$S"
+rm "$S/index"
+"$TREERING" check "$S" --rebuild-index >/dev/null
+equal "an index is made anew though data was punched" 1 $?
+check_store "$S"
+start_mount "$S" "$M"
+check "and it finds what lives" sh -c "cd $M && sha256sum -c $WORK/sums"
+
+# MARK: another capacity
+
+check "a mounted store becomes larger" "$TREERING" resize "$M" $((capacity * 2))M
+equal "df shows it" yes "$([ "$(size_bytes "$M")" -gt $((capacity * 1600000)) ] && echo yes || size_bytes "$M")"
+head -c $((capacity * 900000)) /dev/zero >"$M/fill" || fail "filling what the old capacity would not hold"
+expect_error "what does not fit is refused" "does not fit into ${capacity}M: what is used and the reserve need" "$TREERING" resize "$M" ${capacity}M
+rm "$M/fill"
+check "a mounted store becomes smaller" "$TREERING" resize "$M" $((capacity / 4 * 3))M
+check "what lives is there" sh -c "cd $M && sha256sum -c $WORK/sums"
+equal "the host has the rest back" yes "$([ "$(held "$S")" -le $((capacity / 4 * 3)) ] && echo yes || held "$S")"
+check "and it can be written to" dd if=/dev/zero of="$M/again" bs=1M count=20 status=none
+expect_error "resize wants a size" "SIZE must be a size" "$TREERING" resize "$M" much
+stop_mount "$S" "$M"
+check_store "$S"
+check "a store that is not mounted becomes larger" "$TREERING" resize "$S" ${capacity}M
+check "and smaller" "$TREERING" resize "$S" $((capacity / 4 * 3))M
+expect_error "less than what is used is refused" "does not fit" "$TREERING" resize "$S" 64M
+check_store "$S"
+expect_error "resize of what is neither" "neither a mounted Treering store nor a store" "$TREERING" resize "$WORK" 1G
+start_mount "$S" "$M"
+check "what lives outlives it all" sh -c "cd $M && sha256sum -c $WORK/sums"
+equal "what was written since formatting is known" yes "$([ "$(figure "$M" appended_since_format_bytes)" -gt $((capacity * 900000)) ] && echo yes)"
+stop_mount "$S" "$M"
 rm -rf "$S"
 
 # MARK: instant copies

@@ -103,6 +103,19 @@ import Testing
         Self.report("the older slot", enumeration)
     }
 
+    /// Dead data is punched out of segments that live on.
+    @Test func punching() throws {
+        var settings = Self.settings()
+        settings.capacityByteCount = 24 << 20
+        var enumeration = CrashEnumeration(settings)
+        for afterCrash in [false, true] {
+            let run = try CrashRun(settings, seed: 9, afterCrash: afterCrash) { .punching($0) }
+            #expect(run.store.volume.state.withLock { $0.punchedByteCount } > 0)
+            try enumeration.enumerate(run, limit: Self.total / 10, seed: Self.seed)
+        }
+        Self.report("punching", enumeration)
+    }
+
     /// A dead process's writes land while its successor works. They would do harm, and are kept from it by the store's lock,
     /// which the kernel holds until they have landed (KilledRingTests); this shows what that lock is worth.
     @Test(.disabled("the lock outlives a killed process's writes"))

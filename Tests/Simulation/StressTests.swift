@@ -26,7 +26,11 @@ import Testing
         let threads = try clients.map { client in try DeviceThread(name: "client") { client.run() } }
         for thread in threads { thread.join() }
         store.device.clearFaults()
-        // A fault may hit what is being written again: then the mount is read-only and says so, which is no client's fault.
+        // A fault may hit what is being written again: then the mount is read-only and says so, which is no client's fault. The
+        // housekeeper may need a moment to notice.
+        for _ in 0..<500 where !store.volume.isReadOnly && clients.contains(where: { $0.problem != nil }) {
+            usleep(10_000)
+        }
         if !store.volume.isReadOnly { for client in clients { #expect(client.problem == nil) } }
         let (checkpoints, rehomed) = volume.state.withLock { ($0.checkpointCount, $0.rehomeCount) }
         Environment.note(

@@ -41,6 +41,9 @@ public enum TreeringCommand {
             name: "clean", summary: "give free space back to the host", usage: CleanCommand.usage, options: [],
             run: CleanCommand.run),
         Subcommand(
+            name: "resize", summary: "make a store larger or smaller", usage: ResizeCommand.usage, options: [],
+            run: ResizeCommand.run),
+        Subcommand(
             name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
             run: ProbeCommand.run),
     ]

@@ -151,6 +151,8 @@ protocol Device: AnyObject, Sendable {
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno)
     /// Gives blocks back to the host (they read as zeros). ENOTSUP where the host cannot.
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno)
+    /// The first part of a file at or after `offset` for which the host keeps no blocks, nil where there is none or the host cannot tell.
+    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>?
     /// Renames over an existing file. Durable only after `syncDirectories`.
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno)
     func unlink(_ file: StoreFile) throws(Errno)

@@ -52,6 +52,18 @@ extension HostFiles {
         }
     }
 
+    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? {
+        // <unistd.h> has these only with _GNU_SOURCE.
+        let (seekData, seekHole): (Int32, Int32) = (3, 4)
+        let descriptor = descriptors(of: file).buffered
+        guard let count = try? byteCount(of: file), offset < count else { return nil }
+        let place = off_t(offset)
+        let start = lseek(descriptor, place, seekHole)
+        guard start >= 0, start < count else { return nil }
+        let end = lseek(descriptor, start, seekData)
+        return UInt64(start)..<(end < 0 ? count : UInt64(end))
+    }
+
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
         if isReadOnly { throw .readOnly }
         let (from, name) = place(of: file)

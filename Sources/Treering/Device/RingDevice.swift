@@ -182,6 +182,7 @@
         func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
             try files.punch(file, offset: offset, byteCount: byteCount)
         }
+        func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
         func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
         func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
         func syncDirectories() throws(Errno) { try files.syncDirectories() }

@@ -216,6 +216,15 @@ final class SimulatedCore {
         }
     }
 
+    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? {
+        let unit = UInt64(blockByteCount)
+        let holes = state.inodes[inode(of: file)]!.holes
+        guard let first = holes.filter({ $0 >= offset / unit }).min() else { return nil }
+        var end = first + 1
+        while holes.contains(end) { end += 1 }
+        return max(offset, first * unit)..<end * unit
+    }
+
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
         try control(.rename, file, newName: newName) { (_) throws(Errno) in
             guard let inode = state.names[file] else { throw .noEntry }

@@ -67,6 +67,10 @@ final class SimulatedDevice: Device {
         try core.withLock { (core) throws(Errno) in try core.resize(file, to: byteCount) }
     }
 
+    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? {
+        core.withLock { $0.hole(in: file, from: offset) }
+    }
+
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
         try core.withLock { (core) throws(Errno) in try core.punch(file, offset: offset, byteCount: byteCount) }
     }

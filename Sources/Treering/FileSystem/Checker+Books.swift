@@ -131,6 +131,7 @@ private struct Books {
     private var payloads: [UInt64: (named: UInt64, counted: UInt64?)] = [:]
     private var living: [UInt32: Int64] = [:]
     private var reserved: UInt64 = 0
+    private var shared: UInt64 = 0
 
     init(pass: UInt64, passCount: UInt64) {
         self.pass = pass
@@ -145,6 +146,7 @@ private struct Books {
             return
         }
         if pass == 0 {
+            shared &+= charge.sharedByteCount
             living[charge.segment.rawValue, default: 0] &+= Int64(charge.byteCount)
             if charge.blocksByteCount > 0 {
                 living[charge.blocksSegment.rawValue, default: 0] &+= Int64(charge.blocksByteCount)
@@ -307,6 +309,11 @@ private struct Books {
     }
 
     func compareUsage(_ index: RecordIndex, _ table: SegmentTable, _ report: inout CheckReport) {
+        if let booked = index.sharedByteCount, booked != shared {
+            report.add(
+                .index, "shared bytes", "\(booked) on the books, \(shared) by the entries",
+                effect: "a repair counts again")
+        }
         if reserved != index.reservedByteCount {
             report.add(
                 .index, "reservations", "\(index.reservedByteCount) bytes on the books, \(reserved) by the extents",

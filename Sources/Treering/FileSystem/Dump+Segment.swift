@@ -95,6 +95,7 @@ private struct SegmentDump<D: Device> {
         end = Int(min(UInt64(size), fileByteCount))
         if fileByteCount != UInt64(size) { dump.line("DAMAGED: the file should have \(size) bytes") }
         reader = BatchReader(device: dump.device, uuid: uuid, segmentByteCount: size)
+        reader.passesHoles = true
         let bytes = try Self.read(dump, file, 0, block)
         do throws(CorruptionReport) {
             header = try SegmentHeader.decode(bytes, uuid: uuid, number: number, segmentByteCount: UInt32(size))
@@ -147,6 +148,9 @@ private struct SegmentDump<D: Device> {
                 dump.line("\(text), left over from incarnation \(incarnation)")
             } else {
                 dump.line("\(text), header checksum 0x\(String(found.checksum, radix: 16))")
+                if reader.holeCount > 0 {
+                    dump.line("  \(reader.holeCount) of its payload blocks are zeros: punched, since they were dead")
+                }
                 records(found.bytes.part(0, Int(found.header.recordAreaByteCount)), found.header, offset)
             }
             return offset + found.header.byteCount

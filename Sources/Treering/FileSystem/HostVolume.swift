@@ -30,12 +30,16 @@ extension Volume where D == HostDevice {
         try recovery.replay()
         let table = recovery.table
         let free = UInt64(table.freeCount) * UInt64(table.segmentByteCount)
-        return [
+        let shared = recovery.index.sharedByteCount.map { [Figure.shared($0)] } ?? []
+        return shared + Figure.sinceFormat(recovery.written) + [
             Figure(name: "capacity_bytes", help: "Capacity of the store", value: recovery.superblock.capacityByteCount),
             Figure(name: "available_bytes", help: "What can still be written", value: free),
             Figure(
                 name: "living_bytes", help: "Bytes of the log that are in use",
                 value: UInt64(max(0, table.livingByteCount))),
+            Figure(
+                name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
+                value: UInt64(table.reclaimableByteCount)),
             Figure(name: "segments_in_use", help: "Segments that hold something", value: UInt64(table.inUseCount)),
             Figure(name: "inodes", help: "Files, directories and others", value: recovery.index.inodeCount),
             Figure(name: "index_entries", help: "Entries in the index", value: recovery.index.tree.entryCount),

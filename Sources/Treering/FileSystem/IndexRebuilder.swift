@@ -16,7 +16,7 @@ struct IndexRebuilder<D: Device> {
             }
             return Rebuild<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
         }
-        let position = try endOfLog(recovery)
+        let (position, written) = try endOfLog(recovery)
         let living = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
         let rebuild = try Rebuild(
             device, recovery.reader, living, uuid: recovery.superblock.uuid,
@@ -25,7 +25,7 @@ struct IndexRebuilder<D: Device> {
                 cacheByteCount: indexCacheByteCount,
                 building: recovery.pair.summary.map(\.checkpoint).max()!.next, file: .newIndex))
         if let problem = rebuild.problems.first { throw MountError(.damaged, "the log is damaged: \(problem)") }
-        try store(rebuild, recovery, position)
+        try store(rebuild, recovery, position, written)
         return rebuild.recordCount
     }
 
@@ -38,24 +38,27 @@ struct IndexRebuilder<D: Device> {
         } catch { throw MountError("the index file cannot be made", error) }
     }
 
-    /// Where the log ends: what a recovery would find, without an index.
-    private static func endOfLog(_ recovery: Recovery<D>) throws(MountError) -> LogPosition {
+    /// Where the log ends: what a recovery would find, without an index. And what was written to it since formatting.
+    private static func endOfLog(_ recovery: Recovery<D>) throws(MountError) -> (LogPosition, WrittenByteCounts) {
         var walk = LogWalk(
             reader: recovery.reader, segments: recovery.headers, from: recovery.superblock.position,
             epoch: recovery.superblock.checkpointEpoch)
-        while try Recovery<D>.reading({ () throws(Errno) in try walk.next() }) != nil {}
+        var written = recovery.superblock.written
+        while let batch = try Recovery<D>.reading({ () throws(Errno) in try walk.next() }) {
+            batch.forEachRecord { record, _ in written = written + record.written }
+        }
         let torn = recovery.tornSegments.compactMap { number in
             recovery.table[number].file.map { (number: number, file: $0) }
         }
         if let damage = try Recovery<D>.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) }) {
             throw MountError(.damaged, "the log is damaged: \(damage)")
         }
-        return walk.position
+        return (walk.position, written)
     }
 
-    private static func store(_ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition)
-        throws(MountError)
-    {
+    private static func store(
+        _ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition, _ written: WrittenByteCounts
+    ) throws(MountError) {
         let device = recovery.device
         do throws(Errno) {
             for segment in recovery.headers.values { try device.wait(Submission(.sync, segment.file, tag: 0)) }
@@ -82,6 +85,7 @@ struct IndexRebuilder<D: Device> {
             }
             let state = VolumeState(
                 core: core, indexFile: file, superblock: recovery.superblock, slots: recovery.pair.summary)
+            state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }
             // The first write of a superblock must find the new index under its name.

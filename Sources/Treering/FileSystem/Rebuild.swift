@@ -228,6 +228,9 @@ final class Rebuild<D: Device> {
         if index.inodeCount != live.inodeCount {
             differ("inodes", "\(index.inodeCount) by the log, \(live.inodeCount) by the index")
         }
+        if let shared = live.sharedByteCount, index.sharedByteCount != shared {
+            differ("shared bytes", "\(index.sharedByteCount ?? 0) by the log, \(shared) by the index")
+        }
         if index.reservedByteCount != live.reservedByteCount {
             differ(
                 "reservations", "\(index.reservedByteCount) bytes by the log, \(live.reservedByteCount) by the index")

@@ -34,6 +34,8 @@ final class Recovery<D: Device> {
     /// Segments that the log runs through after the checkpoint.
     private(set) var walkedSegments: Set<SegmentNumber> = []
     private(set) var replayedRecordCount = 0
+    /// What was written to the log since formatting.
+    private(set) var written = WrittenByteCounts()
     /// Whether the last batch closed its segment.
     private(set) var endsSegment = false
     /// Segment files with a torn header that nothing refers to.
@@ -86,6 +88,7 @@ final class Recovery<D: Device> {
                 building: building)
             : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
+        written = superblock.written
         position = superblock.position
         settled = position.lastBatch
         epoch = superblock.checkpointEpoch
@@ -149,6 +152,7 @@ final class Recovery<D: Device> {
     private func loadBooks() throws(MountError) {
         index.inodeCount = superblock.inodeCount
         index.reservedByteCount = superblock.reservedByteCount
+        index.sharedByteCount = superblock.sharedByteCount
         var usages: [(SegmentNumber, UsageEntry)] = []
         try collect(.usage) { key, value in
             if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }
@@ -466,6 +470,7 @@ final class Recovery<D: Device> {
         try loader.run(index.tree) { () throws(PageMiss) in try index.touch(record) }
         index.apply(record, at: place)
         replayedRecordCount += 1
+        written = written + record.written
         index.tree.evict()
     }
 }

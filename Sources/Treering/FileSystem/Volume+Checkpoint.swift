@@ -110,6 +110,8 @@ extension Volume {
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
             superblock.reservedByteCount = core.index.reservedByteCount
+            superblock.written = state.writtenBefore + self.writtenSinceMount(core.log)
+            superblock.sharedByteCount = core.index.sharedByteCount
             superblock.isClean = isClean
             return Frozen(
                 root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,

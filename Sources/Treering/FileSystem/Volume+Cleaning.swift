@@ -72,11 +72,14 @@ extension Volume {
         }
     }
 
-    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them.
-    func freeDeadSegments() {
-        for _ in 0..<2 where state.withLock({ $0.core.table.hasDeadSegment && !$0.core.isReadOnly }) {
+    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them. With `punches`, dead blocks as well.
+    func freeDeadSegments(punches: Bool = false) {
+        for _ in 0..<2 {
+            let waits = punches && !puncher.waiting.isEmpty
+            guard state.withLock({ ($0.core.table.hasDeadSegment || waits) && !$0.core.isReadOnly }) else { return }
             checkpointReporting()
             recycleSegments()
+            if punches { punchWaiting() }
         }
     }
 
@@ -96,7 +99,7 @@ extension Volume {
 
     /// Whether there is room for what is moved: what the heads do not hold takes a segment for blocks and one for the log, besides what
     /// removals may need next. A victim that gives back a quarter may borrow one of those.
-    private func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
+    func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
         let living = Int(log.table[victim].living)
         // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
         let recordByteCount = log.table[victim].role == .cold ? living / 16 : living / 2 * 3
@@ -108,7 +111,7 @@ extension Volume {
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
-    private func clean(_ victim: SegmentNumber) -> Int64? {
+    func clean(_ victim: SegmentNumber) -> Int64? {
         let gain = state.withLock { state -> Int64 in
             state.core.table[victim].readerCount += 1
             return Int64(state.core.table.segmentByteCount) - state.core.table[victim].living
@@ -207,11 +210,16 @@ extension Volume {
     func pauseCleaning(since start: UInt64) {
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         guard housekeeper != nil else { return }
-        let isUrgent = state.withLock { $0.core.log.isShort(for: .write) || $0.hasRoomWaiters }
-        if isUrgent { return }
-        // Three parts rest to one of work (one where somebody asked for it), and no rest longer than a twentieth of a second.
+        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few: better that writers find the
+        // disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        let parts = state.withLock { state -> UInt64 in
+            let log = state.core.log
+            if log.isShort(for: .write) || state.hasRoomWaiters { return 0 }
+            let slack = max(0, log.availableSegmentCount - log.reservedSegmentCount(.write) - 1)
+            return UInt64(min(state.trim == nil ? 3 : 1, slack))
+        }
+        if parts == 0 { return }
         let worked = monotonicNanoseconds() - start
-        let parts: UInt64 = state.withLock { $0.trim == nil } ? 3 : 1
         rest(nanoseconds: min(parts * worked, 50_000_000))
     }
 }

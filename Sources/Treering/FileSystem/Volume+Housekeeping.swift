@@ -48,6 +48,7 @@ extension Volume {
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
         guard !isReadOnly, !isShutDown else {
             endTrim()
+            endResize(.failed(.input))
             wakeRoomWaiters()
             return
         }
@@ -69,7 +70,9 @@ extension Volume {
         if isIdle { freeDeadSegments() }
         let cleansOn = cleanInBackground(isIdle: isIdle)
         let trimsOn = continueTrim()
-        if cleansOn || trimsOn { kick() }
+        let punchesOn = !cleansOn && !trimsOn && punchInBackground(isIdle: isIdle)
+        let resizesOn = continueResize()
+        if cleansOn || trimsOn || punchesOn || resizesOn { kick() }
         wakeRoomWaiters()
     }
 
@@ -321,13 +324,17 @@ extension Volume {
     }
 
     private func recycle(_ number: SegmentNumber) throws(Errno) {
-        let (header, file, isKept) = state.withLock { state in
+        var (header, file, isKept) = state.withLock { state in
             let segment = state.core.table[number]
             let header = SegmentHeader(
                 state: .free, uuid: state.superblock.uuid, number: number, incarnation: segment.incarnation + 1,
                 epoch: segment.epoch, firstBatch: .zero, segmentByteCount: UInt32(state.core.table.segmentByteCount))
-            return (header, segment.file!, state.core.table.pool.count < options.poolLimit)
+            let table = state.core.table
+            let isKept = table.pool.count < options.poolLimit && Int(number.rawValue) < table.countLimit
+            return (header, segment.file!, isKept)
         }
+        // The head of the log never waits for the host to allocate blocks, nor fails for want of them.
+        if device.hole(in: file, from: 0) != nil { isKept = false }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))

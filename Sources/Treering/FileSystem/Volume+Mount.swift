@@ -91,7 +91,8 @@ extension Volume {
             hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
             position: LogPosition(
                 lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096),
-            formattedSeconds: options.now().seconds, inodeCount: 0, checkpointEpoch: MountEpoch(1),
+            formattedSeconds: options.now().seconds, inodeCount: 0, sharedByteCount: 0,
+            checkpointEpoch: MountEpoch(1),
             indexRoot: IndexRoot(
                 checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
                 pageCount: 0, usedPageCount: 0, bitmap: PageAddress(1)))
@@ -165,6 +166,7 @@ extension Volume {
         core.accessTimes = options.accessTimes
         core.keepsAccessLists = options.keepsAccessLists
         let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
+        volume.state.withLock { $0.writtenBefore = recovery.written }
         if !options.isReadOnly {
             do throws(Errno) {
                 try volume.begin(epoch, hostStaging)
@@ -258,6 +260,7 @@ extension Volume {
             state.core.lookups.removeAll()
         }
         housekeep()
+        endResize(.failed(.input))
         cleaner.seal(self)
         try checkpointTwice(isClean: true)
         hostStaging?.unlink()
@@ -313,7 +316,15 @@ extension Recovery {
                 // a flush that failed before may have taken it for clean.
                 try rewrite(header, segment.file)
             }
-            table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
+            if device.hole(in: segment.file, from: 0) != nil {
+                // Punched, or copied by something that leaves zeros out: not fit for the head.
+                device.close(segment.file)
+                try device.unlink(.segment(number))
+                table.note(number, file: nil, incarnation: header.incarnation)
+                table[number].isChanged = true
+            } else {
+                table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
+            }
         }
         let last = position.segment
         guard !continuesSegment, table[last].state == .inUse, table[last].lastBatch == .zero,

@@ -7,82 +7,125 @@ struct Figure {
     var value: UInt64
 }
 
+extension Figure {
+    static func shared(_ byteCount: UInt64) -> Figure {
+        Figure(
+            name: "shared_bytes", help: "Bytes that files show beyond those that are stored for them (instant copies)",
+            value: byteCount)
+    }
+
+    static func sinceFormat(_ written: WrittenByteCounts) -> [Figure] {
+        [
+            Figure(
+                name: "appended_since_format_bytes",
+                help: "Records and payloads that operations appended since formatting", value: written.asked),
+            Figure(
+                name: "moved_since_format_bytes", help: "Bytes written by the cleaner since formatting",
+                value: written.moved),
+            Figure(
+                name: "write_amplification_since_format_percent",
+                help: "Bytes of the log written since formatting, for 100 that were asked for",
+                value: written.amplificationPercent),
+        ]
+    }
+}
+
 extension Volume {
     /// All figures at this moment.
     func figures() -> [Figure] {
-        state.withLock { state in
-            let core = state.core
-            let log = core.log
-            let tree = core.index.tree
-            let status = core.status()
-            return [
-                Figure(name: "capacity_bytes", help: "Capacity of the store", value: status.totalByteCount),
-                Figure(name: "available_bytes", help: "What can still be written", value: status.availableByteCount),
-                Figure(
-                    name: "living_bytes", help: "Bytes of the log that are in use",
-                    value: UInt64(max(0, core.table.livingByteCount))),
-                Figure(
-                    name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
-                    value: UInt64(core.table.reclaimableByteCount)),
-                Figure(
-                    name: "reserve_bytes", help: "Kept free for removals, cleaning and recovery",
-                    value: UInt64(log.reservedSegmentCount(.write) * core.table.segmentByteCount)),
-                Figure(
-                    name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
-                Figure(
-                    name: "segments_prepared", help: "Segments ready to become the head of the log",
-                    value: UInt64(core.table.pool.count)),
-                Figure(name: "inodes", help: "Files, directories and others", value: core.index.inodeCount),
-                Figure(
-                    name: "inodes_known_to_kernel", help: "Inodes with a lookup count",
-                    value: UInt64(core.lookups.count)),
-                Figure(
-                    name: "appended_bytes", help: "Records and payloads appended since the mount",
-                    value: log.appendedByteCount),
-                Figure(
-                    name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
-                    value: UInt64(cleaner.cleanedSegmentCount)),
-                Figure(
-                    name: "moved_bytes", help: "Bytes written by the cleaner since the mount",
-                    value: cleaner.movedByteCount),
-                Figure(
-                    name: "write_amplification_percent",
-                    help: "Bytes of the log written since the mount, for 100 that were asked for",
-                    value: writeAmplification(log)),
-                Figure(name: "cleaning", help: "1 while the cleaner works", value: cleaner.isWorking ? 1 : 0),
-                Figure(name: "batches", help: "Batches written since the mount", value: log.batchCount),
-                Figure(name: "flushes", help: "Flushes of segments since the mount", value: log.syncCount),
-                Figure(name: "operations", help: "Records since formatting", value: log.nextSequence.rawValue - 1),
-                Figure(name: "checkpoints", help: "Checkpoints since the mount", value: UInt64(state.checkpointCount)),
-                Figure(
-                    name: "parked", help: "Operations that had to wait for a page or for room",
-                    value: UInt64(state.parkedCount)),
-                Figure(
-                    name: "index_resident_bytes", help: "Index pages in memory", value: UInt64(tree.residentByteCount)),
-                Figure(
-                    name: "index_dirty_bytes", help: "Index pages that the next checkpoint writes",
-                    value: UInt64(tree.dirtyByteCount)),
-                Figure(
-                    name: "index_file_bytes", help: "Length of the index file",
-                    value: UInt64(tree.filePageCount * IndexPage.byteCount)),
-                Figure(name: "index_entries", help: "Entries in the index", value: tree.entryCount),
-                Figure(name: "index_hits", help: "Pages found in memory", value: tree.counters.hitCount),
-                Figure(name: "index_misses", help: "Pages that had to be read", value: tree.counters.missCount),
-                Figure(
-                    name: "rehomed", help: "How often the log was written again at new addresses after a failure",
-                    value: UInt64(state.rehomeCount)),
-                Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
-                Figure(
-                    name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
-            ]
-        }
+        state.withLock { spaceFigures($0) + writtenFigures($0) + otherFigures($0) }
     }
 
-    /// In percent. Records that the cleaner repeats are among what was appended; blocks that it copies are not.
-    private func writeAmplification(_ log: SegmentLog) -> UInt64 {
-        let repeated = cleaner.movedRecordByteCount
-        let asked = log.appendedByteCount - min(repeated, log.appendedByteCount)
-        return asked == 0 ? 100 : (log.appendedByteCount + cleaner.movedBlockByteCount) * 100 / asked
+    private func spaceFigures(_ state: VolumeState) -> [Figure] {
+        let core = state.core
+        let log = core.log
+        let status = core.status()
+        return [
+            Figure(name: "capacity_bytes", help: "Capacity of the store", value: state.superblock.capacityByteCount),
+            Figure(
+                name: "usable_bytes", help: "What of it files and their records may use", value: status.totalByteCount),
+            Figure(name: "available_bytes", help: "What can still be written", value: status.availableByteCount),
+            Figure(
+                name: "living_bytes", help: "Bytes of the log that are in use",
+                value: UInt64(max(0, core.table.livingByteCount))),
+            Figure(
+                name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
+                value: UInt64(core.table.reclaimableByteCount)),
+        ] + (core.index.sharedByteCount.map { [Figure.shared($0)] } ?? []) + [
+            Figure(
+                name: "reserve_bytes", help: "Kept free for removals, cleaning and recovery",
+                value: UInt64(log.reservedSegmentCount(.write) * core.table.segmentByteCount)),
+            Figure(
+                name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
+            Figure(
+                name: "segments_prepared", help: "Segments ready to become the head of the log",
+                value: UInt64(core.table.pool.count)),
+            Figure(name: "inodes", help: "Files, directories and others", value: core.index.inodeCount),
+            Figure(
+                name: "inodes_known_to_kernel", help: "Inodes with a lookup count", value: UInt64(core.lookups.count)),
+        ]
+    }
+
+    private func writtenFigures(_ state: VolumeState) -> [Figure] {
+        let log = state.core.log
+        let sinceMount = writtenSinceMount(log)
+        let sinceFormat = state.writtenBefore + sinceMount
+        return [
+            Figure(
+                name: "appended_bytes", help: "Records and payloads appended since the mount",
+                value: log.appendedByteCount),
+            Figure(
+                name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
+                value: UInt64(cleaner.cleanedSegmentCount)),
+            Figure(
+                name: "moved_bytes", help: "Bytes written by the cleaner since the mount", value: cleaner.movedByteCount
+            ),
+            Figure(
+                name: "punched_bytes", help: "Dead data given back to the host out of living segments since the mount",
+                value: state.punchedByteCount),
+            Figure(
+                name: "write_amplification_percent",
+                help: "Bytes of the log written since the mount, for 100 that were asked for",
+                value: sinceMount.amplificationPercent),
+        ] + Figure.sinceFormat(sinceFormat) + [
+            Figure(name: "cleaning", help: "1 while the cleaner works", value: cleaner.isWorking ? 1 : 0),
+            Figure(name: "batches", help: "Batches written since the mount", value: log.batchCount),
+            Figure(name: "flushes", help: "Flushes of segments since the mount", value: log.syncCount),
+            Figure(name: "operations", help: "Records since formatting", value: log.nextSequence.rawValue - 1),
+            Figure(name: "checkpoints", help: "Checkpoints since the mount", value: UInt64(state.checkpointCount)),
+        ]
+    }
+
+    private func otherFigures(_ state: VolumeState) -> [Figure] {
+        let core = state.core
+        let tree = core.index.tree
+        return [
+            Figure(
+                name: "parked", help: "Operations that had to wait for a page or for room",
+                value: UInt64(state.parkedCount)),
+            Figure(name: "index_resident_bytes", help: "Index pages in memory", value: UInt64(tree.residentByteCount)),
+            Figure(
+                name: "index_dirty_bytes", help: "Index pages that the next checkpoint writes",
+                value: UInt64(tree.dirtyByteCount)),
+            Figure(
+                name: "index_file_bytes", help: "Length of the index file",
+                value: UInt64(tree.filePageCount * IndexPage.byteCount)),
+            Figure(name: "index_entries", help: "Entries in the index", value: tree.entryCount),
+            Figure(name: "index_hits", help: "Pages found in memory", value: tree.counters.hitCount),
+            Figure(name: "index_misses", help: "Pages that had to be read", value: tree.counters.missCount),
+            Figure(
+                name: "rehomed", help: "How often the log was written again at new addresses after a failure",
+                value: UInt64(state.rehomeCount)),
+            Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
+            Figure(name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
+        ]
+    }
+
+    /// Records that the cleaner repeats are among what was appended; blocks that it copies are not.
+    func writtenSinceMount(_ log: SegmentLog) -> WrittenByteCounts {
+        let repeated = min(cleaner.movedRecordByteCount, log.appendedByteCount)
+        return WrittenByteCounts(
+            asked: log.appendedByteCount - repeated, moved: repeated + cleaner.movedBlockByteCount)
     }
 
     /// Why the mount is read-only or what damage was found, for people.

@@ -1,5 +1,5 @@
 // Giving back on request what the store holds of the host and does not need: FITRIM, and `treering clean`. The housekeeper empties one
-// segment a round, so that whatever else it has to do goes on.
+// segment a round, or looks through one for what can be punched out, so that whatever else it has to do goes on.
 
 /// What was asked for, until it is done.
 struct Trim {
@@ -7,6 +7,10 @@ struct Trim {
     var fileCount: Int
     /// How many segments may still be emptied; each that was there once.
     var restCount: Int
+    /// How many may still be looked through.
+    var searchCount: Int
+    /// What had been punched when it began.
+    var punchedByteCount: UInt64
     var waiters: [@Sendable (_ byteCount: UInt64) -> Void] = []
 }
 
@@ -18,7 +22,10 @@ extension Volume {
             let core = state.core
             guard !core.isReadOnly, !core.isShutDown else { return false }
             if state.trim == nil {
-                state.trim = Trim(fileCount: core.table.fileCount, restCount: core.table.inUseCount)
+                let count = core.table.inUseCount
+                state.trim = Trim(
+                    fileCount: core.table.fileCount, restCount: count, searchCount: count,
+                    punchedByteCount: state.punchedByteCount)
             }
             state.trim!.waiters.append(done)
             return true
@@ -29,11 +36,16 @@ extension Volume {
     /// The housekeeper's part: true when there is more to do.
     func continueTrim() -> Bool {
         guard let rest = state.withLock({ $0.trim?.restCount }) else { return false }
-        if rest > 0, cleanOne() {
-            state.withLock { $0.trim?.restCount -= 1 }
+        if rest > 0 {
+            let isCleaned = cleanOne()
+            state.withLock { $0.trim?.restCount = isCleaned ? rest - 1 : 0 }
+            if isCleaned { return true }
+        }
+        if state.withLock({ ($0.trim?.searchCount ?? 0) > 0 }), findDeadBlocks() {
+            state.withLock { $0.trim?.searchCount -= 1 }
             return true
         }
-        freeDeadSegments()
+        freeDeadSegments(punches: true)
         endTrim()
         return false
     }
@@ -44,7 +56,8 @@ extension Volume {
             guard let trim = state.trim else { return ([], 0) }
             state.trim = nil
             let table = state.core.table
-            return (trim.waiters, UInt64(max(0, trim.fileCount - table.fileCount) * table.segmentByteCount))
+            let files = UInt64(max(0, trim.fileCount - table.fileCount) * table.segmentByteCount)
+            return (trim.waiters, files + state.punchedByteCount - trim.punchedByteCount)
         }
         for waiter in waiters { waiter(byteCount) }
     }

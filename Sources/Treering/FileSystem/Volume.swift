@@ -31,6 +31,8 @@ struct VolumeOptions: Sendable {
     var cleaning = CleaningPolicy.auto
     /// What a successor takes over from this process, should it be killed; nil where there is no supervisor.
     var connection: ConnectionState?
+    /// Shorter pieces of dead data are not punched out of a segment.
+    var punchByteCountMinimum = 256 << 10
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -52,6 +54,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var hostStaging: HostStaging?
     /// Used by the housekeeper only, like those after it.
     let cleaner: Cleaner<D>
+    nonisolated(unsafe) var puncher = Puncher()
     nonisolated(unsafe) var isCleaning = false
     nonisolated(unsafe) var shortage = Shortage()
     nonisolated(unsafe) var isRemoving = false

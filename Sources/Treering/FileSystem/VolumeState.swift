@@ -56,12 +56,18 @@ final class VolumeState {
     private(set) var badPages: Set<PageAddress> = []
     let indexFile: DeviceFile
     var superblock: Superblock
+    /// What was written to the log before this mount, since formatting.
+    var writtenBefore = WrittenByteCounts()
     /// The generation and checkpoint in each slot of the superblock.
     var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
     var sweepCursor: IndexKey?
     /// The record sequence at which this mount went on with the log.
     var recoveredSequence = RecordSequence.zero
+    /// Dead data punched out of segments since the mount.
+    var punchedByteCount: UInt64 = 0
+    /// The store is becoming smaller or larger.
+    var resize: Resize?
     /// Who asked for free space to go back to the host.
     var trim: Trim?
     var checkpointCount = 0

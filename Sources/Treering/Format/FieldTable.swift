@@ -64,11 +64,13 @@ extension Superblock {
         (192, .hex, "checksum of that batch's header"), (196, .word, "log goes on in segment"),
         (200, .word, "incarnation of that segment"), (204, .word, "offset in that segment"),
         (208, .long, "formatted at, seconds since 1970"), (216, .long, "number of inodes"),
-        (224, .long, "mount epoch of the checkpoint"),
+        (224, .long, "mount epoch of the checkpoint"), (232, .long, "bytes reserved and not written"),
+        (240, .long, "bytes that operations brought"), (248, .long, "bytes that the cleaner wrote"),
         (256, .long, "index: checkpoint"), (264, .long, "index: birth of the root page"),
         (272, .word, "index: address of the root page"), (276, .byte, "index: level of the root page"),
         (280, .long, "index: entries"), (288, .long, "index: pages of the file"), (296, .long, "index: pages in use"),
-        (304, .word, "index: first page of the bitmap"),
+        (304, .word, "index: first page of the bitmap"), (320, .long, "bytes that files share"),
+        (328, .long, "checkpoint that counted them"),
     ])
 }
 

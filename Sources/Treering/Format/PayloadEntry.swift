@@ -160,6 +160,17 @@ struct PayloadEntry {
         return sum
     }
 
+    /// Named bytes beyond those that are stored for them: what sharing saves.
+    var sharedByteCount: UInt64 {
+        if width == 0 { return 0 }
+        var sum: UInt64 = 0
+        forEachStored { _, block, named in
+            let full = fullCount(ofBlock: block)
+            if named > full { sum += UInt64(named - full) }
+        }
+        return sum
+    }
+
     /// Blocks of which something is named.
     var livingBlockCount: Int {
         if isInline { return 0 }

@@ -84,6 +84,23 @@ struct Record {
         changeCount > 0 && bytes.load(Self.headerByteCount, as: UInt16.self) == Change.moveType
     }
 
+    /// What it, and the data that came with it, counts as written.
+    var written: WrittenByteCounts {
+        var dataByteCount = 0
+        forEachChange { change, _, _ in
+            switch change {
+            case .payload(let payload) where !payload.isInline: dataByteCount += Int(payload.length)
+            case .move(let move):
+                if case .payload(let payload) = move.change, !payload.isInline {
+                    dataByteCount += payload.blockCount * blockByteCount
+                }
+            default: break
+            }
+        }
+        let count = UInt64(bytes.count + dataByteCount)
+        return movesAnything ? WrittenByteCounts(moved: count) : WrittenByteCounts(asked: count)
+    }
+
     /// Whether every change is well formed. To be asked once of what comes from disk; `forEachChange` relies on it.
     func validate() -> String? {
         guard !isSkipped else {

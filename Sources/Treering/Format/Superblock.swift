@@ -38,10 +38,16 @@
 ///        216    8 number of inodes
 ///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
 ///        232    8 bytes of files that are reserved but not written
-///        240   16 zero
-///        256   64 index root (`IndexRoot`), then zeros
+///        240    8 bytes of records and data that operations brought since formatting
+///        248    8 bytes that the cleaner wrote since formatting
+///        256   64 index root (`IndexRoot`)
+///        320    8 bytes that files share
+///        328    8 the checkpoint that counted those; where it is another one, nobody has
+///        336  176 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
+///
+/// Where 240 to 255 are zero, the store was written before those were counted.
 struct Superblock: Equatable {
     static let slotByteCount = 4096
     static let slotOffsets: [UInt64] = [0, 65536]
@@ -69,6 +75,9 @@ struct Superblock: Equatable {
     var formattedSeconds: Int64
     var inodeCount: UInt64
     var reservedByteCount: UInt64 = 0
+    var written = WrittenByteCounts()
+    /// Nil where a store was made before they were counted.
+    var sharedByteCount: UInt64?
     var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
 
@@ -102,6 +111,10 @@ struct Superblock: Equatable {
         bytes.store(inodeCount, at: 216)
         bytes.store(checkpointEpoch.rawValue, at: 224)
         bytes.store(reservedByteCount, at: 232)
+        bytes.store(written.asked, at: 240)
+        bytes.store(written.moved, at: 248)
+        bytes.store(sharedByteCount ?? 0, at: 320)
+        bytes.store(sharedByteCount == nil ? 0 : checkpoint.rawValue, at: 328)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -171,6 +184,8 @@ extension Superblock {
         inodeCount = bytes.load(216)
         checkpointEpoch = MountEpoch(bytes.load(224))
         reservedByteCount = bytes.load(232)
+        written = WrittenByteCounts(asked: bytes.load(240), moved: bytes.load(248))
+        if checkpoint != .zero, bytes.load(328) == checkpoint.rawValue { sharedByteCount = bytes.load(320) }
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
@@ -193,9 +208,28 @@ extension Superblock {
         let counters = [
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
             position.lastBatch.rawValue, UInt64(position.incarnation) << 32, inodeCount, reservedByteCount,
+            written.asked, written.moved, sharedByteCount ?? 0,
         ]
         guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
+    }
+}
+
+/// What was written to the log, in bytes.
+struct WrittenByteCounts: Equatable {
+    /// Records and data of operations.
+    var asked: UInt64 = 0
+    /// What the cleaner wrote: records of moves, and copied blocks.
+    var moved: UInt64 = 0
+
+    static func + (_ left: Self, _ right: Self) -> Self {
+        Self(asked: left.asked &+ right.asked, moved: left.moved &+ right.moved)
+    }
+
+    /// Bytes written, for 100 that operations brought.
+    var amplificationPercent: UInt64 {
+        guard asked > 0 else { return 100 }
+        return UInt64((Double(asked) + Double(moved)) / Double(asked) * 100)
     }
 }
 

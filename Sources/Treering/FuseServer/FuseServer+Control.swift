@@ -12,6 +12,8 @@ private enum Control {
     static let setExtendedFlags: UInt32 = 0x401C_5820
     static let getVersion: UInt32 = 0x8008_7601
     static let trim: UInt32 = 0xC018_5879
+    /// `_IOWR(0xE7, 1, u64[2])`, our own: the capacity that is wanted in, the capacity that there is and the least that would do out.
+    static let resize: UInt32 = 0xC010_E701
     /// _IOR('X', 125, u32), as ext4 and XFS have it. Its number says that it takes nothing, so that the kernel does not bring the
     /// argument along.
     static let shutDown: UInt32 = 0x8004_587D
@@ -92,6 +94,7 @@ extension FuseServer {
             perform(SetFlagsOperation(inode: inode, flags: flags), reply)
         case Control.getVersion: reply.control([generation])
         case Control.trim where bytes.count >= 24: trim(bytes, reply)
+        case Control.resize where bytes.count >= 16: resize(bytes, reply)
         case Control.shutDown: shutDown(argument, reply)
         default: reply.error(.notTypewriter)
         }
@@ -107,6 +110,22 @@ extension FuseServer {
         let least: UInt64 = bytes.load(16)
         let parked = park(reply)
         volume.trim { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
+    }
+
+    /// For administrators and for the user who serves the mount.
+    private func resize(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
+        let requester = reply.requester
+        guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
+        let parked = park(reply)
+        volume.resize(to: bytes.load(0)) { answer in
+            parked.answer { reply in
+                switch answer {
+                case .done(let capacity): reply.control([capacity, 0])
+                case .tooSmall(let least): reply.control([0, least])
+                case .failed(let errno): reply.error(errno)
+                }
+            }
+        }
     }
 
     /// For administrators and for the user who serves the mount, who can end it anyway.

@@ -15,6 +15,8 @@ final class RecordIndex {
     var inodeCount: UInt64 = 0
     /// Bytes that reserved extents promise.
     var reservedByteCount: UInt64 = 0
+    /// Bytes that files show beyond those stored for them, summed like the charges; nil in a store from before they were counted.
+    var sharedByteCount: UInt64? = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
     /// How a log is read that may lack what it has outlived: see `Rebuild`.
@@ -389,6 +391,7 @@ final class RecordIndex {
         /// The segment that holds a payload's blocks.
         var blocksSegment = SegmentNumber(0)
         var blocksByteCount = 0
+        var sharedByteCount: UInt64 = 0
     }
 
     /// What an entry is charged with: a function of the entry alone. Nil when it is malformed.
@@ -410,7 +413,7 @@ final class RecordIndex {
             return PayloadEntry(decoding: value).map {
                 Charge(
                     segment: segment, byteCount: $0.charge, blocksSegment: $0.blocksSegment,
-                    blocksByteCount: $0.blocksCharge)
+                    blocksByteCount: $0.blocksCharge, sharedByteCount: $0.sharedByteCount)
             }
         case (.orphans, .orphan): return Charge(segment: segment, byteCount: OrphanEntry.charge)
         case (.tombstones, _):
@@ -422,11 +425,13 @@ final class RecordIndex {
     func charge(_ charge: Charge) {
         table.charge(charge.segment, charge.byteCount)
         if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, charge.blocksByteCount) }
+        sharedByteCount? &+= charge.sharedByteCount
     }
 
     func discharge(_ charge: Charge) {
         table.charge(charge.segment, -charge.byteCount)
         if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, -charge.blocksByteCount) }
+        sharedByteCount? &-= charge.sharedByteCount
     }
 
     /// Takes an entry's charge back; false when there is no entry.

@@ -41,6 +41,10 @@ final class BatchReader<D: Device> {
     let segmentByteCount: Int
     /// Blocks that cannot be read count as zeros, instead of ending the reading.
     var isTolerant = false
+    /// Payload blocks of zeros count as verified: they may have been punched.
+    var passesHoles = false
+    /// How many of those the last batch has.
+    private(set) var holeCount = 0
     private var buffer = AlignedBuffer(byteCount: 256 << 10)
     /// What is read in the place of what is on disk: how a damaged log would be if it were mended.
     var patches: [DeviceFile: [Patch]] = [:]
@@ -132,7 +136,8 @@ final class BatchReader<D: Device> {
                 == header.recordsChecksum
         else { return .broken(header, "the checksum of its records does not match") }
         let found = FoundBatch(header: header, checksum: checksum, offset: offset, bytes: bytes)
-        if header.kind == .records, let problem = Self.problem(found, verifyPayload: verifyPayload) {
+        holeCount = 0
+        if header.kind == .records, let problem = problem(found, verifyPayload: verifyPayload) {
             return .broken(header, problem)
         }
         return .batch(found)
@@ -161,7 +166,7 @@ final class BatchReader<D: Device> {
         return end
     }
 
-    private static func problem(_ batch: FoundBatch, verifyPayload: Bool) -> String? {
+    private func problem(_ batch: FoundBatch, verifyPayload: Bool) -> String? {
         let area = batch.bytes.part(0, Int(batch.header.recordAreaByteCount))
         var position = BatchHeader.byteCount
         for index in 0..<batch.header.recordCount {
@@ -177,7 +182,7 @@ final class BatchReader<D: Device> {
         return position == area.count ? nil : "its records do not fill it"
     }
 
-    static func payloadProblem(_ record: Record, _ batch: FoundBatch, _ verify: Bool) -> String? {
+    private func payloadProblem(_ record: Record, _ batch: FoundBatch, _ verify: Bool) -> String? {
         var problem: String?
         record.forEachChange { change, _, _ in
             guard case .payload(let payload) = change else { return }
@@ -196,8 +201,11 @@ final class BatchReader<D: Device> {
             guard verify else { return }
             for block in 0..<payload.blockCount {
                 let start = batch.header.payloadAreaOffset + Int(payload.position) + block * blockByteCount
-                let sum = Checksum.crc32c(batch.bytes.part(start, blockByteCount))
-                if sum != payload.checksums.load(block * 4, as: UInt32.self) {
+                let bytes = batch.bytes.part(start, blockByteCount)
+                if Checksum.crc32c(bytes) == payload.checksums.load(block * 4, as: UInt32.self) { continue }
+                if passesHoles, bytes.allSatisfy({ $0 == 0 }) {
+                    holeCount += 1
+                } else {
                     problem = "the checksum of block \(block) of its payload does not match"
                 }
             }

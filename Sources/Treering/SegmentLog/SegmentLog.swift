@@ -149,8 +149,10 @@ final class SegmentLog {
     }
 
     /// Living bytes that the store may hold. The rest is for the cleaner to work with.
-    var livingByteCountLimit: Int64 {
-        let count = max(0, table.countLimit - reservedSegmentCount(.write))
+    var livingByteCountLimit: Int64 { livingByteCountLimit(ofSegments: table.countLimit) }
+
+    func livingByteCountLimit(ofSegments count: Int) -> Int64 {
+        let count = max(0, count - reservedSegmentCount(.write))
         // On average half a batch is lost at the end of a segment; and the cleaner must not have to look for the last byte.
         let filled = table.segmentByteCount - staging.geometry.batchByteCountLimit / 2
         return Int64(count) * Int64(filled) / 64 * 62
@@ -301,7 +303,10 @@ final class SegmentLog {
         batch.isOpen = false
         batch.payloadAreaOffset = rounded
         let end = batch.offset + batch.byteCount
-        let endsSegment = end + staging.geometry.batchByteCountLimit > table.segmentByteCount
+        // In a segment that is to go nothing more is begun.
+        let endsSegment =
+            end + staging.geometry.batchByteCountLimit > table.segmentByteCount
+            || Int(batch.segment.rawValue) >= table.countLimit
         let records = UnsafeRawBufferPointer(staging.recordArea(slot))
             .part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount)
         let header = BatchHeader(

@@ -55,6 +55,7 @@ final class SegmentTable {
 
     init(segmentByteCount: Int, countLimit: Int) {
         self.segmentByteCount = segmentByteCount
+        self.countLimit = countLimit
         segments = Array(repeating: Segment(), count: countLimit)
     }
 
@@ -63,12 +64,13 @@ final class SegmentTable {
         _modify { yield &segments[Int(number.rawValue)] }
     }
 
-    var countLimit: Int { segments.count }
+    /// How many segments there may be. While the store shrinks, some beyond may still be in use.
+    private(set) var countLimit: Int
 
     func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
 
     /// Segments that could still be opened: prepared or not yet there.
-    var freeCount: Int { segments.count - inUseCount }
+    var freeCount: Int { max(0, countLimit - inUseCount) }
 
     /// Segments that have a file.
     var fileCount: Int { inUseCount + pool.count }
@@ -230,6 +232,26 @@ final class SegmentTable {
 
     /// A number without a file, for the next segment to prepare.
     func absentNumber() -> SegmentNumber? {
-        segments.firstIndex { $0.state == .absent }.map { SegmentNumber(UInt32($0)) }
+        segments.prefix(countLimit).firstIndex { $0.state == .absent }.map { SegmentNumber(UInt32($0)) }
+    }
+
+    // MARK: Another number of segments
+
+    /// Opens no more segments beyond a number, or does so again.
+    func limit(to count: Int) {
+        precondition(count <= segments.count)
+        countLimit = count
+    }
+
+    /// Those beyond the limit in a state.
+    func beyondLimit(_ state: Segment.State) -> [SegmentNumber] {
+        segments.indices.dropFirst(countLimit).filter { segments[$0].state == state }.map { SegmentNumber(UInt32($0)) }
+    }
+
+    /// Goes on with so many segments; those beyond hold nothing and have no file.
+    func resize(to count: Int) {
+        precondition(segments.dropFirst(count).allSatisfy { $0.state == .absent })
+        segments = Array(segments.prefix(count)) + Array(repeating: Segment(), count: max(0, count - segments.count))
+        countLimit = count
     }
 }

@@ -287,6 +287,28 @@ extension CrashWorkload {
         return CrashWorkload(name: "cleaning \(seed)", steps: steps)
     }
 
+    /// Segments live on in small pieces between large ones that die; an idle mount punches those.
+    static func punching(_ tree: CrashTree) -> CrashWorkload {
+        var steps: [CrashStep] = []
+        var none = AttributeChanges()
+        none.byteCount = 0
+        for round in 0..<2 as Range<UInt64> {
+            for piece in 0..<16 as Range<UInt64> {
+                steps.append(
+                    .operation(
+                        .write(tree.file, offset: piece * 90_000, byteCount: 90_000, seed: round * 40 + piece)))
+                let kept = (round * 16 + piece) * 12_000
+                steps.append(.operation(.write(tree.linked, offset: kept, byteCount: 12_000, seed: round + piece)))
+            }
+            steps += [.sync, .checkpoint, .operation(.setAttributes(tree.file, none)), .sync]
+            steps += [.housekeep, .housekeep, .housekeep, .housekeep]
+            steps += [
+                .operation(.write(tree.linked, offset: 5000, byteCount: 9000, seed: round)), .housekeep, .complete(2),
+            ]
+        }
+        return CrashWorkload(name: "punching", steps: steps)
+    }
+
     /// Small operations with syncs and checkpoints among them, several batches in flight.
     static func mixed(_ tree: CrashTree, seed: UInt64) -> CrashWorkload {
         var random = SimulatedRandom(seed: seed)

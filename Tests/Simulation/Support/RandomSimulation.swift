@@ -210,9 +210,28 @@ final class RandomSimulation {
         count("housekeep")
         let before = store.volume.state.withLock { $0.checkpointCount }
         let cleaned = store.volume.cleaner.cleanedSegmentCount
+        if generator.chance(3) { resize() }
+        let punched = store.volume.state.withLock { $0.punchedByteCount }
+        let segmentCount = store.volume.state.withLock { $0.core.table.segments.count }
         store.volume.housekeep(commits: commits, checkpoints: checkpoints)
+        if store.volume.state.withLock({ $0.core.table.segments.count }) != segmentCount { count("resized") }
+        if store.volume.state.withLock({ $0.punchedByteCount }) > punched { count("punching") }
+        let device = store.device
+        let isUnfit = store.volume.state.withLock { state in
+            let table = state.core.table
+            return table.pool.contains { table[$0].file.map { device.hole(in: $0, from: 0) != nil } ?? true }
+        }
+        if isUnfit { throw SimulationFailure("a segment with a hole counts as prepared") }
         if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
         if store.volume.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
+    }
+
+    /// Asks for another capacity, which the next rounds of the housekeeper bring about, or refuse.
+    private func resize() {
+        let segmentCount = generator.below(2 * Int(options.store.capacityByteCount >> 20)) + 16
+        note("resize to \(segmentCount) MiB")
+        count("resize")
+        store.volume.resize(to: UInt64(segmentCount) << 20) { _ in }
     }
 
     // MARK: Endings

@@ -37,6 +37,7 @@ struct StoreSettings {
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = cacheByteCount
         options.poolLimit = 3
+        options.punchByteCountMinimum = 2 * blockByteCount
     }
 }
 

@@ -112,6 +112,27 @@ import Testing
         }
     }
 
+    @Test func aHoleIsFoundUntilItIsWrittenOver() throws {
+        let device = try device()
+        defer { device.shutDown() }
+        let file = try device.open(.segment(SegmentNumber(2)), create: true)
+        let data = AlignedBuffer(byteCount: 1 << 20)
+        for index in data.bytes.indices { data.bytes[index] = 1 }
+        try device.wait(Submission(.write, file, data.bytes, tag: 0))
+        try device.wait(Submission(.sync, file, tag: 0))
+        #expect(device.hole(in: file, from: 0) == nil)
+        do { try device.punch(file, offset: 65536, byteCount: 131_072) } catch {
+            #expect(error == .notSupported)
+            return
+        }
+        #expect(device.hole(in: file, from: 0) == 65536..<196_608)
+        #expect(device.hole(in: file, from: 131_072) == 131_072..<196_608)
+        #expect(device.hole(in: file, from: 196_608) == nil)
+        #expect(device.hole(in: file, from: 1 << 30) == nil)
+        try device.wait(Submission(.write, file, offset: 65536, data.bytes.part(0, 131_072), tag: 0))
+        #expect(device.hole(in: file, from: 0) == nil)
+    }
+
     @Test func resizeReservesAndPunchGivesBack() throws {
         let device = try device()
         defer { device.shutDown() }

@@ -1,0 +1,268 @@
+// Punching: large dead pieces of data in sealed segments go back to the host though the segment lives on. Never headers or records;
+// only what no superblock slot's index names any more, which no replay of the log reads either, since it lies before every checkpoint.
+
+/// Dead blocks of a segment, until no superblock slot needs them any more.
+struct DeadBlocks {
+    var segment: SegmentNumber
+    var incarnation: UInt32
+    /// The first checkpoint that froze them dead.
+    var since: CheckpointNumber
+    /// In bytes of the segment.
+    var ranges: [Range<Int>]
+}
+
+/// What the housekeeper remembers of punching between its rounds.
+struct Puncher {
+    /// False once the host has said that it cannot.
+    var isSupported = true
+    var waiting: [DeadBlocks] = []
+    /// The incarnation and the living bytes of each segment when it was looked through last.
+    var seen: [SegmentNumber: (incarnation: UInt32, living: Int64)] = [:]
+    /// What is known here holds as long as the core has this index (`Core.adoptCount`).
+    var generation = 0
+}
+
+extension Volume {
+    // MARK: When
+
+    /// Looks for dead blocks and punches them as the cleaning policy wants it, a bounded piece at a time; true when more is to be done
+    /// soon.
+    func punchInBackground(isIdle: Bool) -> Bool {
+        guard options.cleaning == .eager || options.cleaning == .auto && isIdle else { return false }
+        guard puncher.isSupported, !isCleaning, !isReadOnly else { return false }
+        punchWaiting()
+        if findDeadBlocks() { return options.cleaning == .auto }
+        if options.cleaning == .auto { freeDeadSegments(punches: true) }
+        return false
+    }
+
+    /// Punches what has waited long enough.
+    func punchWaiting() {
+        let older = state.withLock { $0.slots.map(\.checkpoint).min()! }
+        forgetIfAdopted()
+        let due = puncher.waiting.filter { $0.since <= older }
+        puncher.waiting.removeAll { $0.since <= older }
+        for dead in due {
+            let start = monotonicNanoseconds()
+            let (file, isRead) = state.withLock { state -> (DeviceFile?, Bool) in
+                let segment = state.core.table[dead.segment]
+                guard segment.isSealed, segment.incarnation == dead.incarnation, segment.living > 0 else {
+                    return (nil, false)
+                }
+                return (segment.file, segment.readerCount > 0)
+            }
+            // Who reads now may have begun when the blocks lived. Whoever begins later does not ask for them.
+            if isRead {
+                puncher.waiting.append(dead)
+            } else if let file {
+                punch(dead.ranges, file)
+                pauseCleaning(since: start)
+            }
+            guard puncher.isSupported else { return }
+        }
+    }
+
+    private func punch(_ ranges: [Range<Int>], _ file: DeviceFile) {
+        for range in ranges {
+            let (start, end) = (UInt64(range.lowerBound), UInt64(range.upperBound))
+            if let hole = device.hole(in: file, from: start), hole.lowerBound <= start, hole.upperBound >= end {
+                continue
+            }
+            do throws(Errno) {
+                try device.punch(file, offset: start, byteCount: end - start)
+                state.withLock { $0.punchedByteCount += end - start }
+            } catch {
+                if error == .notSupported {
+                    puncher.isSupported = false
+                    puncher.waiting = []
+                    log("the host file system cannot punch: dead data goes back to it by whole segments only")
+                } else {
+                    log("dead data could not be punched: \(error)")
+                }
+                return
+            }
+        }
+    }
+
+    /// Since the log was written again elsewhere nothing is known any more.
+    private func forgetIfAdopted() {
+        let adoptCount = state.withLock { $0.core.adoptCount }
+        if puncher.generation != adoptCount {
+            let isSupported = puncher.isSupported
+            puncher = Puncher()
+            puncher.isSupported = isSupported
+            puncher.generation = adoptCount
+        }
+    }
+
+    // MARK: Finding dead blocks
+
+    /// Looks through the segment in which most has died since that was done last; false when none is worth it.
+    func findDeadBlocks() -> Bool {
+        guard puncher.isSupported, !isReadOnly else { return false }
+        forgetIfAdopted()
+        guard let number = state.withLock({ segmentToSearch($0) }) else { return false }
+        let start = monotonicNanoseconds()
+        let (segment, uuid, segmentByteCount) = state.withLock { state -> (Segment, StoreUUID, Int) in
+            state.core.table[number].readerCount += 1
+            return (state.core.table[number], state.superblock.uuid, state.core.table.segmentByteCount)
+        }
+        puncher.seen[number] = (segment.incarnation, segment.living)
+        defer { state.withLock { $0.core.table[number].readerCount -= 1 } }
+        let search = DeadBlockSearch(volume: self, number: number, segment: segment, generation: puncher.generation)
+        do throws(Errno) {
+            if segment.role == .hot {
+                try search.batches(BatchReader(device: device, uuid: uuid, segmentByteCount: segmentByteCount))
+            } else {
+                try search.runs(uuid, segmentByteCount)
+            }
+        } catch {
+            log("segment \(number.rawValue) could not be searched for dead data: \(error)")
+            return true
+        }
+        let ranges = search.ranges(of: options.punchByteCountMinimum)
+        if !ranges.isEmpty {
+            // What was found dead is dead in the next checkpoint that is frozen.
+            let since = state.withLock { $0.core.index.tree.building }
+            puncher.waiting.removeAll { $0.segment == number }
+            puncher.waiting.append(
+                DeadBlocks(segment: number, incarnation: segment.incarnation, since: since, ranges: ranges))
+        }
+        pauseCleaning(since: start)
+        return true
+    }
+
+    private func segmentToSearch(_ state: VolumeState) -> SegmentNumber? {
+        let table = state.core.table
+        let durable = state.core.log.tracker.durable
+        var best: (number: SegmentNumber, dead: Int64)?
+        for (index, segment) in table.segments.enumerated() {
+            let number = SegmentNumber(UInt32(index))
+            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable else { continue }
+            let seen = puncher.seen[number].flatMap { $0.incarnation == segment.incarnation ? $0.living : nil }
+            let dead = (seen ?? Int64(table.segmentByteCount)) - segment.living
+            guard dead >= Int64(options.punchByteCountMinimum), dead > best?.dead ?? 0 else { continue }
+            best = (number, dead)
+        }
+        return best?.number
+    }
+}
+
+/// Finds the blocks of data in a sealed segment that nothing names. A block that is dead stays dead.
+private final class DeadBlockSearch<D: Device> {
+    let volume: Volume<D>
+    let number: SegmentNumber
+    let segment: Segment
+    let generation: Int
+    /// Offsets in the segment.
+    private var dead: Set<Int> = []
+    private var living: Set<Int> = []
+
+    init(volume: Volume<D>, number: SegmentNumber, segment: Segment, generation: Int) {
+        self.volume = volume
+        self.number = number
+        self.segment = segment
+        self.generation = generation
+    }
+
+    /// In the order of the segment, those of at least `minimum` bytes.
+    func ranges(of minimum: Int) -> [Range<Int>] {
+        var ranges: [Range<Int>] = []
+        for offset in dead.subtracting(living).sorted() {
+            if let last = ranges.last, last.upperBound == offset {
+                ranges[ranges.count - 1] = last.lowerBound..<offset + blockByteCount
+            } else {
+                ranges.append(offset..<offset + blockByteCount)
+            }
+        }
+        return ranges.filter { $0.count >= minimum }
+    }
+
+    func batches(_ reader: BatchReader<D>) throws(Errno) {
+        let end = segment.end == 0 ? reader.segmentByteCount : Int(segment.end)
+        var offset = SegmentHeader.byteCount
+        while offset < end {
+            let outcome = try reader.batch(
+                in: number, segment.file!, incarnation: segment.incarnation, at: offset, verifyPayload: false)
+            // What is damaged is left as it is, and whatever is behind it.
+            guard case .batch(let batch) = outcome else { return }
+            // Where its payloads lie in a mended batch is not sure enough.
+            if !batch.header.isMended { try take(batch) }
+            if batch.header.endsSegment { return }
+            offset += batch.header.byteCount
+        }
+    }
+
+    private func take(_ batch: FoundBatch) throws(Errno) {
+        var payloads: [(id: PayloadID, position: Int, blockCount: Int)] = []
+        batch.forEachRecord { record, place in
+            record.forEachChange { change, _, _ in
+                guard case .payload(let payload) = change, !payload.isInline else { return }
+                let position = Int(place.payloadAreaPosition) + Int(payload.position)
+                payloads.append((payload.id, position, payload.blockCount))
+            }
+        }
+        try look(at: payloads.map(\.id)) { index, entry in
+            let payload = payloads[index]
+            let all = (0..<payload.blockCount).map { payload.position + $0 * blockByteCount }
+            guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return (dead: all, living: []) }
+            guard Int(entry.position) == payload.position else { return (dead: [], living: all) }
+            return (dead: all, living: Self.living(entry))
+        }
+    }
+
+    func runs(_ uuid: StoreUUID, _ segmentByteCount: Int) throws(Errno) {
+        let header = AlignedBuffer(byteCount: RunHeader.byteCount)
+        var offset = SegmentHeader.byteCount
+        while offset < segmentByteCount {
+            try volume.device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
+            let found = RunHeader.decode(
+                UnsafeRawBufferPointer(header.bytes), uuid: uuid, segment: number, incarnation: segment.incarnation)
+            // Behind the last run, or behind a damaged header, where what looks like one may be data.
+            guard let found else { return }
+            let start = offset + RunHeader.byteCount
+            offset = start + found.blockCount * blockByteCount
+            let all = stride(from: start, to: min(offset, segmentByteCount), by: blockByteCount)
+            dead.formUnion(all)
+            try look(at: found.payloads) { _, entry in
+                guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return ([], []) }
+                return ([], Self.living(entry))
+            }
+        }
+    }
+
+    private static func living(_ entry: PayloadEntry) -> [Int] {
+        var living: [Int] = []
+        entry.forEachStored { index, _, named in if named > 0 { living.append(Int(entry.position(ofStored: index))) } }
+        return living
+    }
+
+    /// Asks what the index knows of payloads, some under each hold of the lock.
+    private func look(
+        at payloads: [PayloadID], _ body: (_ index: Int, PayloadEntry?) -> (dead: [Int], living: [Int])
+    ) throws(Errno) {
+        let generation = self.generation
+        var next = 0
+        while next < payloads.count {
+            let part = next..<min(payloads.count, next + 64)
+            let found = try volume.runWaiting { (core) throws(Stop) -> [(dead: [Int], living: [Int])] in
+                guard core.adoptCount == generation else { throw .failed(.stale) }
+                var found: [(dead: [Int], living: [Int])] = []
+                for index in part {
+                    let answer = try core.find { () throws(PageMiss) in
+                        try core.index.tree.withValue(of: PayloadEntry.key(payloads[index])) { value in
+                            body(index, value.flatMap { PayloadEntry(decoding: $0) })
+                        }
+                    }
+                    found.append(answer)
+                }
+                return found
+            }
+            for answer in found {
+                dead.formUnion(answer.dead)
+                living.formUnion(answer.living)
+            }
+            next = part.upperBound
+        }
+    }
+}

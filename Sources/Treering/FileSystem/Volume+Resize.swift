@@ -1,0 +1,221 @@
+// Another capacity for a store in use. Growing is two superblocks; shrinking first empties the segments whose numbers will be too high.
+// The housekeeper does a piece of it each round. A mount that dies meanwhile leaves a store of the old capacity, or of the new one.
+
+/// What became of a wish for another capacity, in bytes.
+enum ResizeAnswer: Equatable {
+    case done(capacity: UInt64)
+    /// What is used and the reserve need more.
+    case tooSmall(least: UInt64)
+    case failed(Errno)
+}
+
+/// A change of the number of segments, until it is done.
+struct Resize {
+    var oldCount: Int
+    var count: Int
+    /// Whether no more segments are opened beyond `count`.
+    var isLimited = false
+    /// How many more rounds it may take.
+    var roundsLeft: Int
+    var done: @Sendable (ResizeAnswer) -> Void
+}
+
+extension Core {
+    /// What is used and what is promised to files, in bytes of the log.
+    private var neededByteCount: Int64 {
+        max(0, table.livingByteCount - index.removingByteCount) + promisedByteCount(of: index.reservedByteCount)
+    }
+
+    /// The least number of segments that holds what is used, with the reserve and one segment to work with.
+    var leastSegmentCount: Int {
+        let size = UInt64(table.segmentByteCount)
+        let least = max(8, Int((FormatOptions.capacityMinimum + size - 1) / size))
+        let perSegment = max(1, log.livingByteCountLimit(ofSegments: log.reservedSegmentCount(.write) + 1))
+        let filled = Int((neededByteCount + perSegment - 1) / perSegment)
+        return max(least, log.reservedSegmentCount(.write) + filled + 1)
+    }
+}
+
+extension Volume {
+    /// Gives the store another capacity, rounded down to whole segments; calls `done` once.
+    func resize(to byteCount: UInt64, _ done: @escaping @Sendable (ResizeAnswer) -> Void) {
+        let answer = state.withLock { state -> ResizeAnswer? in
+            let core = state.core
+            let table = core.table
+            let count = Int(clamping: byteCount / UInt64(table.segmentByteCount))
+            if core.isReadOnly || core.isShutDown { return .failed(.readOnly) }
+            if state.resize != nil { return .failed(.busy) }
+            if count > 1 << 24 { return .failed(.invalid) }
+            if count < table.countLimit, count < core.leastSegmentCount { return tooSmall(core) }
+            state.resize = Resize(
+                oldCount: table.countLimit, count: count, roundsLeft: 4 * table.inUseCount + 64, done: done)
+            return nil
+        }
+        if let answer { done(answer) } else { kick() }
+    }
+
+    private func tooSmall(_ core: Core) -> ResizeAnswer {
+        .tooSmall(least: UInt64(core.leastSegmentCount) * UInt64(core.table.segmentByteCount))
+    }
+
+    /// The housekeeper's part: true when there is more to do.
+    func continueResize() -> Bool {
+        guard let resize = state.withLock({ $0.resize }) else { return false }
+        do throws(Errno) {
+            if resize.count >= resize.oldCount {
+                try grow(to: resize.count)
+                endResize(.done(capacity: state.withLock { $0.superblock.capacityByteCount }))
+                return false
+            }
+            if state.withLock({ $0.core.leastSegmentCount > resize.count }) {
+                endResize(state.withLock { tooSmall($0.core) })
+                return false
+            }
+            guard resize.roundsLeft > 0 else { throw Errno.noSpace }
+            state.withLock { $0.resize?.roundsLeft -= 1 }
+            if try makeRoom(for: resize) { return true }
+            if try vacate(resize) { return true }
+            try shrink(to: resize.count)
+            endResize(.done(capacity: state.withLock { $0.superblock.capacityByteCount }))
+        } catch {
+            log("the capacity could not be changed: \(error)")
+            endResize(.failed(error))
+        }
+        return false
+    }
+
+    /// Tells who waits what became of it; what was not done is taken back.
+    func endResize(_ answer: ResizeAnswer) {
+        let done = state.withLock { state -> (@Sendable (ResizeAnswer) -> Void)? in
+            guard let resize = state.resize else { return nil }
+            state.resize = nil
+            if case .done = answer {
+            } else if state.core.table.segments.count >= resize.oldCount {
+                state.core.table.limit(to: resize.oldCount)
+            }
+            state.core.log.livingAtWriteStandstill = nil
+            state.core.log.livingAtRemovalStandstill = nil
+            return resize.done
+        }
+        done?(answer)
+    }
+
+    // MARK: Growing
+
+    /// Either slot of the superblock must know of a segment before there is one.
+    private func grow(to count: Int) throws(Errno) {
+        var superblock = state.withLock { $0.superblock }
+        let old = superblock.capacityByteCount
+        superblock.capacityByteCount = UInt64(count) * UInt64(superblock.segmentByteCount)
+        do throws(Errno) {
+            for _ in 0..<2 { try writeSuperblock(superblock) }
+        } catch {
+            // The next checkpoint writes the old capacity again.
+            state.withLock { $0.superblock.capacityByteCount = old }
+            throw error
+        }
+        state.withLock { $0.core.table.resize(to: count) }
+    }
+
+    // MARK: Shrinking
+
+    /// Empties segments until those in use, and what removals need, fit into the new number; true while there is more to do.
+    private func makeRoom(for resize: Resize) throws(Errno) -> Bool {
+        guard !resize.isLimited else { return false }
+        let isEnough = state.withLock { state in
+            let log = state.core.log
+            guard resize.count - log.table.inUseCount > log.reservedSegmentCount(.removal) else { return false }
+            state.resize?.isLimited = true
+            return true
+        }
+        if isEnough { return false }
+        if state.withLock({ $0.core.table.hasDeadSegment }) {
+            freeDeadSegments()
+            return true
+        }
+        guard cleanOne() else { throw .noSpace }
+        return true
+    }
+
+    /// Empties the segments beyond the new number, one a round; true while there is more to do.
+    private func vacate(_ resize: Resize) throws(Errno) -> Bool {
+        // Anew each round: the table is another one when the log was written again elsewhere.
+        let (prepared, living) = state.withLock { state -> ([SegmentNumber], [SegmentNumber]) in
+            let table = state.core.table
+            table.limit(to: resize.count)
+            return (table.beyondLimit(.prepared), table.beyondLimit(.inUse))
+        }
+        for number in prepared { try giveBack(number) }
+        if living.isEmpty { return try leaveHead(beyond: resize.count) }
+        cleaner.seal(self)
+        if try leaveHead(beyond: resize.count) { return true }
+        let victim = state.withLock { state in
+            living.first { state.core.table[$0].isSealed && state.core.table[$0].living > 0 }
+        }
+        guard let victim else {
+            // Dead, or read at this moment.
+            freeDeadSegments()
+            return true
+        }
+        try syncAndWait()
+        if !state.withLock({ mayClean(victim, $0.core.log) }) {
+            freeDeadSegments()
+            guard state.withLock({ mayClean(victim, $0.core.log) }) else { throw .noSpace }
+        }
+        guard !isCleaning else { return true }
+        isCleaning = true
+        defer { isCleaning = false }
+        guard clean(victim) != nil, !cleaner.stuckSegments.contains(victim) else { throw .input }
+        return true
+    }
+
+    /// Takes a prepared segment out of the store.
+    private func giveBack(_ number: SegmentNumber) throws(Errno) {
+        let file = state.withLock { $0.core.table[number].file! }
+        try device.unlink(.segment(number))
+        try device.syncDirectories()
+        state.withLock { $0.core.table.remove(number) }
+        device.close(file)
+    }
+
+    /// Has the log go on in a segment that stays; true when it had to.
+    private func leaveHead(beyond count: Int) throws(Errno) -> Bool {
+        guard state.withLock({ Int($0.core.log.position.segment.rawValue) >= count }) else { return false }
+        // An empty record ends the segment, another begins the next.
+        try runWaiting { (core) throws(Stop) in
+            core.writer.reset()
+            try core.commit(.recovery)
+        }
+        try syncAndWait()
+        return true
+    }
+
+    /// Nothing lies beyond the new number any more, and no superblock slot needs anything there.
+    private func shrink(to count: Int) throws(Errno) {
+        let oldCount = state.withLock { $0.core.table.segments.count }
+        for number in count..<oldCount {
+            try runWaiting { (core) throws(Stop) in
+                let key = UsageEntry.key(SegmentNumber(UInt32(number)))
+                try core.find { () throws(PageMiss) in try core.index.tree.touch(key) }
+                core.table[SegmentNumber(UInt32(number))].isChanged = false
+                _ = core.index.tree.remove(key)
+            }
+        }
+        puncher.waiting = []
+        let old = state.withLock { state -> UInt64 in
+            let old = state.superblock.capacityByteCount
+            state.core.table.resize(to: count)
+            state.superblock.capacityByteCount = UInt64(count) * UInt64(state.core.table.segmentByteCount)
+            return old
+        }
+        do throws(Errno) { try checkpointTwice() } catch {
+            state.withLock { state in
+                state.superblock.capacityByteCount = old
+                state.core.table.resize(to: oldCount)
+            }
+            throw error
+        }
+        // The other slot as well, so that neither names what is gone.
+        checkpointReporting()
+    }
+}

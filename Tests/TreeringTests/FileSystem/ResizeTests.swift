@@ -1,0 +1,163 @@
+// Another capacity for a store in use: larger, smaller, refused, and with the power cut at every moment of it.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct ResizeTests {
+    private static func options() -> VolumeOptions {
+        var options = VolumeOptions()
+        options.cleaning = .auto
+        options.stagingByteCount = 1 << 20
+        options.indexCacheByteCount = 2 << 20
+        options.poolLimit = 3
+        return options
+    }
+
+    private func capacity(_ store: TestStore) -> UInt64 {
+        store.volume.state.withLock { state in
+            #expect(state.core.table.countLimit == state.core.table.segments.count)
+            #expect(state.superblock.segmentCountLimit == state.core.table.countLimit)
+            return state.superblock.capacityByteCount
+        }
+    }
+
+    private func data(_ number: Int) -> [UInt8] {
+        (0..<100_000).map { UInt8(truncatingIfNeeded: $0 / 7 + number * 31) }
+    }
+
+    /// Files all over the store, of which every eighth stays.
+    private func scatter(_ store: TestStore, count: Int) throws {
+        for number in 0..<count {
+            let file = try open("file \(number)", store)
+            try store.write(file, 0, data(number))
+            store.volume.forget(file, 1)
+        }
+        try store.volume.syncAndWait()
+        for number in 0..<count where number % 8 != 0 { try store.unlink("file \(number)") }
+    }
+
+    private func readBack(_ volume: Volume<SimulatedDevice>, _ store: TestStore, count: Int) throws {
+        for number in stride(from: 0, to: count, by: 8) {
+            let inode = try Array("file \(number)".utf8).withUnsafeBytes { name in
+                try volume.perform { (core) throws(Stop) in try core.lookup(.root, name) }
+            }.inode
+            let found = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 100_000) }
+            #expect(found == data(number), "file \(number)")
+        }
+    }
+
+    @Test func aLargerStoreHoldsMore() throws {
+        let store = try TestStore(capacity: 16 << 20, options: Self.options())
+        let before = try store.volume.status().availableByteCount
+        var count = 0
+        while (try? fill(store, count)) != nil { count += 1 }
+        #expect(store.volume.resizeAndWait(to: 48 << 20) == .done(capacity: 48 << 20))
+        #expect(capacity(store) == 48 << 20)
+        #expect(try store.volume.status().totalByteCount > before + 24 << 20)
+        for number in count..<count + 250 { try fill(store, number) }
+        try store.remount(options: Self.options())
+        #expect(capacity(store) == 48 << 20)
+        for number in 0..<count + 250 {
+            #expect(try store.read(store.lookup("full \(number)").inode, 0, 100_000) == data(number))
+        }
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    private func fill(_ store: TestStore, _ number: Int) throws {
+        try store.write(open("full \(number)", store), 0, data(number))
+    }
+
+    /// Makes a file where there is none: the store may have been full after that.
+    private func open(_ name: String, _ store: TestStore) throws -> InodeNumber {
+        if let found = try? store.lookup(name) { return found.inode }
+        return try store.make(name).inode
+    }
+
+    @Test func aSmallerStoreKeepsEverything() throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options())
+        try scatter(store, count: 400)
+        #expect(store.volume.resizeAndWait(to: 24 << 20) == .done(capacity: 24 << 20))
+        #expect(capacity(store) == 24 << 20)
+        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        try readBack(store.volume, store, count: 400)
+        for case .segment(let number) in store.device.list() { #expect(number.rawValue < 24) }
+        try store.remount(options: Self.options())
+        try readBack(store.volume, store, count: 400)
+        // It is full where it should be, and can be emptied.
+        var count = 0
+        while (try? fill(store, count)) != nil { count += 1 }
+        #expect(count > 20 && count < 190)
+        for name in try store.names() where name.hasPrefix("full") { try store.unlink(name) }
+        try readBack(store.volume, store, count: 400)
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+        _ = try IndexRebuilder.rebuild(store.device) { _ in }
+        store.volume = try Volume.mount(store.device, Self.options(), now: TestStore.now) { _ in }
+        #expect(capacity(store) == 24 << 20)
+        try readBack(store.volume, store, count: 400)
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .done(capacity: 64 << 20))
+        try scatter(store, count: 400)
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    @Test func whatDoesNotFitIsRefused() throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options())
+        for number in 0..<300 { try fill(store, number) }
+        guard case .tooSmall(let least) = store.volume.resizeAndWait(to: 32 << 20) else {
+            Issue.record("it was not refused")
+            return
+        }
+        #expect(least > 36 << 20 && least < 48 << 20)
+        #expect(capacity(store) == 64 << 20)
+        guard case .tooSmall = store.volume.resizeAndWait(to: least - 1) else {
+            Issue.record("less than the least was not refused")
+            return
+        }
+        #expect(store.volume.resizeAndWait(to: least) == .done(capacity: least))
+        #expect(store.volume.resizeAndWait(to: 1 << 60) == .failed(.invalid))
+        #expect(store.volume.resizeAndWait(to: 0) != .done(capacity: 0))
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    /// The power fails at any moment: the store has the old capacity or the new one, and everything in it.
+    @Test(arguments: [24, 96]) func aPowerCutLeavesOneOfBoth(capacity: UInt64) throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options())
+        try scatter(store, count: 200)
+        try store.volume.unmount()
+        let device = store.device.snapshotAfterKill()
+        store.volume = try Volume.mount(device, Self.options(), now: TestStore.now) { _ in }
+        device.keepHistory()
+        #expect(store.volume.resizeAndWait(to: capacity << 20) == .done(capacity: capacity << 20))
+        let points = Array(device.crashPoints)
+        var capacities: Set<UInt64> = []
+        for number in 0..<40 {
+            let event = points[number * (points.count - 1) / 39]
+            for state in device.crashStates(at: event, exhaustiveUpTo: 1, samples: 2, seed: UInt64(number)).prefix(2) {
+                let after = state.device()
+                let volume = try Volume.mount(after, Self.options(), now: TestStore.now) { _ in }
+                capacities.insert(volume.state.withLock { $0.superblock.capacityByteCount >> 20 })
+                try readBack(volume, store, count: 200)
+                try volume.unmount()
+                #expect(try Checker.check(after, readsData: false).problems == [])
+            }
+        }
+        #expect(capacities == [64, capacity])
+    }
+
+    /// A failure of the disk leaves the store as it was.
+    @Test func aFailureTakesItBack() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options())
+        try scatter(store, count: 50)
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.writeDurable], file: .superblock))
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.input))
+        #expect(capacity(store) == 32 << 20)
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .done(capacity: 64 << 20))
+        try readBack(store.volume, store, count: 50)
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+}
