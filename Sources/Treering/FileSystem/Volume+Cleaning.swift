@@ -64,6 +64,10 @@ extension Volume {
         return state.withLock { state in
             let table = state.core.table
             if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
+            let log = state.core.log
+            self.log(
+                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.availableSegmentCount) are free, \(log.reservedSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
+            )
             state.core.log.livingAtWriteStandstill = table.livingByteCount
             if state.core.log.isShort(for: .removal) {
                 state.core.log.livingAtRemovalStandstill = table.livingByteCount

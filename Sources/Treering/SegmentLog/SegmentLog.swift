@@ -169,8 +169,12 @@ final class SegmentLog {
         return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept + promised)
     }
 
+    /// Removals and the cleaner live on what writes leave alone. The head may be one of those segments then, and writes that went on in
+    /// it would eat up what the cleaner gains.
+    private var isReserveInUse: Bool { !isHostFull && table.freeCount < reservedSegmentCount(.write) }
+
     /// Whether what was asked for last found no segment to go on in.
-    var isShortOfSegments: Bool { head == nil && isShort(for: .write) }
+    var isShortOfSegments: Bool { isShort(for: .write) && (head == nil || isReserveInUse) }
 
     /// Whether recycling or cleaning will free something.
     var isSpaceComing: Bool { isSpaceComing(.write) }
@@ -259,6 +263,7 @@ final class SegmentLog {
     /// Why an operation that does not free space may not use the rest of the head: it is the reserve of those that do.
     private var missingRoom: LogRoom? {
         guard head != nil else { return nil }
+        if isReserveInUse { return isSpaceComing ? .wait : .full }
         guard table.pool.isEmpty, table.freeCount > 0, Int(position.offsetInSegment) > keptOffset else { return nil }
         return isHostFull && !isSpaceComing ? .full : .wait
     }

@@ -20,7 +20,7 @@ enum RebuildOracle {
             sources.append(.init(number: number, header: header, file: file, lastBatch: table[number].lastBatch))
         }
         let rebuild = try Rebuild(
-            volume.device, reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.countLimit,
+            volume.device, reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.segments.count,
             through: state.core.log.position)
         let loader = PageLoader(device: volume.device, file: state.indexFile)
         try state.core.index.settle(loader)

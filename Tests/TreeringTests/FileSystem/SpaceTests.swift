@@ -254,4 +254,24 @@ import Testing
         #expect(try figure("moved_bytes", store) == 0)
         try readBack(kept, store)
     }
+
+    /// Writes went on in a head that the cleaner had opened out of the reserve, and ate up what it gained: a store at 90 % ended in ENOSPC
+    /// with hundreds of megabytes to be gained.
+    @Test func writesLeaveAHeadAloneThatIsOfTheReserve() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options(.off))
+        let inode = try store.make("file").inode
+        try store.write(inode, 0, [UInt8](repeating: 1, count: 100_000))
+        try store.volume.syncAndWait()
+        store.volume.state.withLock { state in
+            let log = state.core.log
+            #expect(log.head != nil && !log.isShortOfSegments)
+            // As if all free segments but one had gone to the cleaner.
+            log.withheldSegmentCount = log.table.freeCount
+            #expect(log.isShortOfSegments)
+            #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) != .ready)
+            #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .removal) == .ready)
+            log.withheldSegmentCount = 0
+            #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) == .ready)
+        }
+    }
 }
