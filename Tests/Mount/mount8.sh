@@ -38,6 +38,41 @@ refuse "writing after remount,ro" touch "$M/no"
 check "remount writable" mount -o remount,rw "$M"
 check "writing after remount,rw" touch "$M/yes"
 check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+# What fstab calls defaults is suid and dev for root, as for any file system; FUSE does not begin with that.
+flags() { awk -v m="$M" '$2 == m {print $4}' /proc/mounts; }
+mount_again() {
+    check "mount with $1" mount -t treering "$S" "$M" -o "engine=$ENGINE,$1"
+    DAEMONS+=("$(daemon_of "$S")")
+}
+mount_again defaults
+equal "suid and dev by default" "" "$(flags | grep -oE 'nosuid|nodev')"
+for words in ro rw noatime,relatime; do
+    check "remount,$words" mount -o "remount,$words" "$M"
+    equal "suid and dev after remount,$words" "" "$(flags | grep -oE 'nosuid|nodev')"
+done
+check "remount,nosuid" mount -o remount,nosuid "$M"
+equal "nosuid, and nothing else" nosuid "$(flags | grep -oE 'nosuid|nodev')"
+check "remount with what it was mounted with" mount -o remount,commit=5,open=none "$M"
+expect_error "a remount that would promise something" "ack=durable: cannot be changed by a remount" mount -o remount,ack=durable "$M"
+expect_error "the same of dirsync" "ack=durable: cannot be changed by a remount" mount -o remount,dirsync "$M"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+mount_again user
+equal "user means neither" "nosuid nodev noexec" "$(flags | grep -oE 'nosuid|nodev|noexec' | paste -sd' ')"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+mount_again strictatime,nodiratime,nosymfollow
+equal "flags that libfuse does not know" "rw nodiratime nosymfollow" "$(flags | tr , '\n' | grep -E '^(rw|relatime|nodiratime|nosymfollow)$' | paste -sd' ')"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+# Names are durable when the call returns: nothing of what was made is lost with the process and its staging.
+mount_again dirsync
+mkdir "$M/durable"
+check "a sync has nothing left to do" test "$(getfattr --only-values -n treering.options "$M" 2>/dev/null | grep -c '^ack=durable')" = 1
+rmdir "$M/durable"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
 # A mount right after an unmount waits for the old process.
 for round in 1 2 3 4 5; do
     check "mount right after umount, $round" mount -t fuse.treering "store:$S" "$M" -o "engine=$ENGINE"

@@ -79,7 +79,8 @@ struct MountPlan: Sendable {
     private func checkNotMounted(_ typed: String) throws(CommandError) {
         if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering, !DeadMount.isDead(mountPoint) {
             throw CommandError(
-                "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first")
+                "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first",
+                exitCode: 32)
         }
     }
 

@@ -28,7 +28,7 @@ enum MountCommand {
         if arguments.has("supervise") { words.append("supervise") }
         var options = try MountOptions(words: words)
         let names = try arguments.operands("STORE", "MOUNTPOINT")
-        if options.isRemount { return try Remount.run(names[0], names[1], options) }
+        if options.isRemount { return try Remount.run(names[1], words) }
         let plan = try MountPlan(source: names[0], mountPoint: names[1], isReadOnly: options.flags.isReadOnly)
         options.fuse.isDebug = arguments.letters.contains("d")
         if options.fuse.fsname.isEmpty { options.fuse.fsname = names[0] }
@@ -191,30 +191,5 @@ struct OpenStore {
         do throws(MountError) { return try HostVolume.mount(device, options, directory: path, log: log) } catch {
             throw CommandError("\(path): cannot be mounted: \(error)")
         }
-    }
-}
-
-/// `mount -o remount`: the kernel's flags of a mount that is there.
-enum Remount {
-    static func run(_ source: String, _ typed: String, _ options: MountOptions) throws(CommandError) -> Int32 {
-        let mountPoint: String
-        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
-            throw CommandError("\(typed): \(error)")
-        }
-        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
-            throw CommandError(
-                "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
-        }
-        // The kernel's flag alone would promise what the serving process refuses.
-        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
-            throw CommandError(
-                "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
-                exitCode: 32)
-        }
-        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
-        else {
-            throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
-        }
-        return 0
     }
 }

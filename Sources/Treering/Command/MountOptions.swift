@@ -15,6 +15,8 @@ struct MountOptions: Sendable {
     var isRemount = false
     /// The kernel's flags, as mount(8) names them.
     var flags = KernelFlags()
+    /// What was chosen besides the kernel's flags, in one way of writing it.
+    private(set) var chosen: [String: String] = [:]
 
     /// Flags of mount(2) that were asked for; nil: not mentioned.
     struct KernelFlags: Sendable {
@@ -23,6 +25,8 @@ struct MountOptions: Sendable {
         var allowsDevices = false
         var allowsExecution = true
         var isSynchronous = false
+        var isDirectorySynchronous = false
+        var followsSymlinks = true
         var keepsAccessTimes = false
         var keepsDirectoryAccessTimes = false
         var updatesEveryAccessTime = false
@@ -79,7 +83,7 @@ struct MountOptions: Sendable {
         "relatime",
         "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "user", "users", "nouser", "group",
         "nogroup", "acl", "owner", "noowner", "auto", "noauto", "nofail", "_netdev", "comment", "remount", "silent",
-        "loud",
+        "loud", "nosymfollow", "symfollow",
         "mand", "nomand", "iversion", "noiversion",
     ]
 
@@ -119,7 +123,36 @@ struct MountOptions: Sendable {
         try set(option, try option.value(parts.count > 1 ? String(parts[1]) : nil, place: "-o"))
     }
 
+    /// Options that a remount can change, or that say nothing once a store is mounted.
+    private static let changeable: Set<String> = [
+        "ro", "suid", "dev", "noexec", "noatime", "capacity", "segment_size", "fsname", "subtype", "supervise",
+    ]
+
+    /// What the options are where nothing is said, as far as that is not the machine's to say.
+    static var defaults: [String: String] {
+        var options = Self()
+        for option in table where !option.defaultText.isEmpty && !changeable.contains(option.name) {
+            if let value = try? option.value(option.defaultText, place: "") { options.note(option, value) }
+        }
+        for option in table {
+            if case .flag = option.kind, options.chosen[option.name] == nil { options.note(option, .flag(false)) }
+        }
+        return options.chosen
+    }
+
+    private mutating func note(_ option: CommandOption, _ value: OptionValue) {
+        if case .generic = option.kind { return }
+        guard !Self.changeable.contains(option.name) else { return }
+        switch value {
+        case .flag(let isOn): chosen[option.name] = isOn ? "on" : "off"
+        case .number(let number): chosen[option.name] = "\(number)"
+        case .size(let byteCount): chosen[option.name] = "\(byteCount)"
+        case .text(let text): chosen[option.name] = text
+        }
+    }
+
     private mutating func set(_ option: CommandOption, _ value: OptionValue) throws(CommandError) {
+        note(option, value)
         switch value {
         case .flag(let isOn): setFlag(option.name, isOn)
         case .number(let number): setNumber(option.name, number)
@@ -191,7 +224,10 @@ struct MountOptions: Sendable {
         case "nodev": flags.allowsDevices = false
         case "exec": flags.allowsExecution = true
         case "sync": flags.isSynchronous = true
-        case "async": flags.isSynchronous = false
+        case "dirsync": flags.isDirectorySynchronous = true
+        case "async": (flags.isSynchronous, flags.isDirectorySynchronous) = (false, false)
+        case "nosymfollow": flags.followsSymlinks = false
+        case "symfollow": flags.followsSymlinks = true
         case "atime", "relatime", "strictatime":
             flags.keepsAccessTimes = false
             flags.updatesEveryAccessTime = name == "strictatime"
@@ -204,6 +240,9 @@ struct MountOptions: Sendable {
             flags.allowsSetuid = false
             flags.allowsDevices = false
             flags.allowsExecution = false
+        case "owner", "group":
+            flags.allowsSetuid = false
+            flags.allowsDevices = false
         case "remount": isRemount = true
         default: break
         }
@@ -218,6 +257,11 @@ struct MountOptions: Sendable {
             throw CommandError("-o sqpoll: needs a ring, but engine=posix has none; leave one of them out")
         }
         if flags.allowOther && flags.allowRoot { throw CommandError("-o allow_other and allow_root: choose one") }
+        // The kernel's flag makes write(2) wait; names, truncations and the rest wait as well.
+        if (flags.isSynchronous || flags.isDirectorySynchronous) && chosen["ack"] == nil {
+            volume.acknowledgement = .durable
+            chosen["ack"] = VolumeOptions.Acknowledgement.durable.rawValue
+        }
         volume.isReadOnly = flags.isReadOnly
         let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
         volume.accessTimes = AccessTimes(
@@ -228,6 +272,8 @@ struct MountOptions: Sendable {
         fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot
         device.readOnly = flags.isReadOnly
         fuse.mountFlags = flags.words
+        fuse.mountBits = flags.needsBits ? flags.bits : 0
+        volume.chosenText = chosenText
     }
 }
 
@@ -247,6 +293,9 @@ extension MountOptions.KernelFlags {
         return words
     }
 
+    /// Whether there are some among them that libfuse does not know.
+    var needsBits: Bool { !followsSymlinks || keepsDirectoryAccessTimes || updatesEveryAccessTime }
+
     /// The same for mount(2), for a remount.
     var bits: UInt {
         var bits: UInt = 0
@@ -257,6 +306,9 @@ extension MountOptions.KernelFlags {
         if isSynchronous { bits |= UInt(MS_SYNCHRONOUS) }
         if keepsAccessTimes { bits |= UInt(MS_NOATIME) }
         if keepsDirectoryAccessTimes { bits |= UInt(MS_NODIRATIME) }
+        if updatesEveryAccessTime { bits |= UInt(MS_STRICTATIME) }
+        if isDirectorySynchronous { bits |= UInt(MS_DIRSYNC) }
+        if !followsSymlinks { bits |= 256 }  // MS_NOSYMFOLLOW (Linux 5.10)
         return bits
     }
 }

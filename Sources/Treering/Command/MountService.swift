@@ -97,6 +97,9 @@ final class MountService {
             session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)
             try session.mount()
             try replacement?.finish()
+            if options.mountBits != 0, geteuid() == 0 {
+                _ = Glibc.mount(nil, mountPoint, nil, options.mountBits | UInt(MS_REMOUNT | MS_BIND), nil)
+            }
         } catch {
             replacement?.cancel()
             throw CommandError("\(mountPoint): cannot be mounted: \(error)", exitCode: 32)

@@ -9,6 +9,8 @@ struct MountedFileSystem: Equatable, Sendable {
     var mountPoint: String
     var type: String
     var source: String
+    /// The kernel's flags as words: those of the mount, then those of the file system.
+    var words: [String] = []
 
     var isTreering: Bool { type == "fuse.treering" }
 }
@@ -29,7 +31,10 @@ enum MountTable {
         guard let dash = fields.firstIndex(of: "-"), dash >= 6, fields.count > dash + 2 else { return nil }
         return MountedFileSystem(
             device: fields[2], mountPoint: unescaped(fields[4]), type: fields[dash + 1],
-            source: unescaped(fields[dash + 2]))
+            source: unescaped(fields[dash + 2]),
+            words: ([fields[5]] + fields.dropFirst(dash + 3).prefix(1)).flatMap {
+                $0.split(separator: ",").map(String.init)
+            })
     }
 
     /// Space, tab, newline and backslash are written as \040, \011, \012 and \134.

@@ -94,6 +94,8 @@ extension Core {
     func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ caller: Caller) throws(Stop) -> Attributes {
         let directory = try self.directory(parent).record
         try directory.requireNewNames()
+        // The kernel asks for a directory that was removed as well, and ext4 has this for it.
+        guard directory.linkCount > 0 else { throw .failed(.notPermitted) }
         let time = now()
         var inode = newInode(NewInode(mode: 0o100000 | mode & 0o7777), caller, time)
         let inheritance = try inherit(&inode, from: directory, caller)

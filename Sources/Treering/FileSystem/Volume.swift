@@ -4,6 +4,8 @@
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
+    /// What a person chose, a line "name=value" for each option; for those who ask a mount what it was made with.
+    var chosenText = ""
     enum Acknowledgement: String, Sendable, CaseIterable {
         /// When the record is in staging, which outlives the process.
         case staged

@@ -32,6 +32,8 @@ struct FuseOptions: Sendable {
     var fsname = ""
     /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").
     var mountFlags: [String] = []
+    /// Flags of mount(2), where there are some that libfuse does not know: set, by root, once it is mounted.
+    var mountBits: UInt = 0
     /// libfuse logs each request and reply.
     var isDebug = false
 }

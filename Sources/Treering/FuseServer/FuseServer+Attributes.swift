@@ -94,6 +94,7 @@ struct XattrOperation: Operation {
         if name.elementsEqual(VirtualXattr.statistics.utf8) { return volume.statistics() }
         if name.elementsEqual(VirtualXattr.statisticsPrometheus.utf8) { return volume.statisticsPrometheus() }
         if name.elementsEqual(VirtualXattr.readOnly.utf8) { return volume.isReadOnly ? "1" : "0" }
+        if name.elementsEqual(VirtualXattr.options.utf8) { return volume.options.chosenText }
         return nil
     }
 }
@@ -106,6 +107,8 @@ enum VirtualXattr {
     static let statisticsPrometheus = "treering.stats.prometheus"
     /// "1" where nothing can be written, whatever the kernel's flags say.
     static let readOnly = "treering.read_only"
+    /// What the mount was made with: a line "name=value" for each option that was chosen.
+    static let options = "treering.options"
 }
 
 /// SETXATTR.

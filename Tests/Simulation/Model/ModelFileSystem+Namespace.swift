@@ -53,7 +53,7 @@ extension ModelFileSystem {
         _ parent: UInt64, number: UInt64, mode: UInt32, caller: Caller
     ) throws(Errno) -> ModelAttributes {
         let directory = try directory(parent)
-        guard !directory.flags.contains(.immutable) else { throw .notPermitted }
+        guard !directory.flags.contains(.immutable), directory.linkCount > 0 else { throw .notPermitted }
         var inode = newInode(in: directory, mode: 0o100000 | mode, deviceNumber: 0, caller)
         inode.linkCount = 0
         inodes[number] = inode

@@ -10,7 +10,8 @@ import Testing
         let line =
             "36 35 0:45 / /mnt/with\\040space rw,nosuid shared:1 master:2 - fuse.treering store:/a\\134b rw,user_id=0"
         let expected = MountedFileSystem(
-            device: "0:45", mountPoint: "/mnt/with space", type: "fuse.treering", source: "store:/a\\b")
+            device: "0:45", mountPoint: "/mnt/with space", type: "fuse.treering", source: "store:/a\\b",
+            words: ["rw", "nosuid", "rw", "user_id=0"])
         #expect(MountTable.parse(line) == expected)
         #expect(MountTable.parse("") == nil && MountTable.parse("1 2 3") == nil)
         #expect(MountTable.mount(at: "/") != nil)

@@ -54,6 +54,30 @@ import Testing
         #expect(try options("default_permissions,no_default_permissions").fuse.mountFlags == [])
     }
 
+    @Test func syncMeansDurable() throws {
+        for word in ["sync", "dirsync"] { #expect(try options(word).volume.acknowledgement == .durable) }
+        #expect(try options("sync,async").volume.acknowledgement == .staged)
+        #expect(try options("ack=written,dirsync").volume.acknowledgement == .written)
+    }
+
+    /// A remount may repeat what the mount was made with, and what is so anyway; it cannot change it.
+    @Test func whatARemountCannotChange() throws {
+        let running = try options("ack=durable,staging=32M,writeback_cache=on,capacity=1G,noatime,allow_other").volume
+            .chosenText
+        for same in [
+            "", "ack=durable", "staging=32768K", "allow_other,default_permissions", "open=none,commit=5,ro,noexec,suid",
+            "engine=auto", "sqpoll=off",
+        ] {
+            #expect(try options(same).firstDifference(from: running) == nil, "\(same)")
+        }
+        for other in [
+            "ack=staged", "commit=9", "writeback_cache=off", "noacl", "allow_root", "open=handle", "clean=off",
+        ] {
+            #expect(try options(other).firstDifference(from: running) != nil, "\(other)")
+        }
+        #expect(try options("sync").firstDifference(from: "") == "-o ack=durable")
+    }
+
     @Test func wrongOnesNameThemselves() {
         #expect(message("nonsense=3").contains("nonsense=3"))
         #expect(message("engine=quantum").contains("engine=quantum: is one of auto, ring, posix"))

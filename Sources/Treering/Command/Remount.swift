@@ -1,0 +1,63 @@
+// `mount -o remount`: the kernel's flags of a mount that is there. Everything else stays as it was mounted.
+
+import Glibc
+
+enum Remount {
+    static func run(_ typed: String, _ words: [String]) throws(CommandError) -> Int32 {
+        let mountPoint: String
+        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
+            throw CommandError("\(typed): \(error)")
+        }
+        guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
+            throw CommandError(
+                "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
+        }
+        let options = try MountOptions(words: flagWords(of: mounted) + words)
+        // Of a process of an older version nothing is known.
+        if let text = try? MountedStore.attribute(VirtualXattr.options, of: mountPoint),
+            let word = try options.firstDifference(from: text)
+        {
+            throw CommandError(
+                "\(typed): \(word): cannot be changed by a remount; unmount it and mount it again", exitCode: 32)
+        }
+        // The kernel's flag alone would promise what the serving process refuses.
+        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
+            throw CommandError(
+                "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
+                exitCode: 32)
+        }
+        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
+        else {
+            throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
+        }
+        return 0
+    }
+
+    /// The flags that a mount has, in words that later ones change.
+    private static func flagWords(of mounted: MountedFileSystem) -> [String] {
+        let known: Set<String> = [
+            "ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow", "sync",
+        ]
+        // That every access counts is shown by nothing.
+        let rule = mounted.words.contains { $0 == "relatime" || $0 == "noatime" } ? "relatime" : "strictatime"
+        return ["suid", "dev", rule] + mounted.words.filter { known.contains($0) }
+    }
+}
+
+extension MountOptions {
+    /// What was chosen for the serving process, a line for each option: "ack=durable".
+    var chosenText: String { chosen.map { "\($0.key)=\($0.value)\n" }.sorted().joined() }
+
+    /// The first option chosen here that is not as it is in a mount with those; nil where there is none.
+    func firstDifference(from text: String) throws(CommandError) -> String? {
+        var running = Self.defaults
+        for line in text.split(separator: "\n") {
+            let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            if parts.count == 2 { running[String(parts[0])] = String(parts[1]) }
+        }
+        for (name, value) in chosen.sorted(by: { $0.key < $1.key }) where running[name] != value {
+            return "-o \(name)=\(value)"
+        }
+        return nil
+    }
+}
