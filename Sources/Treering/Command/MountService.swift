@@ -152,7 +152,7 @@ final class MountService {
             }
             if Self.endSignals.contains(signal) {
                 log.notice("\(mountPoint): unmounting on signal \(signal)")
-                unmount(transport)
+                unmount(server, transport)
             }
             if signal == 0 { waitedSeconds += 1 }
             if !isReady && waitedSeconds >= Self.initTimeoutSeconds {
@@ -174,7 +174,7 @@ final class MountService {
 
     /// Writes back what the kernel holds, takes the mount off the tree and goes on serving for those who still have files
     /// open, but not for ever.
-    private func unmount(_ transport: ClassicTransport) {
+    private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
         let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         if descriptor >= 0 {
             syncfs(descriptor)
@@ -189,6 +189,7 @@ final class MountService {
         }
         if transport.isOver { return }
         log.warning("\(mountPoint): files are still open; their users will see errors")
+        server.stop()
         transport.stop()
     }
 

@@ -67,7 +67,7 @@ final class FuseServer: @unchecked Sendable {
 
     func use(_ transport: any Transport) { self.transport = transport }
 
-    /// To be called when every request has been answered.
+    /// To be called before the transport stops serving a kernel that goes on.
     func stop() { writeback.stop() }
 
     var rawRequest: UnsafeRawBufferPointer { transport.rawRequest }

@@ -25,6 +25,7 @@ final class KernelWriteback: @unchecked Sendable {
         _ done: @escaping @Sendable () -> Void
     ) -> Bool {
         monitor.withLock {
+            if isStopping { return false }
             if thread == nil {
                 do { thread = try DeviceThread(name: "writeback") { [self] in run(transport) } } catch { return false }
             }
@@ -34,12 +35,13 @@ final class KernelWriteback: @unchecked Sendable {
         }
     }
 
-    /// To be called when nobody asks any more.
+    /// Finishes what was begun, and begins nothing more. To be called while the transport still serves, or when the kernel has ended the
+    /// connection: what the kernel writes back needs somebody to take it.
     func stop() {
-        let thread = monitor.withLock {
+        let thread = monitor.withLock { () -> DeviceThread? in
             isStopping = true
             hasWork.signal()
-            return self.thread
+            return self.thread.take()
         }
         thread?.join()
     }
