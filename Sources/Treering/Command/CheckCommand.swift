@@ -47,7 +47,8 @@ enum CheckCommand {
             return try check(mountPoint: mountPoint, target, arguments)
         }
         if arguments.size("rate") != nil {
-            throw CommandError("--rate: \(target) is not mounted; an unmounted store is checked at full speed", exitCode: 16)
+            throw CommandError(
+                "--rate: \(target) is not mounted; an unmounted store is checked at full speed", exitCode: 16)
         }
         do throws(CommandError) {
             if arguments.has("new-uuid") { return try renew(path) }

@@ -50,7 +50,9 @@ struct ScrubCommand {
     }
 
     private func run(rate: UInt64) throws(CommandError) -> Int32 {
-        for number in [SIGINT, SIGTERM, SIGHUP] { signal(number) { _ in isInterrupted.store(true, ordering: .relaxed) } }
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            signal(number) { _ in isInterrupted.store(true, ordering: .relaxed) }
+        }
         let token = try begin(rate)
         var shownTenth: UInt64 = 0
         var progress = try self.progress(token)

@@ -334,8 +334,8 @@ final class Recovery<D: Device> {
         }
         guard let found else { return }
         let header = SegmentHeader(
-            state: .inUse, uuid: superblock.blockUUID, number: number, incarnation: found.incarnation, epoch: found.epoch,
-            firstBatch: found.sequence, segmentByteCount: UInt32(table.segmentByteCount))
+            state: .inUse, uuid: superblock.blockUUID, number: number, incarnation: found.incarnation,
+            epoch: found.epoch, firstBatch: found.sequence, segmentByteCount: UInt32(table.segmentByteCount))
         put(header, file, "the header of segment \(number.rawValue) is damaged; its batches tell what it was")
     }
 

@@ -86,6 +86,7 @@ extension Scrub {
         estimate.data.add(UInt64(living))
         volume.state.withLock { $0.scrub?.blockCount += UInt64(pieces.count) }
         try paced(read == nil ? 0 : end - start, since: begin)
+        doubtCount += doubtful.count
         for piece in doubtful { try confirm(piece) }
     }
 

@@ -70,7 +70,8 @@ extension Scrub {
                         inode: InodeNumber(key.object), key: key, payload: payload, payloadOffset: 0, length: count,
                         name: attribute.name.plainOrQuoted))
             }
-        } after: { () throws(ScrubStop) in }
+        } after: { () throws(ScrubStop) in
+        }
         return namers
     }
 
@@ -179,7 +180,8 @@ extension Scrub {
                 wanted.contains(entry.inode.rawValue), found[entry.inode.rawValue] == nil
             else { return }
             found[entry.inode.rawValue] = (key.object, entry.name.plainOrQuoted)
-        } after: { () throws(ScrubStop) in }
+        } after: { () throws(ScrubStop) in
+        }
         return found
     }
 }

@@ -33,6 +33,8 @@ final class Scrub<D: Device> {
     var lostEntries: [UInt64: Int] = [:]
     /// How much is read of what, to tell how much is left.
     var estimate = ScrubEstimate()
+    /// Pieces that did not match at first, whatever became of them.
+    var doubtCount = 0
 
     static var windowByteCount: Int { 512 << 10 }
     static var damagedLimit: Int { 100_000 }
@@ -74,7 +76,11 @@ final class Scrub<D: Device> {
             }
         }
         path.forget()
-        volume.state.withLock { $0.endScrub(end) }
+        volume.state.withLock { state in
+            state.scrub?.doneByteCount = estimate.done
+            state.scrub?.totalByteCount = estimate.total
+            state.endScrub(end)
+        }
     }
 
     /// What was acknowledged before a scrub begins is on disk when it comes by.

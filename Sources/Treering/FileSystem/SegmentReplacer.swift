@@ -55,8 +55,8 @@ struct SegmentReplacer<D: Device> {
         guard let gap else { return }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         SegmentHeader(
-            state: .inUse, uuid: recovery.superblock.blockUUID, number: number, incarnation: incarnation, epoch: gap.epoch,
-            firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount)
+            state: .inUse, uuid: recovery.superblock.blockUUID, number: number, incarnation: incarnation,
+            epoch: gap.epoch, firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount)
         ).encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
         try device.wait(Submission(.sync, file, tag: 0))

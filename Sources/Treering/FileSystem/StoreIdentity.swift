@@ -3,6 +3,7 @@
 
 enum StoreIdentity {
     /// Gives a store that was cleanly unmounted another uuid. A power cut leaves it with the old one or the new one, and whole.
+    @discardableResult
     static func renew<D: Device>(
         _ device: D, to uuid: StoreUUID
     ) throws(MountError) -> (old: StoreUUID, new: StoreUUID) {
