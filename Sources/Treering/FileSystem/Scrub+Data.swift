@@ -28,6 +28,15 @@ extension Scrub {
         guard core.table.contains(segment), !core.log.isPending(segment, entry.position) else { return }
         let payload = PayloadID(key.object)
         let incarnation = core.table[segment].incarnation
+        let byteCount = entry.isInline ? Int(entry.length) : entry.storedCount * blockByteCount
+        let isPossible =
+            Int(entry.position) + byteCount <= core.table.segmentByteCount
+            && (!entry.isInline || byteCount <= Self.windowByteCount / 2)
+        guard isPossible else {
+            misplacedCount += 1
+            if misplacedCount <= ScrubStatus.findingLimit { misplaced.append(payload) }
+            return
+        }
         if entry.isInline {
             pieces.append(
                 ScrubPiece(
@@ -48,6 +57,13 @@ extension Scrub {
     /// Verifies all of them, neighbours together, and forgets them.
     func verify(_ pieces: inout [ScrubPiece]) throws(ScrubStop) {
         defer { pieces.removeAll(keepingCapacity: true) }
+        for payload in misplaced {
+            report(
+                Finding(
+                    place: "payload \(payload.rawValue)", reason: "its entry names a place outside of its segment",
+                    effect: "reading it gives EIO; a repair makes the index anew"))
+        }
+        misplaced = []
         pieces.sort { ($0.segment.rawValue, $0.position) < ($1.segment.rawValue, $1.position) }
         var first = 0
         while first < pieces.count {

@@ -14,40 +14,54 @@ extension Scrub {
         var name: String?
     }
 
+    /// What is found, of which only the first are kept.
+    private struct Findings {
+        var kept: [Finding] = []
+        var count: UInt64 = 0
+
+        mutating func add(_ finding: Finding) {
+            count += 1
+            if kept.count < ScrubStatus.findingLimit { kept.append(finding) }
+        }
+    }
+
     func nameDamage() throws(ScrubStop) {
-        var findings = lostEntries.sorted { $0.key < $1.key }.map { inode, count in
-            Finding(
-                place: "\(count) entries", reason: "the part of the log that made them is damaged",
-                effect: "the index remembers them; a repair, of the store unmounted, writes them to the log again",
-                inode: inode)
+        var findings = Findings()
+        for (inode, count) in lostEntries.sorted(by: { $0.key < $1.key }) {
+            findings.add(
+                Finding(
+                    place: "\(count) entries", reason: "the part of the log that made them is damaged",
+                    effect: "the index remembers them; a repair, of the store unmounted, writes them to the log again",
+                    inode: inode))
         }
         var named: Set<PayloadID> = []
-        if !damaged.isEmpty {
-            for namer in try namers() {
-                let found = try self.findings(of: namer)
-                if !found.isEmpty { named.insert(namer.payload) }
-                findings += found
+        for namer in damaged.isEmpty ? [] : try namers() {
+            for finding in try self.findings(of: namer) {
+                named.insert(namer.payload)
+                findings.add(finding)
             }
         }
         for (payload, blocks) in damaged.sorted(by: { $0.key.rawValue < $1.key.rawValue })
         where !named.contains(payload) {
             // Whoever named it has gone meanwhile, or it is kept by nobody that can be told.
             guard try isNamedStill(payload) else { continue }
-            findings += blocks.map {
-                Finding(
-                    place: $0.place.place, reason: $0.place.reason,
-                    effect: "no file shows it any more; it goes with what is being removed")
+            for block in blocks {
+                findings.add(
+                    Finding(
+                        place: block.place.place, reason: block.place.reason,
+                        effect: "no file shows it any more; it goes with what is being removed"))
             }
         }
-        let inodes = Set(findings.prefix(ScrubStatus.findingLimit).compactMap(\.inode))
-        let paths = try self.paths(of: inodes)
-        for var finding in findings {
+        let paths = try self.paths(of: Set(findings.kept.compactMap(\.inode)))
+        for var finding in findings.kept {
             finding.path = finding.inode.flatMap { paths[$0] }
             report(finding)
         }
-        if damagedCount > Self.damagedLimit {
-            volume.state.withLock { $0.scrub?.findingCount += UInt64(damagedCount - Self.damagedLimit) }
-        }
+        // What could not be kept counts.
+        let rest =
+            findings.count - UInt64(findings.kept.count) + UInt64(max(0, damagedCount - Self.damagedLimit))
+            + UInt64(max(0, misplacedCount - ScrubStatus.findingLimit))
+        volume.state.withLock { $0.scrub?.findingCount += rest }
     }
 
     /// Extents and attributes that name damaged payloads.
@@ -56,7 +70,7 @@ extension Scrub {
         let first = IndexKey(space: .tree, object: 0, kind: 0, subkey: 0)
         let last = IndexKey(space: .tree, object: .max, kind: UInt8.max, subkey: .max)
         try forEachEntry(from: first, through: last) { _, key, value in
-            guard namers.count < Self.damagedLimit else { return }
+            guard namers.count < Self.damagedLimit, key.subkey <= UInt64(Int64.max) else { return }
             if key.kind == .extent, let extent = ExtentEntry(decoding: value), self.damaged[extent.payload] != nil {
                 namers.append(
                     Namer(

@@ -27,6 +27,9 @@ final class Scrub<D: Device> {
     /// Data that was found damaged, until its names are known; the rest of it is only counted.
     var damaged: [PayloadID: [DamagedBlock]] = [:]
     var damagedCount = 0
+    /// Payloads whose entries cannot be true, to be reported.
+    var misplaced: [PayloadID] = []
+    var misplacedCount = 0
     /// Segments of which a part of the log is lost.
     var lostSources: [SegmentNumber: LostSource] = [:]
     /// Entries that came from there, by inode.

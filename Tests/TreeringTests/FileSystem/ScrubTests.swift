@@ -308,4 +308,21 @@ extension Volume {
         #expect(store.volume.state.withLock { $0.rehomeCount } == 1)
         #expect(status.state == .done && status.findings == [])
     }
+
+    /// What a repair has mended, or marked as lost, is no damage any more.
+    @Test(arguments: 1...6 as ClosedRange<UInt64>) func aRepairedStoreIsClean(seed: UInt64) throws {
+        let damaged = try DamagedStore(checkpointsBetween: seed % 2 == 0)
+        var random = SimulatedRandom(seed: seed)
+        let batches = try damaged.batches()
+        for _ in 0..<3 {
+            let batch = batches[Int(random.next() % UInt64(batches.count))]
+            let place = UInt64(batch.offset) + random.next() % UInt64(batch.header.byteCount)
+            damaged.device.damage(.segment(batch.segment), at: place)
+        }
+        if seed == 3 { damaged.device.damage(.segment(batches[0].segment), at: 40) }
+        #expect(try damaged.repair().left.isClean)
+        _ = try damaged.compare()
+        let status = damaged.store.volume.scrub().status
+        #expect(status.state == .done && status.findings == [])
+    }
 }
