@@ -197,6 +197,8 @@ finish() {
     exit $?
 }
 interrupted() {
+    # Whoever read the output may be gone already: that must not keep anybody from cleaning up.
+    trap '' PIPE
     fail "was interrupted or timed out"
     finish
 }

@@ -38,6 +38,24 @@ import Testing
         Self.report("single operations", enumeration)
     }
 
+    /// Every two kinds of operations with every kind of sync behind each. One seed looks at a part of them, the next at those that follow; in
+    /// the long tier every subset of up to ten writes in flight.
+    @Test func twoOperationsWithEveryKindOfSync() throws {
+        let settings = Self.settings()
+        let kindCount = CrashWorkload.operations(CrashTree()).count
+        let pairCount = CrashWorkload.pairCount
+        let isLong = Self.total >= 20_000
+        let share = isLong ? 60 : 6
+        let runCount = max(10, Self.total / 4 / share)
+        var enumeration = CrashEnumeration(settings, exhaustiveUpTo: isLong ? 10 : 4)
+        for index in 0..<runCount {
+            let number = (Int(Self.seed - 1) * runCount + index) % pairCount
+            let run = try CrashRun(settings, seed: Self.seed, afterCrash: index % 4 == 3) { .pair(number, $0) }
+            try enumeration.enumerate(run, limit: share, seed: Self.seed &+ UInt64(index))
+        }
+        Self.report("two operations, \(runCount) of the \(pairCount) workloads of \(kindCount) kinds", enumeration)
+    }
+
     @Test func severalOperationsWithSyncsAndCheckpointsAmongThem() throws {
         var enumeration = CrashEnumeration(Self.settings())
         for round in 0..<8 as Range<UInt64> {

@@ -8,7 +8,7 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct HostileStoreTests {
-    private static let count = Environment.count("TREERING_FUZZ", debug: 40, release: 400)
+    private static let count = Environment.count("TREERING_FUZZ", debug: 40, release: 200)
     private static let first = Environment.number("TREERING_SEED") ?? 1
 
     @Test func mutatedStoresNeverTrap() throws {
@@ -48,64 +48,6 @@ struct HostileTally {
     var exported = 0
 }
 
-/// A store with something of everything, some of it after the last checkpoint.
-final class HostileTemplate {
-    let clean: SimulatedDevice
-    let unclean: SimulatedDevice
-    let staging: [UInt8]
-    let settings: StoreSettings
-
-    init() throws {
-        var settings = StoreSettings()
-        settings.capacityByteCount = 16 << 20
-        self.settings = settings
-        let store = try SimulatedStore(settings)
-        var random = SimulatedRandom(seed: 11)
-        let generatorCaller = Caller(uid: 1, gid: 1, umask: 0)
-        var directories: [UInt64] = [1]
-        var files: [UInt64] = []
-        func perform(_ operation: Operation) throws -> UInt64 {
-            try store.volume.perform(operation.body(generatorCaller)).made
-        }
-        for round in 0..<160 {
-            let parent = directories[Int(random.next() % UInt64(directories.count))]
-            switch random.next() % 10 {
-            case 0:
-                directories.append(
-                    try perform(.make(parent, "d\(round)", mode: 0o040755, deviceNumber: 0, target: nil)))
-            case 1: _ = try perform(.make(parent, "l\(round)", mode: 0o120777, deviceNumber: 0, target: "target"))
-            case 2, 3:
-                files.append(try perform(.make(parent, "f\(round)", mode: 0o100644, deviceNumber: 0, target: nil)))
-            case 4: if let file = files.last { _ = try perform(.link(file, parent, "h\(round)")) }
-            case 5:
-                if let file = files.last {
-                    _ = try perform(
-                        .setXattr(file, "user.x\(round)", byteCount: Int(random.next() % 6000), seed: 3, []))
-                }
-            case 6:
-                if let file = files.first {
-                    var changes = AttributeChanges()
-                    changes.byteCount = random.next() % 50_000
-                    _ = try perform(.setAttributes(file, changes))
-                }
-            default:
-                if let file = files.randomElement(using: &random) {
-                    _ = try perform(
-                        .write(
-                            file, offset: random.next() % 60_000, byteCount: 1 + Int(random.next() % 12_000), seed: 4))
-                }
-            }
-            if round % 20 == 19 { try store.volume.syncAndWait() }
-            if round == 60 || round == 110 { try store.volume.checkpoint() }
-        }
-        try store.volume.syncAndWait()
-        staging = store.stagingBytes
-        unclean = store.device.snapshotAfterKill()
-        try store.volume.unmount()
-        clean = store.device.snapshotAfterKill()
-    }
-}
-
 /// One hostile store.
 struct HostileRun {
     private let device: SimulatedDevice
@@ -126,13 +68,14 @@ struct HostileRun {
 
     mutating func mutate() {
         for _ in 0..<1 + random.next() % 3 {
-            switch random.next() % 8 {
+            switch random.next() % 9 {
             case 0: mutateSuperblock()
             case 1: mutateSegmentHeader()
             case 2: mutateBatchHeader()
             case 3, 4: mutateRecord()
             case 5: mutatePage()
             case 6: mutateStaging()
+            case 7: mutateRun()
             default: flipAnything()
             }
         }
@@ -197,7 +140,7 @@ struct HostileRun {
     private mutating func mutateSuperblock() {
         let slot = Int(Superblock.slotOffsets[Int(random.next() % 2)])
         edit(.superblock, slot, 4096) { run, bytes in
-            run.spoil(bytes, 12..<320)
+            run.spoil(bytes, 12..<336)
             Self.seal(bytes, hole: 8)
         }
     }
@@ -214,12 +157,21 @@ struct HostileRun {
         }
     }
 
-    /// Where batches begin in a segment.
-    private func batches(_ file: StoreFile) -> [Int] {
+    /// Where batches, or runs of the cleaner, begin in a segment.
+    private func batches(_ file: StoreFile, magic: UInt64 = BatchHeader.magic) -> [Int] {
         guard let bytes = device.contents(of: file) else { return [] }
         return bytes.withUnsafeBytes { bytes in
-            stride(from: 4096, to: bytes.count - 127, by: 4096).filter {
-                bytes.load($0, as: UInt64.self) == BatchHeader.magic
+            stride(from: 4096, to: bytes.count - 127, by: 4096).filter { bytes.load($0, as: UInt64.self) == magic }
+        }
+    }
+
+    private mutating func mutateRun() {
+        for file in device.list() {
+            guard case .segment = file, let offset = batches(file, magic: RunHeader.magic).randomElement(using: &random)
+            else { continue }
+            edit(file, offset, RunHeader.byteCount) { run, bytes in
+                run.spoil(bytes, 12..<200)
+                Self.seal(bytes, hole: 8)
             }
         }
     }

@@ -83,7 +83,11 @@ final class SimulatedCore {
                 second[place - submission.first.count] ^= flip.bits
             }
         }
-        if case .shorten(let count) = flight.effect { result = min(result, count) }
+        switch flight.effect {
+        case .shorten(let count): result = min(result, count)
+        case .flip(let place) where result > 0: submission.first[place % min(result, submission.first.count)] ^= 1
+        default: break
+        }
         return result
     }
 
@@ -118,6 +122,7 @@ final class SimulatedCore {
             landing = [range.lowerBound..<range.lowerBound + UInt64(result)]
         case .fail(let error), .failAndLose(let error):
             result = -Int(error.rawValue)
+        case .flip: preconditionFailure("a write whose bytes are changed; `damage` does that")
         }
         state.fail(flight.change, inode: flight.inode, landing: landing.filter { !$0.isEmpty })
         return result
@@ -300,7 +305,7 @@ extension SimulatedFault.Effect {
     var error: Errno? {
         switch self {
         case .fail(let error), .failTorn(let error), .failAndLose(let error): return error
-        case .shorten: return nil
+        case .shorten, .flip: return nil
         }
     }
 

@@ -67,6 +67,8 @@ struct SimulatedFault: Sendable {
         case failAndLose(Errno)
         /// The transfer ends after so many bytes.
         case shorten(Int)
+        /// A read succeeds with one bit inverted: of this byte, counted from its start and round again at its end.
+        case flip(Int)
     }
 
     /// Which operations it counts; empty: all.

@@ -39,10 +39,7 @@ extension Core {
         switch mode {
         case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, caller)
         case [], .keepsSize: return try reserve(inode, offset, end, mode, caller)
-        case .zeroes, [.zeroes, .keepsSize]:
-            try allowReservation(of: try unreserved(number, offset, Self.blockEnd(end)))
-            try replace(inode, offset, end)
-            return try reserve(inode, offset, end, mode, caller)
+        case .zeroes, [.zeroes, .keepsSize]: return try zero(inode, offset, end, mode, caller)
         default: throw .failed(.notSupported)
         }
     }
@@ -96,33 +93,74 @@ extension Core {
         return try find { () throws(PageMiss) in try index.extent(inode, endingAfter: from, before: to) } != nil
     }
 
-    /// Turns what a range shows into a reservation, a bounded number of extents with each record.
-    private func replace(_ inode: InodeRecord, _ from: UInt64, _ to: UInt64) throws(Stop) {
-        try waitForRemovals(of: inode.inode)
+    /// Turns a range into a reservation, whatever it shows. One record, unless it replaces more extents than a record may.
+    private func zero(
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
+    ) throws(Stop) -> Bool {
+        try waitForRemovals(of: old.inode)
+        let (low, high) = Self.blocks(around: from, to)
+        try allowReservation(of: try unreserved(old.inode, low, high))
         var recordCount = 0
         var cursor = from
-        while cursor < to {
-            var pieceCount = 0
-            var first: UInt64?
-            var last = cursor
-            try find { () throws(PageMiss) in
-                try index.forEachPiece(inode.inode, cursor, to, withReserved: true) { start, length, payload, _ in
-                    // What is reserved already is passed over where nothing written lies before it.
-                    if first == nil, payload.rawValue == 0 { return true }
-                    if first == nil { first = start }
-                    last = start + length
-                    pieceCount += 1
-                    return pieceCount < Self.rangePieceLimit
-                }
-            }
-            guard let first else { return }
+        while true {
+            let (start, end) = try unreservedPart(old.inode, cursor, to)
+            writer.reset()
+            if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
+            guard end < to else { break }
             guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
             recordCount += 1
-            writer.reset()
-            writer.reserve(inode: inode.inode, from: first, to: last)
             try commit(freesSpace: true)
-            cursor = last
+            cursor = end
         }
+        for edge in [low..<from, to..<high] {
+            for hole in try holes(old.inode, edge.lowerBound, edge.upperBound) {
+                writer.reserve(inode: old.inode, from: hole.from, to: hole.to)
+            }
+        }
+        var (inode, hasKilled) = try modified(old, caller)
+        if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
+        writer.inode(inode)
+        try commit(freesSpace: true)
+        return hasKilled
+    }
+
+    /// Where in a range the first byte is that is not reserved, and how far one record may go from there.
+    private func unreservedPart(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64
+    ) throws(Stop) -> (start: UInt64, end: UInt64) {
+        var start = from
+        var end = to
+        var pieceCount = 0
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(inode, from, to, withReserved: true) { place, length, payload, _ in
+                if pieceCount == 0, place == start, payload.rawValue == 0 {
+                    start += length
+                    return true
+                }
+                pieceCount += 1
+                if pieceCount > Self.rangePieceLimit { end = place }
+                return pieceCount <= Self.rangePieceLimit
+            }
+        }
+        return (start, end)
+    }
+
+    /// What of a range is not allocated.
+    private func holes(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> [(from: UInt64, to: UInt64)]
+    {
+        guard from < to else { return [] }
+        var holes: [(from: UInt64, to: UInt64)] = []
+        var filled = from
+        func note(_ start: UInt64) { if start > filled { holes.append((filled, start)) } }
+        try find { () throws(PageMiss) in
+            try index.forEachPiece(inode, from, to, withReserved: true) { start, length, _, _ in
+                note(start)
+                filled = start + length
+                return true
+            }
+        }
+        note(to)
+        return holes
     }
 
     /// Fills the holes of a range with reservations, then sets size and times.
@@ -130,25 +168,9 @@ extension Core {
         _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
-        var holes: [(from: UInt64, to: UInt64)] = []
-        var missing: UInt64 = 0
-        let low = from / UInt64(blockByteCount) * UInt64(blockByteCount)
-        let high = Self.blockEnd(to)
-        var filled = low
-        func note(_ start: UInt64) {
-            guard start > filled else { return }
-            missing += start - filled
-            holes.append((filled, start))
-        }
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(old.inode, low, high, withReserved: true) { start, length, _, _ in
-                note(start)
-                filled = start + length
-                return true
-            }
-        }
-        note(high)
-        try allowReservation(of: missing)
+        let (low, high) = Self.blocks(around: from, to)
+        let holes = try holes(old.inode, low, high)
+        try allowReservation(of: holes.reduce(0) { $0 + ($1.to - $1.from) })
         var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
         var first = 0
@@ -160,10 +182,15 @@ extension Core {
             writer.reset()
             for hole in holes[first..<next] { writer.reserve(inode: old.inode, from: hole.from, to: hole.to) }
             if next == holes.count { writer.inode(inode) }
-            try commit(freesSpace: mode.contains(.zeroes))
+            try commit()
             first = next
         } while first < holes.count
         return hasKilled
+    }
+
+    /// The whole blocks that a range lies in.
+    private static func blocks(around from: UInt64, _ to: UInt64) -> (low: UInt64, high: UInt64) {
+        (from / UInt64(blockByteCount) * UInt64(blockByteCount), blockEnd(to))
     }
 
     /// The end of the block that the byte before `offset` lies in.

@@ -29,7 +29,7 @@ final class Recovery<D: Device> {
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
     /// Where the batches lie that `replay` found, and that nothing says are durable.
-    private(set) var unsettledBatches: [(batch: BatchSequence, segment: SegmentNumber, offset: Int, byteCount: Int)] =
+    private(set) var unsettledBatches: [(batch: BatchSequence, checksum: UInt32, segment: SegmentNumber, offset: Int)] =
         []
     /// Segments that the log runs through after the checkpoint.
     private(set) var walkedSegments: Set<SegmentNumber> = []
@@ -239,7 +239,7 @@ final class Recovery<D: Device> {
         while true {
             while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
                 let header = batch.header
-                unsettledBatches.append((header.sequence, header.segment, batch.offset, header.byteCount))
+                unsettledBatches.append((header.sequence, batch.checksum, header.segment, batch.offset))
                 try apply(batch)
             }
             position = walk.position

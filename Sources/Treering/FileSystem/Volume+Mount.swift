@@ -339,25 +339,38 @@ extension Recovery {
     }
 
     /// Writes what was read once more. A flush may have failed under a mount that was killed then; the host may take what it lost for
-    /// clean since, and no other flush would write it.
+    /// clean since, and no other flush would write it. Only what was verified and applied is written: what the host shows may
+    /// have become what lies on the disk in the meantime.
     private func writeUnsettledBatches() throws(Errno) {
-        var buffer = AlignedBuffer(byteCount: 1 << 20)
         for batch in unsettledBatches {
             let file = table[batch.segment].file!
-            // A segment's header came with its first batch.
-            let start = batch.offset == SegmentHeader.byteCount ? 0 : batch.offset
-            let byteCount = batch.offset + batch.byteCount - start
-            if buffer.bytes.count < byteCount { buffer = AlignedBuffer(byteCount: byteCount) }
-            let bytes = buffer.bytes.part(0, byteCount)
-            try device.wait(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
-            try device.wait(Submission(.write, file, offset: UInt64(start), bytes, tag: 0))
+            if batch.offset == SegmentHeader.byteCount, let header = headers[batch.segment]?.header {
+                // A segment's header came with its first batch.
+                try write(header, file)
+            }
+            let outcome = try reader.batch(
+                in: batch.segment, file, incarnation: table[batch.segment].incarnation, at: batch.offset,
+                verifyPayload: true)
+            guard case .batch(let found) = outcome, found.checksum == batch.checksum else {
+                log(
+                    "batch \(batch.batch.rawValue) was whole a moment ago, and is not any more: the disk loses what was written"
+                )
+                throw .input
+            }
+            let bytes = UnsafeMutableRawBufferPointer(
+                mutating: found.bytes.part(0, min(found.bytes.count, found.header.byteCount)))
+            try device.wait(Submission(.write, file, offset: UInt64(batch.offset), bytes, tag: 0))
         }
     }
 
-    private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
+    private func write(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+    }
+
+    private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
+        try write(header, file)
         try device.wait(Submission(.sync, file, tag: 0))
     }
 }

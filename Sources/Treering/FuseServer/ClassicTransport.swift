@@ -62,6 +62,13 @@ final class ClassicTransport: Transport {
 
     var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
 
+    func takeTime() -> Bool {
+        guard let reader = Self.reader, !reader.isBusy, idleCount.load(ordering: .relaxed) > 1 else { return false }
+        reader.isBusy = true
+        idleCount.subtract(1, ordering: .relaxed)
+        return true
+    }
+
     var rawRequest: UnsafeRawBufferPointer {
         guard let memory = Self.reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         return UnsafeRawBufferPointer(memory.bytes)

@@ -19,6 +19,7 @@ EXPLAINED = {
     "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
     "equal attributes": "setxattr of the value that is there: ext4 does nothing, Treering logs it and moves ctime",
     "kernel's ctime": "FS_IOC_SETFLAGS with the writeback cache: the kernel shows the ctime that it keeps, and does not know of the ioctl's",
+    "same size": "left out: truncate(2) to the size that a file has, with the writeback cache: the kernel then keeps the times that it has",
     "holes": "SEEK_DATA and SEEK_HOLE: what is a hole is the file system's to say; both answers are checked against the contents",
 }
 

@@ -14,7 +14,13 @@ struct CrashEnumeration {
     /// Whether a killed process's writes may land while its successor works.
     var hasLateWrites = false
 
-    init(_ settings: StoreSettings) { self.settings = settings }
+    /// Of so many writes in flight every subset is a state, of more some that are drawn.
+    private let exhaustiveLimit: Int
+
+    init(_ settings: StoreSettings, exhaustiveUpTo limit: Int = 4) {
+        self.settings = settings
+        exhaustiveLimit = limit
+    }
 
     var summary: String {
         "\(runCount) runs: \(stateCount) crash states, \(secondStateCount) of a second crash, \(killCount) kills, \(lateWriteCount) late writes; \(oracleCount) compared with the log"
@@ -26,7 +32,9 @@ struct CrashEnumeration {
         var random = SimulatedRandom(seed: seed)
         var states: [(event: Int, state: CrashState)] = []
         for event in run.store.device.crashPoints {
-            for state in run.store.device.crashStates(at: event, exhaustiveUpTo: 4, samples: 10, seed: random.next()) {
+            for state in run.store.device.crashStates(
+                at: event, exhaustiveUpTo: exhaustiveLimit, samples: 10, seed: random.next())
+            {
                 states.append((event, state))
             }
         }

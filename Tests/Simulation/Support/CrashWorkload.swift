@@ -231,6 +231,35 @@ extension CrashWorkload {
 
     static let endings: [(String, [CrashStep])] = [("", []), (", sync", [.sync]), (", checkpoint", [.checkpoint])]
 
+    /// How many workloads `pair` knows.
+    static var pairCount: Int {
+        let kinds = operations(CrashTree()).count
+        return kinds * kinds * endings.count * endings.count
+    }
+
+    /// Two operations, each with an ending. Neighbours in number have little in common.
+    static func pair(_ number: Int, _ tree: CrashTree) -> CrashWorkload {
+        let kinds = operations(tree)
+        // A factor without a common divisor visits every one of them once.
+        var rest = number * 7919 % pairCount
+        func draw(_ count: Int) -> Int {
+            defer { rest /= count }
+            return rest % count
+        }
+        let parts = (0..<2).map { _ in (kinds[draw(kinds.count)], endings[draw(endings.count)]) }
+        var steps: [CrashStep] = []
+        var forgotten: Set<UInt64> = []
+        for (kind, ending) in parts {
+            for operation in kind.1 {
+                if case .forget(let inode, _) = operation, !forgotten.insert(inode).inserted { continue }
+                steps.append(.operation(operation))
+            }
+            steps += ending.1
+        }
+        return CrashWorkload(
+            name: "\(parts[0].0.0)\(parts[0].1.0); \(parts[1].0.0)\(parts[1].1.0)", steps: steps + [.complete(4)])
+    }
+
     /// A write that is synced, then so much without a sync that the log goes over to other segments.
     static func rollOver(_ tree: CrashTree, syncs: Bool) -> CrashWorkload {
         var steps: [CrashStep] = []

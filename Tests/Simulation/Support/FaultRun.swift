@@ -22,6 +22,8 @@ final class FaultRun {
     private(set) var outcome = FaultOutcome()
     /// How many calls the workload made.
     private(set) var callCount = 0
+    /// How many of them were reads.
+    private(set) var readCount = 0
     private static let caller = Caller(uid: 5, gid: 6, umask: 0)
     private static let honest: Set<Int32> = [Errno.input.rawValue, Errno.readOnly.rawValue, Errno.noSpace.rawValue]
 
@@ -40,6 +42,7 @@ final class FaultRun {
         for fault in faults { store.device.inject(fault) }
         for step in workload.steps { try self.run(step) }
         callCount = store.device.trace.count - start
+        readCount = store.device.trace[start...].count { $0.kind == .read }
         try end(faults)
     }
 

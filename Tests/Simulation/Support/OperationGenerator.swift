@@ -217,8 +217,7 @@ struct OperationGenerator {
         let count = UInt64(chance(30) ? 4096 * (1 + below(6)) : chance(3) ? 0 : 1 + below(30_000))
         switch below(10) {
         case 0...2:
-            // Zeroing is several records, and a power cut may leave a part of them: it is not for a model that knows whole operations.
-            let modes: [AllocateMode] = [[], .keepsSize, .punchesHole]
+            let modes: [AllocateMode] = [[], .keepsSize, .punchesHole, .zeroes, [.zeroes, .keepsSize]]
             return .allocate(
                 inode, chance(96) ? pick(modes) : [.zeroes, .punchesHole], offset: offset, byteCount: count)
         case 3...4: return .allocate(inode, [.punchesHole, .keepsSize], offset: offset, byteCount: count)

@@ -15,6 +15,8 @@ import Testing
         }
     }
 
+    private func fill(_ value: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: value, count: count) }
+
     private func copy(_ store: TestStore, _ source: InodeNumber, _ target: InodeNumber, _ count: UInt64) throws {
         var done: UInt64 = 0
         while done < count {
@@ -31,6 +33,37 @@ import Testing
     private func checkStore(_ store: TestStore) throws {
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    /// A crash leaves all of it or nothing.
+    @Test func zeroingIsOneRecord() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        for piece in 0..<100 as Range<UInt64> { try store.write(inode, piece * 10_000, fill(UInt8(piece + 1), 5000)) }
+        func next() -> UInt64 { store.volume.state.withLock { $0.core.log.nextSequence.rawValue } }
+        for mode in [.zeroes, [.zeroes, .keepsSize]] as [AllocateMode] {
+            let before = next()
+            try reserve(store, inode, mode, 1000, 2_000_000)
+            #expect(next() == before + 1)
+        }
+        let bytes = try store.volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 4000) }
+        #expect(bytes == fill(1, 1000) + fill(0, 3000))
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } >= 1_999_000)
+        try checkStore(store)
+    }
+
+    /// One record replaces only so much: what is cut off in between goes on behind what is done.
+    @Test func zeroingManyPieces() throws {
+        let store = try TestStore(capacity: 64 << 20)
+        let inode = try store.make("file").inode
+        for piece in 0..<1200 as Range<UInt64> { try store.write(inode, piece * 5000, fill(7, 10)) }
+        let before = store.volume.state.withLock { $0.core.log.nextSequence.rawValue }
+        try reserve(store, inode, .zeroes, 5000, 1198 * 5000)
+        let count = store.volume.state.withLock { $0.core.log.nextSequence.rawValue } - before
+        #expect(count > 1 && count < 12)
+        let bytes = try store.volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 6_000_000) }
+        #expect(bytes.enumerated().filter { $1 != 0 }.map(\.offset) == Array(0..<10) + Array(5_995_000..<5_995_010))
+        try checkStore(store)
     }
 
     @Test func whatWasReservedIsWrittenOnAFullStore() throws {

@@ -205,6 +205,29 @@ import Testing
         }
     }
 
+    /// It wrote what it read the second time, unseen: where the host had dropped the lost page by then, old bytes for good.
+    @Test func onlyWhatWasVerifiedIsWrittenAgain() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        try store.write(inode, 0, fill(1))
+        try store.volume.syncAndWait()
+        let killed = store.device.snapshotAfterKill()
+        let before = killed.trace.count
+        _ = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+        let calls = killed.trace[before...].filter {
+            [.read, .writeDurable, .write].contains($0.kind) && $0.file == .segment(SegmentNumber(0))
+        }
+        let write = try #require(calls.firstIndex { $0.kind != .read && $0.byteCount > SegmentHeader.byteCount })
+        let reads = calls[..<write].count { $0.kind == .read }
+        let again = store.device.snapshotAfterKill()
+        again.inject(SimulatedFault(.flip(8192), kinds: [.read], file: .segment(SegmentNumber(0)), nth: reads))
+        #expect(throws: MountError.self) { try Volume.mount(again, VolumeOptions(), now: TestStore.now) { _ in } }
+        #expect(again.faultCount == 0)
+        // Nothing was spoilt: read as it is, it is all there.
+        let next = try Volume.mount(again, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try next.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 50_000) } == fill(1))
+    }
+
     /// The same of a header: a segment that was seen to be free was in use again after a power cut.
     @Test func aHeaderThatAFailedFlushLeftIsWrittenAgain() throws {
         let store = try TestStore()
