@@ -1,6 +1,7 @@
 #!/bin/bash
 # A mounted store is checked beside its work: clean, damaged behind its back, one at a time, ended with its command, by whom; and beside
 # writers, removals, copies and an eager cleaner nothing is taken for damage. Another uuid for a copied store.
+# TREERING_SCRUB_SECONDS: how long beside other work (15; with LONG=1 300). TREERING_SCRUB_OPTIONS: with these options.
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -147,7 +148,7 @@ scrub 1 "$S" --repair
 
 S=$WORK/busy M=$WORK/mnt-busy
 "$TREERING" format "$S" --capacity 256M
-start_mount "$S" "$M" clean=eager
+start_mount "$S" "$M" "clean=eager${TREERING_SCRUB_OPTIONS:+,$TREERING_SCRUB_OPTIONS}"
 cat >"$WORK/work.py" <<'P'
 import os, random, shutil, sys, time
 root, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
