@@ -290,10 +290,14 @@ extension Volume {
 
     /// What was looked at is removed before it is read, and its blocks are punched.
     @Test func whatIsRemovedMeanwhileIsNoDamage() throws {
-        let store = try TestStore(capacity: 32 << 20, options: Self.options())
+        var options = Self.options()
+        options.stagingByteCount = 8 << 20
+        let store = try TestStore(capacity: 256 << 20, options: options)
+        // One leaf names more than one read brings.
+        #expect(store.volume.maxWriteByteCount >= 60_000)
         let kept = try store.make("kept").inode
         let dropped = try store.make("dropped").inode
-        for piece in 0..<40 as Range<UInt64> {
+        for piece in 0..<120 as Range<UInt64> {
             try store.write(kept, piece * 60_000, bytes(Int(piece), 60_000))
             try store.write(dropped, piece * 60_000, bytes(Int(piece), 60_000))
         }
