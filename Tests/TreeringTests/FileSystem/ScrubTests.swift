@@ -293,22 +293,23 @@ extension Volume {
         var options = Self.options()
         options.stagingByteCount = 8 << 20
         let store = try TestStore(capacity: 256 << 20, options: options)
-        // One leaf names more than one read brings.
+        // A leaf names more than one read brings.
         #expect(store.volume.maxWriteByteCount >= 60_000)
         let kept = try store.make("kept").inode
-        let dropped = try store.make("dropped").inode
+        var dropped: [InodeNumber] = []
+        for number in 0..<6 { dropped.append(try store.make("dropped \(number)").inode) }
         for piece in 0..<120 as Range<UInt64> {
             try store.write(kept, piece * 60_000, bytes(Int(piece), 60_000))
-            try store.write(dropped, piece * 60_000, bytes(Int(piece), 60_000))
+            try store.write(dropped[Int(piece) % 6], piece * 60_000, bytes(Int(piece), 60_000))
         }
         try store.volume.syncAndWait()
         try store.volume.checkpoint()
-        var isDone = false
+        var roundCount = 0
         let result = store.volume.scrub {
-            guard !isDone, store.volume.state.withLock({ $0.scrub!.blockCount > 0 }) else { return true }
-            isDone = true
-            try? store.unlink("dropped")
-            store.volume.forget(dropped, 9)
+            guard roundCount < 6, store.volume.state.withLock({ $0.scrub!.blockCount > 0 }) else { return true }
+            try? store.unlink("dropped \(roundCount)")
+            store.volume.forget(dropped[roundCount], 9)
+            roundCount += 1
             store.volume.housekeep(commits: true, checkpoints: true)
             while store.volume.findDeadBlocks() {}
             for _ in 0..<3 {
