@@ -81,6 +81,7 @@ final class MountService {
         }
         let failure = wait(server, transport, onReady)
         transport.join()
+        server.stop()
         if isStillMounted { detach() }
         session.forgetMount()
         withExtendedLifetime((server, session)) {}

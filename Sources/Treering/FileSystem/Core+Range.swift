@@ -257,24 +257,32 @@ extension Core {
 
     /// lseek(2) with SEEK_DATA and SEEK_HOLE: a block is data when any byte of it was written; what is only reserved is a hole;
     /// a hole begins at the end of the file.
-    func seek(_ number: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> UInt64 {
+    func seek(_ number: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> SeekResult {
         let inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(.invalid) }
         guard offset < inode.size else { throw .failed(.noAddress) }
         let block = UInt64(blockByteCount)
-        var found: UInt64?
         var hole = offset
+        var data: UInt64?
         try find { () throws(PageMiss) in
             try index.forEachPiece(number, offset / block * block, inode.size) { start, length, _, _ in
                 let dataStart = max(offset, start / block * block)
-                if found == nil { found = dataStart }
-                if target == .data || dataStart > hole { return false }
+                if target == .data || dataStart > hole {
+                    data = dataStart
+                    return false
+                }
                 hole = max(hole, Self.blockEnd(start + length))
                 return true
             }
         }
-        guard target == .data else { return min(hole, inode.size) }
-        guard let found else { throw .failed(.noAddress) }
-        return found
+        hole = min(hole, inode.size)
+        return SeekResult(offset: target == .data ? data : hole, hole: hole..<max(hole, data ?? inode.size))
     }
+}
+
+/// Where SEEK_DATA or SEEK_HOLE leads, and the hole that the answer relies on.
+struct SeekResult: Equatable, Sendable {
+    /// Nil: there is no data behind.
+    var offset: UInt64?
+    var hole: Range<UInt64>
 }

@@ -212,7 +212,7 @@ extension Volume {
 
     /// Called by the cleaner between two steps: what others wait for goes first, and a cleaner without need rests.
     func pauseCleaning(since start: UInt64) {
-        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        housekeepInBetween()
         guard housekeeper != nil else { return }
         // Three parts rest to one of work (one where somebody asked for it), less as free segments get few: better that writers find the
         // disk busy now than no room soon. And no rest longer than a twentieth of a second.

@@ -13,8 +13,8 @@ extension Volume {
     /// Starts the housekeeper. To be called once, before the first request.
     func startHousekeeper() throws(Errno) {
         housekeeper = try DeviceThread(name: "housekeeper") { [self] in
-            var lastCommit = monotonicNanoseconds()
-            var lastCheckpoint = lastCommit
+            let start = monotonicNanoseconds()
+            (lastCommit, lastCheckpoint) = (start, start)
             while true {
                 let isStopping = monitor.withLock {
                     if !isKicked && !self.isStopping {
@@ -24,14 +24,32 @@ extension Volume {
                     return self.isStopping
                 }
                 if isStopping { return }
-                let now = monotonicNanoseconds()
-                let commits = now - lastCommit >= options.commitIntervalNanoseconds
-                let checkpoints = now - lastCheckpoint >= options.checkpointIntervalNanoseconds
-                if commits { lastCommit = now }
-                if checkpoints { lastCheckpoint = now }
-                housekeep(commits: commits, checkpoints: checkpoints)
+                housekeep(commits: isCommitDue(), checkpoints: isCheckpointDue())
             }
         }
+    }
+
+    /// Whether it is time for a commit again; counted from now on if so.
+    private func isCommitDue() -> Bool {
+        let now = monotonicNanoseconds()
+        guard now - lastCommit >= options.commitIntervalNanoseconds else { return false }
+        lastCommit = now
+        return true
+    }
+
+    private func isCheckpointDue() -> Bool {
+        let now = monotonicNanoseconds()
+        guard now - lastCheckpoint >= options.checkpointIntervalNanoseconds else { return false }
+        lastCheckpoint = now
+        return true
+    }
+
+    /// What may not wait until a long piece of work is done: called between its steps.
+    func housekeepInBetween() {
+        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        guard housekeeper != nil else { return }
+        if isCommitDue() { commitByClock() }
+        if state.withLock({ Self.needsCheckpoint($0, options, isDue: false) }) { checkpointReporting() }
     }
 
     func stopHousekeeper() {

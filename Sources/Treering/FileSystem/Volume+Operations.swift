@@ -124,7 +124,7 @@ extension Volume {
     }
 
     /// lseek(2) for SEEK_DATA and SEEK_HOLE.
-    func seek(_ inode: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> UInt64 {
+    func seek(_ inode: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> SeekResult {
         try run { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
     }
 

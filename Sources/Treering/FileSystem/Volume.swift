@@ -60,6 +60,9 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isCleaning = false
     nonisolated(unsafe) var shortage = Shortage()
     nonisolated(unsafe) var isRemoving = false
+    /// When the clock asked for a commit and for a checkpoint last.
+    nonisolated(unsafe) var lastCommit: UInt64 = 0
+    nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
     /// How much had been appended when that changed last, and when it was.
     nonisolated(unsafe) var lastAppend: (byteCount: UInt64, time: UInt64) = (0, 0)
     let log: @Sendable (String) -> Void

@@ -81,6 +81,10 @@ final class ClassicTransport: Transport {
         _ = fuse_lowlevel_notify_inval_inode(session, inode.rawValue, -1, 0)
     }
 
+    func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {
+        _ = fuse_lowlevel_notify_inval_inode(session, inode.rawValue, off_t(range.lowerBound), off_t(range.count))
+    }
+
     func takeRequestMemory() -> RequestMemory? {
         guard let reader = Self.reader else { return nil }
         return reader.memory.take()

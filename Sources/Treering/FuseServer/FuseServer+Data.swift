@@ -98,17 +98,28 @@ struct CopyRangeOperation: Operation {
     }
 }
 
-/// LSEEK for SEEK_DATA and SEEK_HOLE.
+/// LSEEK for SEEK_DATA and SEEK_HOLE. What looks like a hole may have been written through a mapping, and the kernel asks without
+/// writing that back first: so it is made to, and asked again.
 struct SeekOperation: Operation {
     let inode: InodeNumber
     let target: SeekTarget
     let offset: UInt64
+    /// What was found before the kernel wrote back what it had there.
+    var before: SeekResult?
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> UInt64 {
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> SeekResult {
         try volume.seek(inode, target, from: offset)
     }
 
-    func finish(_ answer: UInt64, _ reply: consuming Reply, _ server: FuseServer) { reply.offset(answer) }
+    func finish(_ answer: SeekResult, _ reply: consuming Reply, _ server: FuseServer) {
+        if answer.hole.isEmpty || answer == before {
+            if let found = answer.offset { reply.offset(found) } else { reply.error(.noAddress) }
+            return
+        }
+        var again = self
+        again.before = answer
+        server.perform(again, after: inode, answer.hole, reply)
+    }
 }
 
 extension FuseServer {

@@ -49,6 +49,7 @@ final class FuseServer: @unchecked Sendable {
     private(set) unowned var transport: any Transport
     /// Set by INIT: the kernel has asked and been told what this server can do.
     let isInitialized = Atomic<Bool>(false)
+    private let writeback = KernelWriteback()
     /// Told when `isInitialized` becomes true.
     private let onInitialized: @Sendable () -> Void
 
@@ -65,6 +66,9 @@ final class FuseServer: @unchecked Sendable {
     }
 
     func use(_ transport: any Transport) { self.transport = transport }
+
+    /// To be called when every request has been answered.
+    func stop() { writeback.stop() }
 
     var rawRequest: UnsafeRawBufferPointer { transport.rawRequest }
     var rawOpcode: UInt32 { transport.rawOpcode }
@@ -134,6 +138,18 @@ final class FuseServer: @unchecked Sendable {
         }
     }
 
+    /// Performs an operation when the kernel has written back what it holds of a range; ENOSYS where that is not possible.
+    func perform<O: Operation>(
+        _ operation: O, after inode: InodeNumber, _ range: Range<UInt64>, _ reply: consuming Reply
+    ) {
+        let waiting = ParkedOperation(operation, park(reply))
+        let hasBegun = writeback.begin(inode, range, through: transport) { [self] in
+            waiting.reply.answer { perform(waiting.operation, $0) }
+        }
+        // The kernel then does without, for good.
+        if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }
+    }
+
     /// After a reply: the device begins with what an fsync will most likely ask for, while the program is on its way to ask. On this
     /// thread, which then answers that fsync without a hop.
     func writeAhead() {
@@ -199,6 +215,7 @@ private final class NoTransport: Transport {
     var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
     var rawOpcode: UInt32 { 0 }
     func invalidateAttributes(_ inode: InodeNumber) {}
+    func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {}
     func start() throws(Errno) { throw .notImplemented }
     func stop() {}
 }

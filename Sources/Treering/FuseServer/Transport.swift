@@ -25,6 +25,10 @@ protocol Transport: AnyObject, Sendable {
     /// Has the kernel ask for an inode's attributes again.
     func invalidateAttributes(_ inode: InodeNumber)
 
+    /// Has the kernel write back what it holds of a part of a file, and forget it. Waits for the WRITEs that this brings: not for threads of the
+    /// transport, nor for those that finish other requests.
+    func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>)
+
     /// Begins to serve. Requests arrive from now on.
     func start() throws(Errno)
 

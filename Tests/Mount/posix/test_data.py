@@ -180,6 +180,27 @@ def seek_data_and_holes(t):
 
 
 @test
+def holes_that_mappings_fill(t):
+    """mmap(2), lseek(2): what was stored through a mapping and not written back yet is data, or a copy would lose it."""
+    K = 4096
+    with t.differs_with_writeback("the server does not know what the kernel still holds, and calls all of it data"):
+        fd = os.open("f", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, 100 * K)
+        with mmap.mmap(fd, 100 * K) as mapping:
+            for place in (30, 60):
+                mapping[place * K + 5:place * K + 9] = b"here"
+            t.expect(30 * K, c.lseek(fd, 0, c.SEEK_DATA))
+            t.expect(31 * K, c.lseek(fd, 30 * K, c.SEEK_HOLE))
+            t.expect(60 * K, c.lseek(fd, 31 * K, c.SEEK_DATA))
+            t.expect(-ENXIO, c.lseek(fd, 61 * K, c.SEEK_DATA))
+            mapping[80 * K] = 1
+            t.expect(80 * K, c.lseek(fd, 61 * K, c.SEEK_DATA))
+            mapping[61 * K] = 1
+            t.expect(62 * K, c.lseek(fd, 60 * K, c.SEEK_HOLE))
+        os.close(fd)
+
+
+@test
 def direct_access(t):
     view = mmap.mmap(-1, 64 * 1024)
     view[:] = pattern(64 * 1024)[:64 * 1024]

@@ -112,7 +112,10 @@ extension Operation {
             } while listing.cursor < listing.limit
             return VolumeReply(value: .outcome(.number(listing.cursor)))
         case .seek(let inode, let target, let offset):
-            return VolumeReply(value: .outcome(.number(try core.seek(InodeNumber(inode), target, from: offset))))
+            guard let found = try core.seek(InodeNumber(inode), target, from: offset).offset else {
+                throw .failed(.noAddress)
+            }
+            return VolumeReply(value: .outcome(.number(found)))
         case .read(let inode, let offset, let count):
             return VolumeReply(value: .plan(try core.planRead(InodeNumber(inode), at: offset, count)))
         case .readLink(let inode): return VolumeReply(value: .plan(try core.planReadLink(InodeNumber(inode))))

@@ -193,7 +193,15 @@ import Testing
 
     private func seek(_ store: TestStore, _ inode: InodeNumber, _ target: SeekTarget, _ offset: UInt64) throws -> UInt64
     {
-        try store.volume.perform { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+        let result = try store.volume.perform { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+        // The hole lies before data, and where a hole was looked for.
+        if target == .data {
+            #expect(
+                result.hole.lowerBound == offset && result.offset ?? result.hole.upperBound == result.hole.upperBound)
+        }
+        if target == .hole { #expect(result.hole.lowerBound == result.offset) }
+        guard let found = result.offset else { throw Errno.noAddress }
+        return found
     }
 
     @Test func holesBeginAndEndWithBlocksOrTheFile() throws {
