@@ -288,6 +288,29 @@ extension Volume {
         #expect(store.volume.cleaner.cleanedSegmentCount > 0)
     }
 
+    /// A block that does not match is read again, and asked for again: the disk may have erred once, or the file may be gone.
+    @Test(arguments: [false, true]) func aDoubtIsLookedAtAgain(isRemoved: Bool) throws {
+        let store = try TestStore(options: Self.options())
+        let file = try store.make("file").inode
+        try store.write(file, 0, bytes(1, 8192))
+        try store.volume.syncAndWait()
+        let place = try #require(places(store).first)
+        store.device.flip(.segment(place.segment), at: UInt64(place.position) + 77)
+        let result = store.volume.scrub {
+            guard store.volume.state.withLock({ $0.scrub!.blockCount > 0 }) else { return true }
+            if isRemoved {
+                try? store.unlink("file")
+                store.volume.forget(file, 9)
+                store.volume.housekeep()
+            } else {
+                store.device.removeFaults()
+            }
+            return true
+        }
+        #expect(result.doubtCount == 1)
+        #expect(result.status.state == .done && result.status.findings == [])
+    }
+
     /// What was looked at is removed before it is read, and its blocks are punched.
     @Test func whatIsRemovedMeanwhileIsNoDamage() throws {
         var options = Self.options()
@@ -321,7 +344,6 @@ extension Volume {
         }
         #expect(store.volume.state.withLock { $0.punchedByteCount } > 0)
         #expect(result.status.state == .done && result.status.findings == [])
-        #expect(result.doubtCount > 0, "nothing was punched between a look and a read")
     }
 
     /// While the log fails and is written again elsewhere, a scrub waits, and goes on with the new index.
