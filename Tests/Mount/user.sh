@@ -28,6 +28,8 @@ dd if=/dev/urandom of=m/big bs=1M count=16 conv=fsync status=none || bad "16 MiB
 chown root m/file 2>/dev/null && bad "chown to root"
 "$T" sync m || bad "sync"
 "$T" stats m > /dev/null || bad "stats"
+"$T" check m --rate 0 | grep -q ': clean:' || bad "check of the mount"
+"$T" check s --rate 0 | grep -q ': clean:' || bad "check of the store while it is mounted"
 sum=$(md5sum < m/big)
 fusermount3 -u m || bad "unmount"
 "$T" mount s m -o engine=posix || bad "second mount"

@@ -351,6 +351,12 @@ struct HostileRun {
             volume.housekeep(commits: true, checkpoints: true)
             volume.housekeep(commits: true, checkpoints: true)
         }
+        var stepCount = 0
+        _ = volume.scrub {
+            stepCount += 1
+            return stepCount < 100_000
+        }
+        #expect(stepCount < 100_000, "seed \(seed): a scrub has no end")
         try? volume.unmount()
     }
 

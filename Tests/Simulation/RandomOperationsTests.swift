@@ -50,4 +50,26 @@ import Testing
             seed += 1
         }
     }
+
+    /// Scrubs with operations, removals, cleaning, checkpoints, punching and resizing between their steps, also while the device fails.
+    /// TREERING_SCRUB_OPERATIONS: how many operations of each seed; TREERING_SEED, TREERING_SEEDS as above.
+    @Test func scrubsTakeNothingForDamage() throws {
+        let total = Environment.count("TREERING_SCRUB_OPERATIONS", debug: 1000, release: 6000)
+        let first = Environment.number("TREERING_SEED") ?? 1
+        for seed in first..<first + (Environment.number("TREERING_SEEDS") ?? 4) {
+            var options = Self.options(seed, total)
+            options.scrubs = 60
+            options.housekeepings = 400
+            options.faults = seed % 4 == 3 ? 20 : 0
+            let simulation = try RandomSimulation(options, seed: seed)
+            do { try simulation.run() } catch {
+                let history = simulation.history
+                Issue.record(
+                    "TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
+            }
+            let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+            Environment.note("scrubs, seed \(seed): \(counts.joined(separator: ", "))")
+            #expect(simulation.counts["scrub", default: 0] > 3)
+        }
+    }
 }

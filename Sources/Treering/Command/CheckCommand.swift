@@ -7,34 +7,108 @@ enum CheckCommand {
         CommandOption("data", .flag, "", "read and verify every byte, not only what names it"),
         CommandOption("rebuild-index", .flag, "", "write the index anew from the segments"),
         CommandOption("repair", .flag, "", "mend what can be mended; says what is lost. Reads all data"),
-        CommandOption("new-uuid", .flag, "", "not in this version"),
+        CommandOption("new-uuid", .flag, "", "give the store, a copy of another, a uuid of its own; checks nothing"),
+        CommandOption(
+            "rate", .size(0...1 << 50), ByteSize.text(ScrubCommand.defaultRate),
+            "of a mounted store: how much to read in a second; 0 for no limit"),
     ]
     static let usage = """
         treering check STORE [--data] [--repair] [--rebuild-index]
+        treering check MOUNTPOINT|STORE [--rate SIZE]
+        treering check STORE --new-uuid
 
-        Checks a store that is not mounted. Without --repair or --rebuild-index nothing is changed. A repair mends the
-        superblock, the index, the log (what was damaged in it is left out, the rest kept), names, links and inodes; what
-        has no name any more goes to /lost+found; data that cannot be read is listed by path and gives EIO from then on.
+        Checks a store. Without --repair or --rebuild-index nothing is changed. A repair mends the superblock, the index, the
+        log (what was damaged in it is left out, the rest kept), names, links and inodes; what has no name any more goes to
+        /lost+found; data that cannot be read is listed by path and gives EIO from then on.
 
-        Exit codes as fsck(8): 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be made, 16 wrong usage.
+        A store that is mounted is checked by the process that serves it, beside its work: everything that lives in it is read
+        from the disk and verified: superblock, log, index and all data. It is for root and the user who serves the mount;
+        ending the command ends the check. What needs the store to itself (repairs, another uuid, the comparison of index and
+        log) is for a store that is not mounted.
+
+        Exit codes as fsck(8): 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be made, 16 wrong usage,
+        32 ended on request.
         """
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let arguments: Arguments
-        let path: String
+        let target: String
         do throws(CommandError) {
             arguments = try Arguments(typed, options)
-            if arguments.has("new-uuid") { throw CommandError("--new-uuid: not in this version") }
-            path = StoreDirectory.path(ofSource: try arguments.operands("STORE")[0])
+            target = try arguments.operands("MOUNTPOINT or STORE")[0]
+            if arguments.has("new-uuid"), let other = ["data", "repair", "rebuild-index"].first(where: arguments.has) {
+                throw CommandError("--new-uuid, --\(other): one after the other")
+            }
         } catch {
             throw CommandError(error.message, exitCode: 16)
         }
+        let path = StoreDirectory.path(ofSource: target)
+        if let mountPoint = (try? MountedStore.mountPoint(target)) ?? MountedStore.mountPoint(ofStore: path) {
+            return try check(mountPoint: mountPoint, target, arguments)
+        }
+        if arguments.size("rate") != nil {
+            throw CommandError(
+                "--rate: \(target) is not mounted; an unmounted store is checked at full speed", exitCode: 16)
+        }
         do throws(CommandError) {
+            if arguments.has("new-uuid") { return try renew(path) }
             if arguments.has("repair") { return try repair(path) }
             return try check(path, readsData: arguments.has("data"), rebuilds: arguments.has("rebuild-index"))
         } catch {
             throw CommandError(error.message, exitCode: 8)
         }
+    }
+
+    private static func check(
+        mountPoint: String, _ target: String, _ arguments: Arguments
+    ) throws(CommandError) -> Int32 {
+        if let option = ["repair", "rebuild-index", "new-uuid"].first(where: arguments.has) {
+            throw CommandError(
+                "\(target): is mounted on \(mountPoint), and --\(option) needs the store to itself: unmount it first",
+                exitCode: 8)
+        }
+        do throws(CommandError) {
+            return try ScrubCommand.run(
+                mountPoint: mountPoint, target, rate: arguments.size("rate") ?? ScrubCommand.defaultRate)
+        } catch {
+            throw CommandError(error.message, exitCode: 8)
+        }
+    }
+
+    // MARK: Another uuid
+
+    private static func renew(_ path: String) throws(CommandError) -> Int32 {
+        guard try StoreDirectory.state(path) == .store else {
+            throw CommandError("\(path): is not a Treering store (it has no superblock)")
+        }
+        let lock = try StoreLock(path)
+        do throws(MountError) {
+            var device = try open(path, lock)
+            if try !SuperblockPair.read(device).newest().isClean {
+                // What the last mount left in the log and in staging is found by the old name only.
+                let log = LogSink { StandardError.print("\(path): \($1)") }
+                let volume = try HostVolume.mount(
+                    device, VolumeOptions(), directory: path, log: log, isServed: false)
+                do throws(Errno) { try volume.unmount() } catch {
+                    throw MountError("the store cannot be closed", error)
+                }
+                device = try open(path, lock)
+            }
+            defer { device.shutDown() }
+            let uuid = StoreUUID(high: HostStaging.randomWord(), low: HostStaging.randomWord())
+            let (old, new) = try StoreIdentity.renew(device, to: uuid)
+            print("\(path): its uuid is \(new) now; it was \(old)")
+            return 0
+        } catch {
+            return try failed(error, path)
+        }
+    }
+
+    /// Open files belong to a device, and each step has its own.
+    private static func open(_ path: String, _ lock: StoreLock) throws(MountError) -> HostDevice {
+        do throws(CommandError) {
+            return try OpenStore(path, lock, .posix, DeviceOptions()).device
+        } catch { throw MountError(.host, error.message) }
     }
 
     private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
@@ -87,12 +161,7 @@ enum CheckCommand {
             throw CommandError("\(path): is not a Treering store (it has no superblock)")
         }
         let lock = try StoreLock(path)
-        // Open files belong to a device, and each step of a repair has its own.
-        let open: () throws(MountError) -> HostDevice = { () throws(MountError) in
-            do throws(CommandError) {
-                return try OpenStore(path, lock, .posix, DeviceOptions()).device
-            } catch { throw MountError(.host, error.message) }
-        }
+        let open: () throws(MountError) -> HostDevice = { () throws(MountError) in try Self.open(path, lock) }
         let log: @Sendable (String) -> Void = { print("\(path): \($0)") }
         let report: RepairReport
         do throws(MountError) {

@@ -152,6 +152,15 @@ final class StoreLock: @unchecked Sendable {
         writeOwner()
     }
 
+    /// Whether some process holds a store's lock at this moment.
+    static func isHeld(_ directory: String) -> Bool {
+        let descriptor = Glibc.open(directory + "/lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        return linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0
+            && errno == EWOULDBLOCK
+    }
+
     private static func open(_ directory: String) throws(CommandError) -> Int32 {
         let path = directory + "/lock"
         var opened = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)

@@ -23,6 +23,8 @@ final class HostDevice: Device {
     /// For example "Linux 6.18.44: engine ring (io_uring: 256 entries, registered files; direct I/O: …)" or
     /// "Linux 6.18.44: engine posix (io_uring_setup refused with EPERM (kernel.io_uring_disabled=2); …)".
     let sentence: String
+    /// Device and inode number of the store's directory.
+    let directoryNumbers: (device: UInt64, inode: UInt64)
 
     /// Makes the directory of a store where there is none; durable when it returns.
     static func create(directory: String) throws(Errno) { try HostFiles.create(directory: directory) }
@@ -46,6 +48,9 @@ final class HostDevice: Device {
     }
 
     private init(_ files: HostFiles, _ choice: EngineChoice, _ options: DeviceOptions) throws(DeviceError) {
+        var status = stat()
+        fstat(files.directory, &status)
+        directoryNumbers = (UInt64(status.st_dev), UInt64(status.st_ino))
         let kernel = EngineProbe.kernelName()
         let direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
         let reason: String

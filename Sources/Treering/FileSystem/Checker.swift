@@ -36,7 +36,7 @@ struct Checker<D: Device> {
         if let live { recovery = live } else { recovery = try Self.openLog(device) }
         noteEnd(recovery, isLive: live != nil, notes)
         let rebuild = try Rebuild(
-            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
+            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
             mender: recovery.mender, .init(cacheByteCount: cacheByteCount))
         report.recordCount = rebuild.recordCount
@@ -74,7 +74,7 @@ struct Checker<D: Device> {
         var damageCount = 0
         let device = self.device
         _ = IndexVerifier.verify(
-            root: superblock.indexRoot, uuid: superblock.uuid,
+            root: superblock.indexRoot, uuid: superblock.blockUUID,
             read: { address, buffer in
                 let completion = device.perform(
                     Submission(

@@ -66,7 +66,7 @@ final class Cleaner<D: Device> {
                 head = nil
                 stuckSegments = []
             }
-            return (table[victim], state.superblock.uuid, table.segmentByteCount)
+            return (table[victim], state.superblock.blockUUID, table.segmentByteCount)
         }
         if segment.role == .hot {
             try cleanLog(victim, segment, uuid, segmentByteCount, volume)
@@ -322,7 +322,7 @@ final class Cleaner<D: Device> {
         let blockCount = copied.reduce(0) { $0 + $1.blocks.count }
         let byteCount = RunHeader.byteCount + blockCount * blockByteCount
         let head = try openHead(for: byteCount, volume)
-        let uuid = volume.state.withLock { $0.superblock.uuid }
+        let uuid = volume.state.withLock { $0.superblock.blockUUID }
         RunHeader.encode(
             copied.map(\.payload), blockCount: blockCount, uuid: uuid, segment: head.number,
             incarnation: head.incarnation, into: run.bytes)
@@ -357,7 +357,7 @@ final class Cleaner<D: Device> {
             else { return nil }
             let segment = core.table[number]
             let header = SegmentHeader(
-                state: .inUse, role: .cold, uuid: state.superblock.uuid, number: number,
+                state: .inUse, role: .cold, uuid: state.superblock.blockUUID, number: number,
                 incarnation: segment.incarnation, epoch: segment.epoch, firstBatch: segment.firstBatch,
                 segmentByteCount: UInt32(segmentByteCount))
             return (number, segment, header)

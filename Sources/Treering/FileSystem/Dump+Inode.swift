@@ -63,7 +63,7 @@ private struct InodeDump<D: Device> {
     private func laterChanges() throws(MountError) {
         do throws(Errno) {
             let reader = BatchReader(
-                device: dump.device, uuid: superblock.uuid, segmentByteCount: Int(superblock.segmentByteCount))
+                device: dump.device, uuid: superblock.blockUUID, segmentByteCount: Int(superblock.segmentByteCount))
             var segments: [SegmentNumber: WalkSegment] = [:]
             defer { for segment in segments.values { dump.device.close(segment.file) } }
             for case .segment(let number) in try dump.device.list() {
@@ -126,7 +126,7 @@ private struct PayloadFinder<D: Device> {
     init(_ device: D, _ file: DeviceFile, _ superblock: Superblock) {
         loader = PageLoader(device: device, file: file)
         tree = Index(
-            uuid: superblock.uuid, cacheLimitByteCount: 4 << 20, root: superblock.indexRoot,
+            uuid: superblock.blockUUID, cacheLimitByteCount: 4 << 20, root: superblock.indexRoot,
             building: superblock.indexRoot.checkpoint.next)
     }
 

@@ -80,7 +80,7 @@ private struct SegmentDump<D: Device> {
         var uuid: StoreUUID
         do throws(MountError) {
             let superblock = try SuperblockPair.read(dump.device).newest()
-            uuid = superblock.uuid
+            uuid = superblock.blockUUID
             size = Int(superblock.segmentByteCount)
         } catch {
             dump.line("the superblock is of no help (\(error)); going by what the segment says of itself")

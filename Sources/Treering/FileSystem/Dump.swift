@@ -97,7 +97,7 @@ struct Dump<D: Device> {
         let device = self.device
         let line = self.line
         return IndexVerifier.verify(
-            root: superblock.indexRoot, uuid: superblock.uuid, within: range,
+            root: superblock.indexRoot, uuid: superblock.blockUUID, within: range,
             read: { address, buffer in
                 let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
                 let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))

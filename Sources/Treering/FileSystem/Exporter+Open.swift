@@ -11,7 +11,7 @@ extension StoreView {
         if let view = try openIndex(device, superblock, tails, indexCacheByteCount, log) { return view }
         let recovery = try Checker.openLog(device)
         let rebuild = try Rebuild(
-            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.uuid,
+            device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
             mender: recovery.mender, .init(cacheByteCount: indexCacheByteCount))
         tell(recovery, log)
@@ -34,7 +34,7 @@ extension StoreView {
             var damageCount = 0
             let file = recovery.indexFile
             _ = IndexVerifier.verify(
-                root: superblock.indexRoot, uuid: superblock.uuid,
+                root: superblock.indexRoot, uuid: superblock.blockUUID,
                 read: { address, buffer in
                     let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
                     let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))

@@ -19,7 +19,7 @@ struct IndexRebuilder<D: Device> {
         let (position, written) = try endOfLog(recovery)
         let living = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
         let rebuild = try Rebuild(
-            device, recovery.reader, living, uuid: recovery.superblock.uuid,
+            device, recovery.reader, living, uuid: recovery.superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: position,
             .init(
                 cacheByteCount: indexCacheByteCount,
@@ -70,7 +70,7 @@ struct IndexRebuilder<D: Device> {
                 rebuild.table[position.segment].lastBatch = .zero
             }
             let segmentLog = SegmentLog(
-                uuid: recovery.superblock.uuid, epoch: recovery.superblock.epoch, table: rebuild.table,
+                uuid: recovery.superblock.blockUUID, epoch: recovery.superblock.epoch, table: rebuild.table,
                 staging: Staging(
                     geometry: StagingGeometry(
                         stagingByteCount: 1 << 20, segmentByteCount: rebuild.table.segmentByteCount)),

@@ -77,16 +77,16 @@ final class Recovery<D: Device> {
         loader = PageLoader(device: device, file: indexFile)
         let segmentByteCount = Int(superblock.segmentByteCount)
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
-        reader = BatchReader(device: device, uuid: superblock.uuid, segmentByteCount: segmentByteCount)
+        reader = BatchReader(device: device, uuid: superblock.blockUUID, segmentByteCount: segmentByteCount)
         mender = salvages ? Mender(reader) : nil
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
         let building = max(pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
             withIndex
             ? Index(
-                uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
+                uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
                 building: building)
-            : Index(uuid: superblock.uuid, cacheLimitByteCount: indexCacheByteCount, building: building)
+            : Index(uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, building: building)
         index = RecordIndex(tree: tree, table: table)
         written = superblock.written
         position = superblock.position
@@ -117,10 +117,10 @@ final class Recovery<D: Device> {
     }
 
     private func adoptBitmaps() throws(MountError) {
-        let live = try loader.bitmap(superblock.indexRoot, superblock.uuid)
+        let live = try loader.bitmap(superblock.indexRoot, superblock.blockUUID)
         var other: BitmapLoad?
         for case .success(let slot) in pair.slots where slot.checkpoint != superblock.checkpoint {
-            other = try? loader.bitmap(slot.indexRoot, slot.uuid)
+            other = try? loader.bitmap(slot.indexRoot, slot.blockUUID)
         }
         do throws(CorruptionReport) { try index.tree.adopt(live: live, other: other) } catch {
             throw MountError(.damaged, error.description)
@@ -309,7 +309,7 @@ final class Recovery<D: Device> {
             if header.incarnation >= usage.incarnation { return }
         }
         let header = SegmentHeader(
-            state: .inUse, role: usage.role, uuid: superblock.uuid, number: number, incarnation: usage.incarnation,
+            state: .inUse, role: usage.role, uuid: superblock.blockUUID, number: number, incarnation: usage.incarnation,
             epoch: usage.epoch, firstBatch: usage.firstBatch, segmentByteCount: UInt32(table.segmentByteCount),
             end: usage.end)
         guard let file = table[number].file else {
@@ -334,8 +334,8 @@ final class Recovery<D: Device> {
         }
         guard let found else { return }
         let header = SegmentHeader(
-            state: .inUse, uuid: superblock.uuid, number: number, incarnation: found.incarnation, epoch: found.epoch,
-            firstBatch: found.sequence, segmentByteCount: UInt32(table.segmentByteCount))
+            state: .inUse, uuid: superblock.blockUUID, number: number, incarnation: found.incarnation,
+            epoch: found.epoch, firstBatch: found.sequence, segmentByteCount: UInt32(table.segmentByteCount))
         put(header, file, "the header of segment \(number.rawValue) is damaged; its batches tell what it was")
     }
 
@@ -417,7 +417,7 @@ final class Recovery<D: Device> {
         guard let file = table[number].file else { return }
         tornSegments.removeAll { $0 == number }
         let header = SegmentHeader(
-            state: .inUse, uuid: superblock.uuid, number: number, incarnation: incarnation, epoch: epoch,
+            state: .inUse, uuid: superblock.blockUUID, number: number, incarnation: incarnation, epoch: epoch,
             firstBatch: position.lastBatch.next, segmentByteCount: UInt32(table.segmentByteCount))
         headers[number] = WalkSegment(header: header, file: file)
     }

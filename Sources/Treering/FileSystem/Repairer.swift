@@ -207,7 +207,7 @@ struct Repairer<D: Device> {
         }
         plan.early = live.mender!.mends
         let rebuild = try Rebuild(
-            device, live.reader, live.rebuildSources(), uuid: live.superblock.uuid,
+            device, live.reader, live.rebuildSources(), uuid: live.superblock.blockUUID,
             segmentCountLimit: live.table.countLimit, through: live.position, mender: live.mender,
             .init(cacheByteCount: cacheByteCount))
         plan.late = Array(live.mender!.mends.dropFirst(plan.early.count))

@@ -50,13 +50,13 @@ struct SegmentReplacer<D: Device> {
 
     private func make(_ number: SegmentNumber, incarnation: UInt32, _ gap: LogGap? = nil) throws(Errno) {
         let file = try Volume.makeSegment(
-            device, number, recovery.superblock.uuid, incarnation, recovery.table.segmentByteCount)
+            device, number, recovery.superblock.blockUUID, incarnation, recovery.table.segmentByteCount)
         defer { device.close(file) }
         guard let gap else { return }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         SegmentHeader(
-            state: .inUse, uuid: recovery.superblock.uuid, number: number, incarnation: incarnation, epoch: gap.epoch,
-            firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount)
+            state: .inUse, uuid: recovery.superblock.blockUUID, number: number, incarnation: incarnation,
+            epoch: gap.epoch, firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount)
         ).encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
         try device.wait(Submission(.sync, file, tag: 0))

@@ -35,7 +35,8 @@ struct SuperblockPair {
         }
         let valid = slots.compactMap { try? $0.get() }
         if let best = valid.max(by: { $0.generation < $1.generation }) {
-            guard valid.allSatisfy({ $0.uuid == best.uuid }) else {
+            // Between two writes of another store uuid the older slot has the old one.
+            guard valid.allSatisfy({ $0.blockUUID == best.blockUUID }) else {
                 throw MountError(.damaged, "the two superblock slots belong to different stores")
             }
             return best

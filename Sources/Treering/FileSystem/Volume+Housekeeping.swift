@@ -285,7 +285,7 @@ extension Volume {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
         let table = state.withLock { $0.core.table }
         let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
-        let uuid = state.withLock { $0.superblock.uuid }
+        let uuid = state.withLock { $0.superblock.blockUUID }
         func make() throws(Errno) {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
@@ -345,7 +345,7 @@ extension Volume {
         var (header, file, isKept) = state.withLock { state in
             let segment = state.core.table[number]
             let header = SegmentHeader(
-                state: .free, uuid: state.superblock.uuid, number: number, incarnation: segment.incarnation + 1,
+                state: .free, uuid: state.superblock.blockUUID, number: number, incarnation: segment.incarnation + 1,
                 epoch: segment.epoch, firstBatch: .zero, segmentByteCount: UInt32(state.core.table.segmentByteCount))
             let table = state.core.table
             let isKept = table.pool.count < options.poolLimit && Int(number.rawValue) < table.countLimit

@@ -157,7 +157,7 @@ extension Volume {
             holding: tails.map(\.header))
         let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
-            uuid: superblock.uuid, epoch: epoch, table: recovery.table,
+            uuid: superblock.blockUUID, epoch: epoch, table: recovery.table,
             staging: staging, position: recovery.position,
             nextSequence: recovery.nextSequence, nextInode: recovery.nextInode, continuesSegment: continues)
         let core = Core(
@@ -234,6 +234,7 @@ extension Volume {
 
     /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
     func unmount() throws(Errno) {
+        stopScrub()
         stopHousekeeper()
         defer {
             device.shutDown()

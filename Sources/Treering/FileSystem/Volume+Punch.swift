@@ -105,7 +105,7 @@ extension Volume {
         let start = monotonicNanoseconds()
         let (segment, uuid, segmentByteCount) = state.withLock { state -> (Segment, StoreUUID, Int) in
             state.core.table[number].readerCount += 1
-            return (state.core.table[number], state.superblock.uuid, state.core.table.segmentByteCount)
+            return (state.core.table[number], state.superblock.blockUUID, state.core.table.segmentByteCount)
         }
         puncher.seen[number] = (segment.incarnation, segment.living)
         defer { state.withLock { $0.core.table[number].readerCount -= 1 } }

@@ -18,7 +18,10 @@ extension Volume {
         while true {
             let seen = monitor.withLock { completionCount }
             // Memory in flight must not change, and no page may arrive for an index that is gone.
-            if state.withLock({ $0.core.log.tracker.inFlightCount == 0 && !$0.hasFetches }) { break }
+            let isQuiet = state.withLock { state in
+                state.core.log.tracker.inFlightCount == 0 && !state.hasFetches && state.scrubReadCount == 0
+            }
+            if isQuiet { break }
             waitForCompletion(since: seen)
         }
         do throws(MountError) {

@@ -33,7 +33,7 @@ extension Figure {
 extension Volume {
     /// All figures at this moment.
     func figures() -> [Figure] {
-        state.withLock { spaceFigures($0) + writtenFigures($0) + otherFigures($0) }
+        state.withLock { spaceFigures($0) + writtenFigures($0) + otherFigures($0) + scrubFigures($0) }
     }
 
     private func spaceFigures(_ state: VolumeState) -> [Figure] {

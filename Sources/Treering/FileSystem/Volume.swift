@@ -54,6 +54,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Set once before the first request.
     nonisolated(unsafe) var housekeeper: DeviceThread?
     nonisolated(unsafe) var hostStaging: HostStaging?
+    /// Changed by control calls, one at a time.
+    nonisolated(unsafe) var scrubThread: DeviceThread?
     /// Used by the housekeeper only, like those after it.
     let cleaner: Cleaner<D>
     nonisolated(unsafe) var puncher = Puncher()

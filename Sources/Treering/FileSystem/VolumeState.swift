@@ -70,6 +70,13 @@ final class VolumeState {
     var resize: Resize?
     /// Who asked for free space to go back to the host.
     var trim: Trim?
+    /// The scrub that runs, or the last one, and the one before while one runs.
+    var scrub: ScrubStatus?
+    var lastScrub: ScrubStatus?
+    /// The mount ends.
+    var mayNotScrub = false
+    /// Reads of a scrub in flight; the log is not written again elsewhere meanwhile.
+    var scrubReadCount = 0
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0

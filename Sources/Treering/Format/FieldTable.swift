@@ -70,7 +70,7 @@ extension Superblock {
         (272, .word, "index: address of the root page"), (276, .byte, "index: level of the root page"),
         (280, .long, "index: entries"), (288, .long, "index: pages of the file"), (296, .long, "index: pages in use"),
         (304, .word, "index: first page of the bitmap"), (320, .long, "bytes that files share"),
-        (328, .long, "checkpoint that counted them"),
+        (328, .long, "checkpoint that counted them"), (336, .uuid, "uuid of the blocks, if another"),
     ])
 }
 

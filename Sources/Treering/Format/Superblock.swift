@@ -43,9 +43,12 @@
 ///        256   64 index root (`IndexRoot`)
 ///        320    8 bytes that files share
 ///        328    8 the checkpoint that counted those; where it is another one, nobody has
-///        336  176 zero
+///        336   16 uuid of the blocks: what segments, batches and index pages carry; zero where that is the store uuid
+///        352  160 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
+///
+/// Incompatible features: bit 0, the uuid of the blocks is not the store uuid.
 ///
 /// Where 240 to 255 are zero, the store was written before those were counted.
 struct Superblock: Equatable {
@@ -55,11 +58,17 @@ struct Superblock: Equatable {
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
     static let indexPageByteCount: UInt32 = 8192
+    /// The store has got another uuid than the one that its blocks were written with.
+    static let hasBlockUUID: UInt64 = 1 << 0
+    static let knownIncompatibleFeatures = hasBlockUUID
 
     var compatibleFeatures: UInt64 = 0
     var readOnlyCompatibleFeatures: UInt64 = 0
     var incompatibleFeatures: UInt64 = 0
+    /// The store's name, by which its staging is found.
     var uuid: StoreUUID
+    /// What segments, batches and index pages carry, where that is not the store's uuid.
+    var ownBlockUUID: StoreUUID?
     var generation: UInt64
     var epoch: MountEpoch
     var isClean: Bool
@@ -89,7 +98,7 @@ struct Superblock: Equatable {
         bytes.store(Checksum.typeCRC32C, at: 14)
         bytes.store(compatibleFeatures, at: 16)
         bytes.store(readOnlyCompatibleFeatures, at: 24)
-        bytes.store(incompatibleFeatures, at: 32)
+        bytes.store(incompatibleFeatures | (ownBlockUUID == nil ? 0 : Self.hasBlockUUID), at: 32)
         Self.formatUUID.encode(into: bytes, at: 40)
         uuid.encode(into: bytes, at: 56)
         bytes.store(generation, at: 72)
@@ -115,6 +124,7 @@ struct Superblock: Equatable {
         bytes.store(written.moved, at: 248)
         bytes.store(sharedByteCount ?? 0, at: 320)
         bytes.store(sharedByteCount == nil ? 0 : checkpoint.rawValue, at: 328)
+        ownBlockUUID?.encode(into: bytes, at: 336)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -131,6 +141,9 @@ struct Superblock: Equatable {
 
     /// Read-only-compatible features that this program does not know: the store may be mounted read-only.
     var unknownReadOnlyFeatures: UInt64 { readOnlyCompatibleFeatures }
+
+    /// What segments, batches and index pages carry.
+    var blockUUID: StoreUUID { ownBlockUUID ?? uuid }
 
     /// How many segments the capacity allows.
     var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
@@ -156,10 +169,9 @@ extension Superblock {
                 "it uses checksum type \(bytes.load(14, as: UInt8.self)); this treering knows type 1 (CRC-32C)")
         }
         incompatibleFeatures = bytes.load(32)
-        guard incompatibleFeatures == 0 else {
-            throw .newer(
-                "it uses features 0x\(String(incompatibleFeatures, radix: 16)); this treering (format 1) knows none of them"
-            )
+        let unknown = incompatibleFeatures & ~Self.knownIncompatibleFeatures
+        guard unknown == 0 else {
+            throw .newer("it uses features 0x\(String(unknown, radix: 16)), which this treering does not know")
         }
         guard bytes.load(108, as: UInt32.self) == Self.indexPageByteCount,
             bytes.load(112, as: UInt32.self) == UInt32(blockByteCount),
@@ -168,6 +180,7 @@ extension Superblock {
         compatibleFeatures = bytes.load(16)
         readOnlyCompatibleFeatures = bytes.load(24)
         uuid = StoreUUID(decoding: bytes, at: 56)
+        if incompatibleFeatures & Self.hasBlockUUID != 0 { ownBlockUUID = StoreUUID(decoding: bytes, at: 336) }
         generation = bytes.load(72)
         epoch = MountEpoch(bytes.load(80))
         isClean = bytes.load(88, as: UInt64.self) & 1 != 0

@@ -96,7 +96,7 @@ extension FuseServer {
         case Control.trim where bytes.count >= 24: trim(bytes, reply)
         case Control.resize where bytes.count >= 16: resize(bytes, reply)
         case Control.shutDown: shutDown(argument, reply)
-        default: reply.error(.notTypewriter)
+        default: scrubControl(command, bytes, reply)
         }
     }
 

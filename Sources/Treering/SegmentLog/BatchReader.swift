@@ -41,6 +41,8 @@ final class BatchReader<D: Device> {
     let segmentByteCount: Int
     /// Blocks that cannot be read count as zeros, instead of ending the reading.
     var isTolerant = false
+    /// How much is read of a batch of which nothing is known yet.
+    var firstReadByteCount = 64 << 10
     /// Payload blocks of zeros count as verified: they may have been punched.
     var passesHoles = false
     /// How many of those the last batch has.
@@ -119,7 +121,7 @@ final class BatchReader<D: Device> {
     ) throws(Errno) -> BatchOutcome {
         let room = segmentByteCount - offset
         guard room >= blockByteCount else { return .nothing }
-        let first = try read(file, offset, min(room, 64 << 10))
+        let first = try read(file, offset, min(room, firstReadByteCount))
         guard
             let (header, checksum) = BatchHeader.decode(
                 first, uuid: uuid, segment: segment, incarnation: incarnation, room: room)

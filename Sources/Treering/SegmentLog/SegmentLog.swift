@@ -472,4 +472,12 @@ final class SegmentLog {
         }
         return nil
     }
+
+    /// Whether what lies at a place, or will, is not known to be written yet.
+    func isPending(_ segment: SegmentNumber, _ position: UInt32) -> Bool {
+        slots.contains { batch in
+            guard let batch else { return false }
+            return batch.segment == segment && batch.sequence > tracker.written && Int(position) >= batch.offset
+        }
+    }
 }

@@ -22,6 +22,7 @@ final class RandomSimulation {
         var oracles = 8
         /// Calls of the device that fail.
         var faults = 0
+        var scrubs = 0
         var keepsStaging = true
     }
 
@@ -104,7 +105,7 @@ final class RandomSimulation {
         let device = store.device
         let state = store.volume.state.heldState
         let table = state.core.table
-        let reader = BatchReader(device: device, uuid: state.superblock.uuid, segmentByteCount: table.segmentByteCount)
+        let reader = BatchReader(device: device, uuid: state.core.log.uuid, segmentByteCount: table.segmentByteCount)
         for (number, segment) in table.segments.enumerated() {
             guard let file = segment.file else { continue }
             let header = try? reader.segmentHeader(SegmentNumber(UInt32(number)), file)
@@ -152,6 +153,7 @@ final class RandomSimulation {
         if isDrawn(options.comparisons) { try compare() }
         if isDrawn(options.oracles) { try compareWithLog() }
         if isDrawn(options.faults) { injectFault() }
+        if isDrawn(options.scrubs) { try scrub() }
     }
 
     /// One of the next writes or flushes fails, sometimes two; sometimes what makes and names files.
@@ -210,7 +212,7 @@ final class RandomSimulation {
         noteSynced()
     }
 
-    private func housekeep() throws {
+    func housekeep() throws {
         let commits = generator.chance(50)
         let checkpoints = generator.chance(50)
         noteEvent("housekeep commits \(commits) checkpoints \(checkpoints)")
@@ -328,7 +330,7 @@ final class RandomSimulation {
 
     // MARK: Operations
 
-    private func runOne() throws {
+    func runOne() throws {
         let operation = generator.next(model)
         note("\(operation)")
         let isParked = generator.chance(50)

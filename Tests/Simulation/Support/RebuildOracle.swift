@@ -10,7 +10,7 @@ enum RebuildOracle {
         let state = volume.state.heldState
         let table = state.core.table
         let reader = BatchReader(
-            device: volume.device, uuid: state.superblock.uuid, segmentByteCount: table.segmentByteCount)
+            device: volume.device, uuid: state.core.log.uuid, segmentByteCount: table.segmentByteCount)
         var sources: [Rebuild<SimulatedDevice>.Source] = []
         for index in table.segments.indices where table.segments[index].state == .inUse {
             let number = SegmentNumber(UInt32(index))
@@ -20,7 +20,7 @@ enum RebuildOracle {
             sources.append(.init(number: number, header: header, file: file, lastBatch: table[number].lastBatch))
         }
         let rebuild = try Rebuild(
-            volume.device, reader, sources, uuid: state.superblock.uuid, segmentCountLimit: table.segments.count,
+            volume.device, reader, sources, uuid: state.core.log.uuid, segmentCountLimit: table.segments.count,
             through: state.core.log.position)
         let loader = PageLoader(device: volume.device, file: state.indexFile)
         try state.core.index.settle(loader)

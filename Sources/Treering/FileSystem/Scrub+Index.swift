@@ -1,0 +1,217 @@
+// A scrub's way through the index: in the order of its keys, page by page as the tree is at that moment. Each page that is on disk is read
+// from there and validated, also where the cache has it; the cache is neither filled nor asked to keep anything.
+
+/// The pages that a scrub has read last, one per level.
+struct ScrubPath {
+    /// By level: what was read and is valid, and whether it was found damaged instead.
+    private var pointers: [PagePointer?] = Array(repeating: nil, count: Index.pathCapacity)
+    private var buffers: [AlignedBuffer?] = Array(repeating: nil, count: Index.pathCapacity)
+    /// Pages that are damaged on disk, so that each is told of once.
+    var damaged: Set<PagePointer> = []
+
+    mutating func buffer(_ level: Int) -> UnsafeMutableRawBufferPointer {
+        if buffers[level] == nil { buffers[level] = AlignedBuffer(byteCount: IndexPage.byteCount) }
+        pointers[level] = nil
+        return buffers[level]!.bytes
+    }
+
+    mutating func accept(_ pointer: PagePointer, level: Int) { pointers[level] = pointer }
+
+    func page(_ pointer: PagePointer, level: Int) -> IndexPage? {
+        guard pointers[level] == pointer else { return nil }
+        return IndexPage(buffers[level]!.bytes.baseAddress!)
+    }
+
+    mutating func forget() {
+        for level in pointers.indices { pointers[level] = nil }
+        damaged.removeAll()
+    }
+}
+
+/// Where a descent through the index has come to.
+private enum Descent {
+    case leaf(IndexPage, upper: IndexKey)
+    /// This page is to be read first.
+    case page(PageMiss)
+    /// Damage is in the way; what lies behind it begins here.
+    case blocked(upper: IndexKey)
+}
+
+extension Scrub {
+    // MARK: The walk
+
+    /// Goes through entries in order: `visit` is called for each under the lock, `after` without it when a leaf is over.
+    func forEachEntry(
+        from first: IndexKey, through last: IndexKey,
+        _ visit: (VolumeState, IndexKey, UnsafeRawBufferPointer) -> Void, after: () throws(ScrubStop) -> Void
+    ) throws(ScrubStop) {
+        var cursor = first
+        while cursor <= last {
+            let start = cursor
+            let reached = try locked { state -> Descent in
+                let descent = self.descend(to: start, state.core.index.tree)
+                guard case .leaf(let page, _) = descent else { return descent }
+                for position in page.leafPosition(of: start)..<page.count {
+                    let key = page.leafKey(position)
+                    if key > last { break }
+                    visit(state, key, UnsafeRawBufferPointer(page.value(position)))
+                }
+                return descent
+            }
+            switch reached {
+            case .page(let miss): try verify(miss)
+            case .leaf(_, let upper):
+                try after()
+                if upper == .max { return }
+                cursor = upper
+            case .blocked(let upper):
+                if upper == .max { return }
+                cursor = upper
+            }
+        }
+    }
+
+    /// Looks at one entry under the lock; `body` gets nil where there is none. Nil where damage is in the way.
+    func withValue<Result>(
+        of key: IndexKey, _ body: (VolumeState, UnsafeRawBufferPointer?) -> Result
+    ) throws(ScrubStop) -> Result? {
+        while true {
+            var result: Result?
+            let reached = try locked { state -> Descent in
+                let descent = self.descend(to: key, state.core.index.tree)
+                guard case .leaf(let page, _) = descent else { return descent }
+                let position = page.leafPosition(of: key)
+                let isThere = position < page.count && page.leafKey(position) == key
+                result = body(state, isThere ? UnsafeRawBufferPointer(page.value(position)) : nil)
+                return descent
+            }
+            switch reached {
+            case .page(let miss): try verify(miss)
+            case .leaf: return result
+            case .blocked: return nil
+            }
+        }
+    }
+
+    /// Goes down to a key's leaf. A page that is on disk and was not read for this way yet is read first.
+    private func descend(to key: IndexKey, _ tree: Index) -> Descent {
+        var pointer = tree.root
+        var level = tree.rootLevel
+        var lower = IndexKey.min
+        var upper = IndexKey.max
+        while true {
+            let page: IndexPage
+            switch tree.residence(pointer, level: level) {
+            case .changed(let resident): page = resident
+            case .clean(let resident):
+                guard path.page(pointer, level: level) != nil || path.damaged.contains(pointer) else {
+                    return .page(miss(pointer, level, lower, upper, tree))
+                }
+                page = resident
+            case .absent:
+                if path.damaged.contains(pointer) { return .blocked(upper: upper) }
+                guard let own = path.page(pointer, level: level) else {
+                    return .page(miss(pointer, level, lower, upper, tree))
+                }
+                page = own
+            }
+            if level == 0 { return .leaf(page, upper: upper) }
+            let position = page.childPosition(of: key)
+            if position > 0 { lower = page.innerKey(position) }
+            if position + 1 < page.count { upper = page.innerKey(position + 1) }
+            pointer = page.child(position)
+            level -= 1
+        }
+    }
+
+    private func miss(
+        _ pointer: PagePointer, _ level: Int, _ lower: IndexKey, _ upper: IndexKey, _ tree: Index
+    ) -> PageMiss {
+        PageMiss(pointer: pointer, level: UInt8(level), lower: lower, upper: upper, isRoot: level == tree.rootLevel)
+    }
+
+    // MARK: One page
+
+    /// Reads a page and validates it. It stays in the path where it is good, and where it is not, it is reported, unless the tree has
+    /// gone on without it meanwhile.
+    private func verify(_ miss: PageMiss) throws(ScrubStop) {
+        var damage: CorruptionReport?
+        for attempt in 0..<2 {
+            let expected = try locked { state -> (PageExpectation, DeviceFile)? in
+                let tree = state.core.index.tree
+                // A second look only at what still stands.
+                guard attempt == 0 || self.isNamed(miss, tree) else { return nil }
+                return (tree.expectation(miss), state.indexFile)
+            }
+            guard let (expectation, file) = expected else { return }
+            let start = monotonicNanoseconds()
+            damage = read(miss, expectation, file)
+            if attempt == 0 { estimate.index.add(UInt64(IndexPage.byteCount)) }
+            try paced(IndexPage.byteCount, since: start)
+            if damage == nil { return }
+        }
+        let state = try locked { state -> (isNamed: Bool, isResident: Bool) in
+            let tree = state.core.index.tree
+            var isResident = true
+            if case .absent = tree.residence(miss.pointer, level: Int(miss.level)) { isResident = false }
+            return (self.isNamed(miss, tree), isResident)
+        }
+        guard let damage, state.isNamed else { return }
+        path.damaged.insert(miss.pointer)
+        report(
+            Finding(
+                place: damage.place, reason: damage.reason,
+                effect: state.isResident
+                    ? "the mount has the page in memory and goes on; a repair makes the index anew from the log"
+                    : "what it leads to gives EIO; nothing is lost while the log is whole: a repair makes the index anew"
+            ))
+    }
+
+    private func read(_ miss: PageMiss, _ expectation: PageExpectation, _ file: DeviceFile) -> CorruptionReport? {
+        let buffer = path.buffer(Int(miss.level))
+        let completion = device.perform(Submission(.read, file, offset: miss.offsetInFile, buffer, tag: 0))
+        afterRead()
+        guard completion.result == buffer.count else {
+            let reason = completion.error.map { "it cannot be read: \($0)" } ?? "the file ends inside it"
+            return CorruptionReport(place: "index page \(miss.address.rawValue)", reason: reason)
+        }
+        do throws(CorruptionReport) { try IndexPage.validate(buffer, expectation) } catch { return error }
+        path.accept(miss.pointer, level: Int(miss.level))
+        return nil
+    }
+
+    /// Whether the tree still has this page in this place, and has not changed it.
+    private func isNamed(_ miss: PageMiss, _ tree: Index) -> Bool {
+        var pointer = tree.root
+        var level = tree.rootLevel
+        while level > Int(miss.level) {
+            let page: IndexPage
+            switch tree.residence(pointer, level: level) {
+            case .clean(let resident), .changed(let resident): page = resident
+            case .absent:
+                guard let own = path.page(pointer, level: level) else { return false }
+                page = own
+            }
+            pointer = page.child(page.childPosition(of: miss.lower))
+            level -= 1
+        }
+        guard level == Int(miss.level), pointer == miss.pointer else { return false }
+        if case .changed = tree.residence(pointer, level: level) { return false }
+        return true
+    }
+
+    // MARK: Everything
+
+    /// The whole index, and all data that its payload entries name.
+    func verifyIndexAndData() throws(ScrubStop) {
+        var pieces: [ScrubPiece] = []
+        try forEachEntry(from: .min, through: .max) { state, key, value in
+            self.noteIfLost(key, value)
+            if key.space == .payloads { self.take(key, value, state.core, into: &pieces) }
+        } after: { () throws(ScrubStop) in
+            try self.verify(&pieces)
+        }
+        estimate.index.isOver = true
+        estimate.data.isOver = true
+    }
+}

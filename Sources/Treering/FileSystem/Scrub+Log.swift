@@ -1,0 +1,222 @@
+// The log of a scrub: the header of each segment in use, and every batch in it that was written when the scrub came by: its header and its
+// records. Their data is read by the index, since dead blocks may have been punched.
+
+extension Scrub {
+    /// A segment as it is at the moment.
+    private struct Life {
+        var number: SegmentNumber
+        var incarnation: UInt32
+        var role: SegmentHeader.Role
+        var isSealed: Bool
+        var firstBatch: BatchSequence
+        /// The last batch that must be there.
+        var lastBatch: BatchSequence
+        /// No batch begins at or beyond.
+        var end: Int
+        var segmentByteCount: Int
+    }
+
+    func verifyLog() throws(ScrubStop) {
+        var number: UInt32 = 0
+        while try locked({ Int(number) < $0.core.table.segments.count }) {
+            try verify(SegmentNumber(number))
+            number += 1
+        }
+        estimate.log.isOver = true
+    }
+
+    private func verify(_ number: SegmentNumber) throws(ScrubStop) {
+        let (found, uuid) = try locked { (self.life(of: number, $0.core), $0.core.log.uuid) }
+        guard let life = found else { return }
+        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: life.segmentByteCount)
+        try verifyHeader(life, reader)
+        guard life.role == .hot else { return }
+        let damage = try walk(life, reader)
+        guard !damage.isEmpty else { return }
+        for (range, reason) in damage {
+            report(
+                Finding(
+                    place: "segment \(number.rawValue) at \(range.lowerBound)..<\(range.upperBound)", reason: reason,
+                    effect:
+                        "the index remembers what it made; a repair, of the store unmounted, writes that to the log again"
+                ))
+        }
+        // What the cleaner repeats in the head keeps its old sequence: only of a segment that is closed is it known what came from where.
+        if life.isSealed { try noteSource(life, reader) }
+    }
+
+    private func life(of number: SegmentNumber, _ core: Core) -> Life? {
+        guard core.table.contains(number) else { return nil }
+        let segment = core.table[number]
+        // What holds nothing is recycled soon. The header of a segment is there before anything living names it.
+        guard segment.state == .inUse, segment.living > 0 else { return nil }
+        let written = core.log.tracker.written
+        let last = segment.isSealed ? min(segment.lastBatch, written) : written
+        guard segment.role == .cold || segment.firstBatch <= last else { return nil }
+        let size = core.table.segmentByteCount
+        return Life(
+            number: number, incarnation: segment.incarnation, role: segment.role, isSealed: segment.isSealed,
+            firstBatch: segment.firstBatch, lastBatch: last, end: segment.end == 0 ? size : Int(segment.end),
+            segmentByteCount: size)
+    }
+
+    // MARK: Header
+
+    private func verifyHeader(_ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) {
+        var problem: String?
+        for _ in 0..<2 {
+            let start = monotonicNanoseconds()
+            let read = try holding(life.number, incarnation: life.incarnation) { file in
+                Self.problem(ofHeader: life, reader, file)
+            }
+            estimate.log.add(UInt64(SegmentHeader.byteCount))
+            try paced(SegmentHeader.byteCount, since: start)
+            guard let read else { return }
+            problem = read
+            if problem == nil { return }
+        }
+        guard let problem, try isStill(life) else { return }
+        report(
+            Finding(
+                place: "segment \(life.number.rawValue), its header", reason: problem,
+                effect: "nothing is lost; a repair writes it anew"))
+    }
+
+    private static func problem(ofHeader life: Life, _ reader: BatchReader<D>, _ file: DeviceFile) -> String? {
+        do throws(SegmentProblem) {
+            guard let header = try reader.segmentHeader(life.number, file) else { return "it is not there" }
+            guard header.state == .inUse, header.incarnation == life.incarnation, header.role == life.role else {
+                return "it is that of an earlier life"
+            }
+            return nil
+        } catch {
+            switch error {
+            case .unreadable(let errno): return "it cannot be read: \(errno)"
+            case .damaged(let report): return report.reason
+            }
+        }
+    }
+
+    private func isStill(_ life: Life) throws(ScrubStop) -> Bool {
+        try locked { state in
+            guard let now = self.life(of: life.number, state.core) else { return false }
+            return now.incarnation == life.incarnation
+        }
+    }
+
+    // MARK: Batches
+
+    /// Follows the batches from the first through the last; gives what lies between whole ones and is not one. Whole batches go to `onBatch`.
+    private func walk(
+        _ life: Life, _ reader: BatchReader<D>, onBatch: (FoundBatch) -> Void = { _ in }
+    ) throws(ScrubStop) -> [(range: Range<Int>, reason: String)] {
+        var damage: [(range: Range<Int>, reason: String)] = []
+        var offset = SegmentHeader.byteCount
+        var last: BatchSequence?
+        reader.firstReadByteCount = 16 << 10
+        while offset < life.end, last.map({ $0 < life.lastBatch }) ?? true {
+            switch try batch(at: offset, life, reader, onBatch) {
+            case .whole(let header):
+                last = header.sequence
+                offset += header.byteCount
+                if header.endsSegment { return damage }
+                // About as much as the last one had.
+                reader.firstReadByteCount = min(64 << 10, max(8 << 10, header.payloadAreaOffset))
+            case .broken(let reason):
+                guard let next = try nextWhole(after: offset, life, reader) else {
+                    if try !isStill(life) { return [] }
+                    damage.append((offset..<life.end, reason))
+                    return damage
+                }
+                if try !isStill(life) { return [] }
+                damage.append((offset..<next, reason))
+                offset = next
+            case .over: return []
+            }
+        }
+        return damage
+    }
+
+    private enum Found {
+        case whole(BatchHeader)
+        case broken(String)
+        /// The segment is not in that life any more.
+        case over
+    }
+
+    /// What is at a place where a batch must be. Damage is read twice.
+    private func batch(
+        at offset: Int, _ life: Life, _ reader: BatchReader<D>, _ onBatch: (FoundBatch) -> Void
+    ) throws(ScrubStop) -> Found {
+        var found = Found.over
+        for _ in 0..<2 {
+            let start = monotonicNanoseconds()
+            let read = try holding(life.number, incarnation: life.incarnation) { file -> Found in
+                do throws(Errno) {
+                    let outcome = try reader.batch(
+                        in: life.number, file, incarnation: life.incarnation, at: offset, verifyPayload: false)
+                    switch outcome {
+                    case .batch(let batch):
+                        onBatch(batch)
+                        return .whole(batch.header)
+                    case .broken(_, let reason): return .broken(reason)
+                    case .nothing: return .broken("no batch of the log is there, where one was written")
+                    }
+                } catch { return .broken("it cannot be read: \(error)") }
+            }
+            guard let read else { return .over }
+            found = read
+            var byteCount = reader.firstReadByteCount
+            if case .whole(let header) = read { byteCount = header.payloadAreaOffset }
+            estimate.log.add(UInt64(byteCount))
+            try paced(byteCount, since: start)
+            if case .whole = read { return read }
+        }
+        return found
+    }
+
+    /// The next place at which a whole batch of this life begins.
+    private func nextWhole(after offset: Int, _ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) -> Int? {
+        var offset = offset
+        while true {
+            let start = monotonicNanoseconds()
+            let from = offset
+            let read = try holding(life.number, incarnation: life.incarnation) { file in
+                (try? reader.candidate(file, after: from, end: life.end)) ?? life.end
+            }
+            guard let next = read, next < life.end else { return nil }
+            try paced(next - offset, since: start)
+            if case .whole = try batch(at: next, life, reader, { _ in }) { return next }
+            offset = next
+        }
+    }
+
+    // MARK: What came from where
+
+    /// Remembers what the whole batches of a segment brought, so that entries from the others can be told.
+    private func noteSource(_ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) {
+        var sequences: Set<RecordSequence> = []
+        _ = try walk(life, reader) { batch in
+            batch.forEachRecord { record, _ in
+                sequences.insert(record.sequence)
+                record.forEachChange { change, _, _ in
+                    if case .move(let move) = change { sequences.insert(move.sequence) }
+                }
+            }
+        }
+        if try isStill(life) {
+            lostSources[life.number] = LostSource(incarnation: life.incarnation, sequences: sequences)
+        }
+    }
+
+    /// Counts an entry that a damaged part of the log established. Under the lock.
+    func noteIfLost(_ key: IndexKey, _ value: UnsafeRawBufferPointer) {
+        guard !lostSources.isEmpty, key.space == .tree, value.count >= Origin.byteCount else { return }
+        let origin = Origin(decoding: value)
+        guard let source = lostSources[origin.segment], !source.sequences.contains(origin.sequence),
+            volume.state.heldState.core.table[origin.segment].incarnation == source.incarnation,
+            lostEntries.count < ScrubStatus.findingLimit || lostEntries[key.object] != nil
+        else { return }
+        lostEntries[key.object, default: 0] += 1
+    }
+}

@@ -1,0 +1,201 @@
+// What a scrub says of damage: the files that show damaged data, with offsets, and their paths. One more pass over the names and extents of
+// the index, and another for the paths; only where there is damage.
+
+extension Scrub {
+    /// What names a damaged payload.
+    private struct Namer {
+        var inode: InodeNumber
+        var key: IndexKey
+        var payload: PayloadID
+        /// What of the payload it shows, from where.
+        var payloadOffset: UInt32
+        var length: UInt32
+        /// An extended attribute's.
+        var name: String?
+    }
+
+    /// What is found, of which only the first are kept.
+    private struct Findings {
+        var kept: [Finding] = []
+        var count: UInt64 = 0
+
+        mutating func add(_ finding: Finding) {
+            count += 1
+            if kept.count < ScrubStatus.findingLimit { kept.append(finding) }
+        }
+    }
+
+    func nameDamage() throws(ScrubStop) {
+        var findings = Findings()
+        for (inode, count) in lostEntries.sorted(by: { $0.key < $1.key }) {
+            findings.add(
+                Finding(
+                    place: "\(count) entries", reason: "the part of the log that made them is damaged",
+                    effect: "the index remembers them; a repair, of the store unmounted, writes them to the log again",
+                    inode: inode))
+        }
+        var named: Set<PayloadID> = []
+        for namer in damaged.isEmpty ? [] : try namers() {
+            for finding in try self.findings(of: namer) {
+                named.insert(namer.payload)
+                findings.add(finding)
+            }
+        }
+        for (payload, blocks) in damaged.sorted(by: { $0.key.rawValue < $1.key.rawValue })
+        where !named.contains(payload) {
+            // Whoever named it has gone meanwhile, or it is kept by nobody that can be told.
+            guard try isNamedStill(payload) else { continue }
+            for block in blocks {
+                findings.add(
+                    Finding(
+                        place: block.place.place, reason: block.place.reason,
+                        effect: "no file shows it any more; it goes with what is being removed"))
+            }
+        }
+        let paths = try self.paths(of: Set(findings.kept.compactMap(\.inode)))
+        for var finding in findings.kept {
+            finding.path = finding.inode.flatMap { paths[$0] }
+            report(finding)
+        }
+        // What could not be kept counts.
+        let rest =
+            findings.count - UInt64(findings.kept.count) + UInt64(max(0, damagedCount - Self.damagedLimit))
+            + UInt64(max(0, misplacedCount - ScrubStatus.findingLimit))
+        volume.state.withLock { $0.scrub?.findingCount += rest }
+    }
+
+    /// Extents and attributes that name damaged payloads.
+    private func namers() throws(ScrubStop) -> [Namer] {
+        var namers: [Namer] = []
+        let first = IndexKey(space: .tree, object: 0, kind: 0, subkey: 0)
+        let last = IndexKey(space: .tree, object: .max, kind: UInt8.max, subkey: .max)
+        try forEachEntry(from: first, through: last) { _, key, value in
+            guard namers.count < Self.damagedLimit, key.subkey <= UInt64(Int64.max) else { return }
+            if key.kind == .extent, let extent = ExtentEntry(decoding: value), self.damaged[extent.payload] != nil {
+                namers.append(
+                    Namer(
+                        inode: InodeNumber(key.object), key: key, payload: extent.payload,
+                        payloadOffset: extent.payloadOffset, length: extent.length))
+            } else if key.kind == .xattr, let attribute = XattrEntry(decoding: value),
+                case .payload(let payload, let count) = attribute.value, self.damaged[payload] != nil
+            {
+                namers.append(
+                    Namer(
+                        inode: InodeNumber(key.object), key: key, payload: payload, payloadOffset: 0, length: count,
+                        name: attribute.name.plainOrQuoted))
+            }
+        } after: { () throws(ScrubStop) in
+        }
+        return namers
+    }
+
+    private func findings(of namer: Namer) throws(ScrubStop) -> [Finding] {
+        let blocks = damaged[namer.payload] ?? []
+        if let name = namer.name {
+            return blocks.prefix(1).map { _ in
+                Finding(
+                    place: "extended attribute \(name)", reason: "the checksum of its value does not match",
+                    effect: "reading it gives EIO", inode: namer.inode.rawValue)
+            }
+        }
+        // What is being removed is in the index for a while and is not shown.
+        var shown: [(offset: UInt64, byteCount: UInt64, payloadOffset: UInt32)] = []
+        let from = namer.key.subkey
+        let isKnown: Void? = try? volume.runWaiting { (core) throws(Stop) in
+            shown = []
+            try core.find { () throws(PageMiss) in
+                try core.index.forEachPiece(namer.inode, from, from + UInt64(namer.length)) {
+                    offset, count, payload, payloadOffset in
+                    if payload == namer.payload { shown.append((offset, count, payloadOffset)) }
+                    return true
+                }
+            }
+        }
+        if isKnown == nil { shown = [(from, UInt64(namer.length), namer.payloadOffset)] }
+        let length = try payloadLength(namer.payload)
+        return shown.flatMap { piece -> [Finding] in
+            let pieceRange = UInt64(piece.payloadOffset)..<UInt64(piece.payloadOffset) + piece.byteCount
+            return blocks.compactMap { block in
+                let start = UInt64(block.block * blockByteCount)
+                // What is inline is one block however long it is.
+                let end = length.isInline ? length.byteCount : min(start + UInt64(blockByteCount), length.byteCount)
+                let low = max(start, pieceRange.lowerBound)
+                let high = min(end, pieceRange.upperBound)
+                guard low < high else { return nil }
+                let offset = piece.offset + (low - pieceRange.lowerBound)
+                return Finding(
+                    place: "bytes \(offset)..<\(offset + (high - low))",
+                    reason: "\(block.place.reason) (\(block.place.place))",
+                    effect: "reading them gives EIO, the rest of the file is readable", inode: namer.inode.rawValue)
+            }
+        }
+    }
+
+    private func payloadLength(_ payload: PayloadID) throws(ScrubStop) -> (byteCount: UInt64, isInline: Bool) {
+        let found = try withValue(of: PayloadEntry.key(payload)) { _, value in
+            value.flatMap { PayloadEntry(decoding: $0) }.map { (UInt64($0.length), $0.isInline) }
+        }
+        return (found ?? nil) ?? (0, false)
+    }
+
+    private func isNamedStill(_ payload: PayloadID) throws(ScrubStop) -> Bool {
+        let blocks = damaged[payload] ?? []
+        let isNamed = try withValue(of: PayloadEntry.key(payload)) { _, value -> Bool in
+            guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }) else { return false }
+            return blocks.contains { block in
+                entry.storedIndex(ofBlock: block.block).map { entry.namedCount(ofStored: $0, block: block.block) > 0 }
+                    ?? false
+            }
+        }
+        return isNamed ?? false
+    }
+
+    // MARK: Paths
+
+    /// One path of each of some inodes, as far as they have one.
+    private func paths(of wanted: Set<UInt64>) throws(ScrubStop) -> [UInt64: String] {
+        var paths: [UInt64: String] = [:]
+        if wanted.contains(InodeNumber.root.rawValue) { paths[InodeNumber.root.rawValue] = "/" }
+        // A pass for each level of directories, upwards: all that is asked for on the way is asked for at once.
+        var places: [UInt64: (directory: UInt64, name: String)] = [:]
+        var missing = wanted.subtracting([InodeNumber.root.rawValue])
+        while !missing.isEmpty, places.count < 16 * ScrubStatus.findingLimit {
+            let found = try names(of: missing)
+            if found.isEmpty { break }
+            places.merge(found) { old, _ in old }
+            missing = Set(found.values.map(\.directory)).subtracting(places.keys)
+                .subtracting([InodeNumber.root.rawValue])
+        }
+        for inode in wanted where inode != InodeNumber.root.rawValue {
+            paths[inode] = Self.path(of: inode, places)
+        }
+        return paths
+    }
+
+    private static func path(of inode: UInt64, _ places: [UInt64: (directory: UInt64, name: String)]) -> String? {
+        var names: [String] = []
+        var here = inode
+        while here != InodeNumber.root.rawValue {
+            guard let place = places[here], names.count < 4096 else {
+                return names.isEmpty ? nil : "(inode \(here))/" + names.reversed().joined(separator: "/")
+            }
+            names.append(place.name)
+            here = place.directory
+        }
+        return "/" + names.reversed().joined(separator: "/")
+    }
+
+    private func names(of wanted: Set<UInt64>) throws(ScrubStop) -> [UInt64: (directory: UInt64, name: String)] {
+        var found: [UInt64: (directory: UInt64, name: String)] = [:]
+        let first = IndexKey(space: .tree, object: 0, kind: 0, subkey: 0)
+        let last = IndexKey(space: .tree, object: .max, kind: UInt8.max, subkey: .max)
+        try forEachEntry(from: first, through: last) { _, key, value in
+            guard key.kind == .dirent, let entry = DirentEntry(decoding: value),
+                wanted.contains(entry.inode.rawValue), found[entry.inode.rawValue] == nil
+            else { return }
+            found[entry.inode.rawValue] = (key.object, entry.name.plainOrQuoted)
+        } after: { () throws(ScrubStop) in
+        }
+        return found
+    }
+}

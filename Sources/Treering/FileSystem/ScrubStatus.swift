@@ -1,0 +1,213 @@
+// A scrub as others see it: what it was asked, how far it is, what it found. Lies under the volume's lock; the scrub writes it, and the
+// control calls and `stats` read it.
+
+/// A scrub that runs, or the last one of a mount.
+struct ScrubStatus: Sendable {
+    enum State: UInt64, Sendable {
+        case running = 0
+        /// It went through to the end.
+        case done = 1
+        /// Somebody asked for its end, or the mount came to its own.
+        case cancelled = 2
+        /// The command that began it was not heard from any more.
+        case abandoned = 3
+        /// It could not go on: the mount was shut down.
+        case failed = 4
+    }
+
+    /// Who knows it may ask for progress, and end it.
+    let token: UInt64
+    /// Bytes per second read for it, 0 for no limit.
+    let rate: UInt64
+    var state = State.running
+    /// Somebody wants it to end.
+    var isCancelled = false
+    /// When its command was heard from last, in monotonic nanoseconds.
+    var heard: UInt64
+    let begun: UInt64
+    var ended: UInt64 = 0
+    /// The time of day at its end.
+    var endedSeconds: Int64 = 0
+    /// Bytes read and verified, and how many there are in all as far as is known.
+    var doneByteCount: UInt64 = 0
+    var totalByteCount: UInt64 = 0
+    /// Blocks of data that were verified.
+    var blockCount: UInt64 = 0
+    /// Blocks that an earlier repair has marked as lost.
+    var knownLostCount: UInt64 = 0
+    var findingCount: UInt64 = 0
+    /// The first of them.
+    var findings: [Finding] = []
+
+    static let findingLimit = 1000
+    /// A command that is silent for so long is taken for dead.
+    static let patienceNanoseconds: UInt64 = 10_000_000_000
+
+    init(token: UInt64, rate: UInt64, now: UInt64) {
+        self.token = token
+        self.rate = rate
+        heard = now
+        begun = now
+    }
+
+    mutating func add(_ finding: Finding) {
+        findingCount += 1
+        if findings.count < Self.findingLimit { findings.append(finding) }
+    }
+
+    /// For `stats`: 0 none yet, 1 nothing wrong, 2 damage, 3 did not come to its end.
+    var result: UInt64 {
+        switch state {
+        case .running: return 0
+        case .done: return findingCount == 0 ? 1 : 2
+        default: return 3
+        }
+    }
+}
+
+extension Volume {
+    // MARK: For commands
+
+    /// Begins a scrub on a thread of its own. Only one runs at a time: EBUSY.
+    func beginScrub(rate: UInt64) throws(Errno) -> UInt64 {
+        let token = SystemRandomNumberGenerator.word()
+        let now = monotonicNanoseconds()
+        let refusal = state.withLock { state -> Errno? in
+            if state.core.isShutDown { return .input }
+            if state.scrub?.state == .running || state.mayNotScrub { return .busy }
+            state.lastScrub = state.scrub ?? state.lastScrub
+            state.scrub = ScrubStatus(token: token, rate: rate, now: now)
+            return nil
+        }
+        if let refusal { throw refusal }
+        // The one before has told its end as the last thing it did.
+        scrubThread?.join()
+        scrubThread = nil
+        do throws(Errno) {
+            scrubThread = try DeviceThread(name: "scrub") { [self] in
+                let pace = ScrubPace(self, rate: rate)
+                Scrub(self) { pace.goesOn(after: $0, since: $1) }.run()
+            }
+        } catch {
+            state.withLock { $0.endScrub(.failed) }
+            throw error
+        }
+        return token
+    }
+
+    /// How far a scrub is. Asking keeps it going. Nil where there is none of that name, here or any more.
+    func scrubStatus(_ token: UInt64) -> ScrubStatus? {
+        state.withLock { state in
+            guard state.scrub?.token == token else { return nil }
+            state.scrub!.heard = monotonicNanoseconds()
+            return state.scrub
+        }
+    }
+
+    /// Asks a scrub to end; it does so before its next read.
+    func cancelScrub(_ token: UInt64) {
+        state.withLock { if $0.scrub?.token == token { $0.scrub!.isCancelled = true } }
+    }
+
+    /// Ends whatever scrub runs, and waits for that. No other begins.
+    func stopScrub() {
+        state.withLock { state in
+            state.mayNotScrub = true
+            state.scrub?.isCancelled = true
+        }
+        scrubThread?.join()
+        scrubThread = nil
+    }
+
+    // MARK: For stats
+
+    func scrubFigures(_ state: VolumeState) -> [Figure] {
+        let running = state.scrub.flatMap { $0.state == .running ? $0 : nil }
+        let last = running == nil ? state.scrub : state.lastScrub
+        return [
+            Figure(name: "scrub_running", help: "1 while a scrub reads what lives", value: running == nil ? 0 : 1),
+            Figure(
+                name: "scrub_done_bytes", help: "Bytes that the scrub that runs has verified",
+                value: running?.doneByteCount ?? 0),
+            Figure(
+                name: "scrub_total_bytes", help: "Bytes that it will have verified in all",
+                value: running?.totalByteCount ?? 0),
+            Figure(name: "scrub_findings", help: "What it has found wrong", value: running?.findingCount ?? 0),
+            Figure(
+                name: "scrub_last_result",
+                help: "The last scrub since the mount: 0 none, 1 nothing wrong, 2 damage, 3 did not come to its end",
+                value: last?.result ?? 0),
+            Figure(
+                name: "scrub_last_findings", help: "What the last scrub found wrong", value: last?.findingCount ?? 0),
+            Figure(
+                name: "scrub_last_bytes", help: "Bytes that the last scrub verified", value: last?.doneByteCount ?? 0),
+            Figure(
+                name: "scrub_last_end_seconds", help: "When the last scrub ended, seconds since 1970",
+                value: UInt64(max(0, last?.endedSeconds ?? 0))),
+        ]
+    }
+}
+
+extension VolumeState {
+    func endScrub(_ how: ScrubStatus.State) {
+        scrub?.ended = monotonicNanoseconds()
+        scrub?.endedSeconds = timeOfDay().seconds
+        scrub?.state = how
+    }
+}
+
+extension SystemRandomNumberGenerator {
+    /// A random number other than 0.
+    fileprivate static func word() -> UInt64 {
+        var generator = SystemRandomNumberGenerator()
+        return generator.next() | 1
+    }
+}
+
+/// Keeps a scrub to its rate and out of the way of others. Used by the scrub's thread.
+final class ScrubPace<D: Device> {
+    private unowned let volume: Volume<D>
+    private let rate: UInt64
+    /// The time from which on the next read may begin.
+    private var next: UInt64
+    private var lastWork: UInt64 = 0
+
+    /// Rests are taken in pieces, so that an end is never waited for.
+    private static var restNanoseconds: UInt64 { 50_000_000 }
+
+    init(_ volume: Volume<D>, rate: UInt64) {
+        self.volume = volume
+        self.rate = rate
+        next = monotonicNanoseconds()
+    }
+
+    /// After a read of so many bytes that began at `start`: rests as long as it takes. False when the scrub is to end.
+    func goesOn(after byteCount: Int, since start: UInt64) -> Bool {
+        var now = monotonicNanoseconds()
+        if rate > 0 {
+            // What was not used is lost: after a pause there is no burst.
+            let share = UInt64(Double(byteCount) / Double(rate) * 1e9)
+            next = max(next, now > 1_000_000_000 ? now - 1_000_000_000 : 0) + share
+        }
+        let work = volume.state.withLock { state -> UInt64 in
+            let core = state.core
+            let counters = core.index.tree.counters
+            return counters.hitCount &+ counters.missCount &+ core.log.appendedByteCount
+        }
+        if work != lastWork {
+            // Others work: three parts rest to one of reading, as the cleaner does.
+            lastWork = work
+            next = max(next, now + min(3 * (now - min(start, now)), Self.restNanoseconds))
+        }
+        while true {
+            let isWanted = volume.state.withLock { state -> Bool in
+                guard let scrub = state.scrub, !scrub.isCancelled else { return false }
+                return now <= scrub.heard || now - scrub.heard < ScrubStatus.patienceNanoseconds
+            }
+            guard isWanted else { return false }
+            if now >= next { return true }
+            rest(nanoseconds: min(next - now, Self.restNanoseconds))
+            now = monotonicNanoseconds()
+        }
+    }
+}
