@@ -84,7 +84,8 @@ def transactions(root, number, stop, result):
     base.execute("pragma journal_mode=" + ("wal" if number % 2 else "delete"))
     base.execute("create table t (n integer primary key, v text)")
     count = 0
-    while not stop.is_set():
+    # One at least, however busy the machine is.
+    while count == 0 or not stop.is_set():
         base.execute("begin immediate")
         for _ in range(20):
             base.execute("insert into t values (?, ?)", (count, "x" * (count % 700)))
