@@ -272,6 +272,31 @@ equal "a read moves it" yes "$([ "$(stat -c %X "$M/f")" -gt 978307200 ] && echo 
 stop_mount "$W" "$M"
 check_store "$W"
 
+# More programs look for holes, in files with mappings that are not written back, than requests are taken at a time.
+W=$WORK/seeks
+start_mount "$W" "$M" max_inflight=16
+cat >"$WORK/seeks.py" <<'P'
+import mmap, os, sys, threading
+files = [os.open(f"{sys.argv[1]}/f{n}", os.O_RDWR | os.O_CREAT) for n in range(40)]
+maps = []
+for fd in files:
+    os.ftruncate(fd, 1 << 20)
+    maps.append(mmap.mmap(fd, 1 << 20))
+    for place in range(0, 1 << 20, 16384):
+        maps[-1][place + 4096] = 1
+found = []
+threads = [threading.Thread(target=lambda fd=fd: found.append(os.lseek(fd, 0, os.SEEK_DATA)), daemon=True) for fd in files]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+print(len(found), set(found))
+os._exit(0)
+P
+equal "looking for data in many mapped files at once" "40 {4096}" "$(timeout 60 python3 "$WORK/seeks.py" "$M")"
+stop_mount "$W" "$M"
+check_store "$W"
+
 # A small store, filled around a promise.
 T=$WORK/small
 check "format" "$TREERING" format "$T" --capacity 128M

@@ -53,6 +53,9 @@ for words in ro rw noatime,relatime; do
 done
 check "remount,nosuid" mount -o remount,nosuid "$M"
 equal "nosuid, and nothing else" nosuid "$(flags | grep -oE 'nosuid|nodev')"
+check "a remount that names both" mount -t treering -o remount,ro "$S" "$M"
+equal "keeps nosuid" nosuid "$(flags | grep -oE 'nosuid|nodev')"
+check "and back" mount -o remount,rw "$M"
 check "remount with what it was mounted with" mount -o remount,commit=5,open=none "$M"
 expect_error "a remount that would promise something" "ack=durable: cannot be changed by a remount" mount -o remount,ack=durable "$M"
 expect_error "the same of dirsync" "ack=durable: cannot be changed by a remount" mount -o remount,dirsync "$M"

@@ -262,6 +262,9 @@ struct MountOptions: Sendable {
             volume.acknowledgement = .durable
             chosen["ack"] = VolumeOptions.Acknowledgement.durable.rawValue
         }
+        if !flags.followsSymlinks && !isRemount && geteuid() != 0 {
+            throw CommandError("-o nosymfollow: only root can have it")
+        }
         volume.isReadOnly = flags.isReadOnly
         let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
         volume.accessTimes = AccessTimes(

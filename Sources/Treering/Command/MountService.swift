@@ -97,8 +97,10 @@ final class MountService {
             session = try FuseSession(server, mountPoint: replacement?.directory ?? mountPoint)
             try session.mount()
             try replacement?.finish()
-            if options.mountBits != 0, geteuid() == 0 {
-                _ = Glibc.mount(nil, mountPoint, nil, options.mountBits | UInt(MS_REMOUNT | MS_BIND), nil)
+            if options.mountBits != 0, geteuid() == 0,
+                Glibc.mount(nil, mountPoint, nil, options.mountBits | UInt(MS_REMOUNT | MS_BIND), nil) != 0
+            {
+                log.warning("\(mountPoint): strictatime, nodiratime or nosymfollow could not be set: \(Errno.last)")
             }
         } catch {
             replacement?.cancel()

@@ -12,7 +12,9 @@ enum Remount {
             throw CommandError(
                 "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
         }
-        let options = try MountOptions(words: flagWords(of: mounted) + words)
+        var options = try MountOptions(words: flagWords(of: mounted) + words)
+        // Not among the words before: `sync` chooses for a mount that begins.
+        if mounted.words.contains("sync"), !words.contains("async") { options.flags.isSynchronous = true }
         // Of a process of an older version nothing is known.
         if let text = try? MountedStore.attribute(VirtualXattr.options, of: mountPoint),
             let word = try options.firstDifference(from: text)
@@ -36,7 +38,7 @@ enum Remount {
     /// The flags that a mount has, in words that later ones change.
     private static func flagWords(of mounted: MountedFileSystem) -> [String] {
         let known: Set<String> = [
-            "ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow", "sync",
+            "ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow",
         ]
         // That every access counts is shown by nothing.
         let rule = mounted.words.contains { $0 == "relatime" || $0 == "noatime" } ? "relatime" : "strictatime"

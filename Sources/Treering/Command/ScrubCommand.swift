@@ -175,7 +175,12 @@ extension MountedStore {
     static func mountPoint(ofStore path: String) -> String? {
         var status = stat()
         guard StoreLock.isHeld(path), stat(path, &status) == 0 else { return nil }
-        for mount in MountTable.all().reversed() where mount.isTreering {
+        // The one that says so first: others may not answer at all.
+        let mounts = MountTable.all().reversed().filter(\.isTreering)
+        func isNamed(_ mount: MountedFileSystem) -> Bool {
+            (try? HostFile.realPath(StoreDirectory.path(ofSource: mount.source))) == (try? HostFile.realPath(path))
+        }
+        for mount in mounts.filter(isNamed) + mounts.filter({ !isNamed($0) }) {
             let descriptor = open(mount.mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard descriptor >= 0 else { continue }
             defer { close(descriptor) }

@@ -101,22 +101,31 @@ extension Core {
         let (low, high) = Self.blocks(around: from, to)
         try allowReservation(of: try unreserved(old.inode, low, high))
         var recordCount = 0
+        func commitOne() throws(Stop) {
+            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
+            recordCount += 1
+            try commit(freesSpace: true)
+        }
+        // The blocks at both ends may have many holes of a few bytes.
+        var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)
+        while edges.count > Self.rangePieceLimit {
+            writer.reset()
+            for hole in edges.suffix(Self.rangePieceLimit) {
+                writer.reserve(inode: old.inode, from: hole.from, to: hole.to)
+            }
+            try commitOne()
+            edges.removeLast(Self.rangePieceLimit)
+        }
         var cursor = from
         while true {
             let (start, end) = try unreservedPart(old.inode, cursor, to)
             writer.reset()
             if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
             guard end < to else { break }
-            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
-            recordCount += 1
-            try commit(freesSpace: true)
+            try commitOne()
             cursor = end
         }
-        for edge in [low..<from, to..<high] {
-            for hole in try holes(old.inode, edge.lowerBound, edge.upperBound) {
-                writer.reserve(inode: old.inode, from: hole.from, to: hole.to)
-            }
-        }
+        for hole in edges { writer.reserve(inode: old.inode, from: hole.from, to: hole.to) }
         var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
         writer.inode(inode)

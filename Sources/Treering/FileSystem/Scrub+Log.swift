@@ -194,7 +194,11 @@ extension Scrub {
     // MARK: What came from where
 
     /// Remembers what the whole batches of a segment brought, so that entries from the others can be told.
+    private static var lostSequenceLimit: Int { 1 << 21 }
+
     private func noteSource(_ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) {
+        // So many that memory stays bounded; of the rest the segment alone is told.
+        guard lostSources.values.reduce(0, { $0 + $1.sequences.count }) < Self.lostSequenceLimit else { return }
         var sequences: Set<RecordSequence> = []
         _ = try walk(life, reader) { batch in
             batch.forEachRecord { record, _ in

@@ -136,7 +136,7 @@ final class Scrub<D: Device> {
         let file = try locked { state -> DeviceFile? in
             let table = state.core.table
             guard table.contains(number), table[number].state == .inUse, table[number].incarnation == incarnation,
-                let file = table[number].file
+                !table[number].isBeingReset, let file = table[number].file
             else { return nil }
             table[number].readerCount += 1
             state.scrubReadCount += 1

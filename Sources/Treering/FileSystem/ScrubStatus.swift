@@ -70,6 +70,13 @@ extension Volume {
 
     /// Begins a scrub on a thread of its own. Only one runs at a time: EBUSY.
     func beginScrub(rate: UInt64) throws(Errno) -> UInt64 {
+        let begun = scrubGate.withLock { () -> Result<UInt64, Errno> in
+            do throws(Errno) { return .success(try begin(rate)) } catch { return .failure(error) }
+        }
+        return try begun.get()
+    }
+
+    private func begin(_ rate: UInt64) throws(Errno) -> UInt64 {
         let token = SystemRandomNumberGenerator.word()
         let now = monotonicNanoseconds()
         let refusal = state.withLock { state -> Errno? in

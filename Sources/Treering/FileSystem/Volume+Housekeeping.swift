@@ -49,7 +49,12 @@ extension Volume {
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         guard housekeeper != nil else { return }
         if isCommitDue() { commitByClock() }
-        if state.withLock({ Self.needsCheckpoint($0, options, isDue: false) }) { checkpointReporting() }
+        let needsCheckpoint = state.withLock { state in
+            let core = state.core
+            return core.index.tree.needsCheckpoint || core.isDirtyLimitReached
+                || core.log.appendedByteCount - core.appendedAtFreeze >= options.checkpointByteCount
+        }
+        if needsCheckpoint { checkpointReporting() }
     }
 
     func stopHousekeeper() {
@@ -341,7 +346,22 @@ extension Volume {
         }
     }
 
-    private func recycle(_ number: SegmentNumber) throws(Errno) {
+    /// Nothing lives in it, and nobody can begin to read it while its header is written.
+    func recycle(_ number: SegmentNumber) throws(Errno) {
+        let isFree = state.withLock { state in
+            // A scrub may have come to it since it was chosen.
+            guard state.core.table[number].readerCount == 0 else { return false }
+            state.core.table[number].isBeingReset = true
+            return true
+        }
+        guard isFree else { return }
+        do throws(Errno) { try reset(number) } catch {
+            state.withLock { $0.core.table[number].isBeingReset = false }
+            throw error
+        }
+    }
+
+    private func reset(_ number: SegmentNumber) throws(Errno) {
         var (header, file, isKept) = state.withLock { state in
             let segment = state.core.table[number]
             let header = SegmentHeader(

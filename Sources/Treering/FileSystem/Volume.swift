@@ -53,6 +53,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     var waitingThreadCount = 0
     /// Set once before the first request.
     nonisolated(unsafe) var housekeeper: DeviceThread?
+    /// One beginning of a scrub at a time.
+    let scrubGate = Monitor()
     nonisolated(unsafe) var hostStaging: HostStaging?
     /// Changed by control calls, one at a time.
     nonisolated(unsafe) var scrubThread: DeviceThread?

@@ -50,12 +50,12 @@ struct RecordWriter: ~Copyable {
     /// Begins a change of this type and length; gives where.
     mutating func begin(_ type: UInt16, _ length: Int) -> Int {
         let offset = byteCount
+        byteCount += length
+        precondition(byteCount <= memory.count)
         memory.store(type, at: offset)
         memory.store(Change.version, at: offset + 2)
         memory.store(0 as UInt8, at: offset + 3)
         memory.store(UInt32(length), at: offset + 4)
-        byteCount += length
-        precondition(byteCount <= memory.count)
         changeCount += 1
         return offset
     }

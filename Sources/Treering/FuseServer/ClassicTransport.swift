@@ -63,10 +63,17 @@ final class ClassicTransport: Transport {
     var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
 
     func takeTime() -> Bool {
-        guard let reader = Self.reader, !reader.isBusy, idleCount.load(ordering: .relaxed) > 1 else { return false }
-        reader.isBusy = true
-        idleCount.subtract(1, ordering: .relaxed)
-        return true
+        guard let reader = Self.reader, !reader.isBusy else { return false }
+        var count = idleCount.load(ordering: .relaxed)
+        while count > 1 {
+            let (isTaken, seen) = idleCount.compareExchange(expected: count, desired: count - 1, ordering: .relaxed)
+            if isTaken {
+                reader.isBusy = true
+                return true
+            }
+            count = seen
+        }
+        return false
     }
 
     var rawRequest: UnsafeRawBufferPointer {

@@ -50,6 +50,8 @@ final class FuseServer: @unchecked Sendable {
     /// Set by INIT: the kernel has asked and been told what this server can do.
     let isInitialized = Atomic<Bool>(false)
     private let writeback = KernelWriteback()
+    /// WRITEs that failed: what the kernel wanted to write back then is not in the store.
+    let failedWriteCount = Atomic<UInt64>(0)
     /// Told when `isInitialized` becomes true.
     private let onInitialized: @Sendable () -> Void
 
@@ -87,7 +89,9 @@ final class FuseServer: @unchecked Sendable {
             answer = try run(operation, reply)
         } catch {
             switch error {
-            case .failed(let errno): reply.error(errno)
+            case .failed(let errno):
+                noteFailure(of: O.self)
+                reply.error(errno)
             case .blocked(let blocker):
                 let parked = ParkedOperation(operation, ParkedReply(reply, transport.takeRequestMemory()))
                 park(parked, blocker, nil)
@@ -107,6 +111,10 @@ final class FuseServer: @unchecked Sendable {
         return try connection.witnessing(number) { [volume] () throws(Stop) in try operation.run(volume, reply) }
     }
 
+    private func noteFailure<O: Operation>(of operation: O.Type) {
+        if O.self == WriteOperation.self { failedWriteCount.add(1, ordering: .relaxed) }
+    }
+
     private func park<O: Operation>(_ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?) {
         volume.park(blocker, attempt, mayWait: transport.mayWait) { [self] attempt in retry(parked, attempt) }
     }
@@ -118,7 +126,9 @@ final class FuseServer: @unchecked Sendable {
             answer = try parked.reply.withReply { reply throws(Stop) in try run(operation, reply) }
         } catch {
             switch error {
-            case .failed(let errno): parked.reply.answer { $0.error(errno) }
+            case .failed(let errno):
+                noteFailure(of: O.self)
+                parked.reply.answer { $0.error(errno) }
             case .blocked(let blocker): park(parked, blocker, attempt)
             }
             return
@@ -142,7 +152,8 @@ final class FuseServer: @unchecked Sendable {
     func perform<O: Operation>(
         _ operation: O, after inode: InodeNumber, _ range: Range<UInt64>, _ reply: consuming Reply
     ) {
-        let waiting = ParkedOperation(operation, park(reply))
+        // It keeps no memory of the transport's: the kernel's WRITEs need that.
+        let waiting = ParkedOperation(operation, ParkedReply(reply, nil))
         let hasBegun = writeback.begin(inode, range, through: transport) { [self] in
             waiting.reply.answer { perform(waiting.operation, $0) }
         }

@@ -27,6 +27,8 @@ struct Segment {
     var file: DeviceFile?
     /// Reads in flight; it is not recycled meanwhile.
     var readerCount = 0
+    /// Its header is being written anew: nobody may begin to read it.
+    var isBeingReset = false
     /// The first checkpoint that froze it with no living byte.
     var emptySince: CheckpointNumber?
     /// Whether the index's usage entry is behind.
@@ -174,6 +176,7 @@ final class SegmentTable {
         let index = Int(number.rawValue)
         precondition(segments[index].isSealed && segments[index].living == 0 && segments[index].readerCount == 0)
         segments[index].state = .prepared
+        segments[index].isBeingReset = false
         segments[index].incarnation = incarnation
         segments[index].firstBatch = .zero
         segments[index].lastBatch = .zero

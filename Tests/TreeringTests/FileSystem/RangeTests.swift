@@ -66,6 +66,25 @@ import Testing
         try checkStore(store)
     }
 
+    /// Blocks of which every second byte was written have more holes than a record can name.
+    @Test(arguments: [AllocateMode.zeroes, [.zeroes, .keepsSize], [], .keepsSize, [.punchesHole, .keepsSize]])
+    func blocksWithManyHoles(mode: AllocateMode) throws {
+        let store = try TestStore(capacity: 64 << 20)
+        let inode = try store.make("file").inode
+        for block in [0, 12_288] as [UInt64] {
+            for offset in stride(from: block, to: block + 4096, by: 2) { try store.write(inode, offset, [7]) }
+        }
+        try reserve(store, inode, mode, 4095, 8194)
+        let bytes = try store.volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 20_000) }
+        // Byte 12288 is the last of the range.
+        let isCleared = mode.contains(.zeroes) || mode.contains(.punchesHole)
+        let wanted = (0..<bytes.count).filter {
+            $0 % 2 == 0 && ($0 < 4096 || $0 >= 12_288) && !(isCleared && $0 == 12_288)
+        }
+        #expect(bytes.enumerated().filter { $1 == 7 }.map(\.offset) == wanted)
+        try checkStore(store)
+    }
+
     @Test func whatWasReservedIsWrittenOnAFullStore() throws {
         let store = try TestStore(capacity: 32 << 20)
         let promised = try store.make("promised").inode

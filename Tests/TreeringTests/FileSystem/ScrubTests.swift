@@ -379,4 +379,42 @@ extension Volume {
         let status = damaged.store.volume.scrub().status
         #expect(status.state == .done && status.findings == [])
     }
+
+    /// It raised the count of readers of a segment whose header was being written anew, and the mount trapped.
+    @Test func aSegmentThatIsBeingResetIsLeftAlone() throws {
+        let store = try filled()
+        try store.volume.syncAndWait()
+        let scrub = Scrub(store.volume) { _, _ in true }
+        let (number, incarnation) = store.volume.state.withLock { state -> (SegmentNumber, UInt32) in
+            let table = state.core.table
+            let index = table.segments.firstIndex { $0.state == .inUse }!
+            return (SegmentNumber(UInt32(index)), table.segments[index].incarnation)
+        }
+        func isHeld() throws -> Bool { try scrub.holding(number, incarnation: incarnation) { _ in true } ?? false }
+        #expect(try isHeld())
+        store.volume.state.withLock { $0.core.table[number].isBeingReset = true }
+        #expect(try !isHeld())
+        store.volume.state.withLock { $0.core.table[number].isBeingReset = false }
+        #expect(try isHeld())
+    }
+
+    /// And a segment that a scrub has come to since it was chosen is not reset.
+    @Test func aSegmentThatIsReadIsNotReset() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        for piece in 0..<24 as Range<UInt64> { try store.write(inode, 0, bytes(Int(piece), 50_000)) }
+        try store.unlink("file")
+        store.volume.forget(inode, 1)
+        for _ in 0..<3 { try store.volume.checkpoint() }
+        let dead = try #require(
+            store.volume.state.withLock { state in
+                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
+            })
+        store.volume.state.withLock { $0.core.table[dead].readerCount += 1 }
+        try store.volume.recycle(dead)
+        #expect(store.volume.state.withLock { $0.core.table[dead].state } == .inUse)
+        store.volume.state.withLock { $0.core.table[dead].readerCount -= 1 }
+        try store.volume.recycle(dead)
+        #expect(store.volume.state.withLock { $0.core.table[dead].state } != .inUse)
+    }
 }
