@@ -83,15 +83,12 @@ extension Volume {
         }
     }
 
-    /// All bytes or none; at most `maxWriteByteCount`. Tells whether set-user-ID or set-group-ID bits were cleared, and whether an fsync is
-    /// likely to come next.
+    /// All bytes or none; at most `maxWriteByteCount`. True when set-user-ID or set-group-ID bits were cleared.
+    @discardableResult
     func write(
         _ inode: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags, _ caller: Caller
-    ) throws(Stop) -> (hasKilledPrivileges: Bool, isSyncLikely: Bool) {
-        try run { (core) throws(Stop) in
-            let hasKilled = try core.write(inode, at: offset, bytes, flags, caller)
-            return (hasKilled, core.log.isSyncLikely)
-        }
+    ) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in try core.write(inode, at: offset, bytes, flags, caller) }
     }
 
     /// Plans a read; hand the plan to `execute`. `isAccess`: it changes the time of the last access.

@@ -253,22 +253,6 @@ final class Volume<D: Device>: @unchecked Sendable {
         if let outcome { done(outcome) }
     }
 
-    /// Begins with what an fsync is likely to ask for next, unless that has changed. On this thread.
-    func writeAhead() {
-        var submissions: [Submission] = []
-        state.withLock { state in
-            let log = state.core.log
-            guard log.isSyncLikely, log.failure == nil, log.suspension == nil, !state.core.isShutDown else { return }
-            log.closeBatch(durable: true)
-            swap(&submissions, &log.outbox)
-        }
-        if submissions.count == 1 {
-            complete(device.perform(submissions[0]))
-        } else if !submissions.isEmpty {
-            device.submit(submissions)
-        }
-    }
-
     /// Waits until `condition` holds, which only completions can make true. For the housekeeper, mount and unmount.
     func wait(until condition: (VolumeState) -> Bool) {
         while true {

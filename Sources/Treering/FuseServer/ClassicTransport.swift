@@ -62,20 +62,6 @@ final class ClassicTransport: Transport {
 
     var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
 
-    func takeTime() -> Bool {
-        guard let reader = Self.reader, !reader.isBusy else { return false }
-        var count = idleCount.load(ordering: .relaxed)
-        while count > 1 {
-            let (isTaken, seen) = idleCount.compareExchange(expected: count, desired: count - 1, ordering: .relaxed)
-            if isTaken {
-                reader.isBusy = true
-                return true
-            }
-            count = seen
-        }
-        return false
-    }
-
     var rawRequest: UnsafeRawBufferPointer {
         guard let memory = Self.reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         return UnsafeRawBufferPointer(memory.bytes)

@@ -39,19 +39,15 @@ struct WriteOperation: Operation {
     let payload: UnsafeRawBufferPointer
     let flags: WriteFlags
 
-    func run(
-        _ volume: HostVolume, _ reply: borrowing Reply
-    ) throws(Stop) -> (hasKilledPrivileges: Bool, isSyncLikely: Bool) {
+    /// True when bits of the mode were cleared.
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
         try reply.asCaller { (caller) throws(Stop) in try volume.write(inode, at: offset, payload, flags, caller) }
     }
 
-    func finish(
-        _ answer: (hasKilledPrivileges: Bool, isSyncLikely: Bool), _ reply: consuming Reply, _ server: FuseServer
-    ) {
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
         // Before the reply, or the kernel goes on showing the old mode.
-        if answer.hasKilledPrivileges { server.invalidateAttributes(inode) }
+        if answer { server.invalidateAttributes(inode) }
         reply.written(payload.count)
-        if answer.isSyncLikely { server.writeAhead() }
     }
 }
 

@@ -161,12 +161,6 @@ final class FuseServer: @unchecked Sendable {
         if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }
     }
 
-    /// After a reply: the device begins with what an fsync will most likely ask for, while the program is on its way to ask. On this
-    /// thread, which then answers that fsync without a hop.
-    func writeAhead() {
-        if volume.acknowledgesStaged, transport.takeTime() { volume.writeAhead() }
-    }
-
     /// A reply that waits for I/O with nothing left to run.
     func park(_ reply: consuming Reply) -> ParkedReply { ParkedReply(reply, transport.takeRequestMemory()) }
 
@@ -222,7 +216,6 @@ private final class NoTransport: Transport {
     var mayWait: Bool { false }
     var isOver: Bool { true }
     func takeRequestMemory() -> RequestMemory? { nil }
-    func takeTime() -> Bool { false }
     var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
     var rawOpcode: UInt32 { 0 }
     func invalidateAttributes(_ inode: InodeNumber) {}

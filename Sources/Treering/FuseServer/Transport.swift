@@ -7,10 +7,6 @@ protocol Transport: AnyObject, Sendable {
     /// next request. A lone request then does its I/O without a hop to another thread.
     var mayWait: Bool { get }
 
-    /// Whether the calling thread, which has answered its request, may do something of its own before it takes the next one: another
-    /// one is there for that. If so it counts as busy until it takes one.
-    func takeTime() -> Bool
-
     /// The memory that the request being handled on this thread lives in (names and payload point into it). Whoever
     /// parks the request keeps this until it is answered; the transport goes on with other memory. Nil on threads that
     /// handle no request just now, or when it was taken already.

@@ -86,7 +86,6 @@ final class SegmentLog {
     /// Somebody asked for durability through here. Headers call no more than that durable, so that the bytes of the log do not depend
     /// on when flushes that nobody asked for complete.
     private var requested = BatchSequence.zero
-    private var predictor = SyncPredictor()
     var nextInode: InodeNumber
     /// Submissions made under the lock, to be handed to the device outside it.
     var outbox: [Submission] = []
@@ -290,7 +289,6 @@ final class SegmentLog {
         }
         slots[slot]!.recordByteCount += bytes.count
         slots[slot]!.recordCount += 1
-        predictor.noteRecord()
         let batch = slots[slot]!
         staging.publish(slot, recordByteCount: batch.recordByteCount, payloadBlockCount: batch.payloadBlockCount)
         appendedByteCount += UInt64(bytes.count + (writer.payloadBlocks?.count ?? 0))
@@ -394,15 +392,11 @@ final class SegmentLog {
     /// Sees to it that everything appended so far becomes durable; gives the batch to wait for.
     func requestDurable() -> BatchSequence {
         closeBatch(durable: true)
-        predictor.noteSync()
         tracker.want(lastBatch)
         requested = lastBatch
         pumpSyncs()
         return lastBatch
     }
-
-    /// Whether somebody will most likely ask for durability next, and nobody waits for it now.
-    var isSyncLikely: Bool { predictor.isSyncLikely && tracker.inFlightCount == 0 && hasOpenRecords && !isHeld }
 
     /// A flush that nobody asked for, so that slots become free before all of them wait for one.
     private func syncEarly() {

@@ -90,7 +90,6 @@ final class RandomSimulation {
             model.time = store.clock.time
             try event()
             if generator.chance(12) { try runTogether() } else { try runOne() }
-            writeAhead()
             if generator.chance(40) { for _ in 0..<generator.below(4) where !store.device.step() { break } }
             makeRoom()
             try checkFailure()
@@ -121,12 +120,6 @@ final class RandomSimulation {
         if let number = Environment.number("TREERING_INODE") {
             try? Dump<SimulatedDevice>.inode(device, number) { Environment.note($0) }
         }
-    }
-
-    private func writeAhead() {
-        guard store.volume.state.withLock({ $0.core.log.isSyncLikely }) else { return }
-        store.volume.writeAhead()
-        count("written ahead")
     }
 
     private func makeRoom() {
