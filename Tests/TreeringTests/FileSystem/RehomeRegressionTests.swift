@@ -235,11 +235,7 @@ import Testing
         for piece in 0..<24 as Range<UInt64> { try store.write(inode, 0, fill(UInt8(piece))) }
         try store.unlink("file")
         store.volume.forget(inode, 1)
-        for _ in 0..<3 { try store.volume.checkpoint() }
-        let dead = try #require(
-            store.volume.state.withLock { state in
-                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
-            })
+        let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync], file: .segment(dead)))
         store.volume.recycleSegments()
         #expect(store.device.faultCount == 0)
@@ -260,11 +256,7 @@ import Testing
         for piece in 0..<24 as Range<UInt64> { try store.write(inode, 0, fill(UInt8(piece))) }
         try store.unlink("file")
         store.volume.forget(inode, 1)
-        for _ in 0..<3 { try store.volume.checkpoint() }
-        let dead = try #require(
-            store.volume.state.withLock { state in
-                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
-            })
+        let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
         store.volume.recycleSegments()
         #expect(store.device.faultCount == 0)

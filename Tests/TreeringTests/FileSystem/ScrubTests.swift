@@ -405,11 +405,7 @@ extension Volume {
         for piece in 0..<24 as Range<UInt64> { try store.write(inode, 0, bytes(Int(piece), 50_000)) }
         try store.unlink("file")
         store.volume.forget(inode, 1)
-        for _ in 0..<3 { try store.volume.checkpoint() }
-        let dead = try #require(
-            store.volume.state.withLock { state in
-                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
-            })
+        let dead = try store.deadSegment()
         store.volume.state.withLock { $0.core.table[dead].readerCount += 1 }
         try store.volume.recycle(dead)
         #expect(store.volume.state.withLock { $0.core.table[dead].state } == .inUse)

@@ -15,6 +15,15 @@ final class TestStore {
     let stagingBuffer = AlignedBuffer(
         byteCount: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20).byteCount)
 
+    /// A segment without a living byte that no checkpoint needs any more, after three of them.
+    func deadSegment() throws -> SegmentNumber {
+        for _ in 0..<3 { try volume.checkpoint() }
+        return try #require(
+            volume.state.withLock { state in
+                state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
+            })
+    }
+
     /// Staging whose memory the test can read after a kill.
     func makeStaging() -> Staging {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
