@@ -102,31 +102,18 @@ struct SeekOperation: Operation {
     let offset: UInt64
     /// What was found before the kernel wrote back what it had there.
     var before: SeekResult?
-    private var failedWriteCount: UInt64 = 0
-
-    init(inode: InodeNumber, target: SeekTarget, offset: UInt64) {
-        self.inode = inode
-        self.target = target
-        self.offset = offset
-    }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> SeekResult {
         try volume.seek(inode, target, from: offset)
     }
 
     func finish(_ answer: SeekResult, _ reply: consuming Reply, _ server: FuseServer) {
-        let failedWriteCount = server.failedWriteCount.load(ordering: .relaxed)
-        if before != nil, failedWriteCount != self.failedWriteCount {
-            // What could not be written back may lie in this hole.
-            return reply.error(.input)
-        }
         if answer.hole.isEmpty || answer == before {
             if let found = answer.offset { reply.offset(found) } else { reply.error(.noAddress) }
             return
         }
         var again = self
         again.before = answer
-        again.failedWriteCount = failedWriteCount
         server.perform(again, after: inode, answer.hole, reply)
     }
 }

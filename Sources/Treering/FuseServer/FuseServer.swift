@@ -50,8 +50,6 @@ final class FuseServer: @unchecked Sendable {
     /// Set by INIT: the kernel has asked and been told what this server can do.
     let isInitialized = Atomic<Bool>(false)
     private let writeback = KernelWriteback()
-    /// WRITEs that failed: what the kernel wanted to write back then is not in the store.
-    let failedWriteCount = Atomic<UInt64>(0)
     /// Told when `isInitialized` becomes true.
     private let onInitialized: @Sendable () -> Void
 
@@ -90,7 +88,7 @@ final class FuseServer: @unchecked Sendable {
         } catch {
             switch error {
             case .failed(let errno):
-                noteFailure(of: O.self)
+                noteFailure(of: operation)
                 reply.error(errno)
             case .blocked(let blocker):
                 let parked = ParkedOperation(operation, ParkedReply(reply, transport.takeRequestMemory()))
@@ -111,8 +109,8 @@ final class FuseServer: @unchecked Sendable {
         return try connection.witnessing(number) { [volume] () throws(Stop) in try operation.run(volume, reply) }
     }
 
-    private func noteFailure<O: Operation>(of operation: O.Type) {
-        if O.self == WriteOperation.self { failedWriteCount.add(1, ordering: .relaxed) }
+    private func noteFailure<O: Operation>(of operation: O) {
+        if let write = operation as? WriteOperation { writeback.noteFailedWrite(write.inode) }
     }
 
     private func park<O: Operation>(_ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?) {
@@ -127,7 +125,7 @@ final class FuseServer: @unchecked Sendable {
         } catch {
             switch error {
             case .failed(let errno):
-                noteFailure(of: O.self)
+                noteFailure(of: operation)
                 parked.reply.answer { $0.error(errno) }
             case .blocked(let blocker): park(parked, blocker, attempt)
             }
@@ -148,14 +146,15 @@ final class FuseServer: @unchecked Sendable {
         }
     }
 
-    /// Performs an operation when the kernel has written back what it holds of a range; ENOSYS where that is not possible.
+    /// Performs an operation when the kernel has written back what it holds of a range; EIO where a part of that did not come into the
+    /// store, ENOSYS where nobody can wait for it.
     func perform<O: Operation>(
         _ operation: O, after inode: InodeNumber, _ range: Range<UInt64>, _ reply: consuming Reply
     ) {
         // It keeps no memory of the transport's: the kernel's WRITEs need that.
         let waiting = ParkedOperation(operation, ParkedReply(reply, nil))
-        let hasBegun = writeback.begin(inode, range, through: transport) { [self] in
-            waiting.reply.answer { perform(waiting.operation, $0) }
+        let hasBegun = writeback.begin(inode, range, through: transport) { [self] isWhole in
+            waiting.reply.answer { if isWhole { perform(waiting.operation, $0) } else { $0.error(.input) } }
         }
         // The kernel then does without, for good.
         if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }

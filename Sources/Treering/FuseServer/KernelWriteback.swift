@@ -6,23 +6,27 @@ final class KernelWriteback: @unchecked Sendable {
     private struct Item {
         var inode: InodeNumber
         var range: Range<UInt64>
-        var done: @Sendable () -> Void
+        var done: @Sendable (_ isWhole: Bool) -> Void
     }
 
     private let monitor = Monitor()
     private let hasWork: Condition
     // Guarded by `monitor`.
+    /// No more than there are threads of programs that look for holes: each waits for its answer.
     private var items: [Item] = []
+    /// The inode that is being written back, and whether a WRITE of it has failed meanwhile.
+    private var current: InodeNumber?
+    private var hasFailed = false
     private var isStopping = false
     private var thread: DeviceThread?
 
     init() { hasWork = Condition(monitor) }
 
-    /// Calls `done`, on another thread, when the kernel has written back and forgotten this range. False where there are no more threads:
-    /// then nothing was begun.
+    /// Calls `done`, on another thread, when the kernel has written back and forgotten this range; it is told whether everything came
+    /// into the store. False where there are no more threads: then nothing was begun.
     func begin(
         _ inode: InodeNumber, _ range: Range<UInt64>, through transport: any Transport,
-        _ done: @escaping @Sendable () -> Void
+        _ done: @escaping @Sendable (_ isWhole: Bool) -> Void
     ) -> Bool {
         monitor.withLock {
             if isStopping { return false }
@@ -33,6 +37,11 @@ final class KernelWriteback: @unchecked Sendable {
             hasWork.signal()
             return true
         }
+    }
+
+    /// A WRITE has failed: the kernel tells nobody who waits for it.
+    func noteFailedWrite(_ inode: InodeNumber) {
+        monitor.withLock { if current == inode { hasFailed = true } }
     }
 
     /// Finishes what was begun, and begins nothing more. To be called while the transport still serves, or when the kernel has ended the
@@ -50,11 +59,18 @@ final class KernelWriteback: @unchecked Sendable {
         while true {
             let item = monitor.withLock { () -> Item? in
                 while items.isEmpty && !isStopping { hasWork.wait() }
-                return items.isEmpty ? nil : items.removeFirst()
+                guard !items.isEmpty else { return nil }
+                let item = items.removeFirst()
+                (current, hasFailed) = (item.inode, false)
+                return item
             }
             guard let item else { return }
             transport.writeBack(item.inode, item.range)
-            item.done()
+            let isWhole = monitor.withLock { () -> Bool in
+                current = nil
+                return !hasFailed
+            }
+            item.done(isWhole)
         }
     }
 }
