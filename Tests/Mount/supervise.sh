@@ -158,6 +158,8 @@ equal "staging after an unmount" "0" "$(ls /dev/shm | grep -c "^treering-$short"
 # One that dies over and over is given up, with a word; the next mount is as if nothing had been.
 "$TREERING" mount "$S" "$M" -f --supervise -o "engine=$ENGINE" 2>"$WORK/log" &
 supervisor=$!
+# The first must have been usable: one that dies before is an error of the mount, and tried once.
+check "the first serves" usable file one 20
 for _ in $(seq 600); do
     kill -0 $supervisor 2>/dev/null || break
     pid=$(children $supervisor)
