@@ -132,9 +132,10 @@ extension RecordIndex {
         var cursor = from
         while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
             let end = min(to, offset + UInt64(extent.length))
+            // In a damaged index extents may overlap: the earlier one counts.
+            var low = max(cursor, offset)
             cursor = offset + UInt64(extent.length)
             if extent.isReserved && !withReserved { continue }
-            var low = max(from, offset)
             while low < end {
                 var high = end
                 var isHidden = false
@@ -199,6 +200,8 @@ extension RecordIndex {
         _ inode: InodeNumber, within from: UInt64, _ to: UInt64, before sequence: RecordSequence
     ) throws(PageMiss) -> [IndexKey] {
         var keys: [IndexKey] = []
+        // Only a hostile record has no number.
+        guard sequence.rawValue > 0 else { return keys }
         try tree.scan(
             from: TombstoneEntry.key(inode, .rangeTombstone, 0),
             through: TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue - 1)

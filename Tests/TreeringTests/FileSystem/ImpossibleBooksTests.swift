@@ -76,6 +76,34 @@ import Testing
         #expect(report.left.isClean, "\(report.left.problems)")
     }
 
+    /// Found by hostile store 5552.
+    @Test func anExtentThatReachesIntoTheNextDoesNotTrap() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        let bytes = [UInt8](repeating: 1, count: 8192)
+        try store.write(file, 0, bytes)
+        try store.write(file, 8192, bytes)
+        store.volume.state.withLock { state in
+            state.core.index.tree.update(ExtentEntry.key(file, 0)) { $0.store(12_288 as UInt32, at: 12) }
+        }
+        // What the first one names does not reach that far.
+        _ = try? store.read(file, 0, 16_384)
+        #expect(try store.read(file, 12_288, 4096) == Array(bytes[..<4096]))
+        let report = try repairAfterUnmount(store)
+        #expect(!report.found.isClean && report.left.isClean, "\(report.left.problems)")
+    }
+
+    /// Found by hostile store 3972.
+    @Test func aRemovalWithoutANumberIsNotLookedFor() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.volume.state.withLock { state in
+            let since = BatchSequence(1)
+            let change = Change.removeRange(inode: file, from: 0, to: 4096, since: since)
+            try state.core.index.touch(change, RecordSequence(0))
+        }
+    }
+
     @Test func countsOfAllNumbersDoNotRunOver() throws {
         let store = try TestStore()
         store.volume.state.withLock { state in
