@@ -101,6 +101,28 @@ import Testing
         Self.report("cleaning", enumeration)
     }
 
+    /// Nine tenths full, at times to the last byte, and an eager cleaner: what is overwritten, copied, cut off and removed lies in segments
+    /// that are just being emptied, or are free already.
+    @Test func cleaningAStoreThatIsNearlyFull() throws {
+        var settings = Self.settings()
+        settings.options.cleaning = .eager
+        var enumeration = CrashEnumeration(settings)
+        enumeration.oracleInterval = Self.total >= 20_000 ? 2 : 4
+        var noSpaceCount = 0
+        let runCount: UInt64 = Self.total >= 20_000 ? 16 : 4
+        for round in 0..<runCount {
+            let seed = Self.seed &* 100 + round
+            let run = try CrashRun(settings, seed: seed, afterCrash: round % 4 == 1, filledTo: 90) { _ in
+                .full(seed: seed)
+            }
+            #expect(run.store.volume.cleaner.cleanedSegmentCount > 5)
+            noSpaceCount += run.noSpaceCount
+            try enumeration.enumerate(run, limit: Self.total / 10 / Int(runCount), seed: seed)
+        }
+        #expect(noSpaceCount > 0)
+        Self.report("nearly full", enumeration)
+    }
+
     /// What a checkpoint freed is used again only after the one behind it: the older slot of the superblock is always enough.
     @Test func theOlderSlotIsEnough() throws {
         var settings = Self.settings()

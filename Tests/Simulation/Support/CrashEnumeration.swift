@@ -13,6 +13,10 @@ struct CrashEnumeration {
     private(set) var lateWriteCount = 0
     /// Whether a killed process's writes may land while its successor works.
     var hasLateWrites = false
+    /// One state in so many is compared with an index made from the log, and checked.
+    var oracleInterval = 12
+    /// Operations that found no space in a store that was recovered.
+    private(set) var noSpaceCount = 0
 
     /// Of so many writes in flight every subset is a state, of more some that are drawn.
     private let exhaustiveLimit: Int
@@ -69,7 +73,7 @@ struct CrashEnumeration {
         let reached = store.nextSequence
         let points = Array(device.crashPoints)
         try compare(run, store, reached, floor: run.floor(at: event))
-        if stateCount % 12 == 0 { try compareWithLog(store) }
+        if stateCount % oracleInterval == 0 { try compareWithLog(store) }
         if goesDeeper {
             try crashTheRecovery(run, device, points, reached, &random)
             try workOn(run, store, reached, &random)
@@ -124,6 +128,7 @@ struct CrashEnumeration {
     private mutating func workOn(
         _ run: CrashRun, _ store: SimulatedStore, _ reached: UInt64, _ random: inout SimulatedRandom
     ) throws {
+        if run.isFull { return try workOnFull(run, store, reached, &random) }
         // What had no name is gone for good by now, perhaps under a record of its own.
         var states: [(UInt64, ModelFileSystem)] = [(reached, run.model(at: reached)!)]
         var floor = store.nextSequence
@@ -159,6 +164,19 @@ struct CrashEnumeration {
                 "after working on and a second crash, with the log up to \(reachedAgain): \(difference)")
         }
         if secondStateCount % 9 == 0 { try compareWithLog(again) }
+    }
+
+    /// The same on a store that is nearly full: its last byte is written, something is removed, and there is room again.
+    private mutating func workOnFull(
+        _ run: CrashRun, _ store: SimulatedStore, _ reached: UInt64, _ random: inout SimulatedRandom
+    ) throws {
+        let next = CrashRun(on: store, run.model(at: reached)!, isFull: true)
+        for step in CrashWorkload.afterFull(seed: random.next()) { try next.run(step) }
+        noSpaceCount += next.noSpaceCount
+        secondStateCount += 1
+        let again = try mounted(run, store.device.crash(seed: random.next()).device())
+        try compare(next, again, again.nextSequence, floor: next.floor(at: store.device.eventCount))
+        if secondStateCount % 3 == 0 { try compareWithLog(again) }
     }
 
     // MARK: Kills
