@@ -4,7 +4,7 @@
 
 /// What to do with the states of a run, and how many were looked at.
 struct CrashEnumeration {
-    let settings: StoreSettings
+    var settings: StoreSettings
     private(set) var stateCount = 0
     private(set) var secondStateCount = 0
     private(set) var killCount = 0
