@@ -105,9 +105,10 @@ import Testing
     /// that are just being emptied, or are free already.
     @Test func cleaningAStoreThatIsNearlyFull() throws {
         var enumeration = CrashEnumeration(Self.settings())
-        enumeration.oracleInterval = Self.total >= 20_000 ? 2 : 4
+        let isLong = Self.total >= 20_000
+        enumeration.oracleInterval = isLong ? 2 : 4
         var counts = (cleaned: 0, cold: 0, recycled: 0, noSpace: 0)
-        let runCount: UInt64 = Self.total >= 20_000 ? 16 : 4
+        let runCount: UInt64 = isLong ? 16 : 4
         for round in 0..<runCount {
             let seed = Self.seed &* 100 + round
             var settings = Self.settings(sector: round % 4 == 3 ? 4096 : 512)
@@ -124,7 +125,7 @@ import Testing
             }
             counts.cleaned += volume.cleaner.cleanedSegmentCount
             counts.noSpace += run.noSpaceCount
-            try enumeration.enumerate(run, limit: Self.total / 10 / Int(runCount), seed: seed)
+            try enumeration.enumerate(run, limit: Self.total / (isLong ? 10 : 20) / Int(runCount), seed: seed)
         }
         #expect(counts.cleaned > 5 && counts.cold > 0 && counts.recycled > 5 && counts.noSpace > 0, "\(counts)")
         Environment.note("nearly full: \(counts); \(enumeration.noSpaceCount) found no space after a recovery")

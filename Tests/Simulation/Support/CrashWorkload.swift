@@ -88,8 +88,9 @@ final class CrashRun {
         tree.next = store.volume.state.withLock { $0.core.log.nextInode.rawValue }
         let workload = make(tree)
         name = workload.name
-        noteState()
-        floors = [(store.device.eventCount, store.nextSequence)]
+        // A mount that finds the store full has the cleaner append records behind what it recovered.
+        noteState(at: afterCrash ? store.recoveredSequence : store.nextSequence)
+        floors = [(store.device.eventCount, states.last!.nextSequence)]
         for step in workload.steps { try run(step) }
     }
 
@@ -98,15 +99,15 @@ final class CrashRun {
         self.store = store
         self.model = model
         self.isFull = isFull
-        noteState()
-        floors = [(store.device.eventCount, store.nextSequence)]
+        noteState(at: store.recoveredSequence)
+        floors = [(store.device.eventCount, store.recoveredSequence)]
     }
 
     /// The tree without what only an open file keeps alive: after a crash nothing is open.
-    private func noteState() {
+    private func noteState(at nextSequence: UInt64? = nil) {
         var seen = model
         seen.remount()
-        states.append((store.nextSequence, seen))
+        states.append((nextSequence ?? store.nextSequence, seen))
     }
 
     func prepare(_ operation: Operation) throws -> UInt64 {
