@@ -124,6 +124,10 @@ extension CrashRun {
             if inode == 0 { return }
             try run(.forget(inode, 1))
             try run(.unlink(1, "short"))
+        case 10:
+            // What is promised counts as used.
+            let mode: AllocateMode = below(3) == 0 ? .zeroes : .keepsSize
+            try run(.allocate(file.inode, mode, offset: below(120_000), byteCount: 1 + below(60_000)))
         default: try overwrite(&random)
         }
     }
