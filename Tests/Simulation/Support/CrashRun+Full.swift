@@ -76,8 +76,24 @@ extension CrashRun {
         let before = noSpaceCount
         try addFile(byteCount: byteCount)
         if noSpaceCount > before {
-            throw SimulationFailure("\(byteCount) bytes find no space, though \(try usedPercent()) % are in use")
+            throw SimulationFailure(
+                "\(byteCount) bytes find no space, though \(try usedPercent()) % are in use: \(spaceDescription)")
         }
+    }
+
+    /// For a person.
+    private var spaceDescription: String {
+        let segments = store.volume.state.withLock { state in
+            let table = state.core.table
+            let log = state.core.log
+            let kept = log.reservedSegmentCount(.write)
+            return
+                "\(table.freeCount) of \(table.countLimit) segments free, \(table.pool.count) prepared, \(kept) kept for writes, \(log.reservedSegmentCount(.removal)) for removals, \(log.promisedSegmentCount) promised; \(table.livingByteCount) of \(log.livingByteCountLimit) living, standstill at \(log.writeStandstill?.living ?? -1); "
+                + table.segments.enumerated().filter { $0.element.state == .inUse }.map {
+                    "\($0.offset): \($0.element.role) \($0.element.isSealed ? "sealed" : "open") \($0.element.living)"
+                }.joined(separator: ", ")
+        }
+        return ([segments] + store.log.take().suffix(8)).joined(separator: "\n")
     }
 
     private func empty(to percent: Int) throws {
