@@ -1,6 +1,7 @@
 #!/bin/bash
 # kill -9 of the serving process in the middle of work: three times, or TREERING_KILLS times (CI and the long tier), with seeds from
-# TREERING_KILL_SEED on. After the next mount nothing that was acknowledged is lost, and the check is clean.
+# TREERING_KILL_SEED on, every other time on a store that is nearly full. After the next mount nothing that was acknowledged is lost, and
+# the check is clean.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 git fio
@@ -9,10 +10,18 @@ M=$WORK/mnt
 rounds=${TREERING_KILLS:-3}
 seed=${TREERING_KILL_SEED:-1}
 
-if python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$S" "$M" "$WORK" "$seed" "$rounds" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $seed on"; fi
-sed 's/^/    /' "$WORK/out"
-# What the long tier adds up: "51 kills in 40 rounds, 1234 operations acknowledged; ..."
-sed -n 's/^\([0-9]*\) kills in .* rounds, \([0-9]*\) operations.*/count \1 kills\ncount \2 operations acknowledged before a kill/p' "$WORK/out"
+# kills STORE MOUNTPOINT SEED COUNT UNIT [full]
+kills() {
+    if python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $3 on ${*:6}"; fi
+    sed 's/^/    /' "$WORK/out"
+    # What the long tier adds up: "51 kills in 40 rounds, 1234 operations acknowledged; ..."
+    sed -n "s/^\([0-9]*\) kills in .* rounds, \([0-9]*\) operations.*/count \1 $5\ncount \2 operations acknowledged before a kill/p" "$WORK/out"
+}
+kills "$S" "$M" "$seed" $((rounds - rounds / 2)) kills
+# The other half on a store that is nine tenths full, with an eager cleaner.
+"$TREERING" format "$WORK/full" --capacity 128M >/dev/null
+kills "$WORK/full" "$WORK/mnt-full" "$seed" $((rounds / 2)) "kills of a full store" full
+rm -rf "$WORK/full"
 
 # acknowledged COUNT LOG... : waits until each log has so many lines; on a busy machine programs take their time to start.
 acknowledged() {

@@ -251,4 +251,16 @@ scrub 0 "$N" --rate 0
 stop_mount "$T" "$N"
 scrub 1 "$T" --rebuild-index
 scrub 0 "$T" --data
+
+# A mount that does not answer holds up nobody who asks for another store.
+start_mount "$S" "$M"
+kill -STOP "$(daemon_of "$S")"
+exec 9<>"$T/lock"
+flock 9
+timeout 30 "$TREERING" check "$T" >"$WORK/said" 2>&1 9>&-
+equal "beside a mount that does not answer" 8 $?
+said 'is in use by process'
+exec 9>&-
+kill -CONT "$(daemon_of "$S")"
+stop_mount "$S" "$M"
 finish

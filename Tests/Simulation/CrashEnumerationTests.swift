@@ -101,6 +101,37 @@ import Testing
         Self.report("cleaning", enumeration)
     }
 
+    /// Nine tenths full, at times to the last byte, and an eager cleaner: what is overwritten, copied, cut off and removed lies in segments
+    /// that are just being emptied, or are free already.
+    @Test func cleaningAStoreThatIsNearlyFull() throws {
+        var enumeration = CrashEnumeration(Self.settings())
+        let isLong = Self.total >= 20_000
+        enumeration.oracleInterval = isLong ? 2 : 4
+        var counts = (cleaned: 0, cold: 0, recycled: 0, noSpace: 0)
+        let runCount: UInt64 = isLong ? 16 : 4
+        for round in 0..<runCount {
+            let seed = Self.seed &* 100 + round
+            var settings = Self.settings(sector: round % 4 == 3 ? 4096 : 512)
+            settings.options.cleaning = .eager
+            if round % 4 == 2 { settings.tampers = { try Tampering.damageNewerSlot($0) } }
+            enumeration.settings = settings
+            let run = try CrashRun(settings, seed: seed, afterCrash: round % 4 == 1, filledTo: 90) { _ in
+                .full(seed: seed)
+            }
+            let volume = run.store.volume
+            volume.state.withLock { state in
+                counts.cold += state.core.table.segments.count { $0.state == .inUse && $0.role == .cold }
+                counts.recycled += state.core.table.segments.count { $0.incarnation > 1 }
+            }
+            counts.cleaned += volume.cleaner.cleanedSegmentCount
+            counts.noSpace += run.noSpaceCount
+            try enumeration.enumerate(run, limit: Self.total / (isLong ? 10 : 20) / Int(runCount), seed: seed)
+        }
+        #expect(counts.cleaned > 5 && counts.cold > 0 && counts.recycled > 5 && counts.noSpace > 0, "\(counts)")
+        Environment.note("nearly full: \(counts); \(enumeration.noSpaceCount) found no space after a recovery")
+        Self.report("nearly full", enumeration)
+    }
+
     /// What a checkpoint freed is used again only after the one behind it: the older slot of the superblock is always enough.
     @Test func theOlderSlotIsEnough() throws {
         var settings = Self.settings()

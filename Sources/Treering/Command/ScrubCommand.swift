@@ -175,12 +175,17 @@ extension MountedStore {
     static func mountPoint(ofStore path: String) -> String? {
         var status = stat()
         guard StoreLock.isHeld(path), stat(path, &status) == 0 else { return nil }
-        // The one that says so first: others may not answer at all.
         let mounts = MountTable.all().reversed().filter(\.isTreering)
-        func isNamed(_ mount: MountedFileSystem) -> Bool {
-            (try? HostFile.realPath(StoreDirectory.path(ofSource: mount.source))) == (try? HostFile.realPath(path))
+        // Whether a mount says that it is this store's; nil where what it says tells nothing.
+        func isNamed(_ mount: MountedFileSystem) -> Bool? {
+            let source = StoreDirectory.path(ofSource: mount.source)
+            var found = stat()
+            guard stat(source, &found) == 0 else { return nil }
+            if found.st_dev == status.st_dev, found.st_ino == status.st_ino { return true }
+            return StoreLock.isHeld(source) ? false : nil
         }
-        for mount in mounts.filter(isNamed) + mounts.filter({ !isNamed($0) }) {
+        // Those that say so first. A mount of another store that is in use is left alone: it may not answer, and hold up whoever asks for ever.
+        for mount in mounts.filter({ isNamed($0) == true }) + mounts.filter({ isNamed($0) == nil }) {
             let descriptor = open(mount.mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard descriptor >= 0 else { continue }
             defer { close(descriptor) }

@@ -68,10 +68,8 @@ extension Volume {
             self.log(
                 "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.availableSegmentCount) are free, \(log.reservedSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
             )
-            state.core.log.livingAtWriteStandstill = table.livingByteCount
-            if state.core.log.isShort(for: .removal) {
-                state.core.log.livingAtRemovalStandstill = table.livingByteCount
-            }
+            log.writeStandstill = table.standstill
+            if log.isShort(for: .removal) { log.removalStandstill = table.standstill }
             return false
         }
     }

@@ -93,8 +93,8 @@ extension Volume {
             } else if state.core.table.segments.count >= resize.oldCount {
                 state.core.table.limit(to: resize.oldCount)
             }
-            state.core.log.livingAtWriteStandstill = nil
-            state.core.log.livingAtRemovalStandstill = nil
+            state.core.log.writeStandstill = nil
+            state.core.log.removalStandstill = nil
             return resize.done
         }
         done?(answer)

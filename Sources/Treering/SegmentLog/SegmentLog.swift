@@ -72,9 +72,9 @@ final class SegmentLog {
     var withheldSegmentCount = 0
     /// Free segments that writes leave to ranges that were promised; set for each operation.
     var promisedSegmentCount = 0
-    /// The living bytes at which the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
-    var livingAtWriteStandstill: Int64?
-    var livingAtRemovalStandstill: Int64?
+    /// When the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
+    var writeStandstill: Standstill?
+    var removalStandstill: Standstill?
 
     private(set) var nextSequence: RecordSequence
     var position: LogPosition
@@ -183,10 +183,10 @@ final class SegmentLog {
         if table.hasDeadSegment { return true }
         // The cleaner cannot wait for itself.
         if tier == .recovery { return false }
-        guard let standstill = tier == .write ? livingAtWriteStandstill : livingAtRemovalStandstill else {
-            return table.inUseCount > 1
-        }
-        return table.livingByteCount < standstill
+        guard let standstill = tier == .write ? writeStandstill : removalStandstill else { return table.inUseCount > 1 }
+        // A head that was sealed since then may be worth cleaning, and so may what was overwritten.
+        return table.livingByteCount < standstill.living
+            || table.deadByteCount >= standstill.dead + Int64(table.segmentByteCount / 16)
     }
 
     /// How much the head still has room for, as long as it is the head.

@@ -14,6 +14,8 @@ enum CrashStep {
     case housekeep
     /// Completes so many submissions.
     case complete(Int)
+    /// On a store that is nearly full.
+    case full(FullStep)
 }
 
 struct CrashWorkload {
@@ -40,15 +42,21 @@ final class CrashRun {
     private(set) var states: [(nextSequence: UInt64, model: ModelFileSystem)] = []
     /// From these events on a crash must not lose records below these.
     private(set) var floors: [(event: Int, nextSequence: UInt64)] = []
-    private var model: ModelFileSystem
+    /// The tree as it is now, what is open included.
+    private(set) var model: ModelFileSystem
     private(set) var tree = CrashTree()
+    /// How many operations found no space; none may where the store does not get full.
+    private(set) var noSpaceCount = 0
+    let isFull: Bool
     static let caller = Caller(uid: 5, gid: 6, umask: 0, identity: Identity(groups: [6]))
 
     /// Prepares the tree, everything in it durable and in a checkpoint, then runs the workload that is made for it: in the
-    /// same mount, or in one that had to recover something that no checkpoint holds.
+    /// same mount, or in one that had to recover something that no checkpoint holds. `filledTo`: with so many percent in use.
     init(
-        _ settings: StoreSettings, seed: UInt64, afterCrash: Bool = false, _ make: (CrashTree) -> CrashWorkload
+        _ settings: StoreSettings, seed: UInt64, afterCrash: Bool = false, filledTo percent: Int? = nil,
+        _ make: (CrashTree) -> CrashWorkload
     ) throws {
+        isFull = percent != nil
         store = try SimulatedStore(settings, seed: seed)
         model = ModelFileSystem(time: store.clock.time)
         tree.directory = try prepare(.make(1, "dir", mode: 0o040755, deviceNumber: 0, target: nil))
@@ -66,6 +74,7 @@ final class CrashRun {
         _ = try prepare(.setXattr(tree.file, "user.large", byteCount: 5000, seed: 3, []))
         // All but the open file are forgotten by the kernel.
         for inode in [tree.directory, tree.other, tree.file, tree.linked] { _ = try prepare(.forget(inode, 9)) }
+        if let percent { try prepareFull(percent, seed: seed) }
         try store.volume.checkpoint()
         try store.volume.checkpoint()
         if afterCrash {
@@ -79,25 +88,35 @@ final class CrashRun {
         tree.next = store.volume.state.withLock { $0.core.log.nextInode.rawValue }
         let workload = make(tree)
         name = workload.name
-        noteState()
-        floors = [(store.device.eventCount, store.nextSequence)]
+        // A mount that finds the store full has the cleaner append records behind what it recovered.
+        noteState(at: afterCrash ? store.recoveredSequence : store.nextSequence)
+        floors = [(store.device.eventCount, states.last!.nextSequence)]
         for step in workload.steps { try run(step) }
     }
 
-    /// The tree without what only an open file keeps alive: after a crash nothing is open.
-    private func noteState() {
-        var seen = model
-        seen.remount()
-        states.append((store.nextSequence, seen))
+    /// Goes on with a store that was recovered.
+    init(on store: SimulatedStore, _ model: ModelFileSystem, isFull: Bool) {
+        self.store = store
+        self.model = model
+        self.isFull = isFull
+        noteState(at: store.recoveredSequence)
+        floors = [(store.device.eventCount, store.recoveredSequence)]
     }
 
-    private func prepare(_ operation: Operation) throws -> UInt64 {
+    /// The tree without what only an open file keeps alive: after a crash nothing is open.
+    private func noteState(at nextSequence: UInt64? = nil) {
+        var seen = model
+        seen.remount()
+        states.append((nextSequence ?? store.nextSequence, seen))
+    }
+
+    func prepare(_ operation: Operation) throws -> UInt64 {
         let (outcome, made) = try perform(operation)
         if case .failed(let error) = outcome { throw SimulationFailure("preparing, \(operation) failed with \(error)") }
         return made
     }
 
-    private func perform(_ operation: Operation) throws -> (Outcome, UInt64) {
+    func perform(_ operation: Operation) throws -> (Outcome, UInt64) {
         store.clock.tick()
         model.time = store.clock.time
         var made: UInt64 = 0
@@ -111,6 +130,10 @@ final class CrashRun {
                 if case .outcome(let value) = reply.value { outcome = value }
             } catch { outcome = .failed(error.rawValue) }
         }
+        if isFull, outcome == .failed(Errno.noSpace.rawValue) {
+            try checkNoSpace(operation)
+            return (outcome, 0)
+        }
         let expected = model.run(operation, number: made, caller: Self.caller, valueLimit: store.valueLimit)
         guard outcome == expected else {
             throw SimulationFailure("\(operation) gives \(outcome.difference(from: expected))")
@@ -118,11 +141,22 @@ final class CrashRun {
         return (outcome, made)
     }
 
-    private func run(_ step: CrashStep) throws {
+    /// An operation that finds no space frees none, would have succeeded, and has changed nothing.
+    private func checkNoSpace(_ operation: Operation) throws {
+        noSpaceCount += 1
+        if operation.freesSpace { throw SimulationFailure("\(operation) finds no space, though it frees some") }
+        var copy = model
+        let expected = copy.run(
+            operation, number: model.nextInode, caller: Self.caller, valueLimit: store.valueLimit)
+        if case .failed = expected { throw SimulationFailure("\(operation) gives ENOSPC, not \(expected)") }
+        if let difference = TreeComparison.firstDifference(store.volume, model) {
+            throw SimulationFailure("\(operation) found no space, and then \(difference)")
+        }
+    }
+
+    func run(_ step: CrashStep) throws {
         switch step {
-        case .operation(let operation):
-            _ = try perform(operation)
-            noteState()
+        case .operation(let operation): try run(operation)
         case .sync:
             let reached = store.nextSequence
             try store.volume.syncAndWait()
@@ -136,11 +170,15 @@ final class CrashRun {
             noteState()
         case .complete(let count):
             for _ in 0..<count where !store.device.step() { break }
+        case .full(let step): try run(step)
         }
     }
 
-    /// The tree as it is now, what is open included.
-    var lastModel: ModelFileSystem { model }
+    /// An operation of the workload.
+    @discardableResult func run(_ operation: Operation) throws -> (Outcome, UInt64) {
+        defer { noteState() }
+        return try perform(operation)
+    }
 
     // MARK: What may be found
 

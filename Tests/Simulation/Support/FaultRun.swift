@@ -34,7 +34,7 @@ final class FaultRun {
         self.seed = seed
         let run = try CrashRun(settings, seed: seed) { _ in CrashWorkload(name: "", steps: []) }
         store = run.store
-        model = run.lastModel
+        model = run.model
         noteState()
         floor = store.nextSequence
         let workload = make(run.tree)
@@ -54,6 +54,7 @@ final class FaultRun {
         case .sync: sync()
         case .checkpoint: store.volume.housekeep(commits: true, checkpoints: true)
         case .housekeep: store.volume.housekeep(commits: true)
+        case .full: preconditionFailure("for crashes")
         case .complete(let count): for _ in 0..<count where !store.device.step() { break }
         }
         // Housekeeping may have removed what has no name.

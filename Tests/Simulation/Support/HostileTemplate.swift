@@ -102,6 +102,7 @@ final class HostileTemplate {
             case .sync: try store.volume.syncAndWait()
             case .checkpoint: try store.volume.checkpoint()
             case .housekeep: store.volume.housekeep(commits: true, checkpoints: true)
+            case .full: preconditionFailure("for crashes")
             case .complete(let count): for _ in 0..<count where !store.device.step() { break }
             }
         }
