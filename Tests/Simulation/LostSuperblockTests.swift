@@ -45,7 +45,7 @@ import Testing
             options.store.tampers = Self.loses(andCopies: andCopies)
             options.remounts = 40
             options.kills = 60
-            options.powerCuts = andCopies ? 0 : 60
+            options.powerCuts = 60
             let simulation = try RandomSimulation(options, seed: seed)
             do { try simulation.run() } catch {
                 let history = simulation.history

@@ -115,7 +115,7 @@ struct SuperblockDerivation<D: Device> {
             uuid: blockUUID, generation: 1, epoch: end.header.epoch, isClean: false,
             capacityByteCount: known?.capacityByteCount ?? 0, segmentByteCount: UInt32(segmentByteCount),
             hashKey: known?.hashKey ?? StoreUUID(high: 0, low: 0), nextInode: end.header.nextInode,
-            highestSequence: end.header.lastRecord, checkpoint: .zero, position: end.start, formattedSeconds: 0,
+            highestSequence: end.header.lastRecord, checkpoint: .zero, position: end.position, formattedSeconds: 0,
             inodeCount: 0, checkpointEpoch: end.epoch, indexRoot: noIndex)
         superblock.sharedByteCount = nil
         var derived = DerivedSuperblock(
@@ -134,14 +134,15 @@ struct SuperblockDerivation<D: Device> {
         return derived
     }
 
-    /// Where the last stretch of the log begins that can be followed, and its last batch.
-    private func endOfLog() throws(MountError) -> (start: LogPosition, epoch: MountEpoch, header: BatchHeader)? {
+    /// Where the log ends, and its last batch. The index is made from whole segments, so that nothing before needs to be followed again.
+    private func endOfLog() throws(MountError) -> (position: LogPosition, epoch: MountEpoch, header: BatchHeader)? {
         let reader = BatchReader(device: device, uuid: blockUUID, segmentByteCount: segmentByteCount)
         reader.isTolerant = true
+        reader.passesHoles = true
         let hot = segments.values.filter {
             $0.header.state == .inUse && $0.header.role == .hot && $0.header.end != UInt32(SegmentHeader.byteCount)
         }.map(\.header).sorted { ($0.firstBatch, $0.epoch) < ($1.firstBatch, $1.epoch) }
-        var found: (start: LogPosition, epoch: MountEpoch, header: BatchHeader)?
+        var found: (position: LogPosition, epoch: MountEpoch, header: BatchHeader)?
         do throws(Errno) {
             for header in hot where found.map({ header.firstBatch > $0.header.sequence }) ?? true {
                 let outcome = try reader.batch(
@@ -156,7 +157,7 @@ struct SuperblockDerivation<D: Device> {
                 var last: BatchHeader?
                 while let batch = try walk.next() { last = batch.header }
                 guard let last else { continue }
-                found = (start, header.epoch, last)
+                found = (walk.position, walk.epoch, last)
                 // Behind a segment that ended as it should, the next may have been emptied and given back. Behind a torn batch, the log
                 // goes on only where something says so.
                 let end = segments[last.segment]!.header.end
