@@ -174,7 +174,7 @@ for loss in zeros random truncated missing index; do
     expect_error "$loss: a mount names the repair" 'check --repair' timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE"
     "$TREERING" check "$S" >"$WORK/out" 2>&1
     equal "$loss: check finds it" 4 $?
-    check "$loss: and says what a repair would do" grep -q 'superblock: no slot of it is whole; a repair makes a new one' "$WORK/out"
+    check "$loss: and says what a repair would do" grep -q 'superblock: .*; a repair makes a new one' "$WORK/out"
     check "$loss: everything is exported" "$TREERING" export "$S" "$WORK/exported"
     assert_same_tree "$loss: exported" "$WORK/tree" "$WORK/exported"
     rm -rf "$WORK/exported"

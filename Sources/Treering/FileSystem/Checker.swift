@@ -63,7 +63,7 @@ struct Checker<D: Device> {
             report.derived = derived
             report.notes += derived.doubts
             return report.add(
-                .superblock, "superblock", "no slot of it is whole",
+                .superblock, "superblock", derived.loss,
                 effect: derived.isComplete
                     ? "a repair makes a new one from \(derived.source)" : "a repair cannot make a new one")
         }
@@ -80,7 +80,7 @@ struct Checker<D: Device> {
         let isOld = copies.slots.allSatisfy { $0 == .failure(.foreign) }
         guard !isOld, !found.contains(superblock) else { return }
         report.add(
-            .superblock, "index", "the copy of the superblock in it is damaged",
+            .superblock, "index", "the copy of the superblock in it is damaged or old",
             effect: "nothing is lost; a repair or a mount writes it anew")
     }
 

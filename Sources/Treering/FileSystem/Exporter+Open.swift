@@ -36,7 +36,8 @@ extension StoreView {
     ) throws(MountError) -> StoreView<D>? {
         let recovery: Recovery<D>
         do throws(MountError) {
-            recovery = try Recovery(device, indexCacheByteCount: indexCacheByteCount, salvages: true, pair: pair, log: log)
+            recovery = try Recovery(
+                device, indexCacheByteCount: indexCacheByteCount, salvages: true, pair: pair, log: log)
             var damageCount = 0
             let file = recovery.indexFile
             _ = IndexVerifier.verify(

@@ -4,7 +4,8 @@
 /// A superblock that was made out from other parts of a store.
 struct DerivedSuperblock: Sendable {
     var superblock: Superblock
-    /// What it comes from, for a person.
+    /// What became of the slots, and what takes their place, for a person.
+    var loss = ""
     var source: String
     /// What it cannot know.
     var doubts: [String] = []
@@ -32,7 +33,14 @@ struct SuperblockDerivation<D: Device> {
         defer { for segment in derivation.segments.values { device.close(segment.file) } }
         try derivation.readHeaders()
         let copies = try SuperblockPair.readCopies(device)
-        var derived = copies.isLost ? try derivation.fromLog() : try derivation.fromCopy(copies.newest())
+        let copy = copies.isLost ? nil : try copies.newest()
+        if let copy { try derivation.requireSameStore(copy) }
+        var derived: DerivedSuperblock
+        if let copy, derivation.isCurrent(copy) {
+            derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
+        } else {
+            derived = try derivation.fromLog(copy)
+        }
         try derivation.complete(&derived, staging(derived.superblock.uuid))
         return derived
     }
@@ -84,52 +92,64 @@ struct SuperblockDerivation<D: Device> {
         }
     }
 
-    private func fromCopy(_ copy: Superblock) throws(MountError) -> DerivedSuperblock {
-        if !segments.isEmpty {
-            guard copy.blockUUID == blockUUID, Int(copy.segmentByteCount) == segmentByteCount else {
-                throw Self.contradiction(
-                    "the copy in the file `index` is of store \(copy.blockUUID), the segments are of \(blockUUID)")
-            }
+    private func requireSameStore(_ copy: Superblock) throws(MountError) {
+        guard segments.isEmpty || copy.blockUUID == blockUUID && Int(copy.segmentByteCount) == segmentByteCount else {
+            throw Self.contradiction(
+                "the copy in the file `index` is of store \(copy.blockUUID), the segments are of \(blockUUID)")
         }
-        return DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
+    }
+
+    /// No mount has written since: each writes a copy before anything else. The newer copy may be damaged, and the mount that wrote it
+    /// the only one that the older does not know.
+    private func isCurrent(_ copy: Superblock) -> Bool {
+        segments.values.allSatisfy { $0.header.epoch.rawValue <= copy.epoch.rawValue + 1 }
     }
 
     // MARK: From the log
 
-    private func fromLog() throws(MountError) -> DerivedSuperblock {
+    /// - Parameter copy: one that is too old to go by, except for what never changes.
+    private func fromLog(_ copy: Superblock?) throws(MountError) -> DerivedSuperblock {
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount.nonzeroBitCount == 1,
             let end = try endOfLog()
         else {
             throw Self.contradiction(
-                "the file `index` has no copy of it, and there is no segment with a whole header and a whole first batch")
+                "the file `index` has no copy of it, and there is no segment with a whole header and a whole first batch"
+            )
         }
         let known = segments.values.filter { $0.header.forSuperblock != nil }
             .max { ($0.header.epoch, $0.header.firstBatch) < ($1.header.epoch, $1.header.firstBatch) }?
             .header.forSuperblock
-        guard segments.values.allSatisfy({ $0.header.forSuperblock.map { $0.hashKey == known?.hashKey } ?? true })
-        else { throw Self.contradiction("the segments have different keys of the name hash") }
+        let hashKey = copy?.hashKey ?? known?.hashKey
+        guard segments.values.allSatisfy({ $0.header.forSuperblock.map { $0.hashKey == hashKey } ?? true }) else {
+            throw Self.contradiction("the segments have different keys of the name hash")
+        }
         let noIndex = IndexRoot(
             checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
             pageCount: 2, usedPageCount: 2, bitmap: PageAddress(1))
         var superblock = Superblock(
-            uuid: blockUUID, generation: 1, epoch: end.header.epoch, isClean: false,
-            capacityByteCount: known?.capacityByteCount ?? 0, segmentByteCount: UInt32(segmentByteCount),
-            hashKey: known?.hashKey ?? StoreUUID(high: 0, low: 0), nextInode: end.header.nextInode,
-            highestSequence: end.header.lastRecord, checkpoint: .zero, position: end.position, formattedSeconds: 0,
-            inodeCount: 0, checkpointEpoch: end.epoch, indexRoot: noIndex)
-        superblock.sharedByteCount = nil
-        var derived = DerivedSuperblock(
-            superblock: superblock, source: "the headers of the segments and the log", isComplete: known != nil)
+            uuid: copy?.uuid ?? blockUUID, generation: copy?.generation ?? 1, epoch: end.header.epoch, isClean: false,
+            capacityByteCount: known?.capacityByteCount ?? copy?.capacityByteCount ?? 0,
+            segmentByteCount: UInt32(segmentByteCount), hashKey: hashKey ?? StoreUUID(high: 0, low: 0),
+            nextInode: end.header.nextInode, highestSequence: end.header.lastRecord, checkpoint: .zero,
+            position: end.position, formattedSeconds: copy?.formattedSeconds ?? 0, inodeCount: 0,
+            checkpointEpoch: end.epoch, indexRoot: noIndex)
+        superblock.ownBlockUUID = copy?.ownBlockUUID
+        guard hashKey != nil else {
+            return DerivedSuperblock(
+                superblock: superblock, source: "the headers of the segments and the log",
+                doubts: [
+                    "the key of the name hash is lost: all segments were written by an earlier version, and the index has no copy. `treering export` gets the files out, into a new store for one"
+                ], isComplete: false)
+        }
+        var derived = DerivedSuperblock(superblock: superblock, source: "the headers of the segments and the log")
         derived.doubts = [
-            "if the store had been given a uuid of its own (`treering check --new-uuid`), it has the old one again",
             "after a power cut, what was written last and not synced may be incomplete: nothing says any more which segments had been emptied",
             "its capacity is what it was when its newest segment was begun; `treering resize` sets another",
             "what was written since formatting is not known and counted from 0",
         ]
-        if known == nil {
-            derived.doubts = [
-                "the key of the name hash is lost: all segments were written by an earlier version, and the index has no copy. `treering export` gets the files out, into a new store for one"
-            ]
+        if copy == nil {
+            derived.doubts.append(
+                "if it had been given a uuid of its own (`treering check --new-uuid`), it has the old one again")
         }
         return derived
     }
@@ -192,7 +212,8 @@ struct SuperblockDerivation<D: Device> {
             derived.superblock = try Superblock(decoding: UnsafeRawBufferPointer(block.bytes))
         } catch { throw Self.contradiction("the counters of the segments are impossible") }
         if !staging.isEmpty {
-            derived.doubts.append("the staging of a killed mount is there; a repair and the next mount take in what it holds")
+            derived.doubts.append(
+                "the staging of a killed mount is there; a repair and the next mount take in what it holds")
         }
     }
 }

@@ -6,6 +6,7 @@ struct SuperblockPair {
 
     /// Set where neither slot is whole and the first of `slots` is what the rest of the store says.
     private(set) var derived: DerivedSuperblock?
+    private var isMissing = false
 
     /// Reads both slots. A file cut short counts as damaged, one that is not there as foreign.
     static func read<D: Device>(_ device: D) throws(MountError) -> SuperblockPair {
@@ -34,7 +35,9 @@ struct SuperblockPair {
                 } catch { slots.append(.failure(error)) }
             }
         } catch {
-            if error == .noEntry { return SuperblockPair(slots: [.failure(.foreign), .failure(.foreign)]) }
+            if error == .noEntry {
+                return SuperblockPair(slots: [.failure(.foreign), .failure(.foreign)], isMissing: true)
+            }
             throw MountError("the superblock cannot be read", error)
         }
         return SuperblockPair(slots: slots)
@@ -46,10 +49,20 @@ struct SuperblockPair {
     ) throws(MountError) -> SuperblockPair {
         var pair = try read(device)
         guard pair.isLost else { return pair }
-        let derived = try SuperblockDerivation.derive(device, staging: staging)
+        var derived = try SuperblockDerivation.derive(device, staging: staging)
+        derived.loss = pair.loss
         pair.slots[0] = .success(derived.superblock)
         pair.derived = derived
         return pair
+    }
+
+    /// Why there is no slot to go by.
+    private var loss: String {
+        if isMissing { return "the file is not there" }
+        let reasons = slots.map { slot -> String in
+            if case .failure(.damaged(let text)) = slot { text } else { "no superblock" }
+        }
+        return "no slot of it is whole (slot 0: \(reasons[0]); slot 1: \(reasons[1]))"
     }
 
     /// Neither slot is whole, and none is of a version that this program does not know.

@@ -103,7 +103,8 @@ extension Volume {
         let tree = Index(uuid: options.uuid, cacheLimitByteCount: 1 << 20)
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: segmentByteCount)
         let log = SegmentLog(
-            uuid: options.uuid, hashKey: options.hashKey, epoch: superblock.epoch, table: table, staging: Staging(geometry: geometry),
+            uuid: options.uuid, hashKey: options.hashKey, epoch: superblock.epoch, table: table,
+            staging: Staging(geometry: geometry),
             position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2),
             continuesSegment: false)
         let core = Core(

@@ -104,7 +104,8 @@ final class SegmentLog {
 
     /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
     init(
-        uuid: StoreUUID, hashKey: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging, position: LogPosition,
+        uuid: StoreUUID, hashKey: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging,
+        position: LogPosition,
         nextSequence: RecordSequence, nextInode: InodeNumber, continuesSegment: Bool
     ) {
         self.uuid = uuid

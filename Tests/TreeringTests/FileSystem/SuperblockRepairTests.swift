@@ -16,7 +16,8 @@ enum SuperblockLoss: CaseIterable, Sendable {
         case .zeros, .random:
             for offset in Superblock.slotOffsets {
                 try device.put(
-                    .superblock, offset, (0..<4096).map { self == .zeros ? 0 : UInt8(truncatingIfNeeded: $0 &* 167 &+ 3) })
+                    .superblock, offset,
+                    (0..<4096).map { self == .zeros ? 0 : UInt8(truncatingIfNeeded: $0 &* 167 &+ 3) })
             }
         case .truncated:
             let file = try device.open(.superblock, create: false)
@@ -103,7 +104,8 @@ extension SimulatedDevice {
         #expect(report.found.problemCount == found.problemCount)
         let after = try SuperblockPair.read(damaged.device).newest()
         #expect(after.uuid == before.uuid && after.hashKey == before.hashKey && after.isClean)
-        #expect(after.capacityByteCount == before.capacityByteCount && after.segmentByteCount == before.segmentByteCount)
+        #expect(
+            after.capacityByteCount == before.capacityByteCount && after.segmentByteCount == before.segmentByteCount)
         #expect(after.nextInode == before.nextInode && after.highestSequence == before.highestSequence)
         #expect(after.inodeCount == before.inodeCount && after.epoch > before.epoch)
         #expect(try damaged.check(readsData: true).isClean)
@@ -130,7 +132,8 @@ extension SimulatedDevice {
         for case .segment(let number) in device.list() {
             let bytes = device.contents(of: .segment(number))![..<SegmentHeader.byteCount]
             let header = try bytes.withUnsafeBytes {
-                try SegmentHeader.decode($0, uuid: StoreUUID(high: 1, low: 2), number: number, segmentByteCount: 1 << 20)
+                try SegmentHeader.decode(
+                    $0, uuid: StoreUUID(high: 1, low: 2), number: number, segmentByteCount: 1 << 20)
             }
             if header?.state != .inUse { try device.unlink(.segment(number)) }
         }
@@ -213,7 +216,9 @@ extension SimulatedDevice {
 
     // MARK: Hands off
 
-    private static func expectRefused(_ device: SimulatedDevice, _ text: String, kind: MountError.Kind = .damaged) throws {
+    private static func expectRefused(_ device: SimulatedDevice, _ text: String, kind: MountError.Kind = .damaged)
+        throws
+    {
         let bytes = device.everything
         let error = #expect(throws: MountError.self) { try DamagedStore.repair(device) }
         #expect(error?.kind == kind && error?.description.contains(text) == true, "\(String(describing: error))")
@@ -310,6 +315,42 @@ extension SimulatedDevice {
         let newest = try SuperblockPair.read(damaged.device).newest()
         #expect(try SuperblockPair.readCopies(damaged.device).newest() == newest)
         #expect(try damaged.compare().equal == damaged.contents.count)
+    }
+
+    /// Copies that mounts of an earlier version have not kept up to date: only what never changes is taken from them.
+    @Test func oldCopiesAreNotGoneBy() throws {
+        let store = try TestStore(capacity: 16 << 20)
+        let kept = try store.make("kept").inode
+        try store.volume.unmount()
+        try StoreIdentity.renew(store.device, to: StoreUUID(high: 5, low: 6))
+        let old = try Superblock.copyOffsets.map { offset in
+            Array(try #require(store.device.contents(of: .index))[Int(offset)..<Int(offset) + 4096])
+        }
+        for round in 0..<4 as Range<UInt64> {
+            store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
+            let scratch = try store.make("scratch").inode
+            for piece in 0..<30 {
+                try store.write(scratch, UInt64(piece) * 60_000, [UInt8](repeating: 7, count: 60_000))
+            }
+            try store.write(kept, 0, [UInt8(round)])
+            try store.unlink("scratch")
+            store.volume.forget(scratch, 1)
+            for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
+            for _ in 0..<3 { try store.volume.checkpoint() }
+            store.volume.recycleSegments()
+            try store.volume.unmount()
+        }
+        for (offset, bytes) in zip(Superblock.copyOffsets, old) { try store.device.put(.index, offset, bytes) }
+        let expected = try SuperblockPair.read(store.device).newest()
+        try SuperblockLoss.zeros.happen(to: store.device)
+        let report = try DamagedStore.repair(store.device)
+        #expect(report.left.isClean && report.lost == [], "\(report.left.problems)")
+        #expect(report.steps.first?.contains("headers of the segments") == true, "\(report.steps)")
+        let superblock = try SuperblockPair.read(store.device).newest()
+        #expect(superblock.uuid == expected.uuid && superblock.blockUUID == expected.blockUUID)
+        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try store.read(store.lookup("kept").inode, 0, 10) == [3])
+        #expect(throws: Errno.noEntry) { try store.lookup("scratch") }
     }
 
     /// A store that had got another uuid keeps it.
