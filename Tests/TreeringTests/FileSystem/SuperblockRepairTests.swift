@@ -129,15 +129,17 @@ extension SimulatedDevice {
         store.volume.recycleSegments()
         try store.volume.unmount()
         let device = store.device.snapshotAfterKill()
+        var inUseCount = 0
         for case .segment(let number) in device.list() {
             let bytes = device.contents(of: .segment(number))![..<SegmentHeader.byteCount]
             let header = try bytes.withUnsafeBytes {
                 try SegmentHeader.decode(
                     $0, uuid: StoreUUID(high: 1, low: 2), number: number, segmentByteCount: 1 << 20)
             }
-            if header?.state != .inUse { try device.unlink(.segment(number)) }
+            if header?.state == .inUse { inUseCount += 1 } else { try device.unlink(.segment(number)) }
         }
         try device.syncDirectories()
+        #expect(inUseCount > 1 && inUseCount < 4, "of five or more")
         try Self.lose(.zeros, hasIndex ? .copies : .segments, device)
         #expect(try DamagedStore.repair(device).left.isClean)
         store.volume = try Volume.mount(device, VolumeOptions(), now: TestStore.now) { _ in }
