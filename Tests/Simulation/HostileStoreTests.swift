@@ -31,6 +31,17 @@ import Testing
         #expect(Self.count < 20 || tally.mounted > 0 && tally.refused > 0)
     }
 
+    /// Without a superblock, a batch that was mended in memory could still not be followed, and was mended again for hours.
+    @Test func aPlaceIsMendedOnce() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        var tally = HostileTally()
+        var run = HostileRun(try HostileTemplate(), seed: 1534)
+        run.mutate()
+        watchdog.alive("hostile store 1534")
+        run.askEverything(&tally)
+        watchdog.stop()
+    }
+
     private func residentByteCount() -> Int {
         guard let file = fopen("/proc/self/statm", "r") else { return 0 }
         defer { fclose(file) }

@@ -288,6 +288,9 @@ final class Recovery<D: Device> {
             if walk.nextFirstBatch() != nil { gap = LogGap(first: walk.position.lastBatch.next, epoch: walk.epoch) }
             return false
         }
+        // A place that was mended and still cannot be followed is not tried again.
+        guard !mender.mends.contains(where: { $0.segment == segment.header.number && $0.range.contains(offset) })
+        else { return false }
         var context = LogContext(
             before: walk.position.lastBatch.next, checksum: walk.position.lastChecksum,
             lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode, epoch: walk.epoch)
