@@ -7,7 +7,7 @@ S=$WORK/store
 M=$WORK/mnt
 
 # children PID : the pids of its children.
-children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
+children() { cat "/proc/$1/task"/*/children 2>/dev/null; }
 parent_of() { awk '/^PPid:/ {print $2}' "/proc/$1/status" 2>/dev/null; }
 # usable FILE CONTENT SECONDS : waits for a file of the mount; prints the milliseconds that it took.
 usable() {
@@ -50,6 +50,22 @@ DAEMONS+=("$(daemon_of "$S")")
 equal "mounted there" one "$(cat "$M/file")"
 stop_mount "$S" "$M"
 if is_mounted "$M"; then fail "a dead mount was below"; else pass; fi
+
+# Killed while the kernel, asked for holes, waits for the process to take what a mapping had stored: nobody waits for ever.
+# seek_and_kill : the helper's pid in $helper, what lseek said in $found.
+seek_and_kill() {
+    { read -r helper; read -r found; } < <(timeout 100 python3 "$HERE/seek.py" "$M/mapped" "$(daemon_of "$S")" 2>&1)
+    wait_gone "$helper" 5 || fail "the helper $helper stays"
+}
+start_mount "$S" "$M"
+seek_and_kill
+check "who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
+check "the mount is dead" dead
+start_mount "$S" "$M" '' --supervise
+seek_and_kill
+equal "what is found with a successor" 4096 "$found"
+rm "$M/mapped"
+stop_mount "$S" "$M"
 
 # A supervisor.
 start_mount "$S" "$M" '' --supervise

@@ -59,15 +59,7 @@ enum DeadMount {
     static func detach(_ path: String) -> Bool {
         if geteuid() == 0, umount2(path, Int32(MNT_DETACH)) == 0 { return true }
         guard let program = HostFile.executable("fusermount3") else { return false }
-        var words: [UnsafeMutablePointer<CChar>?] = []
-        for word in [program, "-u", "-q", "-z", "--", path] { words.append(strdup(word)) }
-        words.append(nil)
-        defer { for word in words { free(word) } }
-        var child: pid_t = 0
-        guard posix_spawn(&child, program, nil, nil, &words, environ) == 0 else { return false }
-        var status: Int32 = 0
-        while waitpid(child, &status, 0) < 0 { if errno != EINTR { return false } }
-        return status == 0
+        return HostFile.run(program, ["-u", "-q", "-z", "--", path])
     }
 }
 

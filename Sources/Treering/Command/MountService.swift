@@ -73,8 +73,9 @@ final class MountService {
         let server = FuseServer(volume, options, log: log, onInitialized: news)
         let session = try handover?.connection.state.isInherited == true ? takeOver(server) : mount(server)
         let transport = ClassicTransport(
-            session: session.handle, readerCount: options.readerCount, requestLimit: options.inflightLimit,
-            payloadByteCount: volume.maxWriteByteCount, isResident: handover != nil, onEnd: news)
+            session: session.handle, mountPoint: mountPoint, readerCount: options.readerCount,
+            requestLimit: options.inflightLimit, payloadByteCount: volume.maxWriteByteCount,
+            isTakenOver: handover != nil, onEnd: news)
         server.use(transport)
         do throws(Errno) { try transport.start() } catch {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
@@ -177,11 +178,8 @@ final class MountService {
     /// Writes back what the kernel holds, takes the mount off the tree and goes on serving for those who still have files
     /// open, but not for ever.
     private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
-        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        if descriptor >= 0 {
-            syncfs(descriptor)
-            close(descriptor)
-        }
+        // In a process of its own: a thread of this one that waits for itself could not be killed.
+        if let program = HostFile.executable("sync") { HostFile.run(program, ["-f", mountPoint]) }
         detach()
         var waited = 0
         while !transport.isOver && waited < Self.graceSeconds {

@@ -81,6 +81,18 @@ enum HostFile {
         return Glibc.write(descriptor, text, text.utf8.count) == text.utf8.count
     }
 
+    /// Runs a program to its end; whether it succeeded.
+    @discardableResult
+    static func run(_ program: String, _ arguments: [String]) -> Bool {
+        var words: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
+        defer { for word in words { free(word) } }
+        var child: pid_t = 0
+        guard posix_spawn(&child, program, nil, nil, &words, environ) == 0 else { return false }
+        var status: Int32 = 0
+        while waitpid(child, &status, 0) < 0 { if errno != EINTR { return false } }
+        return status == 0
+    }
+
     /// The path without links and dots; throws where it does not lead anywhere.
     static func realPath(_ path: String) throws(Errno) -> String {
         guard let resolved = realpath(path, nil) else { throw .last }

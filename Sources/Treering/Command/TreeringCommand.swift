@@ -64,6 +64,7 @@ public enum TreeringCommand {
         case "--version", "-V", "version":
             print(versionText)
             return 0
+        case NotifyHelper.subcommand: return NotifyHelper.run(Array(arguments.dropFirst()))
         default: break
         }
         guard let subcommand = subcommands.first(where: { $0.name == first }) else {

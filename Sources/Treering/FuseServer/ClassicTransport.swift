@@ -23,6 +23,11 @@ final class ClassicTransport: Transport {
     private nonisolated(unsafe) let session: OpaquePointer
     private let readerCount: Int
     private let pool: RequestPool
+    private let mountPoint: String
+    /// A successor goes on when this process is killed.
+    private let isTakenOver: Bool
+    /// Of the thread that calls `writeBack`.
+    private nonisolated(unsafe) var helper: (isTried: Bool, process: NotifyHelper?) = (false, nil)
     /// Told once, by the last reader to leave.
     private let onEnd: @Sendable () -> Void
     /// Readers that have no unanswered request. One that has just answered counts: it will soon read again, though it may have lost its
@@ -45,13 +50,15 @@ final class ClassicTransport: Transport {
 
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
-        session: OpaquePointer, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
-        isResident: Bool = false, onEnd: @escaping @Sendable () -> Void
+        session: OpaquePointer, mountPoint: String, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
+        isTakenOver: Bool, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session
+        self.mountPoint = mountPoint
+        self.isTakenOver = isTakenOver
         self.readerCount = readerCount
         pool = RequestPool(
-            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: isResident)
+            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: isTakenOver)
         self.onEnd = onEnd
     }
 
@@ -75,7 +82,26 @@ final class ClassicTransport: Transport {
     }
 
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {
+        if !helper.isTried {
+            helper = (
+                true,
+                NotifyHelper(
+                    connection: fuse_session_fd(session), mountPoint: mountPoint, endsConnection: !isTakenOver)
+            )
+        }
+        if let process = helper.process {
+            if process.send(Self.invalidation(inode, range)) { return }
+            helper.process = nil
+        }
         _ = fuse_lowlevel_notify_inval_inode(session, inode.rawValue, off_t(range.lowerBound), off_t(range.count))
+    }
+
+    /// `struct fuse_out_header` and `struct fuse_notify_inval_inode_out` (include/uapi/linux/fuse.h).
+    private static func invalidation(_ inode: InodeNumber, _ range: Range<UInt64>) -> [UInt8] {
+        let byteCount: UInt64 = 40
+        let code: UInt64 = 2
+        let words = [byteCount | code << 32, 0, inode.rawValue, range.lowerBound, UInt64(range.count)]
+        return words.flatMap { word in withUnsafeBytes(of: word) { Array($0) } }
     }
 
     func takeRequestMemory() -> RequestMemory? {
