@@ -148,4 +148,71 @@ check "the mount can be walked" find "$M" -type f -name 'f*'
 echo new >"$M/new"
 stop_mount "$S" "$M"
 check_store "$S"
+rm -rf "$S"
+
+# Neither slot of the superblock is whole, or the file is gone, and the index with it: nothing is mounted, everything comes out, and a
+# repair makes a new one.
+lose() {
+    case $2 in
+    zeros) dd if=/dev/zero of="$1/superblock" bs=4096 count=17 conv=notrunc status=none ;;
+    random) dd if=/dev/urandom of="$1/superblock" bs=4096 count=17 conv=notrunc status=none ;;
+    truncated) truncate -s 1000 "$1/superblock" ;;
+    missing) rm "$1/superblock" ;;
+    index) rm "$1/superblock" "$1/index" ;;
+    esac
+}
+rm -rf "$WORK/tree"
+for loss in zeros random truncated missing index; do
+    cp -a "$WORK/whole" "$S"
+    if [ ! -e "$WORK/tree" ]; then
+        start_mount "$S" "$M"
+        cp -a "$M" "$WORK/tree"
+        stop_mount "$S" "$M"
+    fi
+    lose "$S" $loss
+    before=$(cd "$S" && find . -type f ! -name lock -exec md5sum {} + | sort)
+    expect_error "$loss: a mount names the repair" 'check --repair' timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE"
+    "$TREERING" check "$S" >"$WORK/out" 2>&1
+    equal "$loss: check finds it" 4 $?
+    check "$loss: and says what a repair would do" grep -q 'superblock: .*; a repair makes a new one' "$WORK/out"
+    check "$loss: everything is exported" "$TREERING" export "$S" "$WORK/exported"
+    assert_same_tree "$loss: exported" "$WORK/tree" "$WORK/exported"
+    rm -rf "$WORK/exported"
+    equal "$loss: nothing was changed" "$before" "$(cd "$S" && find . -type f ! -name lock -exec md5sum {} + | sort)"
+    "$TREERING" check "$S" --repair >"$WORK/repair" 2>&1
+    equal "$loss: repair corrects" 1 $?
+    "$TREERING" check "$S" --data >"$WORK/out" 2>&1
+    equal "$loss: a second check is clean" 0 $?
+    start_mount "$S" "$M"
+    assert_same_tree "$loss: mounted" "$WORK/tree" "$M"
+    equal "$loss: names are found" changed "$(find "$M" -name f2 -exec cat {} +)"
+    # Killed with what it acknowledged in staging only.
+    if [ $loss = random ] || [ $loss = index ]; then
+        again "$S" "$M" commit=300
+        for number in $(seq 200); do echo "$number" >"$M/staged$number"; done
+        kill_mount "$S" "$M"
+        lose "$S" $loss
+        "$TREERING" export "$S" "$WORK/exported" >"$WORK/out" 2>&1
+        [ $loss = random ] && equal "an export has what staging holds" "$(seq 200 | sort)" "$(cat "$WORK"/exported/staged* | sort)"
+        rm -rf "$WORK/exported"
+        "$TREERING" check "$S" --repair >"$WORK/repair" 2>&1
+        equal "$loss: repair after a kill" 1 $?
+        start_mount "$S" "$M"
+        equal "$loss: everything acknowledged is there" "$(seq 200 | sort)" "$(cat "$M"/staged* | sort)"
+    fi
+    stop_mount "$S" "$M"
+    check_store "$S"
+    rm -rf "$S"
+done
+
+# Segments of two stores are nobody's.
+cp -a "$WORK/whole" "$S"
+check "another store" "$TREERING" format "$WORK/other" --capacity 256M
+cp "$WORK/other/segments/00000000.seg" "$S/segments/0000003f.seg"
+lose "$S" zeros
+before=$(cd "$S" && find . -type f ! -name lock -exec md5sum {} + | sort)
+"$TREERING" check "$S" --repair >"$WORK/repair" 2>&1
+equal "segments of two stores are left alone" 4 $?
+check "and it says why" grep -q 'belong to different stores' "$WORK/repair"
+equal "as they are" "$before" "$(cd "$S" && find . -type f ! -name lock -exec md5sum {} + | sort)"
 finish

@@ -52,7 +52,7 @@ import Testing
         #expect(
             bench.trace() == [
                 "writeDurable segment 0 @12288 4096", "write index @32768 16384", "sync index",
-                "writeDurable superblock @65536 4096", "sync superblock",
+                "writeDurable index @4096 4096", "writeDurable superblock @65536 4096", "sync superblock",
             ])
     }
 
@@ -88,7 +88,7 @@ import Testing
         #expect(
             bench.store.device.traceLines() == [
                 "sync directories", "write segment 0 @12288 4096", "sync segment 0", "write segment 0 @0 4096",
-                "sync segment 0",
+                "sync segment 0", "writeDurable index @4096 4096",
                 "writeDurable superblock @65536 4096", "sync superblock",
             ])
     }

@@ -27,7 +27,19 @@ import Testing
         }
         watchdog.stop()
         Environment.note("hostile stores: \(Self.count) from seed \(Self.first): \(tally)")
-        #expect(tally.mounted > 0 && tally.refused > 0)
+        // Of a single store, as in a replay, only one of both can be.
+        #expect(Self.count < 20 || tally.mounted > 0 && tally.refused > 0)
+    }
+
+    /// Without a superblock, a batch that was mended in memory could still not be followed, and was mended again for hours.
+    @Test func aPlaceIsMendedOnce() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        var tally = HostileTally()
+        var run = HostileRun(try HostileTemplate(), seed: 1534)
+        run.mutate()
+        watchdog.alive("hostile store 1534")
+        run.askEverything(&tally)
+        watchdog.stop()
     }
 
     private func residentByteCount() -> Int {
@@ -68,7 +80,7 @@ struct HostileRun {
 
     mutating func mutate() {
         for _ in 0..<1 + random.next() % 3 {
-            switch random.next() % 9 {
+            switch random.next() % 10 {
             case 0: mutateSuperblock()
             case 1: mutateSegmentHeader()
             case 2: mutateBatchHeader()
@@ -76,10 +88,15 @@ struct HostileRun {
             case 5: mutatePage()
             case 6: mutateStaging()
             case 7: mutateRun()
+            case 8: mutateCopy()
             default: flipAnything()
             }
         }
         if random.next() % 4 == 0 { mutateFiles() }
+        // What makes a new superblock believes as little as what reads one.
+        if random.next() % 4 == 0 {
+            try? Tampering.loseSuperblock(device, how: random.next(), andCopies: random.next() % 2 == 0)
+        }
     }
 
     /// A number that somebody might have forgotten to check.
@@ -138,8 +155,13 @@ struct HostileRun {
     }
 
     private mutating func mutateSuperblock() {
-        let slot = Int(Superblock.slotOffsets[Int(random.next() % 2)])
-        edit(.superblock, slot, 4096) { run, bytes in
+        mutateSuperblock(.superblock, Int(Superblock.slotOffsets[Int(random.next() % 2)]))
+    }
+
+    private mutating func mutateCopy() { mutateSuperblock(.index, Int(Superblock.copyOffsets[Int(random.next() % 2)])) }
+
+    private mutating func mutateSuperblock(_ file: StoreFile, _ offset: Int) {
+        edit(file, offset, 4096) { run, bytes in
             run.spoil(bytes, 12..<336)
             Self.seal(bytes, hole: 8)
         }
@@ -152,7 +174,7 @@ struct HostileRun {
     private mutating func mutateSegmentHeader() {
         guard let file = segment() else { return }
         edit(file, 0, 4096) { run, bytes in
-            run.spoil(bytes, 12..<64)
+            run.spoil(bytes, 12..<88)
             Self.seal(bytes, hole: 8)
         }
     }

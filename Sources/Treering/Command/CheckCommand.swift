@@ -112,7 +112,7 @@ enum CheckCommand {
     }
 
     private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
-        let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds))
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds), salvages: true)
         defer { store.device.shutDown() }
         let report: CheckReport
         do throws(MountError) {
@@ -120,7 +120,9 @@ enum CheckCommand {
                 let count = try IndexRebuilder.rebuild(store.device) { print("\(path): \($0)") }
                 print("\(path): the index was made anew from \(count) records")
             }
-            report = try Checker.check(store.device, readsData: readsData)
+            report = try Checker.check(
+                store.device, readsData: readsData,
+                staging: { HostStaging.headers(directory: path, uuid: $0) })
         } catch {
             return try failed(error, path)
         }
@@ -157,15 +159,18 @@ enum CheckCommand {
     // MARK: Repair
 
     private static func repair(_ path: String) throws(CommandError) -> Int32 {
-        guard try StoreDirectory.state(path) == .store else {
-            throw CommandError("\(path): is not a Treering store (it has no superblock)")
+        switch try StoreDirectory.state(path) {
+        case .store, .incomplete: break
+        default: throw CommandError("\(path): is not a Treering store (it has no superblock)")
         }
         let lock = try StoreLock(path)
         let open: () throws(MountError) -> HostDevice = { () throws(MountError) in try Self.open(path, lock) }
         let log: @Sendable (String) -> Void = { print("\(path): \($0)") }
         let report: RepairReport
         do throws(MountError) {
-            report = try Repairer.repair(log: log, open: open) { (device, options) throws(MountError) in
+            report = try Repairer.repair(
+                log: log, staging: { HostStaging.headers(directory: path, uuid: $0) }, open: open
+            ) { (device, options) throws(MountError) in
                 try HostVolume.mount(device, options, directory: path, log: LogSink { log($1) }, isServed: false)
             }
         } catch {

@@ -20,17 +20,18 @@ enum ExportCommand {
         let arguments = try Arguments(typed, options)
         let operands = try arguments.operands("STORE", "DIR")
         let path = StoreDirectory.path(ofSource: operands[0])
-        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true))
+        let store = try OpenStore(existing: path, DeviceOptions(readOnly: true), salvages: true)
         defer { store.device.shutDown() }
         let target = try openTarget(operands[1], isForced: arguments.has("force"))
         defer { close(target) }
         let report: ExportReport
         do throws(MountError) {
             let log: @Sendable (String) -> Void = { StandardError.print("\(path): \($0)") }
-            let staging = try? HostStaging(
-                directory: path, uuid: SuperblockPair.read(store.device).newest().uuid, log: log)
+            let pair = try SuperblockPair.readOrDerive(
+                store.device, staging: { HostStaging.headers(directory: path, uuid: $0) })
+            let staging = try? HostStaging(directory: path, uuid: pair.newest().uuid, log: log)
             let view = try StoreView.open(
-                store.device,
+                store.device, pair,
                 tails: { superblock in
                     staging?.findTails(superblock, isReadOnly: true)
                     return staging?.tails.map(\.tail) ?? []

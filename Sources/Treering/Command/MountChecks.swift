@@ -26,7 +26,7 @@ struct MountPlan: Sendable {
         if state == .incomplete {
             throw CommandError(
                 "\(path): holds parts of a store but no superblock, and is left as it is. "
-                    + "If formatting was interrupted, run `treering format --force \(path)`; that deletes what is there."
+                    + "`treering check --repair \(path)` makes a new one from them. If formatting was interrupted, run `treering format --force \(path)`; that deletes what is there."
             )
         }
         if isReadOnly && state != .store { throw CommandError("\(path): holds no store, and -o ro does not make one") }

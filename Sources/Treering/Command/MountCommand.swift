@@ -144,10 +144,11 @@ struct OpenStore {
         }
     }
 
-    /// Locks a directory that must be a store, and opens its device.
-    init(existing path: String, _ options: DeviceOptions) throws(CommandError) {
+    /// Locks a directory that must be a store, and opens its device. One without the file `superblock` is a store to who `salvages`.
+    init(existing path: String, _ options: DeviceOptions, salvages: Bool = false) throws(CommandError) {
         switch try StoreDirectory.state(path) {
         case .store: break
+        case .incomplete where salvages: break
         case .missing: throw CommandError("\(path): there is no such directory")
         default: throw CommandError("\(path): is not a Treering store (it has no superblock)")
         }

@@ -41,7 +41,7 @@ enum StoreDirectory {
         let isMarked = names.contains(markName)
         if names.contains(StoreFile.superblock.path), !isMarked || hasSuperblock(path) { return .store }
         let strangers = names.filter { name in
-            name != lockName && name != segmentsName && name != markName && name != "staging"
+            name != lockName && name != segmentsName && name != markName && !name.hasPrefix("staging")
                 && StoreFile(path: name) == nil
         }
         // A new file system's own directory is no stranger.

@@ -42,6 +42,8 @@ struct CheckReport: Sendable {
     /// What is wrong with names, links and inodes, for a repair to mend.
     var faults: [TreeFault] = []
     static let faultLimit = 1_000_000
+    /// Where both slots of the superblock are lost: what they must have held.
+    var derived: DerivedSuperblock?
     /// What a repair has to do.
     var needs: Set<Need> = []
 

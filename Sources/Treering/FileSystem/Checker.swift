@@ -9,31 +9,35 @@ struct Checker<D: Device> {
     let device: D
     var report = CheckReport()
     private let cacheByteCount: Int
+    private let staging: (StoreUUID) -> [StagingHeader]
 
     /// - Parameter readsData: also read every living payload block and verify its checksum.
     static func check(
-        _ device: D, readsData: Bool, indexCacheByteCount: Int = 256 << 20
+        _ device: D, readsData: Bool, indexCacheByteCount: Int = 256 << 20,
+        staging: @escaping (StoreUUID) -> [StagingHeader] = { _ in [] }
     ) throws(MountError) -> CheckReport {
-        var checker = Checker(device: device, indexCacheByteCount)
+        var checker = Checker(device: device, indexCacheByteCount, staging)
         try checker.run(readsData: readsData)
         return checker.report
     }
 
-    private init(device: D, _ cacheByteCount: Int) {
+    private init(device: D, _ cacheByteCount: Int, _ staging: @escaping (StoreUUID) -> [StagingHeader]) {
         self.device = device
+        self.staging = staging
         self.cacheByteCount = cacheByteCount
     }
 
     private mutating func run(readsData: Bool) throws(MountError) {
         let notes = NoteBox()
         defer { report.notes = notes.lines + report.notes }
-        let pair = try SuperblockPair.read(device)
+        let pair = try SuperblockPair.readOrDerive(device, staging: staging)
         let superblock = try pair.newest()
         checkSlots(pair, superblock, notes)
-        let live = verifyPages(superblock) ? try openLive(notes) : nil
+        try checkCopies(superblock)
+        let live = verifyPages(superblock) ? try openLive(pair, notes) : nil
         report.hasIndex = live != nil
         let recovery: Recovery<D>
-        if let live { recovery = live } else { recovery = try Self.openLog(device) }
+        if let live { recovery = live } else { recovery = try Self.openLog(device, pair) }
         noteEnd(recovery, isLive: live != nil, notes)
         let rebuild = try Rebuild(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
@@ -55,10 +59,29 @@ struct Checker<D: Device> {
 
     /// A slot that is torn is what a power cut leaves; after a clean unmount it is damage.
     private mutating func checkSlots(_ pair: SuperblockPair, _ superblock: Superblock, _ notes: NoteBox) {
+        if let derived = pair.derived {
+            report.derived = derived
+            report.notes += derived.doubts
+            return report.add(
+                .superblock, "superblock", derived.loss,
+                effect: derived.isComplete
+                    ? "a repair makes a new one from \(derived.source)" : "a repair cannot make a new one")
+        }
         guard let complaint = pair.complaint else { return }
         report.needs.insert(.superblock)
         guard superblock.isClean else { return notes.lines.append(complaint) }
         report.add(.superblock, "superblock", complaint, effect: "nothing is lost; a repair or a mount writes it anew")
+    }
+
+    /// The copies are for the day on which the slots are lost. A store of an earlier version has none.
+    private mutating func checkCopies(_ superblock: Superblock) throws(MountError) {
+        guard superblock.isClean, let copies = try? SuperblockPair.readCopies(device) else { return }
+        let found = copies.slots.map { try? $0.get() }
+        let isOld = copies.slots.allSatisfy { $0 == .failure(.foreign) }
+        guard !isOld, !found.contains(superblock) else { return }
+        report.add(
+            .superblock, "index", "the copy of the superblock in it is damaged or old",
+            effect: "nothing is lost; a repair or a mount writes it anew")
     }
 
     mutating func verifyPages(_ superblock: Superblock) -> Bool {
@@ -95,9 +118,9 @@ struct Checker<D: Device> {
     }
 
     /// The index with the log after it; nil where that does not hold together.
-    private mutating func openLive(_ notes: NoteBox) throws(MountError) -> Recovery<D>? {
+    private mutating func openLive(_ pair: SuperblockPair, _ notes: NoteBox) throws(MountError) -> Recovery<D>? {
         do throws(MountError) {
-            let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, salvages: true) {
+            let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, salvages: true, pair: pair) {
                 notes.lines.append($0)
             }
             try recovery.replay()
@@ -111,9 +134,10 @@ struct Checker<D: Device> {
     }
 
     /// The log alone.
-    static func openLog(_ device: D) throws(MountError) -> Recovery<D> {
+    static func openLog(_ device: D, _ pair: SuperblockPair? = nil) throws(MountError) -> Recovery<D> {
         let recovery = try Recovery(
-            device, indexCacheByteCount: 1 << 20, withIndex: false, salvages: true, needsIndexFile: false
+            device, indexCacheByteCount: 1 << 20, withIndex: false, salvages: true, needsIndexFile: false,
+            pair: pair
         ) { _ in }
         try recovery.findEnd()
         return recovery

@@ -33,7 +33,7 @@ struct Dump<D: Device> {
             }
         } catch {
             if error == .noEntry {
-                throw MountError(.foreign, "there is no file `superblock`: this is not a treering store")
+                throw MountError(.foreign, "there is no file `superblock`")
             }
             throw MountError("the superblock cannot be read", error)
         }

@@ -4,12 +4,18 @@
 extension StoreView {
     /// Opens the files of a store that nobody has mounted, without changing it.
     static func open(
-        _ device: D, tails: (Superblock) -> [StagingTail] = { _ in [] }, indexCacheByteCount: Int = 256 << 20,
+        _ device: D, _ given: SuperblockPair? = nil, tails: (Superblock) -> [StagingTail] = { _ in [] },
+        indexCacheByteCount: Int = 256 << 20,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D> {
-        let superblock = try SuperblockPair.read(device).newest()
-        if let view = try openIndex(device, superblock, tails, indexCacheByteCount, log) { return view }
-        let recovery = try Checker.openLog(device)
+        let pair: SuperblockPair
+        if let given { pair = given } else { pair = try SuperblockPair.readOrDerive(device) }
+        let superblock = try pair.newest()
+        if let derived = pair.derived {
+            log("no slot of the superblock is whole: its place is taken by \(derived.source)")
+        }
+        if let view = try openIndex(device, pair, superblock, tails, indexCacheByteCount, log) { return view }
+        let recovery = try Checker.openLog(device, pair)
         let rebuild = try Rebuild(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
@@ -25,12 +31,13 @@ extension StoreView {
     }
 
     private static func openIndex(
-        _ device: D, _ superblock: Superblock, _ tails: (Superblock) -> [StagingTail], _ indexCacheByteCount: Int,
-        _ log: @escaping @Sendable (String) -> Void
+        _ device: D, _ pair: SuperblockPair, _ superblock: Superblock, _ tails: (Superblock) -> [StagingTail],
+        _ indexCacheByteCount: Int, _ log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D>? {
         let recovery: Recovery<D>
         do throws(MountError) {
-            recovery = try Recovery(device, indexCacheByteCount: indexCacheByteCount, salvages: true, log: log)
+            recovery = try Recovery(
+                device, indexCacheByteCount: indexCacheByteCount, salvages: true, pair: pair, log: log)
             var damageCount = 0
             let file = recovery.indexFile
             _ = IndexVerifier.verify(

@@ -97,6 +97,17 @@ final class HostStaging {
         }
     }
 
+    /// The headers of what dead mounts of a store left on this machine since it booted.
+    static func headers(directory: String, uuid: StoreUUID) -> [StagingHeader] {
+        guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
+        return candidates(directory, staging.prefix).compactMap { path in
+            guard let memory = try? SharedMemory(reading: path, byteCountLimit: byteCountLimit),
+                let header = StagingHeader(decoding: UnsafeRawBufferPointer(memory.bytes)), staging.isOurs(header)
+            else { return nil }
+            return header
+        }
+    }
+
     private static func candidates(_ directory: String, _ prefix: String) -> [String] {
         SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }

@@ -70,7 +70,8 @@ struct IndexRebuilder<D: Device> {
                 rebuild.table[position.segment].lastBatch = .zero
             }
             let segmentLog = SegmentLog(
-                uuid: recovery.superblock.blockUUID, epoch: recovery.superblock.epoch, table: rebuild.table,
+                uuid: recovery.superblock.blockUUID, hashKey: recovery.superblock.hashKey,
+                epoch: recovery.superblock.epoch, table: rebuild.table,
                 staging: Staging(
                     geometry: StagingGeometry(
                         stagingByteCount: 1 << 20, segmentByteCount: rebuild.table.segmentByteCount)),

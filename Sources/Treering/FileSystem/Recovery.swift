@@ -56,14 +56,14 @@ final class Recovery<D: Device> {
     /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
     init(
         _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, salvages: Bool = false,
-        needsIndexFile: Bool = true, open: MountedFiles? = nil,
+        needsIndexFile: Bool = true, open: MountedFiles? = nil, pair: SuperblockPair? = nil,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) {
         self.device = device
         self.log = log
-        pair = try SuperblockPair.read(device)
-        if let open { superblock = open.superblock } else { superblock = try pair.newest() }
-        if open == nil, let complaint = pair.complaint { log(complaint) }
+        if let pair { self.pair = pair } else { self.pair = try SuperblockPair.read(device) }
+        if let open { superblock = open.superblock } else { superblock = try self.pair.newest() }
+        if open == nil, let complaint = self.pair.complaint { log(complaint) }
         openSegmentFiles = open?.segments ?? [:]
         do throws(Errno) {
             let file: StoreFile = needsIndexFile ? .index : .scratch
@@ -80,7 +80,7 @@ final class Recovery<D: Device> {
         reader = BatchReader(device: device, uuid: superblock.blockUUID, segmentByteCount: segmentByteCount)
         mender = salvages ? Mender(reader) : nil
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
-        let building = max(pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
+        let building = max(self.pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
             withIndex
             ? Index(
@@ -288,6 +288,9 @@ final class Recovery<D: Device> {
             if walk.nextFirstBatch() != nil { gap = LogGap(first: walk.position.lastBatch.next, epoch: walk.epoch) }
             return false
         }
+        // A place that was mended and still cannot be followed is not tried again.
+        guard !mender.mends.contains(where: { $0.segment == segment.header.number && $0.range.contains(offset) })
+        else { return false }
         var context = LogContext(
             before: walk.position.lastBatch.next, checksum: walk.position.lastChecksum,
             lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode, epoch: walk.epoch)

@@ -35,27 +35,31 @@ struct Repairer<D: Device> {
     private let open: () throws(MountError) -> D
     private let mount: (D, VolumeOptions) throws(MountError) -> Volume<D>
     private let cacheByteCount: Int
+    private let staging: (StoreUUID) -> [StagingHeader]
     private let log: @Sendable (String) -> Void
     private(set) var steps: [String] = []
     private var lost: [LostRange] = []
 
-    static var roundLimit: Int { 6 }
+    static var roundLimit: Int { 8 }
 
     static func repair(
         indexCacheByteCount: Int = 256 << 20, log: @escaping @Sendable (String) -> Void,
+        staging: @escaping (StoreUUID) -> [StagingHeader] = { _ in [] },
         open: @escaping () throws(MountError) -> D,
         mount: @escaping (D, VolumeOptions) throws(MountError) -> Volume<D>
     ) throws(MountError) -> RepairReport {
-        var repairer = Repairer(open: open, mount: mount, cacheByteCount: indexCacheByteCount, log: log)
+        var repairer = Repairer(
+            open: open, mount: mount, cacheByteCount: indexCacheByteCount, staging: staging, log: log)
         return try repairer.run()
     }
 
     private init(
         open: @escaping () throws(MountError) -> D,
         mount: @escaping (D, VolumeOptions) throws(MountError) -> Volume<D>, cacheByteCount: Int,
-        log: @escaping @Sendable (String) -> Void
+        staging: @escaping (StoreUUID) -> [StagingHeader], log: @escaping @Sendable (String) -> Void
     ) {
         self.open = open
+        self.staging = staging
         self.mount = mount
         self.cacheByteCount = cacheByteCount
         self.log = log
@@ -64,11 +68,24 @@ struct Repairer<D: Device> {
     private mutating func run() throws(MountError) -> RepairReport {
         var found: CheckReport?
         var hasReadData = false
+        var isDerived = false
         for _ in 0..<Self.roundLimit {
             let report = try check(readsData: false)
             found = found ?? report
+            if let derived = report.derived {
+                guard derived.isComplete else { break }
+                try write(derived)
+                isDerived = true
+                continue
+            }
             if !report.isClean || report.needs.contains(.superblock) {
                 if try !mend(report) { break }
+                continue
+            }
+            if isDerived {
+                // What the lost superblock's mount had left in staging belongs to what is repaired.
+                try withVolume { _ in }
+                isDerived = false
                 continue
             }
             if hasReadData { break }
@@ -97,7 +114,8 @@ struct Repairer<D: Device> {
 
     private func check(readsData: Bool) throws(MountError) -> CheckReport {
         try withDevice { (device) throws(MountError) in
-            try Checker.check(device, readsData: readsData, indexCacheByteCount: cacheByteCount)
+            try Checker.check(
+                device, readsData: readsData, indexCacheByteCount: cacheByteCount, staging: staging)
         }
     }
 
@@ -105,6 +123,15 @@ struct Repairer<D: Device> {
         let device = try open()
         defer { device.shutDown() }
         return try body(device)
+    }
+
+    private mutating func write(_ derived: DerivedSuperblock) throws(MountError) {
+        try withDevice { (device) throws(MountError) in
+            do throws(Errno) { try Volume.renewSlots(derived.superblock, device) } catch {
+                throw MountError("the superblock cannot be written", error)
+            }
+        }
+        steps.append("the superblock was made anew from \(derived.source)")
     }
 
     /// One step: the log first, since the index is made from it; the tree last. False where nothing can be done.

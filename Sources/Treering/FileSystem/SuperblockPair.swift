@@ -4,14 +4,29 @@
 struct SuperblockPair {
     var slots: [Result<Superblock, Superblock.Refusal>]
 
-    /// Reads both slots. A file cut short counts as damaged.
+    /// Set where neither slot is whole and the first of `slots` is what the rest of the store says.
+    private(set) var derived: DerivedSuperblock?
+    private var isMissing = false
+
+    /// Reads both slots. A file cut short counts as damaged, one that is not there as foreign.
     static func read<D: Device>(_ device: D) throws(MountError) -> SuperblockPair {
+        try read(device, .superblock, Superblock.slotOffsets)
+    }
+
+    /// Reads the copies of both slots.
+    static func readCopies<D: Device>(_ device: D) throws(MountError) -> SuperblockPair {
+        try read(device, .index, Superblock.copyOffsets)
+    }
+
+    private static func read<D: Device>(
+        _ device: D, _ name: StoreFile, _ offsets: [UInt64]
+    ) throws(MountError) -> SuperblockPair {
         var slots: [Result<Superblock, Superblock.Refusal>] = []
         do throws(Errno) {
-            let file = try device.open(.superblock, create: false)
+            let file = try device.open(name, create: false)
             defer { device.close(file) }
             let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
-            for offset in Superblock.slotOffsets {
+            for offset in offsets {
                 let completion = device.perform(Submission(.read, file, offset: offset, block.bytes, tag: 0))
                 if let error = completion.error { throw error }
                 let bytes = UnsafeRawBufferPointer(block.bytes).part(0, completion.result)
@@ -21,11 +36,43 @@ struct SuperblockPair {
             }
         } catch {
             if error == .noEntry {
-                throw MountError(.foreign, "there is no file `superblock`: this is not a treering store")
+                return SuperblockPair(slots: [.failure(.foreign), .failure(.foreign)], isMissing: true)
             }
             throw MountError("the superblock cannot be read", error)
         }
         return SuperblockPair(slots: slots)
+    }
+
+    /// For what reads a store: where neither slot is whole, what the rest of the store says stands for the first.
+    static func readOrDerive<D: Device>(
+        _ device: D, staging: (StoreUUID) -> [StagingHeader] = { _ in [] }
+    ) throws(MountError) -> SuperblockPair {
+        var pair = try read(device)
+        guard pair.isLost else { return pair }
+        var derived = try SuperblockDerivation.derive(device, staging: staging)
+        derived.loss = pair.loss
+        pair.slots[0] = .success(derived.superblock)
+        pair.derived = derived
+        return pair
+    }
+
+    /// Why there is no slot to go by.
+    private var loss: String {
+        if isMissing { return "the file is not there" }
+        let reasons = slots.map { slot -> String in
+            if case .failure(.damaged(let text)) = slot { text } else { "no superblock" }
+        }
+        return "no slot of it is whole (slot 0: \(reasons[0]); slot 1: \(reasons[1]))"
+    }
+
+    /// Neither slot is whole, and none is of a version that this program does not know.
+    var isLost: Bool {
+        slots.allSatisfy {
+            switch $0 {
+            case .success, .failure(.newer): false
+            case .failure(.damaged), .failure(.foreign): true
+            }
+        }
     }
 
     /// The slot to go by, or why there is none.
@@ -41,17 +88,15 @@ struct SuperblockPair {
             }
             return best
         }
-        if slots.allSatisfy({ if case .failure(.foreign) = $0 { true } else { false } }) {
-            throw MountError(.foreign, "the file `superblock` does not belong to a treering store")
-        }
         throw MountError(
             .damaged,
-            "both slots of the superblock are damaged; nothing was changed. `treering check --rebuild-index` cannot help here: keep a copy of the store"
+            "no slot of the superblock is whole; nothing was changed. `treering check --repair` makes a new superblock from the rest of the store"
         )
     }
 
     /// What is wrong with the slot that is not used, if anything.
     var complaint: String? {
+        guard derived == nil else { return nil }
         for (index, slot) in slots.enumerated() {
             switch slot {
             case .failure(.damaged(let text)):

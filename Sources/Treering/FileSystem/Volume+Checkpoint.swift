@@ -191,13 +191,37 @@ extension Volume {
         }
     }
 
-    /// Puts a superblock into a slot, durably.
+    /// Puts a superblock into a slot, durably, and before that into its copy: what the copies name is as mountable as what the slots do.
     static func write(_ superblock: Superblock, slot: Int, _ device: D) throws(Errno) {
-        let file = try device.open(.superblock, create: false)
+        do throws(Errno) { try put(superblock, .index, Superblock.copyOffsets[slot], device) } catch {
+            // Where somebody has removed the index there is nothing to go by a copy for.
+            guard error == .noEntry else { throw error }
+        }
+        try put(superblock, .superblock, Superblock.slotOffsets[slot], device)
+    }
+
+    private static func put(
+        _ superblock: Superblock, _ name: StoreFile, _ offset: UInt64, _ device: D
+    ) throws(Errno) {
+        let file = try device.open(name, create: false)
         defer { device.close(file) }
         let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
         superblock.encode(into: block.bytes)
-        try device.wait(Submission(.writeDurable, file, offset: Superblock.slotOffsets[slot], block.bytes, tag: 0))
-        try device.wait(Submission(.sync, file, tag: 0))
+        try device.wait(Submission(.writeDurable, file, offset: offset, block.bytes, tag: 0))
+        if name == .superblock { try device.wait(Submission(.sync, file, tag: 0)) }
+    }
+
+    /// Makes both slots anew where neither is whole. The copies, from which they may come, stay as they are.
+    static func renewSlots(_ superblock: Superblock, _ device: D) throws(Errno) {
+        let isThere = try device.list().contains(.superblock)
+        let file = try device.open(.superblock, create: !isThere)
+        defer { device.close(file) }
+        try device.resize(file, to: Superblock.fileByteCount)
+        var superblock = superblock
+        for offset in Superblock.slotOffsets {
+            try put(superblock, .superblock, offset, device)
+            superblock.generation += 1
+        }
+        try device.syncDirectories()
     }
 }

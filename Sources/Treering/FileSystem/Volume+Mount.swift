@@ -58,7 +58,7 @@ extension Volume {
         }
         do throws(Errno) {
             let superblockFile = try device.open(.superblock, create: true)
-            try device.resize(superblockFile, to: Superblock.slotOffsets[1] + UInt64(Superblock.slotByteCount))
+            try device.resize(superblockFile, to: Superblock.fileByteCount)
             device.close(superblockFile)
             let volume = try makeEmpty(device, options, segmentByteCount, capacity)
             let root = InodeRecord(
@@ -103,7 +103,8 @@ extension Volume {
         let tree = Index(uuid: options.uuid, cacheLimitByteCount: 1 << 20)
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: segmentByteCount)
         let log = SegmentLog(
-            uuid: options.uuid, epoch: superblock.epoch, table: table, staging: Staging(geometry: geometry),
+            uuid: options.uuid, hashKey: options.hashKey, epoch: superblock.epoch, table: table,
+            staging: Staging(geometry: geometry),
             position: superblock.position, nextSequence: RecordSequence(1), nextInode: InodeNumber(2),
             continuesSegment: false)
         let core = Core(
@@ -157,7 +158,7 @@ extension Volume {
             holding: tails.map(\.header))
         let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
-            uuid: superblock.blockUUID, epoch: epoch, table: recovery.table,
+            uuid: superblock.blockUUID, hashKey: superblock.hashKey, epoch: epoch, table: recovery.table,
             staging: staging, position: recovery.position,
             nextSequence: recovery.nextSequence, nextInode: recovery.nextInode, continuesSegment: continues)
         let core = Core(

@@ -80,6 +80,7 @@ extension SegmentHeader {
         (15, .byte, "role (0 hot, 1 cold)"), (16, .uuid, "store uuid"), (32, .word, "segment number"),
         (36, .word, "incarnation"), (40, .long, "mount epoch"), (48, .long, "first batch"),
         (56, .word, "segment size in bytes"), (60, .word, "end (0: none declared)"),
+        (64, .uuid, "key of the name hash"), (80, .long, "capacity in bytes"),
     ])
 }
 

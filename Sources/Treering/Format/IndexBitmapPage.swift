@@ -9,7 +9,7 @@
 /// | 56 | 8 | – | zero |
 /// | 64 | 8128 | bits | bit `i % 8` of byte `i / 8` says that page `ordinal * 65024 + i` is in use |
 ///
-/// Page 0 of the file is never used and always marked; so are the pages of the bitmap itself. Every checkpoint writes
+/// Page 0 of the file holds copies of the superblock and is always marked; so are the pages of the bitmap itself. Every checkpoint writes
 /// the whole bitmap anew (one page per 508 MiB of index), so all of its pages have the checkpoint's number as birth.
 struct IndexBitmapPage {
     static let wordCount = (IndexPage.byteCount - IndexPage.headerByteCount) / 8

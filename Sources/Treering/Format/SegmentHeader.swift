@@ -15,8 +15,16 @@
 ///         48    8 sequence of its first batch: the segment's stamp
 ///         56    4 segment size in bytes
 ///         60    4 end: 0, or where recovery declared that the segment ends (everything from there on is void)
-///         64 4032 zero
+///         64   16 in use and hot: key of the name hash, for a new superblock should both slots be lost; zero where an older version wrote it
+///         80    8 the same: capacity in bytes
+///         88 4008 zero
 struct SegmentHeader: Equatable, Sendable {
+    /// What is in the superblock and follows from nothing else.
+    struct ForSuperblock: Equatable, Sendable {
+        var hashKey: StoreUUID
+        var capacityByteCount: UInt64
+    }
+
     static let byteCount = 4096
     static let magic: UInt64 = 0x544E_4D47_4553_5254  // "TRSEGMNT"
 
@@ -38,6 +46,7 @@ struct SegmentHeader: Equatable, Sendable {
     var firstBatch: BatchSequence
     var segmentByteCount: UInt32
     var end: UInt32 = 0
+    var forSuperblock: ForSuperblock?
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)
@@ -53,6 +62,10 @@ struct SegmentHeader: Equatable, Sendable {
         bytes.store(firstBatch.rawValue, at: 48)
         bytes.store(segmentByteCount, at: 56)
         bytes.store(end, at: 60)
+        if let forSuperblock {
+            forSuperblock.hashKey.encode(into: bytes, at: 64)
+            bytes.store(forSuperblock.capacityByteCount, at: 80)
+        }
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
 
@@ -71,7 +84,7 @@ struct SegmentHeader: Equatable, Sendable {
         guard bytes.load(12, as: UInt16.self) == 1, let state = State(rawValue: bytes.load(14)),
             let role = Role(rawValue: bytes.load(15))
         else { throw CorruptionReport(place: place, reason: "unknown version, state or role") }
-        let header = SegmentHeader(
+        var header = SegmentHeader(
             state: state, role: role, uuid: StoreUUID(decoding: bytes, at: 16),
             number: SegmentNumber(bytes.load(32)), incarnation: bytes.load(36), epoch: MountEpoch(bytes.load(40)),
             firstBatch: BatchSequence(bytes.load(48)), segmentByteCount: bytes.load(56), end: bytes.load(60))
@@ -85,6 +98,22 @@ struct SegmentHeader: Equatable, Sendable {
         guard header.state == .free || header.firstBatch > .zero, header.firstBatch.rawValue <= counterLimit,
             header.epoch.rawValue <= counterLimit, header.incarnation <= UInt32(Int32.max)
         else { throw CorruptionReport(place: place, reason: "impossible counters") }
+        let hashKey = StoreUUID(decoding: bytes, at: 64)
+        if hashKey != StoreUUID(high: 0, low: 0) {
+            header.forSuperblock = ForSuperblock(hashKey: hashKey, capacityByteCount: bytes.load(80))
+        }
         return header
+    }
+}
+
+extension SegmentHeader {
+    /// What a header says of the store that it belongs to, whichever that is; nil where it is not whole.
+    static func origin(
+        of bytes: UnsafeRawBufferPointer
+    ) -> (version: UInt16, blockUUID: StoreUUID, segmentByteCount: UInt32)? {
+        guard bytes.count == byteCount, bytes.load(0, as: UInt64.self) == magic,
+            bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8)
+        else { return nil }
+        return (bytes.load(12), StoreUUID(decoding: bytes, at: 16), bytes.load(56))
     }
 }

@@ -2,7 +2,8 @@
 
 /// What a store says of itself, and where its last checkpoint is.
 ///
-/// Two slots of 4,096 bytes, at 0 and at 65,536; the valid slot with the higher generation counts.
+/// Two slots of 4,096 bytes, at 0 and at 65,536; the valid slot with the higher generation counts. Page 0 of the file `index`, which no
+/// index uses, has a copy of both, at 0 and at 4,096: written before the slot, and read where neither slot is whole any more.
 ///
 ///     offset size field
 ///          0    8 magic "TREERING"
@@ -54,6 +55,8 @@
 struct Superblock: Equatable {
     static let slotByteCount = 4096
     static let slotOffsets: [UInt64] = [0, 65536]
+    static let copyOffsets: [UInt64] = [0, 4096]
+    static let fileByteCount: UInt64 = 65536 + 4096
     static let magic: UInt64 = 0x474E_4952_4545_5254  // "TREERING"
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)

@@ -28,7 +28,7 @@ struct PageAllocator {
         }
     }
 
-    /// For a new index: only page 0, which is never used.
+    /// For a new index: only page 0, which holds copies of the superblock.
     init() {
         pageCount = Self.minGrowthPageCount
         resizeBitmaps()

@@ -59,6 +59,8 @@ final class SegmentLog {
     }
 
     let uuid: StoreUUID
+    /// Only for the headers of segments.
+    private let hashKey: StoreUUID
     let epoch: MountEpoch
     var table: SegmentTable
     private(set) var staging: Staging
@@ -102,10 +104,12 @@ final class SegmentLog {
 
     /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
     init(
-        uuid: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging, position: LogPosition,
+        uuid: StoreUUID, hashKey: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging,
+        position: LogPosition,
         nextSequence: RecordSequence, nextInode: InodeNumber, continuesSegment: Bool
     ) {
         self.uuid = uuid
+        self.hashKey = hashKey
         self.epoch = epoch
         self.table = table
         self.staging = staging
@@ -351,7 +355,10 @@ final class SegmentLog {
             let segment = table[batch.segment]
             SegmentHeader(
                 state: .inUse, role: segment.role, uuid: uuid, number: batch.segment, incarnation: segment.incarnation,
-                epoch: epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(table.segmentByteCount)
+                epoch: epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(table.segmentByteCount),
+                forSuperblock: .init(
+                    hashKey: hashKey,
+                    capacityByteCount: UInt64(table.countLimit) * UInt64(table.segmentByteCount))
             ).encode(into: front.part(0, SegmentHeader.byteCount))
         }
         let skipped = batch.beginsSegment ? 0 : SegmentHeader.byteCount

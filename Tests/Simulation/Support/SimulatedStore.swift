@@ -28,7 +28,7 @@ struct StoreSettings {
     var options = VolumeOptions()
     /// Writes and flushes that do nothing though they report success, once the store is formatted.
     var lies: (@Sendable (TraceEntry) -> Bool)?
-    /// Done to what a crash has left before it is mounted.
+    /// Done to what an unmount or a crash has left before it is mounted.
     var tampers: (@Sendable (SimulatedDevice) throws -> Void)?
     /// A killed mount had acknowledged one record more than it had published.
     var withholdsLastRecord = false
@@ -123,6 +123,7 @@ final class SimulatedStore {
     func remount(seed: UInt64) throws {
         try volume.unmount()
         device = device.snapshotAfterKill(seed: seed, order: settings.order)
+        try settings.tampers?(device)
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 
@@ -131,12 +132,14 @@ final class SimulatedStore {
         let tail = keepsStaging ? stagingTail : nil
         let next = device.snapshotAfterKill(seed: seed, order: settings.order)
         device = next
+        try settings.tampers?(device)
         (volume, staging) = try Self.mount(next, settings, clock, log, tails: tail.map { [$0] } ?? [])
     }
 
     /// The power fails.
     func cutPower(seed: UInt64) throws {
         device = device.crash(seed: seed).device(seed: seed, order: settings.order)
+        try settings.tampers?(device)
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 }

@@ -119,6 +119,35 @@ enum Tampering {
         try write(device, file, Int(Superblock.slotOffsets[newer]), [UInt8](repeating: 0xAA, count: 4096))
     }
 
+    /// Neither slot of the superblock is whole any more: they are zeros or random, the file is cut short or gone. With `andCopies` the
+    /// index goes as well.
+    static func loseSuperblock(_ device: SimulatedDevice, how: UInt64, andCopies: Bool = false) throws {
+        var random = SimulatedRandom(seed: how)
+        switch how % 4 {
+        case 0, 1:
+            let file = try device.open(.superblock, create: false)
+            defer { device.close(file) }
+            let bytes = (0..<4096).map { _ in how % 4 == 0 ? 0 : UInt8(truncatingIfNeeded: random.next()) }
+            for offset in Superblock.slotOffsets { try write(device, file, Int(offset), bytes) }
+        case 2:
+            let file = try device.open(.superblock, create: false)
+            defer { device.close(file) }
+            try device.resize(file, to: random.next() % 4000)
+        default: if device.list().contains(.superblock) { try device.unlink(.superblock) }
+        }
+        if andCopies, device.list().contains(.index) { try device.unlink(.index) }
+        try device.syncDirectories()
+    }
+
+    /// What a repair does first about it.
+    static func renewSuperblock(_ device: SimulatedDevice) throws {
+        guard let derived = try SuperblockPair.readOrDerive(device).derived else { return }
+        try Volume.renewSlots(derived.superblock, device)
+        if !device.list().contains(.index) {
+            _ = try IndexRebuilder.rebuild(device, indexCacheByteCount: 1 << 20) { _ in }
+        }
+    }
+
     /// A copy of staging in which the last record of the newest batch was never published.
     static func withholdingLastRecord(_ staging: UnsafeRawBufferPointer) -> [UInt8] {
         var bytes = Array(staging)

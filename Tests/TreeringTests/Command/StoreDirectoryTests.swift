@@ -49,6 +49,17 @@ import Testing
         #expect(HostFile.make(directory.path + "/superblock", byteCount: 65536 + 4096))
         #expect(try StoreDirectory.state(directory.path) == .store)
     }
+
+    /// What a killed mount left in the store's directory, where it could not be in shared memory, is no stranger.
+    @Test func aStoreThatLostItsSuperblockIsIncompleteAlsoWithStaging() throws {
+        let directory = TemporaryDirectory()
+        defer { withExtendedLifetime(directory) {} }
+        let path = directory.path
+        try format(path)
+        #expect(HostFile.make(path + "/staging-1f", byteCount: 4096))
+        #expect(unlink(path + "/superblock") == 0)
+        #expect(try StoreDirectory.state(path) == .incomplete)
+    }
 }
 
 extension HostFile {

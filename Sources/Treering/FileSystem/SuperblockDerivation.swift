@@ -1,0 +1,219 @@
+// A store that has lost both slots of its superblock: what the rest of it says they held. First the copies in the index file, which are
+// as good as the slots; without them the headers of the segments and the log itself.
+
+/// A superblock that was made out from other parts of a store.
+struct DerivedSuperblock: Sendable {
+    var superblock: Superblock
+    /// What became of the slots, and what takes their place, for a person.
+    var loss = ""
+    var source: String
+    /// What it cannot know.
+    var doubts: [String] = []
+    /// The key of the name hash is known: without it names could be listed and not be looked up.
+    var isComplete = true
+}
+
+/// Makes a superblock out from the rest of a store. Changes nothing.
+struct SuperblockDerivation<D: Device> {
+    private let device: D
+    private var blockUUID = StoreUUID(high: 0, low: 0)
+    private var segmentByteCount = 0
+    /// Those whose headers are whole.
+    private var segments: [SegmentNumber: WalkSegment] = [:]
+    private var fileCount: UInt32 = 0
+
+    /// Epochs and generations are raised by this: a mount whose superblock is lost with it may have used the next ones.
+    private static var margin: UInt64 { 1 << 16 }
+
+    /// - Parameter staging: what dead mounts of the store with a uuid have left on this machine.
+    static func derive(
+        _ device: D, staging: (StoreUUID) -> [StagingHeader]
+    ) throws(MountError) -> DerivedSuperblock {
+        var derivation = Self(device: device)
+        defer { for segment in derivation.segments.values { device.close(segment.file) } }
+        try derivation.readHeaders()
+        let copies = try SuperblockPair.readCopies(device)
+        let copy = copies.isLost ? nil : try copies.newest()
+        if let copy { try derivation.requireSameStore(copy) }
+        var derived: DerivedSuperblock
+        if let copy, derivation.isCurrent(copy) {
+            derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
+        } else {
+            derived = try derivation.fromLog(copy)
+        }
+        try derivation.complete(&derived, staging(derived.superblock.uuid))
+        return derived
+    }
+
+    private init(device: D) { self.device = device }
+
+    private static func contradiction(_ text: String) -> MountError {
+        MountError(
+            .damaged,
+            "no slot of the superblock is whole, and no new one can be made: \(text). Nothing was changed")
+    }
+
+    /// The header of every segment; they must be of one store.
+    private mutating func readHeaders() throws(MountError) {
+        var blocks: [(number: SegmentNumber, file: DeviceFile, bytes: AlignedBuffer)] = []
+        defer { for block in blocks where segments[block.number] == nil { device.close(block.file) } }
+        var first: SegmentNumber?
+        do throws(Errno) {
+            for case .segment(let number) in try device.list() {
+                let file = try device.open(.segment(number), create: false)
+                let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+                blocks.append((number, file, block))
+                fileCount = max(fileCount, number.rawValue + 1)
+                _ = device.perform(Submission(.read, file, offset: 0, block.bytes, tag: 0))
+            }
+        } catch { throw MountError("the segments cannot be read", error) }
+        for (number, file, block) in blocks {
+            let bytes = UnsafeRawBufferPointer(block.bytes)
+            guard let origin = SegmentHeader.origin(of: bytes) else { continue }
+            guard origin.version == 1 else {
+                throw MountError(
+                    .newer, "segment \(number.rawValue) has version \(origin.version); this treering knows version 1")
+            }
+            if let first {
+                guard origin.blockUUID == blockUUID, Int(origin.segmentByteCount) == segmentByteCount else {
+                    throw Self.contradiction(
+                        "segments \(first.rawValue) and \(number.rawValue) belong to different stores (\(blockUUID), \(origin.blockUUID)); what is not of this one has to be taken out of its directory"
+                    )
+                }
+            }
+            first = first ?? number
+            blockUUID = origin.blockUUID
+            segmentByteCount = Int(origin.segmentByteCount)
+            if let header = try? SegmentHeader.decode(
+                bytes, uuid: blockUUID, number: number, segmentByteCount: origin.segmentByteCount)
+            {
+                segments[number] = WalkSegment(header: header, file: file)
+            }
+        }
+    }
+
+    private func requireSameStore(_ copy: Superblock) throws(MountError) {
+        guard segments.isEmpty || copy.blockUUID == blockUUID && Int(copy.segmentByteCount) == segmentByteCount else {
+            throw Self.contradiction(
+                "the copy in the file `index` is of store \(copy.blockUUID), the segments are of \(blockUUID)")
+        }
+    }
+
+    /// No mount has written since: each writes a copy before anything else. The newer copy may be damaged, and the mount that wrote it
+    /// the only one that the older does not know.
+    private func isCurrent(_ copy: Superblock) -> Bool {
+        segments.values.allSatisfy { $0.header.epoch.rawValue <= copy.epoch.rawValue + 1 }
+    }
+
+    // MARK: From the log
+
+    /// - Parameter copy: one that is too old to go by, except for what never changes.
+    private func fromLog(_ copy: Superblock?) throws(MountError) -> DerivedSuperblock {
+        guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount.nonzeroBitCount == 1,
+            let end = try endOfLog()
+        else {
+            throw Self.contradiction(
+                "the file `index` has no copy of it, and there is no segment with a whole header and a whole first batch"
+            )
+        }
+        let known = segments.values.filter { $0.header.forSuperblock != nil }
+            .max { ($0.header.epoch, $0.header.firstBatch) < ($1.header.epoch, $1.header.firstBatch) }?
+            .header.forSuperblock
+        let hashKey = copy?.hashKey ?? known?.hashKey
+        guard segments.values.allSatisfy({ $0.header.forSuperblock.map { $0.hashKey == hashKey } ?? true }) else {
+            throw Self.contradiction("the segments have different keys of the name hash")
+        }
+        let noIndex = IndexRoot(
+            checkpoint: .zero, page: PagePointer(address: PageAddress(1), birth: .zero), level: 0, entryCount: 0,
+            pageCount: 2, usedPageCount: 2, bitmap: PageAddress(1))
+        var superblock = Superblock(
+            uuid: copy?.uuid ?? blockUUID, generation: copy?.generation ?? 1, epoch: end.header.epoch, isClean: false,
+            capacityByteCount: known?.capacityByteCount ?? copy?.capacityByteCount ?? 0,
+            segmentByteCount: UInt32(segmentByteCount), hashKey: hashKey ?? StoreUUID(high: 0, low: 0),
+            nextInode: end.header.nextInode, highestSequence: end.header.lastRecord, checkpoint: .zero,
+            position: end.position, formattedSeconds: copy?.formattedSeconds ?? 0, inodeCount: 0,
+            checkpointEpoch: end.epoch, indexRoot: noIndex)
+        superblock.ownBlockUUID = copy?.ownBlockUUID
+        guard hashKey != nil else {
+            return DerivedSuperblock(
+                superblock: superblock, source: "the headers of the segments and the log",
+                doubts: [
+                    "the key of the name hash is lost: all segments were written by an earlier version, and the index has no copy. `treering export` gets the files out, into a new store for one"
+                ], isComplete: false)
+        }
+        var derived = DerivedSuperblock(superblock: superblock, source: "the headers of the segments and the log")
+        derived.doubts = [
+            "after a power cut, what was written last and not synced may be incomplete: nothing says any more which segments had been emptied",
+            "its capacity is what it was when its newest segment was begun; `treering resize` sets another",
+            "what was written since formatting is not known and counted from 0",
+        ]
+        if copy == nil {
+            derived.doubts.append(
+                "if it had been given a uuid of its own (`treering check --new-uuid`), it has the old one again")
+        }
+        return derived
+    }
+
+    /// Where the log ends, and its last batch. The index is made from whole segments, so that nothing before needs to be followed again.
+    private func endOfLog() throws(MountError) -> (position: LogPosition, epoch: MountEpoch, header: BatchHeader)? {
+        let reader = BatchReader(device: device, uuid: blockUUID, segmentByteCount: segmentByteCount)
+        reader.isTolerant = true
+        reader.passesHoles = true
+        let hot = segments.values.filter {
+            $0.header.state == .inUse && $0.header.role == .hot && $0.header.end != UInt32(SegmentHeader.byteCount)
+        }.map(\.header).sorted { ($0.firstBatch, $0.epoch) < ($1.firstBatch, $1.epoch) }
+        var found: (position: LogPosition, epoch: MountEpoch, header: BatchHeader)?
+        do throws(Errno) {
+            for header in hot where found.map({ header.firstBatch > $0.header.sequence }) ?? true {
+                let outcome = try reader.batch(
+                    in: header.number, segments[header.number]!.file, incarnation: header.incarnation,
+                    at: SegmentHeader.byteCount, verifyPayload: false)
+                guard case .batch(let first) = outcome else { continue }
+                let start = LogPosition(
+                    lastBatch: BatchSequence(header.firstBatch.rawValue - 1),
+                    lastChecksum: first.header.previousChecksum, segment: header.number,
+                    incarnation: header.incarnation, offsetInSegment: UInt32(SegmentHeader.byteCount))
+                var walk = LogWalk(reader: reader, segments: segments, from: start, epoch: header.epoch)
+                var last: BatchHeader?
+                while let batch = try walk.next() { last = batch.header }
+                guard let last else { continue }
+                found = (walk.position, walk.epoch, last)
+                // Behind a segment that ended as it should, the next may have been emptied and given back. Behind a torn batch, the log
+                // goes on only where something says so.
+                let end = segments[last.segment]!.header.end
+                let isWhole =
+                    last.endsSegment || end != 0 && walk.position.offsetInSegment >= end
+                    || Int(walk.position.offsetInSegment) >= segmentByteCount
+                if !isWhole, try walk.evidenceOfDamage() == nil { break }
+            }
+        } catch { throw MountError("the log cannot be read", error) }
+        return found
+    }
+
+    // MARK: Both
+
+    /// Counters above all that may have been used, and a capacity that holds all that is there.
+    private func complete(_ derived: inout DerivedSuperblock, _ staging: [StagingHeader]) throws(MountError) {
+        var superblock = derived.superblock
+        let epochs = segments.values.map(\.header.epoch) + staging.map(\.epoch) + [superblock.epoch]
+        let generations = staging.map(\.generation) + [superblock.generation]
+        superblock.epoch = MountEpoch(epochs.max()!.rawValue &+ Self.margin)
+        superblock.generation = generations.max()! &+ Self.margin
+        superblock.isClean = false
+        superblock.bootID = StoreUUID(high: 0, low: 0)
+        superblock.stagingIdentity = 0
+        let size = UInt64(superblock.segmentByteCount)
+        let present = max(UInt64(fileCount) * size, 8 * size, FormatOptions.capacityMinimum)
+        superblock.capacityByteCount = max(superblock.capacityByteCount / size * size, present)
+        // Whatever was read, only what a mount would accept is handed on.
+        let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
+        superblock.encode(into: block.bytes)
+        do throws(Superblock.Refusal) {
+            derived.superblock = try Superblock(decoding: UnsafeRawBufferPointer(block.bytes))
+        } catch { throw Self.contradiction("the counters of the segments are impossible") }
+        if !staging.isEmpty {
+            derived.doubts.append(
+                "the staging of a killed mount is there; a repair and the next mount take in what it holds")
+        }
+    }
+}
