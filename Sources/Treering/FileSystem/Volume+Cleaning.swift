@@ -210,7 +210,8 @@ extension Volume {
             let free = table.freeCount - log.reservedSegmentCount(.write)
             // Few are left to write to, and few will be when those that are dead as a whole are free: soon there will be need.
             let missing = WritePace.fewSegmentCount(table) - free - table.deadSegmentCount
-            if missing > 0, dead > 2 * size { return min(missing, 4) }
+            // Some at a time: each time costs two checkpoints.
+            if missing > 0, dead > 2 * size { return min(missing + 2, 4) }
             // Nobody works, and a third of what is in use is dead: its space goes back to the host.
             return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
         }
@@ -227,9 +228,9 @@ extension Volume {
         let elapsed = monotonicNanoseconds() - start
         let parts = state.withLock { state -> UInt64 in
             let log = state.core.log
-            if log.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 4 { return 0 }
+            if log.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 32 { return 0 }
             let slack = max(0, log.availableSegmentCount - log.reservedSegmentCount(.write) - 1)
-            return UInt64(min(state.trim == nil && held < elapsed / 16 ? 3 : 1, slack))
+            return UInt64(min(state.trim == nil ? 3 : 1, slack))
         }
         if parts > 0 { rest(nanoseconds: min(parts * elapsed, 50_000_000)) }
     }

@@ -14,7 +14,7 @@ final class WritePace: Sendable {
     private static let longestDelay = 20_000_000
 
     /// Free segments beyond those kept back, below which there soon will be need.
-    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(4, table.countLimit / 16) }
+    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(3, table.countLimit / 32) }
 
     /// Nothing as long as there is room, or nothing to gain by cleaning.
     static func pace(_ log: SegmentLog) -> Int {
