@@ -14,7 +14,7 @@ final class WritePace: Sendable {
     private static let longestDelay = 20_000_000
 
     /// Free segments beyond those kept back, below which there soon will be need.
-    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(3, table.countLimit / 32) }
+    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(2, table.countLimit / 64) }
 
     /// Nothing as long as there is room, or nothing to gain by cleaning.
     static func pace(_ log: SegmentLog) -> Int {
@@ -22,7 +22,8 @@ final class WritePace: Sendable {
         guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > 2 * Int64(table.segmentByteCount) else {
             return 0
         }
-        let few = fewSegmentCount(table) * table.segmentByteCount
+        // From a little earlier than the cleaner begins, and then hardly.
+        let few = (fewSegmentCount(table) + 1) * table.segmentByteCount
         let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
         let room = max(0, free * table.segmentByteCount + log.headRoom)
         guard room < few else { return 0 }
