@@ -170,6 +170,12 @@ extension Volume {
         return false
     }
 
+    /// Holds writers back as far as there is need.
+    func setPace() {
+        writePace.set(
+            state.withLock { options.cleaning == .off || $0.core.isReadOnly ? 0 : WritePace.pace($0.core.log) })
+    }
+
     // MARK: In the background
 
     /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
@@ -186,6 +192,7 @@ extension Volume {
             guard state.withLock({ mayClean(victim, $0.core.log) }) else { break }
             isWorthwhile = clean(victim) != nil
             if !isWorthwhile { return false }
+            if state.withLock({ $0.hasRoomWaiters }) { break }
         }
         return isWorthwhile && options.cleaning == .auto
     }
@@ -201,8 +208,9 @@ extension Volume {
             let size = Int64(table.segmentByteCount)
             let dead = table.deadByteCount
             let free = table.freeCount - log.reservedSegmentCount(.write)
-            // Few are left to write to: soon there will be need, unless others are dead as a whole.
-            if !table.hasDeadSegment, free < max(2, table.countLimit / 16), dead > 2 * size { return 1 }
+            // Few are left to write to, and few will be when those that are dead as a whole are free: soon there will be need.
+            let missing = WritePace.fewSegmentCount(table) - free - table.deadSegmentCount
+            if missing > 0, dead > 2 * size { return min(missing, 4) }
             // Nobody works, and a third of what is in use is dead: its space goes back to the host.
             return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
         }
@@ -211,17 +219,18 @@ extension Volume {
     /// Called by the cleaner between two steps: what others wait for goes first, and a cleaner without need rests.
     func pauseCleaning(since start: UInt64) {
         housekeepInBetween()
+        setPace()
         guard housekeeper != nil else { return }
-        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few: better that writers find the
-        // disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few and as writers are held back for
+        // want of them: better that they find the disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        let held = writePace.takeHeldNanoseconds()
+        let elapsed = monotonicNanoseconds() - start
         let parts = state.withLock { state -> UInt64 in
             let log = state.core.log
-            if log.isShort(for: .write) || state.hasRoomWaiters { return 0 }
+            if log.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 4 { return 0 }
             let slack = max(0, log.availableSegmentCount - log.reservedSegmentCount(.write) - 1)
-            return UInt64(min(state.trim == nil ? 3 : 1, slack))
+            return UInt64(min(state.trim == nil && held < elapsed / 16 ? 3 : 1, slack))
         }
-        if parts == 0 { return }
-        let worked = monotonicNanoseconds() - start
-        rest(nanoseconds: min(parts * worked, 50_000_000))
+        if parts > 0 { rest(nanoseconds: min(parts * elapsed, 50_000_000)) }
     }
 }

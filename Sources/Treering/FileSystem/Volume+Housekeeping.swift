@@ -18,7 +18,9 @@ extension Volume {
             while true {
                 let isStopping = monitor.withLock {
                     if !isKicked && !self.isStopping {
-                        wakeUp.wait(nanoseconds: min(1_000_000_000, options.commitIntervalNanoseconds))
+                        // Writers that are held back are watched: what room there is changes quickly.
+                        let longest: UInt64 = writePace.takeHeldNanoseconds() > 0 ? 10_000_000 : 1_000_000_000
+                        wakeUp.wait(nanoseconds: min(longest, options.commitIntervalNanoseconds))
                     }
                     isKicked = false
                     return self.isStopping
@@ -75,6 +77,8 @@ extension Volume {
             wakeRoomWaiters()
             return
         }
+        state.withLock { $0.core.log.hasOpenedHead = false }
+        setPace()
         rehomeWhereSuspended()
         refreshHostSpace()
         state.withLock { $0.forgetBadPages() }
@@ -85,6 +89,7 @@ extension Volume {
         finishRemovals()
         if state.withLock({ Self.needsCheckpoint($0, options, isDue: checkpoints) }) { checkpointReporting() }
         recycleSegments()
+        if state.withLock({ WritePace.isRoomLow($0.core.log) }) { freeDeadSegments() }
         sweepTombstones()
         wakeRoomWaiters()
         reclaimIfShort()
@@ -96,6 +101,7 @@ extension Volume {
         let punchesOn = !cleansOn && !trimsOn && punchInBackground(isIdle: isIdle)
         let resizesOn = continueResize()
         if cleansOn || trimsOn || punchesOn || resizesOn { kick() }
+        setPace()
         wakeRoomWaiters()
     }
 
@@ -117,7 +123,7 @@ extension Volume {
             return true
         }
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
-        let isShort = core.table.freeCount <= core.log.reservedSegmentCount(.write) + 2 || core.log.isHostFull
+        let isShort = WritePace.isRoomLow(core.log) || core.log.isHostFull
         let waits = core.table.hasDeadSegment
         return isDue && (appended > 0 || waits) || isShort && waits
     }

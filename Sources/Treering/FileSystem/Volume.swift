@@ -63,6 +63,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var puncher = Puncher()
     nonisolated(unsafe) var isCleaning = false
     nonisolated(unsafe) var shortage = Shortage()
+    let writePace = WritePace()
     nonisolated(unsafe) var isRemoving = false
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
@@ -297,7 +298,7 @@ final class Volume<D: Device>: @unchecked Sendable {
 extension Core {
     /// Whether the housekeeper has something to do before its next regular round.
     var wantsHousekeeping: Bool {
-        log.wantsPreparedSegment || !reapable.isEmpty
+        log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
             || !index.removals.isEmpty
     }

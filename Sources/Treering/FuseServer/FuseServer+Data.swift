@@ -47,6 +47,7 @@ struct WriteOperation: Operation {
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
         // Before the reply, or the kernel goes on showing the old mode.
         if answer { server.invalidateAttributes(inode) }
+        server.holdBack(payload.count)
         reply.written(payload.count)
     }
 }

@@ -160,6 +160,12 @@ final class FuseServer: @unchecked Sendable {
         if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }
     }
 
+    /// Has the writer of so many bytes wait where free segments are few. Others go on: only a thread waits that leaves another one for them.
+    func holdBack(_ byteCount: Int) {
+        let delay = volume.writePace.delay(ofByteCount: byteCount)
+        if delay > 0 && transport.mayWait { rest(nanoseconds: delay) }
+    }
+
     /// A reply that waits for I/O with nothing left to run.
     func park(_ reply: consuming Reply) -> ParkedReply { ParkedReply(reply, transport.takeRequestMemory()) }
 

@@ -128,6 +128,9 @@ final class SegmentLog {
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
     /// The stamp of the segment that the next record will lie in, if it is known: the head's.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
+    /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
+    var hasOpenedHead = false
+
     /// Whether more segments should be prepared: one for the next head, and with them what the cleaner needs, so that it can work when
     /// the host is full. A fresh store has no more than its head.
     var wantsPreparedSegment: Bool {
@@ -249,6 +252,7 @@ final class SegmentLog {
             }
             head = number
             beginsSegment = true
+            hasOpenedHead = true
             position.segment = number
             position.incarnation = table[number].incarnation
             position.offsetInSegment = UInt32(SegmentHeader.byteCount)

@@ -80,6 +80,9 @@ final class SegmentTable {
     /// Whether a segment holds nothing any more and only waits to be recycled.
     var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
 
+    /// How many of those there are.
+    var deadSegmentCount: Int { segments.reduce(0) { $1.isSealed && $1.living == 0 ? $0 + 1 : $0 } }
+
     /// Bytes in sealed segments that nothing needs any more.
     var reclaimableByteCount: Int64 {
         segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }

@@ -1,0 +1,51 @@
+// How writers are held back where free segments are few, so that they come down to what the cleaner gains instead of waiting for a whole
+// cycle of it when everything is used up: the less room, the longer a write takes.
+
+import Synchronization
+
+/// The pace of a volume's writers. Set by the housekeeper, read with each write.
+final class WritePace: Sendable {
+    /// Nanoseconds for 4 KiB.
+    private let pace = Atomic<Int>(0)
+    private let heldNanoseconds = Atomic<UInt64>(0)
+
+    /// What 4 KiB take where no room is left, and the longest that one write is held back, in nanoseconds.
+    private static let longestPace = 2_000_000
+    private static let longestDelay = 20_000_000
+
+    /// Free segments beyond those kept back, below which there soon will be need.
+    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(4, table.countLimit / 16) }
+
+    /// Nothing as long as there is room, or nothing to gain by cleaning.
+    static func pace(_ log: SegmentLog) -> Int {
+        let table = log.table
+        guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > 2 * Int64(table.segmentByteCount) else {
+            return 0
+        }
+        let few = fewSegmentCount(table) * table.segmentByteCount
+        let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
+        let room = max(0, free * table.segmentByteCount + log.headRoom)
+        guard room < few else { return 0 }
+        let used = 1 - Double(room) / Double(few)
+        return Int(Double(longestPace) * used * used * used * used)
+    }
+
+    /// Whether dead segments are worth a checkpoint of their own.
+    static func isRoomLow(_ log: SegmentLog) -> Bool {
+        log.table.freeCount - log.reservedSegmentCount(.write) <= fewSegmentCount(log.table) / 2
+    }
+
+    func set(_ nanoseconds: Int) { pace.store(nanoseconds, ordering: .relaxed) }
+
+    /// How long the writer of so many bytes waits for its answer, in nanoseconds.
+    func delay(ofByteCount count: Int) -> UInt64 {
+        let pace = pace.load(ordering: .relaxed)
+        if pace == 0 { return 0 }
+        let delay = UInt64(min(Self.longestDelay, pace * max(1, count >> 12)))
+        heldNanoseconds.add(delay, ordering: .relaxed)
+        return delay
+    }
+
+    /// For how long writers have been held back since this was asked last, all together.
+    func takeHeldNanoseconds() -> UInt64 { heldNanoseconds.exchange(0, ordering: .relaxed) }
+}
