@@ -73,6 +73,21 @@ static inline ssize_t linux_receive(int socket, void *bytes, size_t count, int *
     return result;
 }
 
+/// A descriptor that polls as readable when a process is gone (pidfd_open(2), Linux 5.3), or -1 with errno.
+static inline int linux_open_process(int process) { return (int)syscall(434, process, 0); }
+
+/// Mounts the directory of all FUSE connections nowhere and opens it, or -1 with errno. fsopen(2), fsconfig(2), fsmount(2), Linux 5.2.
+static inline int linux_mount_fusectl(void) {
+    const long fsopen = 430, fsconfig = 431, fsmount = 432;
+    const unsigned close_on_exec = 1, create = 6;
+    long context = syscall(fsopen, "fusectl", close_on_exec);
+    if (context < 0) return -1;
+    long result = syscall(fsconfig, (int)context, create, NULL, NULL, 0);
+    if (result == 0) result = syscall(fsmount, (int)context, close_on_exec, 0);
+    close((int)context);
+    return (int)result;
+}
+
 /// The name of this thread as `ps -o comm` and `top` show it: 15 bytes (prctl(2), which is variadic).
 static inline void linux_set_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 

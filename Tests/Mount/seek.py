@@ -1,10 +1,12 @@
 # Kills a serving process while its helper waits in the kernel for a write-back that an lseek for a hole brought about.
-#   seek.py FILE PID    prints the helper's pid, and what lseek said: an offset or an error
+#   seek.py FILE PID [COMMAND [PID]]    prints the helper's pid, and what lseek said: an offset or an error. The command is run before, and
+#   the other process killed first.
 
 import glob
 import mmap
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -35,6 +37,8 @@ os.ftruncate(file, SIZE)
 os.lseek(file, 0, os.SEEK_HOLE)
 pid = helper()
 print(pid, flush=True)
+if len(sys.argv) > 3:
+    subprocess.run(sys.argv[3], shell=True, check=True, stdout=subprocess.DEVNULL)
 memory = mmap.mmap(file, SIZE)
 is_over = False
 is_killed = False
@@ -46,7 +50,8 @@ def kill_when_it_waits():
     while not is_over:
         if any(") D " in read(task) for task in tasks):
             is_killed = True
-            os.kill(server, signal.SIGKILL)
+            for process in sys.argv[4:] + [server]:
+                os.kill(int(process), signal.SIGKILL)
             return
 
 

@@ -52,9 +52,9 @@ stop_mount "$S" "$M"
 if is_mounted "$M"; then fail "a dead mount was below"; else pass; fi
 
 # Killed while the kernel, asked for holes, waits for the process to take what a mapping had stored: nobody waits for ever.
-# seek_and_kill : the helper's pid in $helper, what lseek said in $found.
+# seek_and_kill [COMMAND [PID]] : COMMAND is run before, PID killed too; the helper's pid in $helper, what lseek said in $found.
 seek_and_kill() {
-    { read -r helper; read -r found; } < <(timeout 100 python3 "$HERE/seek.py" "$M/mapped" "$(daemon_of "$S")" 2>&1)
+    { read -r helper; read -r found; } < <(timeout 100 python3 "$HERE/seek.py" "$M/mapped" "$(daemon_of "$S")" "$@" 2>&1)
     wait_gone "$helper" 5 || fail "the helper $helper stays"
 }
 start_mount "$S" "$M"
@@ -65,6 +65,22 @@ start_mount "$S" "$M" '' --supervise
 seek_and_kill
 equal "what is found with a successor" 4096 "$found"
 rm "$M/mapped"
+# The supervisor as well: then there is no successor.
+seek_and_kill true "$(parent_of "$(daemon_of "$S")")"
+check "without a supervisor who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
+check "and the mount is dead" dead
+start_mount "$S" "$M"
+rm "$M/mapped"
+if [ "$(id -u)" = 0 ]; then
+    # Off the tree, and another store's mount in its place: that one is not ended.
+    T=$WORK/other
+    seek_and_kill "umount -l '$M' && '$TREERING' mount '$T' '$M' -o 'engine=$ENGINE' && echo hers >'$M/hers'"
+    check "off the tree who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
+    equal "another mount in its place goes on" hers "$(timeout 20 cat "$M/hers")"
+    stop_mount "$T" "$M"
+    start_mount "$S" "$M"
+    rm "$M/mapped"
+fi
 stop_mount "$S" "$M"
 
 # A supervisor.

@@ -75,7 +75,7 @@ final class MountService {
         let transport = ClassicTransport(
             session: session.handle, mountPoint: mountPoint, readerCount: options.readerCount,
             requestLimit: options.inflightLimit, payloadByteCount: volume.maxWriteByteCount,
-            isTakenOver: handover != nil, onEnd: news)
+            supervisor: handover != nil ? getppid() : 0, onEnd: news)
         server.use(transport)
         do throws(Errno) { try transport.start() } catch {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
@@ -150,6 +150,7 @@ final class MountService {
             if !isReady && server.isInitialized.load(ordering: .acquiring) {
                 isReady = true
                 rememberMount()
+                transport.device.withLock { $0 = device }
                 if let handover, let exchange = InitReply.exchangeForSuccessor() { handover.sender.send(exchange) }
                 onReady()
             }

@@ -5,7 +5,8 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// A subcommand that only the serving process calls: `notify-helper SOCKET CONNECTION end|leave MOUNTPOINT`, the first two descriptors.
+/// A subcommand that only the serving process calls: `notify-helper SOCKET CONNECTION SUPERVISOR DEVICE MOUNTPOINT`, the first two
+/// descriptors, the third a process or 0.
 enum NotifyHelperCommand {
     private struct Words: Sendable {
         let socket: Int32
@@ -16,6 +17,8 @@ enum NotifyHelperCommand {
     private final class Progress: Sendable {
         let begun = Atomic<Int>(0)
         let done = Atomic<Int>(0)
+        /// Nothing more comes.
+        let isOver = Atomic<Bool>(false)
         var isWaiting: Bool { begun.load(ordering: .acquiring) != done.load(ordering: .acquiring) }
     }
 
@@ -24,22 +27,31 @@ enum NotifyHelperCommand {
 
     /// What the process does, from its arguments to its end. Gives the exit code.
     static func run(_ typed: [String]) -> Int32 {
-        guard typed.count == 4, let socket = Int32(typed[0]), let connection = Int32(typed[1]) else { return 1 }
+        guard typed.count == 5, let socket = Int32(typed[0]), let connection = Int32(typed[1]),
+            let supervisor = Int32(typed[2])
+        else { return 1 }
         for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
         setsid()
         _ = chdir("/")
         linux_set_name("treering-notify")
         let progress = Progress()
         let words = Words(socket: socket, connection: connection)
+        let supervision = supervisor == 0 ? -1 : linux_open_process(supervisor)
+        let isAlone = supervisor == 0 || supervision < 0 && errno == ESRCH
         guard (try? DeviceThread(name: "notify") { pass(words, progress) }) != nil else { return 1 }
         // Events are not asked for; a hang-up is told all the same.
         var polled = pollfd(fd: socket, events: 0, revents: 0)
         while poll(&polled, 1, -1) < 0 && errno == EINTR {}
-        guard typed[2] == "end", progress.isWaiting else { _exit(0) }
+        // The other thread may have a message yet that was sent before.
+        for _ in 0..<graceMilliseconds where !progress.isOver.load(ordering: .acquiring) { usleep(1000) }
+        if !isAlone, !progress.isOver.load(ordering: .acquiring) {
+            guard supervision >= 0 else { _exit(0) }
+            // A successor answers, as long as somebody starts one.
+            var polled = pollfd(fd: supervision, events: Int16(POLLIN), revents: 0)
+            while !progress.isOver.load(ordering: .acquiring), poll(&polled, 1, 100) <= 0 {}
+        }
         // As long as the kernel is in a message of this connection, the connection is there, and its number is nobody else's.
-        let device = MountTable.mount(at: typed[3]).flatMap { $0.isTreering ? $0.device : nil }
-        usleep(graceMilliseconds * 1000)
-        if let device, progress.isWaiting { end(device, at: typed[3]) }
+        if progress.isWaiting { end(typed[3], at: typed[4]) }
         _exit(0)
     }
 
@@ -48,8 +60,7 @@ enum NotifyHelperCommand {
         while true {
             let count = recv(words.socket, &bytes, bytes.count, 0)
             if count < 0 && errno == EINTR { continue }
-            // The other thread notices too.
-            guard count > 0 else { return }
+            guard count > 0 else { return progress.isOver.store(true, ordering: .releasing) }
             progress.begun.add(1, ordering: .acquiringAndReleasing)
             // The kernel's refusals (nothing of that inode is in its memory) are answers as well.
             _ = write(words.connection, bytes, count)
@@ -61,9 +72,11 @@ enum NotifyHelperCommand {
 
     /// Ends the kernel's side of a connection that nobody serves: everybody who waits for it gets an error.
     private static func end(_ device: String, at mountPoint: String) {
-        let number = device.split(separator: ":").last ?? ""
-        if HostFile.write("1", to: "/sys/fs/fuse/connections/\(number)/abort") { return }
-        // Where that directory is not mounted, root has this way.
+        let file = "\(device.split(separator: ":").last ?? "")/abort"
+        if HostFile.write("1", to: "/sys/fs/fuse/connections/\(file)") { return }
+        // Where that directory is not mounted, root has these ways; the first knows mounts that are off the tree, too.
+        let directory = linux_mount_fusectl()
+        if directory >= 0, HostFile.write("1", to: "/proc/self/fd/\(directory)/\(file)") { return }
         if MountTable.mount(at: mountPoint)?.device == device { umount2(mountPoint, Int32(MNT_FORCE)) }
     }
 }

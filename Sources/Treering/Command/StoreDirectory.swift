@@ -41,7 +41,7 @@ enum StoreDirectory {
         let isMarked = names.contains(markName)
         if names.contains(StoreFile.superblock.path), !isMarked || hasSuperblock(path) { return .store }
         let strangers = names.filter { name in
-            name != lockName && name != segmentsName && name != markName && !name.hasPrefix("staging")
+            name != lockName && name != segmentsName && name != markName && !isStaging(name)
                 && StoreFile(path: name) == nil
         }
         // A new file system's own directory is no stranger.
@@ -51,6 +51,11 @@ enum StoreDirectory {
         let segments = (try? HostFile.names(in: path + "/" + segmentsName)) ?? []
         let isBare = names.allSatisfy { $0 == lockName || $0 == segmentsName || $0 == "lost+found" } && segments.isEmpty
         return isBare ? .empty : .incomplete
+    }
+
+    /// A file that a mount keeps its staging in, by its name.
+    private static func isStaging(_ name: String) -> Bool {
+        name == "staging" || name.hasPrefix("staging-") && UInt64(name.dropFirst("staging-".count), radix: 16) != nil
     }
 
     /// Whether one of the slots at least can be read.

@@ -36,7 +36,8 @@ struct SuperblockDerivation<D: Device> {
         let copy = copies.isLost ? nil : try copies.newest()
         if let copy { try derivation.requireSameStore(copy) }
         var derived: DerivedSuperblock
-        if let copy, derivation.isCurrent(copy) {
+        let areBothWhole = copies.slots.allSatisfy { (try? $0.get()) != nil }
+        if let copy, derivation.isCurrent(copy, areBothWhole: areBothWhole) {
             derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
         } else {
             derived = try derivation.fromLog(copy)
@@ -99,10 +100,11 @@ struct SuperblockDerivation<D: Device> {
         }
     }
 
-    /// No mount has written since: each writes a copy before anything else. The newer copy may be damaged, and the mount that wrote it
-    /// the only one that the older does not know.
-    private func isCurrent(_ copy: Superblock) -> Bool {
-        segments.values.allSatisfy { $0.header.epoch.rawValue <= copy.epoch.rawValue + 1 }
+    /// No mount has written since: each writes a copy before anything else. Where the newer copy is damaged, the mount that wrote it is the
+    /// only one that the older does not know; where both are whole, a mount that they do not know was one of an earlier version.
+    private func isCurrent(_ copy: Superblock, areBothWhole: Bool) -> Bool {
+        let known = copy.epoch.rawValue + (areBothWhole ? 0 : 1)
+        return segments.values.allSatisfy { $0.header.epoch.rawValue <= known }
     }
 
     // MARK: From the log

@@ -24,8 +24,10 @@ final class ClassicTransport: Transport {
     private let readerCount: Int
     private let pool: RequestPool
     private let mountPoint: String
-    /// A successor goes on when this process is killed.
-    private let isTakenOver: Bool
+    /// The process that has a successor go on when this one is killed; 0 for none.
+    private let supervisor: pid_t
+    /// What the kernel calls the mount ("0:45"); nil until that is known.
+    let device = Mutex<String?>(nil)
     /// Of the thread that calls `writeBack`.
     private nonisolated(unsafe) var helper: (isTried: Bool, process: NotifyHelper?) = (false, nil)
     /// Told once, by the last reader to leave.
@@ -51,14 +53,14 @@ final class ClassicTransport: Transport {
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
         session: OpaquePointer, mountPoint: String, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
-        isTakenOver: Bool, onEnd: @escaping @Sendable () -> Void
+        supervisor: pid_t, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session
         self.mountPoint = mountPoint
-        self.isTakenOver = isTakenOver
+        self.supervisor = supervisor
         self.readerCount = readerCount
         pool = RequestPool(
-            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: isTakenOver)
+            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: supervisor != 0)
         self.onEnd = onEnd
     }
 
@@ -82,11 +84,12 @@ final class ClassicTransport: Transport {
     }
 
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {
-        if !helper.isTried {
+        if !helper.isTried, let device = device.withLock({ $0 }) {
             helper = (
                 true,
                 NotifyHelper(
-                    connection: fuse_session_fd(session), mountPoint: mountPoint, endsConnection: !isTakenOver)
+                    connection: fuse_session_fd(session), device: device, mountPoint: mountPoint,
+                    supervisor: supervisor)
             )
         }
         if let process = helper.process {

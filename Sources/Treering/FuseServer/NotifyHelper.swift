@@ -13,8 +13,9 @@ final class NotifyHelper {
     /// What this process's program is told to be (Command/NotifyHelperCommand.swift).
     static let subcommand = "notify-helper"
 
-    /// Starts the process; nil where that cannot be. `endsConnection`: no successor goes on with the connection.
-    init?(connection: Int32, mountPoint: String, endsConnection: Bool) {
+    /// Starts the process; nil where that cannot be. `device` is what the kernel calls the mount, `supervisor` the process that holds the
+    /// connection too and has a successor go on with it; 0 for none.
+    init?(connection: Int32, device: String, mountPoint: String, supervisor: pid_t) {
         var ends: [Int32] = [-1, -1]
         let kind = Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue)
         guard socketpair(AF_UNIX, kind, 0, &ends) == 0 else { return nil }
@@ -25,7 +26,7 @@ final class NotifyHelper {
         // Onto itself: it is then not closed.
         for descriptor in [ends[1], connection] { posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor) }
         let arguments = [
-            "treering", Self.subcommand, "\(ends[1])", "\(connection)", endsConnection ? "end" : "leave", mountPoint,
+            "treering", Self.subcommand, "\(ends[1])", "\(connection)", "\(supervisor)", device, mountPoint,
         ]
         var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }

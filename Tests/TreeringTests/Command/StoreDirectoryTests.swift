@@ -60,6 +60,16 @@ import Testing
         #expect(unlink(path + "/superblock") == 0)
         #expect(try StoreDirectory.state(path) == .incomplete)
     }
+
+    /// Somebody's directory is no store's, though it has a name that begins like those of staging.
+    @Test func somebodysFilesThatAreNamedLikeStagingAreStrangers() throws {
+        for name in ["staging-site", "staging.conf", "stagings", "staging-"] {
+            let directory = TemporaryDirectory()
+            defer { withExtendedLifetime(directory) {} }
+            #expect(HostFile.make(directory.path + "/" + name, byteCount: 10))
+            #expect(try StoreDirectory.state(directory.path) == .foreign([name]))
+        }
+    }
 }
 
 extension HostFile {
