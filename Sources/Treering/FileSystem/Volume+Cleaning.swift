@@ -188,6 +188,12 @@ extension Volume {
         var isWorthwhile = false
         if options.cleaning == .eager { try? syncAndWait() }
         for _ in 0..<goal {
+            // What was emptied becomes free before the cleaner takes of what is kept back: writers would wait for that.
+            let isScarce = state.withLock { state in
+                let log = state.core.log
+                return log.table.hasDeadSegment && log.availableSegmentCount <= log.reservedSegmentCount(.write) + 1
+            }
+            if isScarce { freeDeadSegments() }
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
             guard state.withLock({ mayClean(victim, $0.core.log) }) else { break }
             isWorthwhile = clean(victim) != nil

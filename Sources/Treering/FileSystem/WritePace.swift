@@ -22,8 +22,7 @@ final class WritePace: Sendable {
         guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > 2 * Int64(table.segmentByteCount) else {
             return 0
         }
-        // From a little earlier than the cleaner begins, and then hardly.
-        let few = (fewSegmentCount(table) + 1) * table.segmentByteCount
+        let few = fewSegmentCount(table) * table.segmentByteCount
         let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
         let room = max(0, free * table.segmentByteCount + log.headRoom)
         guard room < few else { return 0 }
