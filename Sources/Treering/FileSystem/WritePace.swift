@@ -19,9 +19,9 @@ final class WritePace: Sendable {
     /// Nothing as long as there is room, or nothing to gain by cleaning.
     static func pace(_ log: SegmentLog) -> Int {
         let table = log.table
-        guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > 2 * Int64(table.segmentByteCount) else {
-            return 0
-        }
+        // A little is lost in every segment, also where all of it lives.
+        let worthwhile = Int64(table.segmentByteCount) * Int64(max(2, table.inUseCount / 16))
+        guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > worthwhile else { return 0 }
         let few = fewSegmentCount(table) * table.segmentByteCount
         let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
         let room = max(0, free * table.segmentByteCount + log.headRoom)
