@@ -180,7 +180,14 @@ final class MountService {
     /// open, but not for ever.
     private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
         // In a process of its own: a thread of this one that waits for itself could not be killed.
-        if let program = HostFile.executable("sync") { HostFile.run(program, ["-f", mountPoint]) }
+        let program = HostFile.executable("sync")
+        if program.map({ HostFile.run($0, ["-f", mountPoint]) }) != true {
+            let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            if descriptor >= 0 {
+                syncfs(descriptor)
+                close(descriptor)
+            }
+        }
         detach()
         var waited = 0
         while !transport.isOver && waited < Self.graceSeconds {
