@@ -19,13 +19,13 @@ final class WritePace: Sendable {
     /// Nothing as long as there is room, or nothing to gain by cleaning.
     static func pace(_ log: SegmentLog) -> Int {
         let table = log.table
-        // A little is lost in every segment, also where all of it lives.
-        let worthwhile = Int64(table.segmentByteCount) * Int64(max(2, table.inUseCount / 16))
-        guard !log.isHostFull, log.isSpaceComing, table.reclaimableByteCount > worthwhile else { return 0 }
         let few = fewSegmentCount(table) * table.segmentByteCount
         let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
         let room = max(0, free * table.segmentByteCount + log.headRoom)
-        guard room < few else { return 0 }
+        guard room < few, !log.isHostFull else { return 0 }
+        // A little is lost in every segment, also where all of it lives. This looks at every segment, and only where room is short.
+        let worthwhile = Int64(table.segmentByteCount) * Int64(max(2, table.inUseCount / 16))
+        guard log.isSpaceComing, table.reclaimableByteCount > worthwhile else { return 0 }
         let used = 1 - Double(room) / Double(few)
         return Int(Double(longestPace) * used * used * used * used)
     }
