@@ -65,6 +65,35 @@ start_mount "$S" "$M" '' --supervise
 seek_and_kill
 equal "what is found with a successor" 4096 "$found"
 rm "$M/mapped"
+# A kernel that does not send requests again (before Linux 6.9): the successor mounts anew.
+stop_mount "$S" "$M"
+cat >"$WORK/older.c" <<'P'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdint.h>
+#include <unistd.h>
+ssize_t write(int fd, const void *bytes, size_t count) {
+    static ssize_t (*next)(int, const void *, size_t);
+    if (!next) next = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    const uint32_t *header = bytes;
+    if (count == 16 && header[0] == 16 && header[1] == 7) { errno = EINVAL; return -1; }
+    return next(fd, bytes, count);
+}
+P
+check "a shim for an older kernel" cc -shared -fPIC -o "$WORK/older.so" "$WORK/older.c" -ldl
+LD_PRELOAD=$WORK/older.so start_mount "$S" "$M" '' --supervise
+echo two >"$M/older"
+seek_and_kill
+check "with a successor that mounts anew who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
+usable older two 20 >/dev/null || fail "is not mounted anew"
+# Asked to end while nobody serves.
+seek_and_kill "kill -STOP $(parent_of "$(daemon_of "$S")") && sh -c 'sleep 2; kill -TERM $(parent_of "$(daemon_of "$S")"); kill -CONT $(parent_of "$(daemon_of "$S")")' &"
+check "at an unmount who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
+for _ in $(seq 100); do is_mounted "$M" || break; sleep 0.1; done
+if is_mounted "$M"; then fail "is still mounted"; else pass; fi
+start_mount "$S" "$M" '' --supervise
+rm -f "$M/mapped"
 # The supervisor as well: then there is no successor.
 seek_and_kill true "$(parent_of "$(daemon_of "$S")")"
 check "without a supervisor who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"

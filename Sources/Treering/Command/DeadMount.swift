@@ -61,6 +61,18 @@ enum DeadMount {
         guard let program = HostFile.executable("fusermount3") else { return false }
         return HostFile.run(program, ["-u", "-q", "-z", "--", path])
     }
+
+    /// Ends the kernel's side of a connection that nobody serves: everybody who waits for it gets an error.
+    /// - Parameter device: what the kernel calls the mount, which must be there still: else it may be another's.
+    static func abort(_ device: String, at mountPoint: String) {
+        let file = "\(device.split(separator: ":").last ?? "")/abort"
+        if HostFile.write("1", to: "/sys/fs/fuse/connections/\(file)") { return }
+        // Where that directory is not mounted, root has these ways; the first knows mounts that are off the tree, too.
+        let directory = linux_mount_fusectl()
+        defer { if directory >= 0 { close(directory) } }
+        if directory >= 0, HostFile.write("1", to: "/proc/self/fd/\(directory)/\(file)") { return }
+        if MountTable.mount(at: mountPoint)?.device == device { umount2(mountPoint, Int32(MNT_FORCE)) }
+    }
 }
 
 /// Puts a new mount in the place of a dead one without a moment in which the directory below them can be had: a program would write

@@ -9,6 +9,8 @@ final class HeldConnection {
     let state: ConnectionState
     fileprivate(set) var descriptor: Int32 = -1
     fileprivate(set) var exchange: InitReply.Exchange?
+    /// What the kernel calls the mount.
+    fileprivate(set) var device: String?
 
     init(_ state: ConnectionState) { self.state = state }
 
@@ -32,6 +34,7 @@ final class HandoverSender {
     fileprivate enum Word: UInt8 {
         case descriptor
         case exchange
+        case device
         case ready
     }
 
@@ -47,6 +50,9 @@ final class HandoverSender {
             [Word.exchange.rawValue, UInt8(truncatingIfNeeded: count), UInt8(count >> 8)] + exchange.request
                 + exchange.reply, -1)
     }
+
+    /// What the kernel calls the mount.
+    func send(device: String) { send([Word.device.rawValue] + device.utf8, -1) }
 
     /// The mount is usable.
     func sendReady() { send([Word.ready.rawValue], -1) }
@@ -95,6 +101,7 @@ final class HandoverReceiver {
                 guard end <= count else { continue }
                 connection?.exchange = InitReply.Exchange(
                     request: Array(bytes[3..<end]), reply: Array(bytes[end..<count]))
+            case .device: connection?.device = String(decoding: bytes[1..<count], as: UTF8.self)
             case .ready: isReady = true
             default: if descriptor >= 0 { close(descriptor) }
             }

@@ -152,6 +152,7 @@ final class MountService {
                 rememberMount()
                 transport.device.withLock { $0 = device }
                 if let handover, let exchange = InitReply.exchangeForSuccessor() { handover.sender.send(exchange) }
+                if let handover, let device { handover.sender.send(device: device) }
                 onReady()
             }
             if Self.endSignals.contains(signal) {

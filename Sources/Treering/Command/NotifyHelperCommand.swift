@@ -51,7 +51,7 @@ enum NotifyHelperCommand {
             while !progress.isOver.load(ordering: .acquiring), poll(&polled, 1, 100) <= 0 {}
         }
         // As long as the kernel is in a message of this connection, the connection is there, and its number is nobody else's.
-        if progress.isWaiting { end(typed[3], at: typed[4]) }
+        if progress.isWaiting { DeadMount.abort(typed[3], at: typed[4]) }
         _exit(0)
     }
 
@@ -68,15 +68,5 @@ enum NotifyHelperCommand {
             var answer: UInt8 = 1
             _ = linux_send(words.socket, &answer, 1, -1)
         }
-    }
-
-    /// Ends the kernel's side of a connection that nobody serves: everybody who waits for it gets an error.
-    private static func end(_ device: String, at mountPoint: String) {
-        let file = "\(device.split(separator: ":").last ?? "")/abort"
-        if HostFile.write("1", to: "/sys/fs/fuse/connections/\(file)") { return }
-        // Where that directory is not mounted, root has these ways; the first knows mounts that are off the tree, too.
-        let directory = linux_mount_fusectl()
-        if directory >= 0, HostFile.write("1", to: "/proc/self/fd/\(directory)/\(file)") { return }
-        if MountTable.mount(at: mountPoint)?.device == device { umount2(mountPoint, Int32(MNT_FORCE)) }
     }
 }

@@ -87,13 +87,13 @@ final class Supervisor {
         }
         // Whoever unmounted wants no mount, even if the process died before it had come to rest.
         let isOurs = connection.map { $0.canBeTakenOver } ?? false
-        if isRefused || !isOurs { connection = nil }
+        if isRefused || !isOurs { letGo() }
         if !isOurs && end.wasReady && !DeadMount.isDead(mountPoint) {
             log.warning("\(mountPoint): the serving process \(end.words) after an unmount; the next mount recovers")
             return 1
         }
         guard policy.mayRestart(at: Self.seconds) else {
-            connection = nil
+            letGo()
             log.error(
                 "\(mountPoint): the serving process \(end.words), for the \(policy.countLimit + 1)th time within "
                     + "\(Int(policy.windowSeconds)) s; it is not started again. Find out why, then run `treering mount` again"
@@ -105,8 +105,17 @@ final class Supervisor {
 
     /// Takes the mount away, dead as it is when nobody holds its connection.
     private func clear() {
-        connection = nil
+        letGo()
         DeadMount.clear(mountPoint)
+    }
+
+    /// Nobody goes on with the connection. The dead process's helper may hold it too: without an end it would keep those waiting who look at
+    /// the mount, this process among them.
+    private func letGo() {
+        if let connection, connection.canBeTakenOver, let device = connection.device {
+            DeadMount.abort(device, at: mountPoint)
+        }
+        connection = nil
     }
 
     // MARK: One serving process

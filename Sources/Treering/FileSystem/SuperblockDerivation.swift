@@ -21,6 +21,8 @@ struct SuperblockDerivation<D: Device> {
     /// Those whose headers are whole.
     private var segments: [SegmentNumber: WalkSegment] = [:]
     private var fileCount: UInt32 = 0
+    /// One whose header the host does not read, which is not to say that it is lost.
+    private var unreadable: (number: SegmentNumber, error: Errno)?
 
     /// Epochs and generations are raised by this: a mount whose superblock is lost with it may have used the next ones.
     private static var margin: UInt64 { 1 << 16 }
@@ -48,6 +50,10 @@ struct SuperblockDerivation<D: Device> {
 
     private init(device: D) { self.device = device }
 
+    private static func text(_ unreadable: (number: SegmentNumber, error: Errno)) -> String {
+        "segment \(unreadable.number.rawValue) cannot be read (\(unreadable.error))"
+    }
+
     private static func contradiction(_ text: String) -> MountError {
         MountError(
             .damaged,
@@ -65,7 +71,8 @@ struct SuperblockDerivation<D: Device> {
                 let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
                 blocks.append((number, file, block))
                 fileCount = max(fileCount, number.rawValue + 1)
-                _ = device.perform(Submission(.read, file, offset: 0, block.bytes, tag: 0))
+                let error = device.perform(Submission(.read, file, offset: 0, block.bytes, tag: 0)).error
+                if let error { unreadable = (number, error) }
             }
         } catch { throw MountError("the segments cannot be read", error) }
         for (number, file, block) in blocks {
@@ -114,9 +121,8 @@ struct SuperblockDerivation<D: Device> {
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount.nonzeroBitCount == 1,
             let end = try endOfLog()
         else {
-            throw Self.contradiction(
-                "the file `index` has no copy of it, and there is no segment with a whole header and a whole first batch"
-            )
+            let why = unreadable.map(Self.text) ?? "there is no segment with a whole header and a whole first batch"
+            throw Self.contradiction("the file `index` has no copy of it, and \(why)")
         }
         let known = segments.values.filter { $0.header.forSuperblock != nil }
             .max { ($0.header.epoch, $0.header.firstBatch) < ($1.header.epoch, $1.header.firstBatch) }?
@@ -213,6 +219,13 @@ struct SuperblockDerivation<D: Device> {
         do throws(Superblock.Refusal) {
             derived.superblock = try Superblock(decoding: UnsafeRawBufferPointer(block.bytes))
         } catch { throw Self.contradiction("the counters of the segments are impossible") }
+        if let unreadable {
+            derived.isComplete = false
+            derived.doubts.append(
+                Self.text(unreadable)
+                    + ": whether it is the newest is not known, and a repair would leave it out for ever. Copy the store to where all of it can be read; `treering export` gets out what can be read"
+            )
+        }
         if !staging.isEmpty {
             derived.doubts.append(
                 "the staging of a killed mount is there; a repair and the next mount take in what it holds")

@@ -287,6 +287,28 @@ extension SimulatedDevice {
         try Self.expectRefused(damaged.device, "format version 9", kind: .newer)
     }
 
+    /// What the host does not read today it may read tomorrow: a repair that went by the rest would void it.
+    @Test(arguments: Remains.allCases) func aSegmentThatCannotBeReadIsNotLeftOut(_ remains: Remains) throws {
+        let damaged = try DamagedStore()
+        try Self.lose(.zeros, remains, damaged.device)
+        let bytes = damaged.device.everything
+        damaged.device.inject(
+            SimulatedFault(.fail(.input), kinds: [.read], file: .segment(SegmentNumber(0)), isLasting: true))
+        let text = "segment 0 cannot be read"
+        if remains == .copies {
+            let report = try damaged.repair()
+            #expect(!report.left.isClean && report.steps.isEmpty)
+            #expect(report.left.notes.contains { $0.contains(text) }, "\(report.left.notes)")
+        } else {
+            let error = #expect(throws: MountError.self) { try damaged.repair() }
+            #expect(error?.description.contains(text) == true)
+        }
+        damaged.device.clearFaults()
+        #expect(damaged.device.everything == bytes, "nothing may be written")
+        #expect(try damaged.repair().left.isClean)
+        #expect(try damaged.compare().equal == damaged.contents.count)
+    }
+
     /// Without the key of the name hash, files can be got out and not be looked up.
     @Test func aStoreOfAnEarlierVersionIsExportedAndNotRepaired() throws {
         let damaged = try DamagedStore()
