@@ -46,8 +46,28 @@ extension Volume {
             return true
         }
         freeDeadSegments(punches: true)
+        giveBackSurplus()
         endTrim()
         return false
+    }
+
+    /// Gives prepared segments back to the host but for those that would be prepared again at once.
+    private func giveBackSurplus() {
+        do throws(Errno) {
+            while let (number, file) = state.withLock({ state -> (SegmentNumber, DeviceFile)? in
+                let log = state.core.log
+                guard log.table.pool.count > log.preparedSegmentGoal, !log.isHostFull, !state.core.isReadOnly,
+                    let number = log.table.pool.first, let file = log.table[number].file
+                else { return nil }
+                // Before its file goes: nobody may open it as the head meanwhile.
+                log.table.remove(number)
+                return (number, file)
+            }) {
+                device.close(file)
+                try device.unlink(.segment(number))
+            }
+            try device.syncDirectories()
+        } catch { log("free segments could not be given back to the host: \(error)") }
     }
 
     /// Tells all who wait what was gained so far.

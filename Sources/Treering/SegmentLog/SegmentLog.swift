@@ -131,12 +131,15 @@ final class SegmentLog {
     /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
     var hasOpenedHead = false
 
-    /// Whether more segments should be prepared: one for the next head, and with them what the cleaner needs, so that it can work when
+    /// How many segments should be prepared: one for the next head, and with it what the cleaner needs, so that it can work when
     /// the host is full. A fresh store has no more than its head.
+    var preparedSegmentGoal: Int {
+        if table.inUseCount > 1 { return min(Self.cleanerSegmentCount, table.inUseCount - 1) + 1 }
+        return head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4 ? 1 : 0
+    }
+
     var wantsPreparedSegment: Bool {
-        guard table.freeCount > table.pool.count, !isHostFull else { return false }
-        if table.inUseCount > 1 { return table.pool.count <= min(Self.cleanerSegmentCount, table.inUseCount - 1) }
-        return table.pool.isEmpty && (head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4)
+        table.freeCount > table.pool.count && table.pool.count < preparedSegmentGoal && !isHostFull
     }
 
     // MARK: Space

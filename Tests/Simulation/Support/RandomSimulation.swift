@@ -213,6 +213,7 @@ final class RandomSimulation {
         let before = store.volume.state.withLock { $0.checkpointCount }
         let cleaned = store.volume.cleaner.cleanedSegmentCount
         if generator.chance(3) { resize() }
+        if generator.chance(4) { trim() }
         let punched = store.volume.state.withLock { $0.punchedByteCount }
         let segmentCount = store.volume.state.withLock { $0.core.table.segments.count }
         store.volume.housekeep(commits: commits, checkpoints: checkpoints)
@@ -226,6 +227,13 @@ final class RandomSimulation {
         if isUnfit { throw SimulationFailure("a segment with a hole counts as prepared") }
         if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
         if store.volume.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
+    }
+
+    /// The host is to get back what the store does not need.
+    private func trim() {
+        noteEvent("trim")
+        count("trim")
+        store.volume.trim { _ in }
     }
 
     /// Asks for another capacity, which the next rounds of the housekeeper bring about, or refuse.

@@ -36,7 +36,7 @@ struct StoreSettings {
     init(cacheByteCount: Int = 64 << 10) {
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = cacheByteCount
-        options.poolLimit = 3
+        options.poolLimit = 4
         options.punchByteCountMinimum = 2 * blockByteCount
     }
 }

@@ -255,6 +255,35 @@ import Testing
         try readBack(kept, store)
     }
 
+    /// Eight free segments were kept at hand for ever, 512 MiB of a large store: at rest that is one thing, on request another.
+    @Test func trimmingGivesFreeSegmentsBack() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options())
+        let inode = try store.make("gone").inode
+        for round in 0..<12 as Range<UInt64> {
+            try store.write(inode, round << 20, [UInt8](repeating: 1, count: 1 << 20))
+        }
+        try store.unlink("gone")
+        store.volume.forget(inode, 1)
+        for _ in 0..<8 { store.volume.housekeep() }
+        #expect(store.volume.state.withLock { $0.core.table.pool.count } == store.volume.options.poolLimit)
+        let answer = Mutex<UInt64?>(nil)
+        store.volume.trim { count in answer.withLock { $0 = count } }
+        for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeep() }
+        #expect(try #require(answer.withLock { $0 }) >= 5 << 20)
+        let (goal, pool) = store.volume.state.withLock { ($0.core.log.preparedSegmentGoal, $0.core.table.pool.count) }
+        #expect(pool == goal)
+        var fileCount = 0
+        for case .segment in store.device.list() { fileCount += 1 }
+        #expect(fileCount == store.volume.state.withLock { $0.core.table.fileCount })
+        // They come back when they are needed.
+        let again = try store.make("again").inode
+        for round in 0..<12 as Range<UInt64> {
+            try store.write(again, round << 20, [UInt8](repeating: 2, count: 1 << 20))
+        }
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
     /// Writes went on in a head that the cleaner had opened out of the reserve, and ate up what it gained: a store at 90 % ended in ENOSPC
     /// with hundreds of megabytes to be gained.
     @Test func writesLeaveAHeadAloneThatIsOfTheReserve() throws {
