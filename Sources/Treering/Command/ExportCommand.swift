@@ -33,7 +33,7 @@ enum ExportCommand {
             let view = try StoreView.open(
                 store.device, pair,
                 tails: { superblock in
-                    staging?.findTails(superblock, isReadOnly: true)
+                    do { try staging?.findTails(superblock, isReadOnly: true) } catch { log("\(error)") }
                     return staging?.tails.map(\.tail) ?? []
                 }, log: log)
             report = try Exporter.export(view, into: target)

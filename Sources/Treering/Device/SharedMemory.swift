@@ -63,12 +63,20 @@ final class SharedMemory: @unchecked Sendable {
 
     func unlink() { Glibc.unlink(path) }
 
-    /// The names in a directory that begin with a prefix.
-    static func names(in directory: String, prefix: String) -> [String] {
-        guard let stream = opendir(directory) else { return [] }
+    /// The names in a directory that begin with a prefix; none in one that is not there, or not for this user.
+    static func names(in directory: String, prefix: String) throws(Errno) -> [String] {
+        guard let stream = opendir(directory) else {
+            if [ENOENT, ENOTDIR, EACCES, EPERM].contains(errno) { return [] }
+            throw .last
+        }
         defer { closedir(stream) }
         var names: [String] = []
-        while let entry = readdir(stream) {
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else {
+                if errno != 0 { throw .last }
+                break
+            }
             let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
                 String(cString: UnsafeRawPointer(pointer).assumingMemoryBound(to: CChar.self))
             }

@@ -55,9 +55,13 @@ final class HostStaging {
 
     private var prefix: String { "treering-\(uuid)-" }
 
-    /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported.
-    func findTails(_ superblock: Superblock, isReadOnly: Bool = false) {
-        let places = Self.candidates(directory, prefix)
+    /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported; what the system
+    /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
+    func findTails(_ superblock: Superblock, isReadOnly: Bool = false) throws(MountError) {
+        let places: [String]
+        do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
+            throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
+        }
         for path in places {
             let memory: SharedMemory
             if SharedMemory.isEmptyOfThisUser(path) {
@@ -65,6 +69,9 @@ final class HostStaging {
                 continue
             }
             do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
+                guard isReadOnly || Self.isStrange(error) else {
+                    throw MountError("what a killed mount left in \(path) cannot be read now", error)
+                }
                 log("left \(path) alone: \(error)")
                 continue
             }
@@ -97,10 +104,15 @@ final class HostStaging {
         }
     }
 
+    /// Why a file in a directory that everybody may write to is not ours, or not there any more.
+    private static func isStrange(_ error: Errno) -> Bool {
+        [EPERM, EACCES, ELOOP, EINVAL, ENOENT, ENXIO].contains(error.rawValue)
+    }
+
     /// The headers of what dead mounts of a store left on this machine since it booted.
     static func headers(directory: String, uuid: StoreUUID) -> [StagingHeader] {
         guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
-        return candidates(directory, staging.prefix).compactMap { path in
+        return ((try? candidates(directory, staging.prefix)) ?? []).compactMap { path in
             guard let memory = try? SharedMemory(reading: path, byteCountLimit: byteCountLimit),
                 let header = StagingHeader(decoding: UnsafeRawBufferPointer(memory.bytes)), staging.isOurs(header)
             else { return nil }
@@ -108,8 +120,8 @@ final class HostStaging {
         }
     }
 
-    private static func candidates(_ directory: String, _ prefix: String) -> [String] {
-        SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
+    private static func candidates(_ directory: String, _ prefix: String) throws(Errno) -> [String] {
+        try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
     }
 

@@ -12,12 +12,22 @@ extension Volume {
                 if isNews { log("no room for a checkpoint: the host file system is full") }
                 return
             }
-            state.withLock { state in
-                state.core.log.fail(error)
-                state.core.isReadOnly = true
-            }
             log("writing a checkpoint failed (\(error)): the mount is read-only now")
+            closeLog(error)
         }
+    }
+
+    /// The mount is read-only from now on: whoever waits for the log gets an error.
+    func closeLog(_ error: Errno) {
+        var continuations: [Continuation] = []
+        state.withLock { state in
+            state.core.log.fail(error)
+            state.core.isReadOnly = true
+            state.takeCommitted(&continuations)
+        }
+        for continuation in continuations { continuation() }
+        noteCompletion()
+        wakeRoomWaiters()
     }
 
     /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:

@@ -149,7 +149,7 @@ extension Volume {
         }
         let epoch = MountEpoch(recovery.epoch.rawValue + 1)
         let ownStaging = options.isReadOnly ? nil : hostStaging
-        ownStaging?.findTails(recovery.superblock)
+        try ownStaging?.findTails(recovery.superblock)
         let tails = tails + (ownStaging?.tails.map(\.tail) ?? [])
         let geometry = StagingGeometry(
             // What staging holds must find room again after a crash: in a small store it is small.

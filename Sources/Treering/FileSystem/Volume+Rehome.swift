@@ -28,13 +28,10 @@ extension Volume {
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
         } catch let second {
-            state.withLock { state in
-                state.core.log.fail(error)
-                state.core.isReadOnly = true
-            }
             log(
                 "writing the log failed (\(error)), and was not made good (\(second)): the mount is read-only now and every fsync reports EIO"
             )
+            closeLog(error)
         }
         var continuations: [Continuation] = []
         state.withLock { state in

@@ -1,5 +1,6 @@
 // Bugs that were there once, each under its name.
 
+import Synchronization
 import Testing
 
 @testable import Treering
@@ -197,5 +198,22 @@ import Testing
         while store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeep() }
         #expect(store.volume.state.withLock { !$0.hasFetches })
         try checkStore(store)
+    }
+
+    /// A write of the log had failed, an fsync waited for it to be made good, and a checkpoint that failed closed the log: nobody told
+    /// the fsync, which waited for ever.
+    @Test func anFsyncIsAnsweredWhenACheckpointClosesTheLog() throws {
+        let store = try TestStore()
+        let file = try store.make("file").inode
+        try store.write(file, 0, [1, 2, 3])
+        store.volume.state.withLock { $0.core.log.suspension = .input }
+        let answer = Mutex<Errno??>(nil)
+        store.volume.sync(mayWait: false) { errno in answer.withLock { $0 = .some(errno) } }
+        #expect(answer.withLock { $0 } == nil)
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .resize], file: .index, isLasting: true))
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write], file: .superblock, isLasting: true))
+        store.volume.checkpointReporting()
+        #expect(store.volume.isReadOnly)
+        #expect(answer.withLock { $0 } == .some(.input))
     }
 }
