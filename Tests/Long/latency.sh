@@ -30,8 +30,12 @@ measure "host" "$WORK/host"
 rm "$WORK/host"
 
 cat >"$WORK/scatter.py" <<'P'
-import os, random, sys
+import os, random, signal, sys
 base, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def end(*_):
+    print(done, flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
 choose = random.Random(seed)
 block = os.urandom(4096)
 files = [os.open(f"{base}/f{n}", os.O_WRONLY) for n in range(1, 8)]
@@ -41,13 +45,20 @@ while count == 0 or done < count:
     os.pwrite(choose.choice(files), block, choose.randrange(size // 4096) * 4096)
     done += 1
 P
-# beside NAME : the same while another program writes as fast as it can.
+# beside NAME : the same while another program writes as fast as it can; both together in $rate, writes a second, and what the log had to
+# take for each 100 bytes of theirs in $amplification.
 beside() {
-    python3 "$WORK/scatter.py" "$M" 0 $((seed + 1)) &
-    local churning=$!
+    local asked written churning begun=$EPOCHSECONDS
+    asked=$(figure appended_bytes) written=$(($(figure appended_bytes) + $(figure moved_bytes)))
+    python3 "$WORK/scatter.py" "$M" 0 $((seed + 1)) >"$WORK/scattered" &
+    churning=$!
     measure "$1" "$M/target"
     kill $churning
-    wait $churning 2>/dev/null
+    wait $churning
+    rate=$((($(cat "$WORK/scattered") + count) / (EPOCHSECONDS - begun)))
+    asked=$(($(figure appended_bytes) - asked)) written=$(($(figure appended_bytes) + $(figure moved_bytes) - written))
+    amplification=$((written * 100 / asked))
+    say "note both writers: $rate writes a second, write amplification $amplification %"
 }
 # Room for all that is written: nothing is cleaned.
 "$TREERING" format "$S" --capacity "$((capacity * 8))M" >/dev/null
@@ -55,6 +66,7 @@ start_mount "$S" "$M" clean=off
 for name in f1 f2 f3 f4 f5 f6 f7 target; do head -c 20000000 /dev/urandom >"$M/$name"; done
 "$TREERING" sync "$M"
 beside "beside another writer, much room"
+roomy=$rate
 equal "nothing was cleaned" 0 "$(figure cleaned_segments)"
 stop_mount "$S" "$M"
 rm -rf "$S"
@@ -82,7 +94,7 @@ equal "the cleaner worked" yes "$([ "${cleaned:-0}" -gt 0 ] && echo yes)"
 say "note $cleaned segments cleaned meanwhile"
 
 beside "beside another writer, cleaning in need"
-say "note $(($(figure cleaned_segments) - cleaned)) segments cleaned meanwhile, write amplification $(figure write_amplification_percent) %"
+say "note $(($(figure cleaned_segments) - cleaned)) segments cleaned meanwhile; $((rate * amplification / roomy)) % of what there is without cleaning, after amplification"
 equal "nothing damaged" 0 "$(figure corruptions)"
 stop_mount "$S" "$M"
 check_store "$S"

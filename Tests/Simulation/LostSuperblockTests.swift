@@ -47,14 +47,7 @@ import Testing
             options.remounts = 40
             options.kills = 60
             options.powerCuts = 60
-            let simulation = try RandomSimulation(options, seed: seed)
-            do { try simulation.run() } catch {
-                let history = simulation.history
-                Issue.record(
-                    "TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
-            }
-            let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
-            Environment.note("lost superblocks, seed \(seed): \(counts.joined(separator: ", "))")
+            let simulation = try RandomOperationsTests.told("lost superblocks", options, seed)
             #expect(simulation.counts["remount", default: 0] + simulation.counts["kill", default: 0] > 3)
         }
     }

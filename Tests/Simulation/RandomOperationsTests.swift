@@ -18,22 +18,26 @@ import Testing
         return options
     }
 
+    /// Runs one seed to its end, and tells what it counted and how it failed.
+    static func told(_ name: String, _ options: RandomSimulation.Options, _ seed: UInt64) throws -> RandomSimulation {
+        let simulation = try RandomSimulation(options, seed: seed)
+        do { try simulation.run() } catch {
+            let history = simulation.history
+            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
+        }
+        let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        Environment.note(
+            "\(name), seed \(seed): \(simulation.operationCount) operations; \(counts.joined(separator: ", "))")
+        return simulation
+    }
+
     /// Runs one seed; gives how many operations it came to.
     @discardableResult
     private static func run(_ seed: UInt64, _ operationCount: Int) throws -> Int {
         Environment.note("random operations: TREERING_SEED=\(seed) TREERING_OPERATIONS=\(operationCount)")
         var options = options(seed, operationCount)
         if let faults = Environment.number("TREERING_FAULTS") { options.faults = Int(faults) }
-        let simulation = try RandomSimulation(options, seed: seed)
-        do { try simulation.run() } catch {
-            let history = simulation.history
-            Issue.record("TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
-        }
-        let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(
-            separator: ", ")
-        Environment.note(
-            "\(simulation.operationCount) operations; \(counts)")
-        return simulation.operationCount
+        return try told("random operations", options, seed).operationCount
     }
 
     @Test func volumeDoesWhatTheModelDoes() throws {
@@ -61,14 +65,7 @@ import Testing
             options.scrubs = 60
             options.housekeepings = 400
             options.faults = seed % 4 == 3 ? 20 : 0
-            let simulation = try RandomSimulation(options, seed: seed)
-            do { try simulation.run() } catch {
-                let history = simulation.history
-                Issue.record(
-                    "TREERING_SEED=\(seed), after \(simulation.operationCount) operations: \(error)\n\(history)")
-            }
-            let counts = simulation.counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
-            Environment.note("scrubs, seed \(seed): \(counts.joined(separator: ", "))")
+            let simulation = try Self.told("scrubs", options, seed)
             #expect(simulation.counts["scrub", default: 0] > 3)
         }
     }

@@ -63,9 +63,7 @@ enum SyncCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
-        let mountPoint = try MountedStore.mountPoint(target)
-        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
+        let descriptor = try MountedStore.open(target)
         defer { close(descriptor) }
         // What the kernel holds in its own cache goes first.
         guard syncfs(descriptor) == 0, fsync(descriptor) == 0 else {
@@ -88,9 +86,7 @@ enum CleanCommand {
 
     static func run(_ typed: [String]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
-        let mountPoint = try MountedStore.mountPoint(target)
-        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
+        let descriptor = try MountedStore.open(target)
         defer { close(descriptor) }
         var range: (start: UInt64, length: UInt64, least: UInt64) = (0, .max, 0)
         guard ioctl(descriptor, trim, &range) == 0 else { throw CommandError("\(target): \(Errno.last)") }
@@ -109,6 +105,13 @@ enum MountedStore {
             throw CommandError("\(typed): no Treering store is mounted there")
         }
         return real
+    }
+
+    /// A descriptor of the root of a mount of ours.
+    static func open(_ typed: String) throws(CommandError) -> Int32 {
+        let descriptor = Glibc.open(try mountPoint(typed), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw CommandError("\(typed): \(Errno.last)") }
+        return descriptor
     }
 
     /// The value of an extended attribute of the root.

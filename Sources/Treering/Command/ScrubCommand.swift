@@ -186,7 +186,7 @@ extension MountedStore {
         }
         // Those that say so first. A mount of another store that is in use is left alone: it may not answer, and hold up whoever asks for ever.
         for mount in mounts.filter({ isNamed($0) == true }) + mounts.filter({ isNamed($0) == nil }) {
-            let descriptor = open(mount.mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            let descriptor = Glibc.open(mount.mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard descriptor >= 0 else { continue }
             defer { close(descriptor) }
             var numbers: (UInt64, UInt64) = (0, 0)

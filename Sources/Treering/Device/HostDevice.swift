@@ -10,16 +10,36 @@ enum EngineChoice: String, Sendable, CaseIterable {
     case posix
 }
 
-/// A store's directory through whichever engine was chosen; generic code specialises on this one type.
-final class HostDevice: Device {
-    enum Engine: Sendable {
-        case posix(PosixDevice)
-        #if Liburing
-            case ring(RingDevice)
-        #endif
-    }
+/// An engine over the host's files: they do all but what is submitted, unless it says otherwise.
+protocol HostEngine: Device {
+    var files: HostFiles { get }
+    /// Why it is not the engine any more that it was set up as; nil while it is.
+    var degradation: String? { get }
+}
 
-    let engine: Engine
+extension HostEngine {
+    var degradation: String? { nil }
+
+    func perform(_ submission: Submission) -> Completion { files.perform(submission) }
+    func list() throws(Errno) -> [StoreFile] { try files.list() }
+    func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile { try files.open(file, create: create) }
+    func close(_ file: DeviceFile) { files.close(file) }
+    func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
+    func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
+    func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
+        try files.punch(file, offset: offset, byteCount: byteCount)
+    }
+    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
+    func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
+    func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
+    func syncDirectories() throws(Errno) { try files.syncDirectories() }
+    func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
+}
+
+/// A store's directory through whichever engine was chosen; generic code specialises on this one type.
+final class HostDevice: HostEngine {
+    let engine: any HostEngine
+    let files: HostFiles
     /// For example "Linux 6.18.44: engine ring (io_uring: 256 entries, registered files; direct I/O: …)" or
     /// "Linux 6.18.44: engine posix (io_uring_setup refused with EPERM (kernel.io_uring_disabled=2); …)".
     let sentence: String
@@ -48,6 +68,7 @@ final class HostDevice: Device {
     }
 
     private init(_ files: HostFiles, _ choice: EngineChoice, _ options: DeviceOptions) throws(DeviceError) {
+        self.files = files
         var status = stat()
         fstat(files.directory, &status)
         directoryNumbers = (UInt64(status.st_dev), UInt64(status.st_ino))
@@ -60,7 +81,7 @@ final class HostDevice: Device {
             #if Liburing
                 switch Self.ring(files, options) {
                 case .success(let device):
-                    engine = .ring(device)
+                    engine = device
                     sentence = "\(kernel): engine ring (io_uring: \(device.explanation); \(direct))"
                     return
                 case .failure(let error):
@@ -73,7 +94,7 @@ final class HostDevice: Device {
                 throw DeviceError("\(kernel): engine=ring cannot be had: \(reason); use engine=auto or engine=posix")
             }
         }
-        engine = .posix(PosixDevice(files, options))
+        engine = PosixDevice(files, options)
         sentence = "\(kernel): engine posix (\(reason); \(direct))"
     }
 
@@ -108,87 +129,12 @@ final class HostDevice: Device {
     }
 
     /// Why the engine is not what `sentence` says any more; nil while it is.
-    var degradation: String? {
-        #if Liburing
-            if case .ring(let device) = engine { return device.degradation }
-        #endif
-        return nil
-    }
+    var degradation: String? { engine.degradation }
+    var engineName: String { engine.engineName }
 
-    var files: HostFiles {
-        switch engine {
-        case .posix(let device): return device.files
-        #if Liburing
-            case .ring(let device): return device.files
-        #endif
-        }
-    }
-
-    var engineName: String {
-        switch engine {
-        case .posix(let device): return device.engineName
-        #if Liburing
-            case .ring(let device): return device.engineName
-        #endif
-        }
-    }
-
-    func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) {
-        switch engine {
-        case .posix(let device): device.onCompletion(handler)
-        #if Liburing
-            case .ring(let device): device.onCompletion(handler)
-        #endif
-        }
-    }
-
-    func submit(_ submissions: borrowing [Submission]) {
-        switch engine {
-        case .posix(let device): device.submit(submissions)
-        #if Liburing
-            case .ring(let device): device.submit(submissions)
-        #endif
-        }
-    }
-
-    func perform(_ submission: Submission) -> Completion { files.perform(submission) }
-
-    func shutDown() {
-        switch engine {
-        case .posix(let device): device.shutDown()
-        #if Liburing
-            case .ring(let device): device.shutDown()
-        #endif
-        }
-    }
-
-    func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
-        switch engine {
-        case .posix(let device): return try device.open(file, create: create)
-        #if Liburing
-            case .ring(let device): return try device.open(file, create: create)
-        #endif
-        }
-    }
-
-    func close(_ file: DeviceFile) {
-        switch engine {
-        case .posix(let device): device.close(file)
-        #if Liburing
-            case .ring(let device): device.close(file)
-        #endif
-        }
-    }
-
-    func list() throws(Errno) -> [StoreFile] { try files.list() }
-    func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
-    func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
-    func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
-        try files.punch(file, offset: offset, byteCount: byteCount)
-    }
-    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
-    func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
-    func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
-    func syncDirectories() throws(Errno) { try files.syncDirectories() }
-    func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
+    func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) { engine.onCompletion(handler) }
+    func submit(_ submissions: borrowing [Submission]) { engine.submit(submissions) }
+    func shutDown() { engine.shutDown() }
+    func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile { try engine.open(file, create: create) }
+    func close(_ file: DeviceFile) { engine.close(file) }
 }

@@ -1,7 +1,7 @@
 // The posix engine: pread, pwrite and fdatasync, on the caller's thread or on a small pool. It works everywhere.
 
 /// A store's directory reached with ordinary system calls.
-final class PosixDevice: Device {
+final class PosixDevice: HostEngine {
     let files: HostFiles
     private let pool: WorkerPool
 
@@ -22,24 +22,9 @@ final class PosixDevice: Device {
 
     func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) { pool.onCompletion(handler) }
     func submit(_ submissions: borrowing [Submission]) { pool.submit(submissions) }
-    func perform(_ submission: Submission) -> Completion { files.perform(submission) }
 
     func shutDown() {
         pool.finish()
         files.closeAll()
     }
-
-    func list() throws(Errno) -> [StoreFile] { try files.list() }
-    func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile { try files.open(file, create: create) }
-    func close(_ file: DeviceFile) { files.close(file) }
-    func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
-    func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
-    func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
-        try files.punch(file, offset: offset, byteCount: byteCount)
-    }
-    func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
-    func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
-    func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
-    func syncDirectories() throws(Errno) { try files.syncDirectories() }
-    func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
 }

@@ -17,7 +17,7 @@
     /// is lost, and new work goes to the posix path at once.
     ///
     /// COOP_TASKRUN is not used: it delays completions while a submitting thread computes, and another thread waits.
-    final class RingDevice: Device {
+    final class RingDevice: HostEngine {
         /// One operation in flight.
         struct Slot {
             /// As submitted, for doing it again.
@@ -126,8 +126,6 @@
             pool.onCompletion(handler)
         }
 
-        func perform(_ submission: Submission) -> Completion { files.perform(submission) }
-
         func shutDown() {
             while true {
                 monitor.withLock {
@@ -175,17 +173,5 @@
 
         @inline(__always)
         func registeredIndex(_ file: DeviceFile, direct: Bool) -> Int { 1 + 2 * Int(file.rawValue) + (direct ? 1 : 0) }
-
-        func list() throws(Errno) -> [StoreFile] { try files.list() }
-        func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
-        func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
-        func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
-            try files.punch(file, offset: offset, byteCount: byteCount)
-        }
-        func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
-        func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
-        func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
-        func syncDirectories() throws(Errno) { try files.syncDirectories() }
-        func hostSpace() throws(Errno) -> HostSpace { try files.hostSpace() }
     }
 #endif

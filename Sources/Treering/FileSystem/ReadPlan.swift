@@ -97,21 +97,22 @@ final class ReadPlan: @unchecked Sendable {
     /// Verifies what one read brought and puts it in place; nil when it is good.
     func accept(_ index: Int, _ completion: Completion) -> CorruptionReport? {
         let read = reads[index]
-        let place = "segment \(read.segment.rawValue) at \(read.position)"
-        if let error = completion.error { return CorruptionReport(place: place, reason: "reading failed: \(error)") }
+        func damage(_ reason: String) -> CorruptionReport {
+            CorruptionReport(place: "segment \(read.segment.rawValue) at \(read.position)", reason: reason)
+        }
+        if let error = completion.error { return damage("reading failed: \(error)") }
         guard completion.result == read.memory.count else {
-            return CorruptionReport(
-                place: place, reason: "only \(completion.result) of \(read.memory.count) bytes are there")
+            return damage("only \(completion.result) of \(read.memory.count) bytes are there")
         }
         let bytes = UnsafeRawBufferPointer(read.memory)
         if let range = read.inlineRange {
             guard Checksum.crc32c(bytes.part(range.lowerBound, range.count)) == read.checksums[0] else {
-                return CorruptionReport(place: place, reason: "the checksum of an inline payload does not match")
+                return damage("the checksum of an inline payload does not match")
             }
         } else {
             for (block, checksum) in read.checksums.enumerated()
             where Checksum.crc32c(bytes.part(block * blockByteCount, blockByteCount)) != checksum {
-                return CorruptionReport(place: place, reason: "the checksum of block \(block) does not match")
+                return damage("the checksum of block \(block) does not match")
             }
         }
         if read.scratch != nil { bytesToFill.copy(bytes.part(read.source, read.byteCount), to: read.target) }

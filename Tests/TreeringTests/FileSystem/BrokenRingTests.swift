@@ -27,7 +27,7 @@
         @Test func degradesToPosixWithNothingLost() throws {
             try HostDevice.create(directory: directory.path)
             let device = try HostDevice.open(directory: directory.path, engine: .ring)
-            guard case .ring(let ring) = device.engine else { preconditionFailure() }
+            let ring = device.engine as! RingDevice
             try HostVolume.format(device, FormatOptions(capacityByteCount: 64 << 20))
             let options = VolumeOptions()
             let volume = try HostVolume.mount(device, options) { _ in }
