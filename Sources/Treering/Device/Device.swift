@@ -104,7 +104,7 @@ struct Submission {
 struct Completion: Sendable {
     var tag: UInt64
     var result: Int
-    var error: Errno? { result < 0 ? Errno(Int32(-result)) : nil }
+    var error: Errno? { result < 0 ? Errno(ofHost: Int32(-result)) : nil }
 }
 
 /// The room on the host file system below a store, in bytes.

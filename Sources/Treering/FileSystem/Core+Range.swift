@@ -211,7 +211,7 @@ extension Core {
     /// A reservation replaces what it covers in one step; a great removal still under way there would make that step unbounded.
     private func waitForRemovals(of inode: InodeNumber) throws(Stop) {
         guard index.removals[inode] != nil else { return }
-        throw isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
+        throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }
 
     // MARK: Promises

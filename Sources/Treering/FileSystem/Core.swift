@@ -32,8 +32,6 @@ final class Core {
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
     var hostAvailableByteCount: UInt64 = .max
-    /// The last checkpoint found no room on the host: operations fail rather than wait for the next one.
-    var isCheckpointStuck = false
     /// A removal could not go on when it was tried last.
     var isRemovalStuck = false
 
@@ -80,7 +78,7 @@ final class Core {
     /// `keepsPromise`: it may use the room that reserved ranges were promised.
     func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
-        guard !isDirtyLimitReached else { throw isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
         log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
@@ -150,7 +148,7 @@ final class Core {
 
     /// Whether it is worth while to run operations again that found no room.
     var mayHaveRoom: Bool {
-        log.mayHaveRoom && (!isDirtyLimitReached || isCheckpointStuck) && !(isRoomComing && isNearlyFull)
+        log.mayHaveRoom && (!isDirtyLimitReached || log.isCheckpointStuck) && !(isRoomComing && isNearlyFull)
     }
 
     /// Whether removals that are under way will make room: what was removed is taken out of the index step by step.

@@ -6,8 +6,8 @@ extension Volume {
         do { try checkpointTwice() } catch {
             if error == .noSpace {
                 let isNews = state.withLock { state in
-                    defer { state.core.isCheckpointStuck = true }
-                    return !state.core.isCheckpointStuck
+                    defer { state.core.log.isCheckpointStuck = true }
+                    return !state.core.log.isCheckpointStuck
                 }
                 if isNews { log("no room for a checkpoint: the host file system is full") }
                 return
@@ -92,7 +92,7 @@ extension Volume {
             state.core.index.tree.checkpointDurable()
             state.core.index.tree.release(through: state.slots.map(\.checkpoint).min()!)
             state.checkpointCount += 1
-            state.core.isCheckpointStuck = false
+            state.core.log.isCheckpointStuck = false
         }
         return true
     }

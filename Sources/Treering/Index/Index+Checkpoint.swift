@@ -105,6 +105,9 @@ extension Index {
         precondition(inFlight?.writtenCount == 0, "pages of the checkpoint may have been written")
         endFailedCheckpoint()
         root = reviveFrozen(root, level: rootLevel, inPlace: true)
+        // Its bitmap was never written either. A file that cannot grow is tried again and again, and must not need more each time.
+        for address in bitmapPages { allocator.free(address) }
+        bitmapPages = []
         precondition(cache.frozenCount == 0, "a frozen page is not in the tree")
     }
 

@@ -70,6 +70,8 @@ final class SegmentLog {
     var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
     /// The host has no room for another segment.
     var isHostFull = false
+    /// The last checkpoint found no room on the host: nobody waits for what only the next one can bring.
+    var isCheckpointStuck = false
     /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
     var withheldSegmentCount = 0
     /// Free segments that writes leave to ranges that were promised; set for each operation.
@@ -190,6 +192,7 @@ final class SegmentLog {
     var isSpaceComing: Bool { isSpaceComing(.write) }
 
     private func isSpaceComing(_ tier: SpaceTier) -> Bool {
+        if isCheckpointStuck { return false }
         if table.hasDeadSegment { return true }
         // The cleaner cannot wait for itself.
         if tier == .recovery { return false }

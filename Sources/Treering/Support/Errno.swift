@@ -14,7 +14,10 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     }
 
     /// What the last failed call of this thread left in `errno`.
-    static var last: Errno { Errno(errno) }
+    static var last: Errno { Errno(ofHost: errno) }
+
+    /// A user's quota that is used up is a full disk: it passes, and must not be taken for a device that fails.
+    init(ofHost number: Int32) { self.init(number == EDQUOT ? ENOSPC : number) }
 
     /// The text of strerror(3).
     public var description: String { String(cString: strerror(rawValue)) }

@@ -1,5 +1,6 @@
 // Kills, full disks, crowds: what attacks on real mounts broke once, each under its name.
 
+import Glibc
 import Testing
 
 @testable import Treering
@@ -79,6 +80,46 @@ import Testing
         #expect(try volume.status().availableByteCount > 8 << 20)
         try volume.unmount()
         #expect(try Checker.check(device, readsData: true).problems == [])
+    }
+
+    /// The index could not grow on a full host, and a create waited for ever for the checkpoint that would have freed a dead segment.
+    /// When room came back, the index asked for more than there was.
+    @Test func aHostWithoutRoomForTheIndexEndsInNoSpaceAndRecovers() throws {
+        let device = SimulatedDevice()
+        try Volume.format(
+            device,
+            FormatOptions(
+                capacityByteCount: 256 << 20, segmentByteCount: 1 << 20, uuid: StoreUUID(high: 1, low: 2),
+                hashKey: StoreUUID(high: 3, low: 4), now: TestStore.now))
+        var options = VolumeOptions()
+        options.stagingByteCount = 1 << 20
+        options.indexCacheByteCount = 64 << 20
+        device.limitHost(toByteCount: 20 << 20)
+        let volume = try Volume.mount(device, options, now: TestStore.now) { _ in }
+        #expect(try Self.fill(volume) == .noSpace)
+        let names = try Self.names(volume)
+        for (number, name) in names.enumerated() where number % 3 != 0 { try Self.unlink(volume, name) }
+        let space = device.hostSpace()
+        device.limitHost(toByteCount: space.totalByteCount - space.availableByteCount)
+        #expect(try Self.makeEmptyFiles(volume, 100_000) == .noSpace)
+        #expect(volume.state.withLock { $0.core.log.isCheckpointStuck })
+        for _ in 0..<1000 { volume.housekeep(checkpoints: true) }
+        device.limitHost(toByteCount: space.totalByteCount + 32 << 20)
+        for _ in 0..<4 { volume.housekeep(checkpoints: true) }
+        #expect(!volume.state.withLock { $0.core.log.isCheckpointStuck })
+        for name in try Self.names(volume) { try Self.unlink(volume, name) }
+        #expect(try Self.makeEmptyFiles(volume, 100) == nil)
+        #expect(try Self.names(volume).count == 100)
+        try volume.unmount()
+        #expect(try Checker.check(device, readsData: true).problems == [])
+    }
+
+    /// A quota on the host made the mount read-only when the index had to grow.
+    @Test func aQuotaThatIsUsedUpIsAFullDisk() {
+        errno = EDQUOT
+        #expect(Errno.last == .noSpace)
+        #expect(Completion(tag: 0, result: -Int(EDQUOT)).error == .noSpace)
+        #expect(Completion(tag: 0, result: -Int(EIO)).error == .input)
     }
 
     /// The reserve for removals went to writes as soon as a removal had opened it.
@@ -182,6 +223,30 @@ import Testing
                 }
                 volume.forget(made, 1)
             } catch let error as Errno { return error }
+        }
+        return nil
+    }
+
+    /// A create that finds no room runs again after a round of the housekeeper, as in a mount; nil also where it would do so for ever.
+    private static func makeEmptyFiles(_ volume: Volume<SimulatedDevice>, _ count: Int) throws -> Errno? {
+        for number in 0..<count {
+            let name = Array("empty\(number)".utf8) + [UInt8](repeating: 46, count: 150)
+            var made: InodeNumber?
+            for _ in 0..<50 where made == nil {
+                do {
+                    made = try name.withUnsafeBytes { name in
+                        try volume.run { (core) throws(Stop) in
+                            try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller).inode
+                        }
+                    }
+                } catch let stop as Stop {
+                    if case .failed(let errno) = stop { return errno == .exists ? nil : errno }
+                    try volume.syncAndWait()
+                    volume.housekeep()
+                }
+            }
+            guard let made else { return nil }
+            volume.forget(made, 1)
         }
         return nil
     }

@@ -74,6 +74,26 @@ import Testing
         harness.expectEqualToModel()
     }
 
+    /// Each attempt on a full host left a bitmap's pages behind; after minutes of them the index asked for gigabytes, and no room that
+    /// came back was enough.
+    @Test func abandonedCheckpointsDoNotNeedMoreOfTheFileEachTime() {
+        let harness = filled()
+        harness.checkpoint()
+        harness.put(indexKey(5), [9])
+        harness.freeze()
+        harness.index.checkpointAbandoned()
+        let (pageCount, heldCount) = (harness.index.filePageCount, harness.index.heldPageCount)
+        for _ in 0..<1000 {
+            harness.freeze()
+            harness.index.checkpointAbandoned()
+        }
+        #expect(harness.index.filePageCount == pageCount)
+        #expect(harness.index.heldPageCount == heldCount)
+        harness.checkpoint()
+        harness.crash()
+        harness.expectEqualToModel()
+    }
+
     @Test func placesAreReusedOnlyWhenBothSlotsHaveMovedOn() {
         let harness = filled(2000)
         for round in 0..<30 {
