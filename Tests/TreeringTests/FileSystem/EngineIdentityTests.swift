@@ -23,7 +23,8 @@ import Testing
     private static func remove(_ path: String) {
         for name in ["segments", ""] {
             let directory = name.isEmpty ? path : "\(path)/\(name)"
-            for entry in (try? SharedMemory.names(in: directory, prefix: "")) ?? [] where entry != "." && entry != ".." {
+            for entry in (try? SharedMemory.names(in: directory, prefix: "")) ?? [] where entry != "." && entry != ".."
+            {
                 unlink("\(directory)/\(entry)")
             }
             rmdir(directory)
