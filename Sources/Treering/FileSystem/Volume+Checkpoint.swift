@@ -62,7 +62,7 @@ extension Volume {
         isClean: Bool, _ beforeSuperblock: () throws(Errno) -> Void
     ) throws(Errno) -> Bool {
         let frozen = try freeze(isClean: isClean)
-        var isWritten = false
+        var (isWritten, mayBeNamed) = (false, false)
         do throws(Errno) {
             try growIndex(toPageCount: frozen.pageCount)
             isWritten = true
@@ -75,12 +75,13 @@ extension Volume {
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
             try beforeSuperblock()
+            mayBeNamed = true
             try writeSuperblock(frozen.superblock)
         } catch {
             state.withLock { state in
                 // The index that was frozen may be gone by now.
                 guard state.rehomeCount == frozen.rehomeCount else { return }
-                if isWritten {
+                if mayBeNamed || isWritten && error != .noSpace {
                     state.core.index.tree.checkpointFailed()
                 } else {
                     state.core.index.tree.checkpointAbandoned()

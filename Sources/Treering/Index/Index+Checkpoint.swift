@@ -99,13 +99,12 @@ extension Index {
     /// durably hold checkpoints at or above `checkpoint`: the owner passes the older of the two numbers.
     func release(through checkpoint: CheckpointNumber) { allocator.release(through: checkpoint) }
 
-    /// The checkpoint was given up before any of its pages was handed out for writing (the file could not grow): they go into
-    /// the next one where they are.
+    /// The checkpoint was given up for want of room before its superblock slot was written, and no write is in flight any more: nothing
+    /// names its pages, whatever is on disk there. They go into the next one where they are.
     func checkpointAbandoned() {
-        precondition(inFlight?.writtenCount == 0, "pages of the checkpoint may have been written")
         endFailedCheckpoint()
         root = reviveFrozen(root, level: rootLevel, inPlace: true)
-        // Its bitmap was never written either. A file that cannot grow is tried again and again, and must not need more each time.
+        // What finds no room is tried again and again, and must not need more of the file each time.
         for address in bitmapPages { allocator.free(address) }
         bitmapPages = []
         precondition(cache.frozenCount == 0, "a frozen page is not in the tree")

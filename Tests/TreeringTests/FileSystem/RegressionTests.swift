@@ -214,4 +214,19 @@ import Testing
         #expect(store.volume.isReadOnly)
         #expect(answer.withLock { $0 } == .some(.input))
     }
+
+    /// On a host that takes the length of the index and not its pages (copy on write), each attempt at a checkpoint needed more of the file.
+    @Test func pagesThatFindNoRoomNeedNoMoreOfTheIndexEachTime() throws {
+        let store = try TestStore()
+        for number in 0..<500 { _ = try store.make("file \(number)") }
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: [.write], file: .index, isLasting: true))
+        store.volume.checkpointReporting()
+        let count = store.volume.state.withLock { $0.core.index.tree.filePageCount }
+        for _ in 0..<100 { store.volume.checkpointReporting() }
+        #expect(store.volume.state.withLock { $0.core.index.tree.filePageCount } == count)
+        #expect(!store.volume.isReadOnly)
+        store.device.clearFaults()
+        try store.volume.checkpoint()
+        try checkStore(store)
+    }
 }
