@@ -211,7 +211,9 @@ short=$(od -An -tx1 -j56 -N4 "$WORK/new/superblock" | tr -d ' ')
 name=$(ls /dev/shm | grep "^treering-$short" | head -n 1)
 stop_mount "$WORK/new" "$M"
 (umask 077 && head -c 16785408 /dev/zero >"/dev/shm/${name%-*}-1" && : >"/dev/shm/${name%-*}-2")
+mkfifo "/dev/shm/${name%-*}-fifo"
 start_mount "$WORK/new" "$M"
+rm "/dev/shm/${name%-*}-fifo"
 equal "staging of mounts that died before they began" "1" "$(ls /dev/shm | grep -c "^treering-$short")"
 stop_mount "$WORK/new" "$M"
 equal "staging after an unmount" "0" "$(ls /dev/shm | grep -c "^treering-$short")"

@@ -151,8 +151,8 @@ final class MountService {
                 isReady = true
                 rememberMount()
                 transport.device.withLock { $0 = device }
-                if let handover, let exchange = InitReply.exchangeForSuccessor() { handover.sender.send(exchange) }
                 if let handover, let device { handover.sender.send(device: device) }
+                if let handover, let exchange = InitReply.exchangeForSuccessor() { handover.sender.send(exchange) }
                 onReady()
             }
             if Self.endSignals.contains(signal) {

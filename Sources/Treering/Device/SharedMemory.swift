@@ -32,14 +32,15 @@ final class SharedMemory: @unchecked Sendable {
 
     /// Maps a file that is there, for reading. Refuses (EPERM) what is not a regular file of this user with mode 0600.
     init(reading path: String, byteCountLimit: Int) throws(Errno) {
-        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        // Looked at before it is opened, too: a stranger's fifo, or file with a lease, would keep this process waiting.
+        var status = stat()
+        guard lstat(path, &status) == 0 else { throw Errno.last }
+        guard Self.isOwn(status) else { throw .notPermitted }
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else { throw Errno.last }
         defer { Glibc.close(descriptor) }
-        var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw Errno.last }
-        guard status.st_mode & S_IFMT == S_IFREG, status.st_uid == geteuid(), status.st_mode & 0o077 == 0 else {
-            throw .notPermitted
-        }
+        guard Self.isOwn(status) else { throw .notPermitted }
         guard status.st_size > 0, status.st_size <= byteCountLimit else { throw .invalid }
         guard let address = mmap(nil, status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0), address != MAP_FAILED
         else {
@@ -47,6 +48,10 @@ final class SharedMemory: @unchecked Sendable {
         }
         self.path = path
         bytes = UnsafeMutableRawBufferPointer(start: address, count: status.st_size)
+    }
+
+    private static func isOwn(_ status: stat) -> Bool {
+        status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_mode & 0o077 == 0
     }
 
     /// Made, but not allocated any more: its process died in between.

@@ -211,6 +211,8 @@ extension Core {
     /// A reservation replaces what it covers in one step; a great removal still under way there would make that step unbounded.
     private func waitForRemovals(of inode: InodeNumber) throws(Stop) {
         guard index.removals[inode] != nil else { return }
+        // None goes on any more.
+        guard !isReadOnly else { throw .failed(.readOnly) }
         throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }
 

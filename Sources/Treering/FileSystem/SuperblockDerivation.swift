@@ -9,7 +9,7 @@ struct DerivedSuperblock: Sendable {
     var source: String
     /// What it cannot know.
     var doubts: [String] = []
-    /// The key of the name hash is known: without it names could be listed and not be looked up.
+    /// A mount could go on with it: the key of the name hash is known, and every segment could be read.
     var isComplete = true
 }
 
@@ -71,6 +71,7 @@ struct SuperblockDerivation<D: Device> {
                 let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
                 blocks.append((number, file, block))
                 fileCount = max(fileCount, number.rawValue + 1)
+                block.bytes.zero(0, block.bytes.count)
                 let error = device.perform(Submission(.read, file, offset: 0, block.bytes, tag: 0)).error
                 if let error { unreadable = (number, error) }
             }

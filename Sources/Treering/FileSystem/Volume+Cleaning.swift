@@ -207,6 +207,8 @@ extension Volume {
     private func backgroundGoal(_ state: VolumeState, isIdle: Bool) -> Int? {
         let table = state.core.table
         let log = state.core.log
+        // What is emptied becomes free with a checkpoint.
+        if log.isCheckpointStuck { return nil }
         switch options.cleaning {
         case .off: return nil
         case .eager: return 2

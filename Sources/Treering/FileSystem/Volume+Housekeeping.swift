@@ -125,7 +125,9 @@ extension Volume {
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
         let isShort = WritePace.isRoomLow(core.log) || core.log.isHostFull
         let waits = core.table.hasDeadSegment
-        return isDue && (appended > 0 || waits) || isShort && waits
+        // Once it found no room: nobody may be able to append until another one did.
+        let isOverdue = core.log.isCheckpointStuck && !core.log.isHostFull
+        return isDue && (appended > 0 || waits) || isShort && waits || isOverdue
     }
 
     private func refreshHostSpace() {
@@ -208,6 +210,12 @@ extension Volume {
         if state.withLock({ $0.core.log.suspension != nil }) {
             wait { $0.core.log.suspension == nil || $0.core.log.failure != nil }
             if state.withLock({ $0.core.log.failure != nil }) { throw .input }
+            return
+        }
+        if !mayRehome {
+            // A scrub, which waited for the log; the rest is the housekeeper's.
+            kick()
+            rest(nanoseconds: 1_000_000)
             return
         }
         if housekeeper == nil, state.withLock({ $0.core.log.isHostFull }) { refreshHostSpace() }

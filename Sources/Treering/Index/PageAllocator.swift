@@ -76,7 +76,7 @@ struct PageAllocator {
         return PageAddress(UInt32(page))
     }
 
-    /// A page that belongs to no checkpoint and was never written for one: free at once.
+    /// A page that belongs to no checkpoint that a superblock may name: free at once.
     mutating func free(_ address: PageAddress) {
         unmark(Int(address.rawValue))
         isFragmented = false
