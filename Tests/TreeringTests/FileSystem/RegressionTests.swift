@@ -229,4 +229,18 @@ import Testing
         try store.volume.checkpoint()
         try checkStore(store)
     }
+
+    /// Once the log was closed, removals went on no more, and an allocation in their file waited for them for ever.
+    @Test func anAllocationDoesNotWaitForRemovalsOnAClosedLog() throws {
+        let store = try TestStore()
+        let inode = try makeFragmented(store, "file")
+        try truncate(store, inode, 100)
+        #expect(store.volume.state.withLock { $0.core.index.removals[inode] != nil })
+        store.volume.closeLog(.input)
+        #expect(throws: Errno.readOnly) {
+            try store.volume.perform { (core) throws(Stop) in
+                _ = try core.allocate(inode, [], at: 0, 1 << 20, TestStore.caller)
+            }
+        }
+    }
 }
