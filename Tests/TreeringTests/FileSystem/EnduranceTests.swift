@@ -59,12 +59,7 @@ import Testing
 
     /// On a full host `rm` failed for ever: what was left of the head had gone to writes, and no segment could be made.
     @Test func removingWorksOnAFullHostAndBringsTheSpaceBack() throws {
-        let device = SimulatedDevice()
-        try Volume.format(
-            device,
-            FormatOptions(
-                capacityByteCount: 256 << 20, segmentByteCount: 1 << 20, uuid: StoreUUID(high: 1, low: 2),
-                hashKey: StoreUUID(high: 3, low: 4), now: TestStore.now))
+        let device = try Self.wideStore()
         device.limitHost(toByteCount: 20 << 20)
         var options = VolumeOptions()
         options.stagingByteCount = 1 << 20
@@ -85,12 +80,7 @@ import Testing
     /// The index could not grow on a full host, and a create waited for ever for the checkpoint that would have freed a dead segment.
     /// When room came back, the index asked for more than there was.
     @Test func aHostWithoutRoomForTheIndexEndsInNoSpaceAndRecovers() throws {
-        let device = SimulatedDevice()
-        try Volume.format(
-            device,
-            FormatOptions(
-                capacityByteCount: 256 << 20, segmentByteCount: 1 << 20, uuid: StoreUUID(high: 1, low: 2),
-                hashKey: StoreUUID(high: 3, low: 4), now: TestStore.now))
+        let device = try Self.wideStore()
         var options = VolumeOptions()
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = 64 << 20
@@ -225,6 +215,17 @@ import Testing
             } catch let error as Errno { return error }
         }
         return nil
+    }
+
+    /// Far larger than the host that it is put on.
+    private static func wideStore() throws -> SimulatedDevice {
+        let device = SimulatedDevice()
+        try Volume.format(
+            device,
+            FormatOptions(
+                capacityByteCount: 256 << 20, segmentByteCount: 1 << 20, uuid: StoreUUID(high: 1, low: 2),
+                hashKey: StoreUUID(high: 3, low: 4), now: TestStore.now))
+        return device
     }
 
     /// A create that finds no room runs again after a round of the housekeeper, as in a mount; nil also where it would do so for ever.
