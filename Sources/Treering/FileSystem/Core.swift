@@ -17,6 +17,9 @@ final class Core {
     /// Access control lists are taken, and heeded by the kernel.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
+    var bounds = WorkBounds() {
+        didSet { index.replacedExtentLimit = bounds.replacedExtentCount }
+    }
     /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
@@ -53,6 +56,7 @@ final class Core {
     /// Goes on with another index, which takes over the books of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
+        index.replacedExtentLimit = bounds.replacedExtentCount
         adoptCount += 1
         // From here on nothing waits for a page: operations that miss one are parked.
         index.tree.fetchNow = nil
@@ -79,6 +83,7 @@ final class Core {
     func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
         log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
@@ -109,6 +114,7 @@ final class Core {
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?, in revised: RevisedLog) throws(Stop) {
         precondition(record.sequence == log.nextSequence)
         guard !isDirtyLimitReached else { throw .blocked(.room) }
+        try settleConflict(of: record)
         switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, .recovery) {
         case .ready: break
         case .wait: throw .blocked(.room)
@@ -134,6 +140,14 @@ final class Core {
         }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+    }
+
+    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, does a part of the rest
+    /// of it: the record's turn comes when all of it is done.
+    private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
+        guard index.replacementCount > 0, let inode = index.conflict(of: record()) else { return }
+        _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
+        throw .blocked(.turn)
     }
 
     /// Runs a query of the index; a missing page blocks the operation.

@@ -102,6 +102,10 @@ extension Volume {
         try runWaitingWithState { (state) throws(Stop) -> Frozen in
             let core = state.core
             let tree = core.index.tree
+            if let inode = core.index.replacedInode {
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
+                throw .blocked(.turn)
+            }
             // Closing the batch below may change the head's.
             let head = core.log.headSegment.map { Int($0.rawValue) }
             for number in core.table.segments.indices

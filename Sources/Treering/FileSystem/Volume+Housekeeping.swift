@@ -192,7 +192,7 @@ extension Volume {
                 case .blocked(.pageAhead(let miss)):
                     fetch(miss, &pages)
                     state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
-                case .blocked(.turn): break
+                case .blocked(.turn): state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
                 case .blocked(.room): try provideRoom()
                 case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }

@@ -165,6 +165,7 @@ extension Volume {
             index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
             isReadOnly: options.isReadOnly, now: now)
         core.accessTimes = options.accessTimes
+        core.bounds = options.bounds
         core.keepsAccessLists = options.keepsAccessLists
         let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
         volume.state.withLock { $0.writtenBefore = recovery.written }

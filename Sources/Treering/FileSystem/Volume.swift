@@ -35,6 +35,7 @@ struct VolumeOptions: Sendable {
     var connection: ConnectionState?
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
+    var bounds = WorkBounds()
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -176,7 +177,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
             let damage = plan.accept(index, completion)
             if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) {
-                done(plan, plan.failure)
+                done(plan)
             }
         default:
             completedCommit(completion)
@@ -281,19 +282,52 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: Reading
 
-    /// Carries out a plan. `done` is called exactly once: before this returns where nothing has to be read or `mayWait`,
-    /// else from a completion.
+    /// Carries out a plan, and plans what is left of it. `done` is called exactly once: before this returns where nothing has to be read
+    /// or `mayWait`, else from a completion.
     func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) {
-        guard plan.needsIO else {
-            done(plan, nil)
-            return
+        goOn(plan, nil, mayWait: mayWait, done)
+    }
+
+    private func goOn(
+        _ plan: ReadPlan, _ attempt: Attempt?, mayWait: Bool,
+        _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void
+    ) {
+        while plan.failure == nil, plan.needsIO {
+            do throws(Stop) {
+                if plan.reads.isEmpty { try run { (core) throws(Stop) in try core.planOn(plan) } }
+            } catch {
+                switch error {
+                case .failed(let errno):
+                    state.withLock { $0.finished(plan, []) }
+                    plan.failure = errno
+                case .blocked(let blocker):
+                    return park(blocker, attempt, mayWait: mayWait) { [self] attempt in
+                        goOn(plan, attempt, mayWait: false, done)
+                    }
+                }
+            }
+            if plan.reads.isEmpty { continue }
+            guard mayWait && plan.reads.count <= 2 else {
+                let submissions = state.withLock { state in
+                    state.begin(plan) { [self] plan in goOn(plan, nil, mayWait: false, done) }
+                }
+                return device.submit(submissions)
+            }
+            readNow(plan)
         }
-        let submissions = state.withLock { $0.begin(plan, done) }
-        if mayWait && submissions.count <= 2 {
-            for submission in submissions { complete(device.perform(submission)) }
-        } else {
-            device.submit(submissions)
+        done(plan, plan.failure)
+    }
+
+    /// Does a part's reads on this thread.
+    private func readNow(_ plan: ReadPlan) {
+        var damages: [CorruptionReport] = []
+        for (index, read) in plan.reads.enumerated() {
+            let completion = device.perform(
+                Submission(.read, read.file, offset: read.position, read.memory, tag: VolumeTag.plan))
+            if let damage = plan.accept(index, completion) { damages.append(damage) }
         }
+        state.withLock { $0.finished(plan, damages) }
+        noteCompletion()
     }
 
     /// Gives a plan's memory back once its reply is sent.

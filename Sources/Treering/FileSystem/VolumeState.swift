@@ -4,7 +4,7 @@
 enum VolumeTag {
     /// A page fetch; the number is the page's address.
     static let page: UInt64 = 3 << 56
-    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it.
+    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it, of which there are `WorkBounds.readCountLimit` at most.
     static let plan: UInt64 = 4 << 56
 }
 
@@ -65,7 +65,7 @@ final class VolumeState {
     private var roomWaiters: [Waiter] = []
     private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
-    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan, Errno?) -> Void)?] = []
+    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
     private(set) var badPages: Set<PageAddress> = []
@@ -122,7 +122,9 @@ final class VolumeState {
             waiter.attempt.isParked = true
             roomWaiters.append(waiter)
             return nil
-        case .turn: return waiter
+        case .turn:
+            waiter.attempt.pages.letGo(butLast: Attempt.aheadPageCount)
+            return waiter
         case .page(let miss), .pageAhead(let miss):
             if case .pageAhead = blocker { waiter.attempt.pages.letGo(butLast: Attempt.aheadPageCount - 1) }
             guard fetches[miss.address] != nil else { return waiter }
@@ -266,16 +268,29 @@ final class VolumeState {
     // MARK: Reads
 
     /// Registers a plan and gives the submissions that carry it out.
-    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) -> [Submission] {
+    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan) -> Void) -> [Submission] {
         let slot = freePlans.popLast() ?? plans.count
         if slot == plans.count { plans.append(nil) }
         plans[slot] = (plan, done)
+        precondition(!plan.reads.isEmpty && plan.reads.count <= WorkBounds.readCountLimit)
         plan.pendingCount = plan.reads.count
         return plan.reads.enumerated().map { index, read in
             Submission(
                 .read, read.file, offset: read.position, read.memory,
                 tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
         }
+    }
+
+    /// A part of a plan is over whose reads were done by the thread that planned it.
+    func finished(_ plan: ReadPlan, _ damages: [CorruptionReport]) {
+        for damage in damages { note(damage, of: plan) }
+        core.finished(plan)
+    }
+
+    private func note(_ damage: CorruptionReport?, of plan: ReadPlan) {
+        guard let damage else { return }
+        core.report(damage)
+        plan.failure = .input
     }
 
     func plan(of tag: UInt64) -> (plan: ReadPlan, read: Int) {
@@ -285,14 +300,10 @@ final class VolumeState {
     private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
 
     /// One read of a plan is over; gives the plan's continuation when it was the last.
-    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)?
-    {
+    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan) -> Void)? {
         let slot = Self.planSlot(tag)
         let (plan, done) = plans[slot]!
-        if let damage {
-            core.report(damage)
-            plan.failure = .input
-        }
+        note(damage, of: plan)
         plan.pendingCount -= 1
         guard plan.pendingCount == 0 else { return nil }
         plans[slot] = nil
