@@ -83,6 +83,8 @@ final class MountService {
         let failure = wait(server, transport, onReady)
         transport.join()
         server.stop()
+        // Their answers need the session, even where nobody hears them.
+        volume.finishRequests()
         if isStillMounted { detach() }
         session.forgetMount()
         withExtendedLifetime((server, session)) {}

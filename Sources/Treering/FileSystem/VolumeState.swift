@@ -10,8 +10,18 @@ enum VolumeTag {
 
 /// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
 final class Attempt: @unchecked Sendable {
-    fileprivate(set) var isParked = false
+    /// How often it was parked. Who runs it owns it until that changes: then it is somebody else's, even if it has been woken again.
+    fileprivate(set) var parkCount = 0
     fileprivate(set) var pages: [HeldPage] = []
+    /// How often it waited for a page on the thread that runs it, deeper in the stack each time.
+    private var nestedCount = 0
+    private static let nestingLimit = 32
+
+    /// Whether it may read one more page on the thread that runs it.
+    func mayNest() -> Bool {
+        nestedCount += 1
+        return nestedCount <= Self.nestingLimit
+    }
 }
 
 /// A hold on a page of the index that was in use when it was taken.
@@ -35,6 +45,8 @@ typealias Continuation = @Sendable () -> Void
 final class VolumeState {
     struct Waiter {
         var attempt: Attempt
+        /// The attempt's `parkCount` while it is this waiter's.
+        var turn = 0
         var retry: @Sendable (Attempt) -> Void
     }
 
@@ -48,6 +60,8 @@ final class VolumeState {
 
     private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
+    /// Waiters that were taken out and are being run again.
+    private var resumedCount = 0
     private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan, Errno?) -> Void)?] = []
@@ -76,13 +90,13 @@ final class VolumeState {
     /// The mount ends.
     var mayNotScrub = false
     /// Reads of a scrub in flight; the log is not written again elsewhere meanwhile.
-    var scrubReadCount = 0
+    private(set) var scrubReadCount = 0
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
-    var isRehoming = false
+    private(set) var isRehoming = false
 
     init(
         core: Core, indexFile: DeviceFile, superblock: Superblock,
@@ -97,21 +111,39 @@ final class VolumeState {
     // MARK: Parking
 
     /// Lets an operation wait. Gives it back at once when what it waits for is there already.
-    func park(_ blocker: Blocker, _ waiter: Waiter, _ submissions: inout [Submission]) -> Waiter? {
+    func park(
+        _ blocker: Blocker, _ attempt: Attempt, _ submissions: inout [Submission],
+        _ retry: @escaping @Sendable (Attempt) -> Void
+    ) -> Waiter? {
         parkedCount += 1
         switch blocker {
         case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
-            waiter.attempt.isParked = true
-            roomWaiters.append(waiter)
+            if core.isVainToWait { return goOn(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry)) }
+            attempt.parkCount += 1
+            roomWaiters.append(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
             return nil
         case .page(let miss):
-            guard fetches[miss.address] != nil else { return waiter }
-            waiter.attempt.isParked = true
-            fetches[miss.address]!.waiters.append(waiter)
+            guard fetches[miss.address] != nil else {
+                return goOn(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
+            }
+            attempt.parkCount += 1
+            fetches[miss.address]!.waiters.append(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
             if let submission = takeSubmission(miss.address) { submissions.append(submission) }
             return nil
         }
+    }
+
+    /// A waiter is to be run again; `finish` follows.
+    private func goOn(_ waiter: Waiter) -> Waiter {
+        resumedCount += 1
+        return waiter
+    }
+
+    /// Whether a request waits, or one that has waited runs again.
+    var hasWaiters: Bool {
+        resumedCount > 0 || !roomWaiters.isEmpty || fetches.values.contains { !$0.waiters.isEmpty }
+            || !durabilityWaiters.isEmpty || !writtenWaiters.isEmpty || plans.count > freePlans.count
     }
 
     /// An operation missed a page: its fetch begins under the same hold of the lock, since the page could move later. Whoever
@@ -130,7 +162,7 @@ final class VolumeState {
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
 
     /// Nobody waits for a page after all: unless somebody else does by now, it is not read.
-    func abandonFetch(_ address: PageAddress) {
+    func abandonFetch(_ address: PageAddress, _: borrowing Telling) {
         guard let pending = fetches[address], pending.submission != nil, pending.waiters.isEmpty else { return }
         fetches[address] = nil
         core.index.tree.cancelFetch(pending.fetch)
@@ -146,7 +178,7 @@ final class VolumeState {
     }
 
     /// A page was read: those who wait for it run again.
-    func pageCompleted(_ completion: Completion, _ ready: inout [Waiter]) {
+    func pageCompleted(_ completion: Completion, _ ready: inout [Waiter], _: borrowing Telling) {
         let address = PageAddress(UInt32(truncatingIfNeeded: completion.tag))
         guard let pending = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
         let fetch = pending.fetch
@@ -161,9 +193,8 @@ final class VolumeState {
         }
         for waiter in waiters {
             if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
-            waiter.attempt.isParked = false
         }
-        ready.append(contentsOf: waiters)
+        ready.append(contentsOf: waiters.map(goOn))
     }
 
     /// What could not be read may be readable again, and an address may have been used again: the next operation tries.
@@ -176,20 +207,31 @@ final class VolumeState {
 
     /// The first that waits for room and may try again; nil where that would be in vain.
     func takeRoomWaiter() -> Waiter? {
-        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isReadOnly else { return nil }
-        let waiter = roomWaiters.removeFirst()
-        waiter.attempt.isParked = false
-        return waiter
+        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait else { return nil }
+        return goOn(roomWaiters.removeFirst())
     }
 
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// An operation has run to its end: its pages may go.
-    func finish(_ attempt: Attempt) {
+    /// A waiter's operation was run again: unless it was parked anew it has come to its end, and its pages may go.
+    func finish(_ waiter: Waiter) {
+        resumedCount -= 1
+        let attempt = waiter.attempt
+        guard attempt.parkCount == waiter.turn else { return }
         for page in attempt.pages { page.letGo() }
         attempt.pages.removeAll()
     }
+
+    // MARK: What else is waited for
+
+    func beginRehoming() { isRehoming = true }
+
+    func endRehoming(_: borrowing Telling) { isRehoming = false }
+
+    func beginScrubRead() { scrubReadCount += 1 }
+
+    func endScrubRead(_: borrowing Telling) { scrubReadCount -= 1 }
 
     // MARK: Durability
 
@@ -204,7 +246,7 @@ final class VolumeState {
     /// Takes out those whose batch is durable (written), or everybody once the log has failed.
     func takeCommitted(_ continuations: inout [Continuation]) {
         let log = core.log
-        let failure: Errno? = log.failure == nil ? nil : .input
+        let failure: Errno? = log.isClosed ? .input : nil
         if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
         Self.take(&durabilityWaiters, through: log.tracker.durable, failure, &continuations)
         Self.take(&writtenWaiters, through: log.tracker.written, failure, &continuations)
