@@ -12,6 +12,7 @@ private final class ParkedRequest: @unchecked Sendable {
     /// What it waited for, so far.
     private(set) var stops: [Blocker] = []
     private(set) var answers: [Errno?] = []
+    var roomStopCount: Int { stops.reduce(0) { if case .room = $1 { $0 + 1 } else { $0 } } }
 
     init(_ volume: Volume<SimulatedDevice>, _ body: @escaping (Core) throws(Stop) -> Void) {
         self.volume = volume
@@ -40,7 +41,8 @@ private final class ParkedRequest: @unchecked Sendable {
     // MARK: What comes upon a request
 
     private enum Step: String, CaseIterable {
-        case round, commitAndCheckpoint, checkpoint, recycle, reclaim, cleanOne, trim, grow, shrink, replaceStaging, keepStaging, relocate
+        case round, commitAndCheckpoint, checkpoint, recycle, reclaim, cleanOne, trim, grow, shrink, replaceStaging,
+            keepStaging, relocate
         case unmount, discard, flush, fail
 
         var isEnd: Bool { [.unmount, .discard, .flush, .fail].contains(self) }
@@ -168,7 +170,7 @@ private final class ParkedRequest: @unchecked Sendable {
         let copy = device.snapshotAfterKill(order: .pagesLast)
         let store = try SimulatedStore(settings, on: copy, clock: SimulationClock())
         try store.volume.perform { (core) throws(Stop) in
-            try withName("warm") { (name) throws(Stop) in
+            try withName("warm \(core.log.nextSequence.rawValue)") { (name) throws(Stop) in
                 _ = try core.make(.root, name, NewInode(mode: 0o100644), caller)
             }
         }
@@ -177,36 +179,66 @@ private final class ParkedRequest: @unchecked Sendable {
 
     // MARK: The course of one
 
-    /// Lets the device and the housekeeper work until a request has an answer, or has waited so often.
-    private static func goOn(_ store: SimulatedStore, _ request: ParkedRequest, untilStop count: Int = .max) {
+    /// Lets the device and the housekeeper work until a request has an answer, or has come to a point.
+    private static func goOn(
+        _ store: SimulatedStore, _ request: ParkedRequest, until isThere: (ParkedRequest) -> Bool = { _ in false }
+    ) {
         var roundsLeft = 60
-        while request.answers.isEmpty, request.stops.count < count, roundsLeft > 0 {
+        while request.answers.isEmpty, !isThere(request), roundsLeft > 0 {
             if store.device.step() { continue }
             store.volume.housekeep()
             roundsLeft -= 1
         }
     }
 
-    /// Stops a request where it waits for the `stop`th time, takes a step there, and sees to the end of both; false where it does not wait
-    /// as often.
+    /// Requests that fill all slots of staging, none of which the device gets to write.
+    private static func fillSlots(_ store: SimulatedStore, _ inode: InodeNumber) throws -> [ParkedRequest] {
+        try write(store, inode, 0, 1000)
+        var requests: [ParkedRequest] = []
+        for piece in 0..<64 as Range<UInt64> where requests.last?.stops.isEmpty ?? true {
+            requests.append(
+                ParkedRequest(store.volume) { (core) throws(Stop) in
+                    try Operation.withBytes([UInt8](repeating: 2, count: 50_000)) { (bytes) throws(Stop) in
+                        _ = try core.write(inode, at: piece * 50_000, bytes, [], caller)
+                    }
+                })
+        }
+        return requests
+    }
+
+    /// A write of the log fails, and nobody has made that good yet.
+    private static func suspend(_ store: SimulatedStore) {
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .writeDurable]))
+        store.volume.sync(mayWait: false) { _ in }
+        while store.volume.state.withLock({ $0.core.log.suspension == nil }), store.device.step() {}
+    }
+
+    /// Stops a request where it waits for the `stop`th time, or, without a number, first waits for room; takes a step there, and sees to
+    /// the end of both. False where it does not come to that.
     private static func run(
-        _ device: SimulatedDevice, _ step: Step, _ watchdog: Watchdog, stop: Int, _ what: String,
-        prepare: (SimulatedStore) throws -> Void = { _ in }, _ body: @escaping (Core) throws(Stop) -> Void
+        _ device: SimulatedDevice, _ step: Step, _ watchdog: Watchdog, stop: Int?, _ what: String,
+        prepare: (SimulatedStore) throws -> [ParkedRequest] = { _ in [] }, _ body: @escaping (Core) throws(Stop) -> Void
     ) throws -> Bool {
-        watchdog.alive("\(what), stop \(stop), \(step)")
+        let what = "\(what), stop \(stop ?? 0), \(step)"
+        watchdog.alive(what)
         let store = try mounted(device)
-        try prepare(store)
+        let others = try prepare(store)
         let request = ParkedRequest(store.volume, body)
-        goOn(store, request, untilStop: stop)
-        guard request.stops.count >= stop else { return false }
+        let isThere = { (request: ParkedRequest) in
+            if let stop { request.stops.count >= stop } else { request.roomStopCount > 0 }
+        }
+        goOn(store, request, until: isThere)
+        guard request.answers.isEmpty, isThere(request) else { return false }
         try step.take(store)
-        goOn(store, request)
-        #expect(request.answers.count == 1, "\(what), stop \(stop), \(step): \(request.stops)")
-        if !step.isEnd { #expect(request.answers.first == .some(nil), "\(what), stop \(stop), \(step)") }
+        for request in [request] + others { goOn(store, request) }
+        #expect(
+            ([request] + others).allSatisfy { $0.answers.count == 1 },
+            "\(what): \(request.stops)")
+        if !step.isEnd { #expect(request.answers.first == .some(nil), "\(what)") }
         store.device.clearFaults()
         let isReadOnly = store.volume.isReadOnly
         if step != .unmount {
-            do { try store.volume.unmount() } catch { #expect(isReadOnly, "\(what), stop \(stop), \(step): \(error)") }
+            do { try store.volume.unmount() } catch { #expect(isReadOnly, "\(what): \(error)") }
         }
         #expect(request.answers.count == 1)
         #expect(!store.volume.state.withLock { $0.hasWaiters })
@@ -214,7 +246,7 @@ private final class ParkedRequest: @unchecked Sendable {
         let again = try SimulatedStore(settings, on: after, clock: SimulationClock())
         try again.volume.unmount()
         let problems = try Checker.check(again.device.snapshotAfterKill(), readsData: false).problems
-        #expect(problems == [], "\(what), stop \(stop), \(step)")
+        #expect(problems == [], "\(what)")
         return true
     }
 
@@ -237,5 +269,126 @@ private final class ParkedRequest: @unchecked Sendable {
         }
         Environment.note("parking: \(count) times stopped")
         #expect(count > 200)
+    }
+
+    @Test func everyStepAndEveryEndWhileAllSlotsAreInUse() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        defer { watchdog.stop() }
+        let (device, files) = try Self.template()
+        for step in Step.allCases {
+            let isStopped = try Self.run(
+                device, step, watchdog, stop: nil, "no slot", prepare: { try Self.fillSlots($0, files[2]) },
+                Self.body(.make, files))
+            #expect(isStopped)
+        }
+    }
+
+    @Test func everyStepAndEveryEndWhileTheLogHasFailed() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        defer { watchdog.stop() }
+        let (device, files) = try Self.template()
+        for step in Step.allCases where step != .relocate {
+            let isStopped = try Self.run(
+                device, step, watchdog, stop: nil, "failed log",
+                prepare: {
+                    Self.suspend($0)
+                    return []
+                }, Self.body(.make, files))
+            #expect(isStopped)
+        }
+    }
+
+    /// Writers that waited for a removal to make room were never answered after a shutdown.
+    @Test func everyStepAndEveryEndWhileRoomIsComing() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        defer { watchdog.stop() }
+        let (device, files) = try Self.template()
+        let full = try Self.mounted(device)
+        let data = try #require(files.last)
+        #expect(throws: Errno.noSpace) {
+            for piece in 0..<10_000 as Range<UInt64> { try Self.write(full, data, piece * 50_000, 50_000) }
+        }
+        try full.volume.unmount()
+        for step in Step.allCases where step != .shrink {
+            let isStopped = try Self.run(
+                full.device, step, watchdog, stop: nil, "full",
+                prepare: { store in
+                    try store.volume.perform { (core) throws(Stop) in
+                        _ = try core.setAttributes(files[0], AttributeChanges(byteCount: 0), Self.caller)
+                    }
+                    let isWaiting = store.volume.state.withLock { $0.core.isRoomComing }
+                    #expect(isWaiting)
+                    return []
+                },
+                { (core) throws(Stop) in
+                    try Operation.withBytes([UInt8](repeating: 9, count: 50_000)) { (bytes) throws(Stop) in
+                        _ = try core.write(data, at: 1 << 40, bytes, [], Self.caller)
+                    }
+                })
+            #expect(isStopped)
+        }
+    }
+
+    /// Staging that lost its name while an operation had opened a batch and waited for a page could not be replaced: the mount hung.
+    @Test func stagingIsReplacedUnderABatchWithoutARecord() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        defer { watchdog.stop() }
+        let (device, files) = try Self.template()
+        var stopped: (store: SimulatedStore, request: ParkedRequest, kind: Kind)?
+        for kind in Kind.allCases where stopped == nil {
+            let store = try Self.mounted(device)
+            try store.volume.syncAndWait()
+            let request = ParkedRequest(store.volume, Self.body(kind, files))
+            repeat {
+                let isOpen = store.volume.state.withLock { state in
+                    state.core.log.headSegment != nil && !state.core.log.hasOpenRecords
+                }
+                if isOpen, request.answers.isEmpty { stopped = (store, request, kind) }
+            } while stopped == nil && request.answers.isEmpty && store.device.step()
+        }
+        let (store, request, kind) = try #require(stopped)
+        Environment.note("parking: a batch without a record by \(kind)")
+        var other: AlignedBuffer?
+        try store.volume.replaceStaging { geometry, epoch, generation in
+            let memory = AlignedBuffer(byteCount: geometry.byteCount)
+            memory.bytes.zero(0, memory.bytes.count)
+            StagingHeader(
+                uuid: SimulatedStore.uuid, epoch: epoch, generation: generation, device: 0, directory: 0,
+                bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 2, geometry: geometry
+            ).encode(into: memory.bytes)
+            other = memory
+            return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
+        }
+        Self.goOn(store, request)
+        #expect(request.answers == [nil])
+        // What comes after that is found in the new staging by a successor.
+        let next = store.nextSequence
+        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(other!.bytes)))
+        let again = try SimulatedStore(
+            Self.settings, on: store.device.snapshotAfterKill(), clock: SimulationClock(), tails: [tail])
+        #expect(again.recoveredSequence == next)
+    }
+
+    /// A batch without a record began a segment, whose header was never written, when the store was unmounted.
+    @Test func anUnmountUnderABatchWithoutARecordThatBeginsASegment() throws {
+        let watchdog = try Watchdog(secondCount: 30)
+        defer { watchdog.stop() }
+        let (device, files) = try Self.template()
+        let store = try Self.mounted(device)
+        try store.volume.syncAndWait()
+        while store.volume.state.withLock({ $0.core.log.head != nil }) {
+            try Self.write(store, files[0], 0, 30_000)
+            store.volume.state.withLock { $0.core.log.closeBatch(durable: false) }
+        }
+        store.volume.housekeep()
+        let room = store.volume.state.withLock {
+            $0.core.log.makeRoom(recordByteCount: 1000, payloadByteCount: 0, .write)
+        }
+        #expect(room == .ready)
+        try store.volume.unmount()
+        let again = try SimulatedStore(Self.settings, on: store.device.snapshotAfterKill(), clock: SimulationClock())
+        try Self.write(again, files[0], 0, 5000)
+        try again.volume.unmount()
+        #expect(try Checker.check(again.device.snapshotAfterKill(), readsData: true).problems == [])
     }
 }

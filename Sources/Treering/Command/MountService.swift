@@ -81,10 +81,10 @@ final class MountService {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
         }
         let failure = wait(server, transport, onReady)
+        // Those who wait for room would keep their memory for ever, and answers need the session, even where nobody hears them.
+        volume.finishRequests()
         transport.join()
         server.stop()
-        // Their answers need the session, even where nobody hears them.
-        volume.finishRequests()
         if isStillMounted { detach() }
         session.forgetMount()
         withExtendedLifetime((server, session)) {}
