@@ -11,9 +11,11 @@ final class Core {
     let now: @Sendable () -> Timestamp
     /// Bytes that one write may bring.
     let writeByteCountLimit: Int
-    var isReadOnly: Bool
+    private(set) var isReadOnly: Bool
     /// Somebody has shut the mount down (see `Volume.shutDown`): every operation fails.
-    var isShutDown = false
+    private(set) var isShutDown = false
+    /// The mount ends: requests do not wait any more.
+    private(set) var isEnding = false
     /// Access control lists are taken, and heeded by the kernel.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
@@ -49,6 +51,30 @@ final class Core {
         self.now = now
         writeByteCountLimit = log.staging.geometry.writeByteCountLimit
     }
+
+    // MARK: Ends
+
+    /// Nothing is written any more.
+    var isOver: Bool { isReadOnly || isShutDown || log.isClosed }
+
+    /// Whether a request that would have to wait until it can append must fail instead. Asked by whatever lets requests wait.
+    var isVainToWait: Bool { isOver || isEnding }
+
+    /// What such a request is told.
+    var endError: Errno { isReadOnly && !isShutDown ? .readOnly : .input }
+
+    /// The log has failed for good.
+    func close(_ error: Errno, _ telling: borrowing Telling) {
+        isReadOnly = true
+        log.fail(error, telling)
+    }
+
+    func shutDown(_ telling: borrowing Telling) {
+        isShutDown = true
+        log.fail(.input, telling)
+    }
+
+    func endRequests(_ telling: borrowing Telling) { isEnding = true }
 
     /// How often the index was replaced: what somebody knows of segments may be out of date.
     private(set) var adoptCount = 0

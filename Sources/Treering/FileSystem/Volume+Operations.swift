@@ -10,7 +10,7 @@ extension Volume {
         // Counted in any case; `run` may refuse to run anything.
         let isOrphan = state.withLock { state in
             state.core.forget(inode, count)
-            return state.core.reapable.last == inode && !state.core.isReadOnly
+            return state.core.reapable.last == inode && !state.core.isOver
         }
         guard isOrphan else { return }
         do throws(Stop) {
@@ -22,7 +22,7 @@ extension Volume {
         } catch {
             // The housekeeper does it, and fetches what it needs itself.
             if case .blocked(let blocker) = error, let miss = blocker.miss {
-                state.withLock { $0.abandonFetch(miss.address) }
+                change { $0.abandonFetch(miss.address, $1) }
             }
             kick()
         }
