@@ -44,11 +44,12 @@ import Testing
         #expect(first!.bytes.isEmpty && pool.liveCount == 1)
         var second: Request? = pool.take()!
         #expect(pool.liveCount == 2)
-        let returning = Waiter { [first = first!] in first.comeBack() }
+        var returning: Waiter? = Waiter { [first = first!] in first.comeBack() }
         usleep(20_000)
-        #expect(!returning.isDone)
+        #expect(!returning!.isDone)
         second = nil
-        returning.join()
+        returning!.join()
+        returning = nil
         #expect(pool.liveCount == 1 && second == nil)
         let taker = Waiter { #expect(pool.take() != nil) }
         usleep(20_000)
