@@ -61,8 +61,8 @@ enum StoreDirectory {
 
     /// Whether one of the slots at least can be read.
     private static func hasSuperblock(_ path: HostString) -> Bool {
-        let descriptor = path.appending(HostString(StoreFile.superblock.path)).open(O_RDONLY)
-        guard descriptor >= 0 else { return false }
+        let name = path.appending(HostString(StoreFile.superblock.path))
+        guard let descriptor = try? RegularFile.open(name, O_RDONLY) else { return false }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: Superblock.slotByteCount)
         return Superblock.slotOffsets.contains { offset in
@@ -73,9 +73,7 @@ enum StoreDirectory {
 
     /// Notes, durably, that a store is about to be made here.
     static func beginFormat(_ path: HostString) throws(Errno) {
-        let descriptor = path.appending(markName).open(O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw .last }
-        close(descriptor)
+        close(try RegularFile.open(path.appending(markName), O_WRONLY | O_CREAT, 0o600))
         try sync(path)
     }
 
@@ -158,8 +156,7 @@ final class StoreLock: @unchecked Sendable {
 
     /// Whether some process holds a store's lock at this moment.
     static func isHeld(_ directory: HostString) -> Bool {
-        let descriptor = HostString("\(directory)/lock").open(O_RDONLY | O_NOFOLLOW)
-        guard descriptor >= 0 else { return false }
+        guard let descriptor = try? RegularFile.open("\(directory)/lock", O_RDONLY) else { return false }
         defer { close(descriptor) }
         return linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0
             && errno == EWOULDBLOCK
@@ -167,12 +164,21 @@ final class StoreLock: @unchecked Sendable {
 
     private static func open(_ directory: HostString) throws(CommandError) -> Int32 {
         let path: HostString = "\(directory)/lock"
-        var opened = path.open(O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
-        // On a host that cannot be written to, an existing lock will do, and so will none.
-        if opened < 0 && errno == EROFS { opened = path.open(O_RDONLY | O_NOFOLLOW) }
-        if opened < 0 && errno == ENOENT { opened = directory.openDirectory() }
-        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
-        return opened
+        do throws(Errno) {
+            do throws(Errno) { return try RegularFile.open(path, O_RDWR | O_CREAT, 0o600) } catch {
+                // On a host that cannot be written to, an existing lock will do, and so will none.
+                guard error == .readOnly else { throw error }
+            }
+            do throws(Errno) { return try RegularFile.open(path, O_RDONLY) } catch {
+                guard error == .noEntry else { throw error }
+            }
+            let descriptor = directory.openDirectory()
+            guard descriptor >= 0 else { throw .last }
+            return descriptor
+        } catch {
+            if error == .invalid { throw CommandError("\(path): is not a regular file; remove it") }
+            throw CommandError("\(path): cannot be opened: \(error)")
+        }
     }
 
     /// A file that was removed while this process waited for it locks nothing.

@@ -4,6 +4,7 @@ import CLinux
 import Glibc
 
 extension HostFiles {
+    /// Regular files only: what else has a name of the store's is no file of it (see `RegularFile`).
     func list() throws(Errno) -> [StoreFile] {
         var found: [StoreFile] = []
         for name in try names(in: directory) { if let file = StoreFile(name) { found.append(file) } }
@@ -100,7 +101,7 @@ extension HostFiles {
         }
     }
 
-    /// The names in a directory, without "." and "..".
+    /// The names of the regular files in a directory.
     private func names(in directory: Int32) throws(Errno) -> [HostString] {
         let own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard own >= 0 else { throw .last }
@@ -109,6 +110,11 @@ extension HostFiles {
             Glibc.close(own)
             throw error
         }
-        return try HostString.names(closing: stream)
+        return try HostString.entries(closing: stream).filter { entry in
+            if entry.type != UInt8(DT_UNKNOWN) { return entry.type == UInt8(DT_REG) }
+            var status = stat()
+            return entry.name.withCString { fstatat(directory, $0, &status, AT_SYMLINK_NOFOLLOW) } == 0
+                && status.st_mode & S_IFMT == S_IFREG
+        }.map(\.name)
     }
 }

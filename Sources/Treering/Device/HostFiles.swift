@@ -180,18 +180,20 @@ final class HostFiles: Sendable {
 
     private func openDescriptors(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
         if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
-        let access = (isReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
-        let (parent, name) = place(of: file)
-        let buffered = openat(parent, name, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
-        guard buffered >= 0 else { throw errno == ELOOP ? .invalid : .last }
+        let access = isReadOnly ? O_RDONLY : O_RDWR
+        let (parent, path) = place(of: file)
+        let name = HostString(path)
+        if create { RegularFile.makeWay(name, in: parent) }
+        let buffered = try RegularFile.open(name, in: parent, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
         guard direct.isUsable else { return Descriptors(buffered: buffered, direct: -1) }
-        let direct = openat(parent, name, access | linux_o_direct)
-        if direct < 0 && mustBeDirect {
-            let error = Errno.last
+        do throws(Errno) {
+            let direct = try RegularFile.open(name, in: parent, access | linux_o_direct)
+            return Descriptors(buffered: buffered, direct: direct)
+        } catch {
+            guard mustBeDirect else { return Descriptors(buffered: buffered, direct: -1) }
             Glibc.close(buffered)
             throw error
         }
-        return Descriptors(buffered: buffered, direct: direct)
     }
 
     /// A file without a name: beside the store where that can be written to, else where large temporary files belong.

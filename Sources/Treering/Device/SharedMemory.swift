@@ -35,8 +35,7 @@ final class SharedMemory: @unchecked Sendable {
         // Looked at before it is opened, too: a stranger's fifo, or file with a lease, would keep this process waiting.
         var status = try path.linkStatus()
         guard Self.isOwn(status) else { throw .notPermitted }
-        let descriptor = path.open(O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-        guard descriptor >= 0 else { throw Errno.last }
+        let descriptor = try RegularFile.open(path, O_RDONLY)
         defer { Glibc.close(descriptor) }
         guard fstat(descriptor, &status) == 0 else { throw Errno.last }
         guard Self.isOwn(status) else { throw .notPermitted }

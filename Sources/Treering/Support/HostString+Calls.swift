@@ -82,22 +82,22 @@ extension HostString {
     /// The names in a directory without "." and "..", sorted.
     func names() throws(Errno) -> [HostString] {
         guard let stream = withCString({ opendir($0) }) else { throw .last }
-        return try Self.names(closing: stream).sorted()
+        return try Self.entries(closing: stream).map(\.name).sorted()
     }
 
-    /// The names in an open directory, which is closed then.
-    static func names(closing stream: OpaquePointer) throws(Errno) -> [HostString] {
+    /// The names in an open directory, which is closed then, each with its type: DT_REG and so on, DT_UNKNOWN where the host does not say.
+    static func entries(closing stream: OpaquePointer) throws(Errno) -> [(name: HostString, type: UInt8)] {
         defer { closedir(stream) }
-        var names: [HostString] = []
+        var found: [(HostString, UInt8)] = []
         while true {
             errno = 0
             guard let entry = readdir(stream) else {
                 if errno != 0 { throw .last }
-                return names
+                return found
             }
             let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!
             let name = HostString(cString: start.assumingMemoryBound(to: CChar.self))
-            if name != "." && name != ".." { names.append(name) }
+            if name != "." && name != ".." { found.append((name, entry.pointee.d_type)) }
         }
     }
 

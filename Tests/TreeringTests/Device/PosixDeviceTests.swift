@@ -63,6 +63,31 @@ import Testing
         #expect(throws: Errno.self) { try device.open(.index, create: false) }
     }
 
+    /// A pipe would keep whoever opens it waiting for its other end.
+    @Test(.timeLimit(.minutes(1))) func whatIsNoRegularFileIsNotThereAndGivesWay() throws {
+        let device = try device()
+        defer { device.shutDown() }
+        func put(_ name: String, _ make: (UnsafePointer<CChar>) -> Int32) {
+            #expect(HostString("\(store)/\(name)").withCString(make) == 0)
+        }
+        let segments = (0..<3).map { StoreFile.segment(SegmentNumber(UInt32($0))) }
+        let things: [(StoreFile, (UnsafePointer<CChar>) -> Int32)] = [
+            (.index, { mkfifo($0, 0o600) }), (.superblock, { mkdir($0, 0o700) }),
+            (segments[0], { mkfifo($0, 0o600) }), (segments[1], { symlink("/dev/zero", $0) }),
+            (segments[2], { mknod($0, S_IFSOCK | 0o600, 0) }),
+        ]
+        for (file, make) in things { put(file.path, make) }
+        #expect(try device.list() == [])
+        let reader = try PosixDevice(directory: store, options: DeviceOptions(readOnly: true))
+        defer { reader.shutDown() }
+        for (file, _) in things {
+            #expect(throws: Errno.invalid) { try device.open(file, create: false) }
+            #expect(throws: Errno.invalid) { try reader.open(file, create: false) }
+            device.close(try device.open(file, create: true))
+        }
+        #expect(try device.list().count == things.count)
+    }
+
     @Test func tableOfFilesIsBoundedAndReused() throws {
         let device = try device(DeviceOptions(fileCapacity: 8))
         defer { device.shutDown() }
