@@ -183,12 +183,16 @@ extension Volume {
     /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
     func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
         var pages: [HeldPage] = []
-        defer { state.withLock { _ in pages.forEach { $0.letGo() } } }
+        defer { state.withLock { _ in pages.letGo(butLast: 0) } }
         while true {
             do throws(Stop) { return try run(operation) } catch {
                 switch error {
                 case .failed(let errno): throw errno
                 case .blocked(.page(let miss)): fetch(miss, &pages)
+                case .blocked(.pageAhead(let miss)):
+                    fetch(miss, &pages)
+                    state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
+                case .blocked(.turn): break
                 case .blocked(.room): try provideRoom()
                 case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }

@@ -21,7 +21,9 @@ extension Volume {
             }
         } catch {
             // The housekeeper does it, and fetches what it needs itself.
-            if case .blocked(.page(let miss)) = error { state.withLock { $0.abandonFetch(miss.address) } }
+            if case .blocked(let blocker) = error, let miss = blocker.miss {
+                state.withLock { $0.abandonFetch(miss.address) }
+            }
             kick()
         }
     }

@@ -110,7 +110,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                 if core.isShutDown { throw .failed(.input) }
                 return try operation(core)
             } catch {
-                if case .blocked(.page(let miss)) = error {
+                if case .blocked(let blocker) = error, let miss = blocker.miss {
                     if state.badPages.contains(miss.address) { throw .failed(.input) }
                     state.beginFetch(miss)
                 }
@@ -151,10 +151,15 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
+    /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
+    /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
+    /// nested, and the pages that it holds are let go only at its end.
     private func resume(_ waiter: VolumeState.Waiter) {
-        waiter.retry(waiter.attempt)
-        state.withLock { state in
-            if !waiter.attempt.isParked { state.finish(waiter.attempt) }
+        let attempt = waiter.attempt
+        var next = state.withLock { $0.begin(attempt, waiter.retry) }
+        while let retry = next {
+            retry(attempt)
+            next = state.withLock { $0.end(attempt) }
         }
     }
 

@@ -12,6 +12,12 @@ enum VolumeTag {
 final class Attempt: @unchecked Sendable {
     fileprivate(set) var isParked = false
     fileprivate(set) var pages: [HeldPage] = []
+    /// Somebody runs it, and runs `next` when that is over.
+    fileprivate var isRunning = false
+    fileprivate var next: (@Sendable (Attempt) -> Void)?
+
+    /// Pages that an operation which goes on where it was may hold: the way from the root to a leaf, in each of two places.
+    static let aheadPageCount = 2 * Index.pathCapacity
 }
 
 /// A hold on a page of the index that was in use when it was taken.
@@ -27,6 +33,15 @@ struct HeldPage {
     }
 
     func letGo() { tree.unpin(pin) }
+}
+
+extension [HeldPage] {
+    /// Lets go of all but the last few.
+    mutating func letGo(butLast count: Int) {
+        guard self.count > count else { return }
+        for page in dropLast(count) { page.letGo() }
+        removeFirst(self.count - count)
+    }
 }
 
 /// Work to be done when the lock is free again: replies and retries.
@@ -80,6 +95,8 @@ final class VolumeState {
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
+    /// The most pages that one parked operation held.
+    private(set) var heldPageCountPeak = 0
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
     var isRehoming = false
@@ -105,7 +122,9 @@ final class VolumeState {
             waiter.attempt.isParked = true
             roomWaiters.append(waiter)
             return nil
-        case .page(let miss):
+        case .turn: return waiter
+        case .page(let miss), .pageAhead(let miss):
+            if case .pageAhead = blocker { waiter.attempt.pages.letGo(butLast: Attempt.aheadPageCount - 1) }
             guard fetches[miss.address] != nil else { return waiter }
             waiter.attempt.isParked = true
             fetches[miss.address]!.waiters.append(waiter)
@@ -161,6 +180,7 @@ final class VolumeState {
         }
         for waiter in waiters {
             if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
+            heldPageCountPeak = max(heldPageCountPeak, waiter.attempt.pages.count)
             waiter.attempt.isParked = false
         }
         ready.append(contentsOf: waiters)
@@ -185,10 +205,26 @@ final class VolumeState {
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// An operation has run to its end: its pages may go.
-    func finish(_ attempt: Attempt) {
-        for page in attempt.pages { page.letGo() }
-        attempt.pages.removeAll()
+    /// What to run now; nil where somebody runs the attempt already and will go on with this.
+    func begin(_ attempt: Attempt, _ retry: @escaping @Sendable (Attempt) -> Void) -> (@Sendable (Attempt) -> Void)? {
+        guard !attempt.isRunning else {
+            precondition(attempt.next == nil, "an operation was parked twice at a time")
+            attempt.next = retry
+            return nil
+        }
+        attempt.isRunning = true
+        return retry
+    }
+
+    /// A run is over: what to run next. Where it does not wait any more the operation is at its end, and its pages may go.
+    func end(_ attempt: Attempt) -> (@Sendable (Attempt) -> Void)? {
+        if let next = attempt.next {
+            attempt.next = nil
+            return next
+        }
+        attempt.isRunning = false
+        if !attempt.isParked { attempt.pages.letGo(butLast: 0) }
+        return nil
     }
 
     // MARK: Durability
