@@ -7,17 +7,8 @@ import Glibc
 final class HostStaging {
     /// This machine's present boot.
     static func bootID() -> StoreUUID {
-        guard let file = fopen("/proc/sys/kernel/random/boot_id", "r") else { return StoreUUID(high: 0, low: 0) }
-        defer { fclose(file) }
-        var digits: [UInt64] = []
-        while digits.count < 32 {
-            let character = fgetc(file)
-            if character < 0 { break }
-            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else {
-                continue
-            }
-            digits.append(UInt64(digit))
-        }
+        let text = HostString("/proc/sys/kernel/random/boot_id").contents() ?? []
+        let digits = text.compactMap { Character(UnicodeScalar($0)).hexDigitValue }.map { UInt64($0) }
         guard digits.count == 32 else { return StoreUUID(high: 0, low: 0) }
         return StoreUUID(
             high: digits[..<16].reduce(0) { $0 << 4 | $1 }, low: digits[16...].reduce(0) { $0 << 4 | $1 })
@@ -29,7 +20,7 @@ final class HostStaging {
         return generator.next() | 1
     }
 
-    let directory: String
+    let directory: HostString
     private let uuid: StoreUUID
     private let device: UInt64
     private let inode: UInt64
@@ -39,33 +30,32 @@ final class HostStaging {
     /// What dead mounts left, and where.
     private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
 
-    static let sharedDirectory = "/dev/shm"
+    static let sharedDirectory: HostString = "/dev/shm"
     static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
-    init(directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
+    init(directory: HostString, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
         self.directory = directory
         self.uuid = uuid
         self.log = log
-        var status = stat()
-        guard stat(directory, &status) == 0 else { throw Errno.last }
+        let status = try directory.status()
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
 
-    private var prefix: String { "treering-\(uuid)-" }
+    private var prefix: HostString { "treering-\(uuid.description)-" }
 
     /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
     func findTails(_ superblock: Superblock, isReadOnly: Bool = false) throws(MountError) {
-        let places: [String]
+        let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
             throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
         }
         for path in places {
             let memory: SharedMemory
             if SharedMemory.isEmptyOfThisUser(path) {
-                Glibc.unlink(path)
+                try? path.unlink()
                 continue
             }
             do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
@@ -110,7 +100,7 @@ final class HostStaging {
     }
 
     /// The headers of what dead mounts of a store left on this machine since it booted.
-    static func headers(directory: String, uuid: StoreUUID) -> [StagingHeader] {
+    static func headers(directory: HostString, uuid: StoreUUID) -> [StagingHeader] {
         guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
         return ((try? candidates(directory, staging.prefix)) ?? []).compactMap { path in
             guard let memory = try? SharedMemory(reading: path, byteCountLimit: byteCountLimit),
@@ -120,7 +110,7 @@ final class HostStaging {
         }
     }
 
-    private static func candidates(_ directory: String, _ prefix: String) throws(Errno) -> [String] {
+    private static func candidates(_ directory: HostString, _ prefix: HostString) throws(Errno) -> [HostString] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
     }

@@ -58,6 +58,7 @@ struct StagingHeader: Equatable, Sendable {
         guard slotCount > 0, slotCount <= 64, recordAreaByteCount >= block, recordAreaByteCount % block == 0,
             payloadAreaByteCount % block == 0, recordAreaByteCount <= 64 << 20, payloadAreaByteCount <= 64 << 20
         else { return nil }
+        guard epoch.rawValue <= counterLimit, generation <= counterLimit else { return nil }
         let slot = Int(block) + Int(recordAreaByteCount) + Int(payloadAreaByteCount)
         guard whole.count >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
     }

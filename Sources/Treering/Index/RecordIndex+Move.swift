@@ -180,7 +180,7 @@ extension RecordIndex {
                         byteCount: entry.length)
                 }
             case (.payloads, .payload):
-                guard let entry = PayloadEntry(decoding: value) else { return }
+                guard let entry = PayloadEntry(decoding: value), table.contains(entry.blocksSegment) else { return }
                 let incarnation = table[entry.blocksSegment].incarnation
                 writer.move(sequence, word: entry.isInline ? 0 : Self.word(entry.blocksSegment, incarnation)) {
                     $0.payload(

@@ -126,7 +126,7 @@ final class SegmentTable {
         segments[index].end = usage.end
         segments[index].role = usage.role
         segments[index].living = usage.living
-        livingByteCount += usage.living
+        livingByteCount &+= usage.living
         if usage.state == .inUse {
             pool.removeAll { $0 == number }
             segments[index].state = .inUse
