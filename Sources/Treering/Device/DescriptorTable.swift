@@ -120,7 +120,8 @@ final class DescriptorTable: @unchecked Sendable {
             if isClosed { return }
             isClosed = true
             for owner in owners where owner >= 0 {
-                Descriptors(self[owner].pointee.descriptors.exchange(Descriptors.none.entry, ordering: .relaxed)).close()
+                Descriptors(self[owner].pointee.descriptors.exchange(Descriptors.none.entry, ordering: .relaxed))
+                    .close()
             }
         }
     }
@@ -145,7 +146,9 @@ final class DescriptorTable: @unchecked Sendable {
         if file.pointee.useCount.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue >= 0 {
             let found = Descriptors(file.pointee.descriptors.load(ordering: .acquiring))
             if found.isOpen {
-                if !file.pointee.wasUsed.load(ordering: .relaxed) { file.pointee.wasUsed.store(true, ordering: .relaxed) }
+                if !file.pointee.wasUsed.load(ordering: .relaxed) {
+                    file.pointee.wasUsed.store(true, ordering: .relaxed)
+                }
                 return found
             }
         }
@@ -213,7 +216,9 @@ final class DescriptorTable: @unchecked Sendable {
 
     /// Whether the next flush of a file has an error to tell that came before it.
     @inline(__always)
-    func hasLostError(_ file: DeviceFile) -> Bool { self[file.rawValue].pointee.lostError.load(ordering: .relaxed) != 0 }
+    func hasLostError(_ file: DeviceFile) -> Bool {
+        self[file.rawValue].pointee.lostError.load(ordering: .relaxed) != 0
+    }
 
     /// The place of a file in use.
     @inline(__always)

@@ -64,6 +64,11 @@ final class HostDevice: HostEngine {
             }
             throw DeviceError("\(directory): \(error)")
         }
+        if files.lacksDescriptors {
+            throw DeviceError(
+                "no more than \(files.descriptorLimit) files may be open (ulimit -n), and a mount needs \(files.leastDescriptorCount): raise the limit of open files (RLIMIT_NOFILE)"
+            )
+        }
         return try HostDevice(files, engine, options)
     }
 
@@ -73,7 +78,11 @@ final class HostDevice: HostEngine {
         fstat(files.directory, &status)
         directoryNumbers = (UInt64(status.st_dev), UInt64(status.st_ino))
         let kernel = EngineProbe.kernelName()
-        let direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
+        var direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
+        if files.table.placeCount < options.fileCapacity {
+            direct +=
+                "; no more than \(files.table.placeCount) segments open at a time, since RLIMIT_NOFILE is \(files.descriptorLimit)"
+        }
         let reason: String
         if choice == .posix {
             reason = "as asked"

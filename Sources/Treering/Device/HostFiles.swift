@@ -87,6 +87,9 @@ final class HostFiles: Sendable {
         table.placeChanged = { place, _ in reads.reset(place) }
     }
 
+    /// The limit of open files with which a mount is possible.
+    var leastDescriptorCount: Int { Self.otherDescriptorCount + Self.leastPlaceCount * (direct.isUsable ? 2 : 1) }
+
     deinit { closeAll() }
 
     /// Closes what is still open, and the directories. Nothing may be in flight.

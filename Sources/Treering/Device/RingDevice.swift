@@ -96,7 +96,8 @@
             state = State(free: (0..<UInt32(depth)).reversed(), overflow: SubmissionQueue(capacity: 64))
             // The redone submissions of a broken ring are handed over under locks: a thread must be there.
             guard pool.start(threadCount: 1) else { throw Errno(EAGAIN) }
-            var registered = ring.registerSparseFiles(min(1 + 2 * files.table.placeCount, files.descriptorLimit, 1 << 20))
+            var registered = ring.registerSparseFiles(
+                min(1 + 2 * files.table.placeCount, files.descriptorLimit, 1 << 20))
             if registered > 0, let lock = options.lockDescriptor, !ring.register([lock], at: 0) {
                 io_uring_unregister_files(ring.ring)
                 registered = 0

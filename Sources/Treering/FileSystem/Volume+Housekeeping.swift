@@ -309,13 +309,18 @@ extension Volume {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
         }
-        do { try make() } catch {
-            // What failed once, and did not for want of space, may be possible: only then is the host taken for full.
-            do { if error == .noSpace { throw error } else { try make() } } catch {
-                try? device.unlink(.preparing(number))
-                state.withLock { $0.core.log.isHostFull = true }
-                log("no new segment can be made: \(error)")
+        do throws(Errno) {
+            do throws(Errno) { try make() } catch {
+                // What failed once, and did not for want of something, may be possible: only then is the host taken for full.
+                if error.isShortage { throw error } else { try make() }
             }
+            preparationFailure = nil
+        } catch {
+            try? device.unlink(.preparing(number))
+            state.withLock { $0.core.log.isHostFull = true }
+            // It is tried again in each round, and said once.
+            if preparationFailure != error { log("no new segment can be made: \(error)") }
+            preparationFailure = error
         }
     }
 
