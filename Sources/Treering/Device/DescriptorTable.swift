@@ -9,7 +9,7 @@ import Synchronization
 /// - A file that is in use keeps its descriptors until the use ends.
 /// - A file with writes that no flush has covered is closed only where there is no other, and flushed before: Linux tells a failed write
 ///   back to descriptors that were open then, and to no later one. Where that flush fails, the next flush of the file says so.
-/// - What is not a segment stays open from `open` to `close`.
+/// - What is not a segment stays open from `open` to `close`, and so do the segments that `keepOpen` names.
 ///
 /// A use costs two atomic operations and no lock as long as the file is open.
 final class DescriptorTable: @unchecked Sendable {
@@ -57,6 +57,7 @@ final class DescriptorTable: @unchecked Sendable {
         var place: Int32 = -1
         var name: StoreFile
         var isPinned: Bool
+        var isKept = false
 
         init(_ name: StoreFile) {
             self.name = name
@@ -69,8 +70,10 @@ final class DescriptorTable: @unchecked Sendable {
     private static let chunkFileCount = 4096
     /// Added to `useCount` while a file is being closed.
     private static let closing: Int32 = -1 << 30
-    /// How long a use waits while the system has no descriptor left, unless it is a write or a flush: those wait as long as it takes.
-    static let patienceNanoseconds: UInt64 = 10_000_000_000
+    /// How many others are closed for one that cannot be opened. A limit that was lowered below what is open is not met by closing all of it.
+    private static let makeRoomLimit = 2
+    /// How long a use waits while the system has no descriptor left.
+    private static let patienceNanoseconds: UInt64 = 5_000_000_000
 
     /// How many files may have descriptors at a time.
     let placeCount: Int
@@ -91,6 +94,8 @@ final class DescriptorTable: @unchecked Sendable {
     /// The file at each place, −1: none.
     private var owners: [Int32]
     private var pinnedCount = 0
+    /// Segments that stay open.
+    private var kept: [DeviceFile] = []
     private var hand = 0
     private var isClosed = false
     private var missCount = 0
@@ -166,15 +171,14 @@ final class DescriptorTable: @unchecked Sendable {
         try? monitor.withLock { reopenWithLock(file, mayWait: false) }.get()
     }
 
-    /// Begins a use; waits for a place if need be, and for the system to have a descriptor: a write or a flush (`insists`) for as long as
-    /// that takes. To be ended by `end`.
+    /// Begins a use; waits for a place if need be, and for some seconds where the system has no descriptor left. To be ended by `end`.
     @inline(__always)
-    func begin(_ file: DeviceFile, insists: Bool) throws(Errno) -> Descriptors {
+    func begin(_ file: DeviceFile) throws(Errno) -> Descriptors {
         if let found = beginQuickly(self[file.rawValue]) { return found }
-        return try reopenPatiently(file, insists)
+        return try reopenPatiently(file)
     }
 
-    private func reopenPatiently(_ file: DeviceFile, _ insists: Bool) throws(Errno) -> Descriptors {
+    private func reopenPatiently(_ file: DeviceFile) throws(Errno) -> Descriptors {
         let start = monotonicNanoseconds()
         while true {
             let error: Errno
@@ -182,7 +186,7 @@ final class DescriptorTable: @unchecked Sendable {
             case .success(let found): return found
             case .failure(let failure): error = failure
             }
-            let isOver = !insists && monotonicNanoseconds() - start > Self.patienceNanoseconds
+            let isOver = monotonicNanoseconds() - start > Self.patienceNanoseconds
             guard error.isShortage, !isOver else { throw error }
             rest(nanoseconds: 10_000_000)
         }
@@ -248,11 +252,13 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Opens, and closes others for it where the process or the system has no descriptor left.
+    /// Opens, and closes some others for it where the process or the system has no descriptor left.
     private func openMakingRoom(_ name: StoreFile, create: Bool) throws(Errno) -> Descriptors {
+        var attempts = 0
         while true {
             do throws(Errno) { return try openFile(name, create) } catch {
-                guard error.isShortageOfFiles, makeRoom() else { throw error }
+                attempts += 1
+                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit, makeRoom() else { throw error }
             }
         }
     }
@@ -301,6 +307,7 @@ final class DescriptorTable: @unchecked Sendable {
             let found = Descriptors(
                 entry.pointee.descriptors.exchange(Descriptors.none.entry, ordering: .acquiringAndReleasing))
             if entry.pointee.isPinned { pinnedCount -= 1 }
+            kept.removeAll { $0 == file }
             if found.isOpen {
                 vacate(entry, found)
                 freePlaces.append(entry.pointee.place)
@@ -310,6 +317,20 @@ final class DescriptorTable: @unchecked Sendable {
             entry.pointee.isPinned = true
             freeFiles.append(file.rawValue)
         }
+    }
+
+    /// Of the segments these stay open, the first of them where there are few places; others no longer do. What must always be possible
+    /// must not depend on whether a file can be opened.
+    func keepOpen(_ files: [DeviceFile]) {
+        let chosen = Array(files.prefix(max(2, placeCount / 4)))
+        monitor.withLock {
+            if chosen == kept { return }
+            for file in kept { self[file.rawValue].pointee.isKept = false }
+            for file in chosen { self[file.rawValue].pointee.isKept = true }
+            kept = chosen
+        }
+        // Where one cannot be opened now, it is tried again the next time.
+        for file in chosen where beginWithoutWaiting(file) != nil { end(file, isUnsynced: false) }
     }
 
     /// A file has another name now.
@@ -360,9 +381,13 @@ final class DescriptorTable: @unchecked Sendable {
     }
 
     private func openWithLock(_ name: StoreFile, _ mayWait: Bool) throws(Errno) -> Descriptors {
+        var attempts = 0
         while true {
             do throws(Errno) { return try openFile(name, false) } catch {
-                guard error.isShortageOfFiles, let place = takeFromAnother(maySync: mayWait) else { throw error }
+                attempts += 1
+                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit,
+                    let place = takeFromAnother(maySync: mayWait)
+                else { throw error }
                 freePlaces.append(place)
             }
         }
@@ -374,7 +399,7 @@ final class DescriptorTable: @unchecked Sendable {
         defer { waiterCount.subtract(1, ordering: .sequentiallyConsistent) }
         while true {
             if let place = freePlaces.popLast() ?? takeFromAnother(maySync: true) { return place }
-            if pinnedCount >= placeCount { return nil }
+            if pinnedCount + kept.count >= placeCount { return nil }
             idle.wait()
         }
     }
@@ -388,7 +413,7 @@ final class DescriptorTable: @unchecked Sendable {
                 let owner = owners[hand]
                 guard owner >= 0 else { continue }
                 let file = self[owner]
-                guard !file.pointee.isPinned, file.pointee.useCount.load(ordering: .relaxed) == 0,
+                guard !file.pointee.isPinned, !file.pointee.isKept, file.pointee.useCount.load(ordering: .relaxed) == 0,
                     mayBeUnsynced || !file.pointee.isUnsynced.load(ordering: .acquiring),
                     !file.pointee.wasUsed.exchange(false, ordering: .relaxed)
                 else { continue }

@@ -24,6 +24,7 @@ extension HostEngine {
     func list() throws(Errno) -> [StoreFile] { try files.list() }
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile { try files.open(file, create: create) }
     func close(_ file: DeviceFile) { files.close(file) }
+    func keepOpen(_ segments: [DeviceFile]) { files.table.keepOpen(segments) }
     func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {

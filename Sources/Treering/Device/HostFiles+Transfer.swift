@@ -13,7 +13,7 @@ extension HostFiles {
         let isSync = submission.operation == .sync
         let files: Descriptors
         do throws(Errno) {
-            files = try table.begin(submission.file, insists: submission.operation != .read)
+            files = try table.begin(submission.file)
         } catch { return Completion(tag: submission.tag, result: -Int(error.rawValue)) }
         let lostError = isSync ? table.beginSync(submission.file) : 0
         var result = isSync ? flush(files.buffered) : transfer(submission, files)

@@ -106,7 +106,7 @@ final class HostFiles: Sendable {
     func withDescriptor<Result>(
         of file: DeviceFile, _ body: (Int32) throws(Errno) -> Result
     ) throws(Errno) -> Result {
-        let found = try table.begin(file, insists: false)
+        let found = try table.begin(file)
         defer { table.end(file, isUnsynced: false) }
         return try body(found.buffered)
     }

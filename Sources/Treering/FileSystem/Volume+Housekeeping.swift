@@ -84,6 +84,7 @@ extension Volume {
         state.withLock { $0.forgetBadPages() }
         if hostStaging?.hasVanished == true { moveStaging() }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        keepHeadsOpen()
         if commits { commitByClock() }
         reapOrphans()
         finishRemovals()
@@ -298,6 +299,16 @@ extension Volume {
     }
 
     // MARK: Segments
+
+    /// What is written to now and next stays open.
+    private func keepHeadsOpen() {
+        let next = state.withLock { state -> [DeviceFile] in
+            let table = state.core.table
+            return ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
+                .compactMap { $0 }.compactMap { table[$0].file }
+        }
+        device.keepOpen(next.prefix(2) + [cleaner.headFile].compactMap { $0 } + next.dropFirst(2))
+    }
 
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
     func prepareSegment() {

@@ -21,7 +21,7 @@ import Testing
     }
 
     private func use(_ table: DescriptorTable, _ file: DeviceFile, writes: Bool = false) throws {
-        _ = try table.begin(file, insists: true)
+        _ = try table.begin(file)
         table.end(file, isUnsynced: writes)
     }
 
@@ -44,7 +44,7 @@ import Testing
     @Test func aFileInUseOrUnsyncedStaysOpen() throws {
         let table = table(4)
         let files = try Self.segments.prefix(100).map { try table.open($0, create: false) }
-        let held = try table.begin(files[0], insists: true)
+        let held = try table.begin(files[0])
         try use(table, files[1], writes: true)
         let before = opened.value
         for file in files[2...] { try use(table, file) }
@@ -55,7 +55,7 @@ import Testing
         try use(table, files[1])
         #expect(opened.value == now, "a file with unsynced writes was closed")
         // Flushed, it is one like the others.
-        _ = try table.begin(files[1], insists: true)
+        _ = try table.begin(files[1])
         #expect(table.beginSync(files[1]) == 0)
         table.end(files[1], isUnsynced: false)
         for file in files[2...] { try use(table, file) }
@@ -77,14 +77,42 @@ import Testing
         }
     }
 
+    @Test func whatIsKeptStaysOpen() throws {
+        let table = table(8)
+        let files = try Self.segments.prefix(100).map { try table.open($0, create: false) }
+        table.keepOpen([files[5], files[6], files[7]])
+        let before = opened.value
+        for file in files[10...] { try use(table, file) }
+        let now = opened.value
+        #expect(now >= before + 80)
+        try use(table, files[5])
+        try use(table, files[6])
+        #expect(opened.value == now, "a segment that is kept was closed")
+        table.keepOpen([files[20], files[7]])
+        for file in files[30...] { try use(table, file) }
+        let then = opened.value
+        try use(table, files[20])
+        #expect(opened.value == then)
+        try use(table, files[5])
+        #expect(opened.value == then + 1)
+        // A number that is given away again has nothing of the file before.
+        table.close(files[20])
+        let other = try table.open(Self.segments[150], create: false)
+        #expect(other == files[20])
+        for file in files[30...] { try use(table, file) }
+        let last = opened.value
+        try use(table, other)
+        #expect(opened.value == last + 1)
+    }
+
     @Test func whereAllAreInUseAUseWaits() throws {
         let table = table(2)
         let files = try Self.segments.prefix(3).map { try table.open($0, create: false) }
-        for file in files[0..<2] { _ = try table.begin(file, insists: true) }
+        for file in files[0..<2] { _ = try table.begin(file) }
         #expect(table.beginWithoutWaiting(files[2]) == nil)
         let isIn = Counter()
         let thread = try DeviceThread(name: "waits") {
-            _ = try? table.begin(files[2], insists: true)
+            _ = try? table.begin(files[2])
             _ = isIn.raise()
         }
         usleep(20_000)
