@@ -80,14 +80,15 @@ extension Core {
                     UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
                     let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
                 else { return false }
-                let segment = entry.blocksSegment
-                if let bytes = self.log.resident(segment, start, Int(byteCount)) {
+                // What the index names lives, so the segment is in the life in which it was written.
+                let life = self.table.life(of: entry.blocksSegment)
+                if let bytes = self.log.resident(life, start, Int(byteCount)) {
                     plan.bytesToFill.copy(bytes, to: target)
                     return true
                 }
-                guard let file = self.table[segment].file else { return false }
-                if plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount), target: target) {
-                    self.table[segment].readerCount += 1
+                guard let file = self.table[life.number].file else { return false }
+                if plan.add(entry, life, file, offset: Int(offset), byteCount: Int(byteCount), target: target) {
+                    self.table.hold(life)
                 }
                 return true
             }
@@ -102,7 +103,7 @@ extension Core {
 
     /// A plan's reads are over: lets go of the segments and of the buffer's claim.
     func finished(_ plan: ReadPlan) {
-        for read in plan.reads { table[read.segment].readerCount -= 1 }
+        for read in plan.reads { table.letGo(of: read.life) }
         plan.reads.removeAll()
     }
 

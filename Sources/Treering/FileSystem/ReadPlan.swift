@@ -3,7 +3,7 @@
 
 /// One range of a segment to be read for a plan.
 struct PlannedRead {
-    var segment: SegmentNumber
+    var life: SegmentLife
     var file: DeviceFile
     /// In bytes, a multiple of 4 KiB.
     var position: UInt64
@@ -47,7 +47,7 @@ final class ReadPlan: @unchecked Sendable {
 
     /// False when a read that is planned already brings it.
     func add(
-        _ entry: PayloadEntry, _ segment: SegmentNumber, _ file: DeviceFile, offset: Int, byteCount: Int, target: Int
+        _ entry: PayloadEntry, _ life: SegmentLife, _ file: DeviceFile, offset: Int, byteCount: Int, target: Int
     ) -> Bool {
         let block = blockByteCount
         if entry.isInline {
@@ -57,7 +57,7 @@ final class ReadPlan: @unchecked Sendable {
             let lead = Int(entry.position) - start
             reads.append(
                 PlannedRead(
-                    segment: segment, file: file, position: UInt64(start), memory: scratch.bytes.part(0, end - start),
+                    life: life, file: file, position: UInt64(start), memory: scratch.bytes.part(0, end - start),
                     scratch: scratch, checksums: [entry.checksum(ofStored: 0)],
                     inlineRange: lead..<lead + Int(entry.length),
                     source: lead + offset, byteCount: byteCount, target: target))
@@ -73,7 +73,7 @@ final class ReadPlan: @unchecked Sendable {
             && (byteCount % block == 0 || target + byteCount == self.byteCount)
         let scratch = isDirect ? nil : AlignedBuffer(byteCount: count)
         let read = PlannedRead(
-            segment: segment, file: file, position: UInt64(entry.position(ofStored: stored)),
+            life: life, file: file, position: UInt64(entry.position(ofStored: stored)),
             memory: scratch?.bytes.part(0, count) ?? bytesToFill.part(target, count), scratch: scratch,
             checksums: (stored...stored + last - first).map { entry.checksum(ofStored: $0) }, inlineRange: nil,
             source: offset - first * block, byteCount: byteCount, target: target)
@@ -84,7 +84,7 @@ final class ReadPlan: @unchecked Sendable {
 
     /// Payloads that were written one after the other lie one after the other: one read brings them all.
     private func extendLast(by next: PlannedRead) -> Bool {
-        guard var last = reads.last, last.scratch == nil, next.scratch == nil, last.segment == next.segment,
+        guard var last = reads.last, last.scratch == nil, next.scratch == nil, last.life == next.life,
             last.position + UInt64(last.memory.count) == next.position, last.target + last.memory.count == next.target
         else { return false }
         last.memory = bytesToFill.part(last.target, last.memory.count + next.memory.count)
@@ -98,7 +98,7 @@ final class ReadPlan: @unchecked Sendable {
     func accept(_ index: Int, _ completion: Completion) -> CorruptionReport? {
         let read = reads[index]
         func damage(_ reason: String) -> CorruptionReport {
-            CorruptionReport(place: "segment \(read.segment.rawValue) at \(read.position)", reason: reason)
+            CorruptionReport(place: "segment \(read.life.number.rawValue) at \(read.position)", reason: reason)
         }
         if let error = completion.error { return damage("reading failed: \(error)") }
         guard completion.result == read.memory.count else {

@@ -299,7 +299,7 @@ final class Recovery<D: Device> {
         let header = segment.header
         return try Self.reading { () throws(Errno) in
             try mender.mend(
-                header.number, segment.file, incarnation: header.incarnation, at: offset,
+                header.life, segment.file, at: offset,
                 end: header.end == 0 ? reader.segmentByteCount : Int(header.end), after: context, last: last,
                 through: last ?? BatchSequence(counterLimit), mustExist: true)
         }
@@ -450,12 +450,10 @@ final class Recovery<D: Device> {
             guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {
                 return
             }
-            let number = move.blocksSegment
+            let number = move.blocksLife.number
             let header = headers[number]?.header
             guard table.contains(number), table[number].state != .inUse else { return }
-            guard let header, header.state == .inUse, header.role == .cold,
-                header.incarnation == move.blocksIncarnation
-            else {
+            guard let header, header.state == .inUse, header.role == .cold, header.life == move.blocksLife else {
                 throw MountError(
                     .damaged, "segment \(number.rawValue) is missing or damaged, and the log has moved blocks to it")
             }

@@ -282,7 +282,7 @@ extension Recovery {
     var canContinueSegment: Bool {
         let segment = position.segment
         return table[segment].state == .inUse && table[segment].lastBatch == .zero && table[segment].end == 0
-            && table[segment].incarnation == position.incarnation
+            && table.life(of: segment) == position.life
     }
 
     /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
@@ -350,8 +350,7 @@ extension Recovery {
                 try write(header, file)
             }
             let outcome = try reader.batch(
-                in: batch.segment, file, incarnation: table[batch.segment].incarnation, at: batch.offset,
-                verifyPayload: true)
+                in: table.life(of: batch.segment), file, at: batch.offset, verifyPayload: true)
             guard case .batch(let found) = outcome, found.checksum == batch.checksum else {
                 log(
                     "batch \(batch.batch.rawValue) was whole a moment ago, and is not any more: the disk loses what was written"

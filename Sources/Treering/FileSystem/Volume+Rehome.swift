@@ -70,8 +70,10 @@ extension Volume {
         do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
         state.withLock { state in
             let table = recovery.table
-            for (index, segment) in state.core.table.segments.enumerated() {
-                table[SegmentNumber(UInt32(index))].readerCount = segment.readerCount
+            for (index, segment) in state.core.table.segments.enumerated() where segment.readerCount > 0 {
+                let life = SegmentLife(SegmentNumber(UInt32(index)), segment.incarnation)
+                precondition(table.isInUse(life), "what is read is durable, and durable segments live on")
+                table[life.number].readerCount = segment.readerCount
             }
             log.resume(
                 rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment)
@@ -169,8 +171,7 @@ private struct Rehoming<D: Device> {
         }
         guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }
         used.append(table[number].file!)
-        position.segment = number
-        position.incarnation = table[number].incarnation
+        position.life = table.life(of: number)
         position.offsetInSegment = UInt32(SegmentHeader.byteCount)
     }
 

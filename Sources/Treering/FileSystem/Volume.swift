@@ -111,7 +111,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                 return try operation(core)
             } catch {
                 if case .blocked(.page(let miss)) = error {
-                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 }
                 throw error

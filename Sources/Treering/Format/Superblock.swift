@@ -275,6 +275,12 @@ struct LogPosition: Hashable, Sendable {
         self.offsetInSegment = offsetInSegment
     }
 
+    /// The segment in which the log goes on.
+    var life: SegmentLife {
+        get { SegmentLife(segment, incarnation) }
+        set { (segment, incarnation) = (newValue.number, newValue.incarnation) }
+    }
+
     func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
         bytes.store(lastBatch.rawValue, at: offset)
         bytes.store(lastChecksum, at: offset + 8)

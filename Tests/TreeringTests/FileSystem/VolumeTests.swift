@@ -24,6 +24,9 @@ final class TestStore {
             })
     }
 
+    /// The life that a segment is in.
+    func life(of number: SegmentNumber) -> SegmentLife { volume.state.withLock { $0.core.table.life(of: number) } }
+
     /// Staging whose memory the test can read after a kill.
     func makeStaging() -> Staging {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
@@ -132,7 +135,7 @@ final class TestStore {
         try store.remount()
         let plan = try store.volume.perform { (core) throws(Stop) in try core.planRead(inode, at: 8192, 15 << 13) }
         #expect(plan.reads.count == 1)
-        let (segment, place) = (plan.reads[0].segment, plan.reads[0].position)
+        let (segment, place) = (plan.reads[0].life.number, plan.reads[0].position)
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 1)
         store.volume.execute(plan, mayWait: true) { plan, error in
             #expect(error == nil && Array(plan.bytes) == pieces[1...].flatMap { $0 })
