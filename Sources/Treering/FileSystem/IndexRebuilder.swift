@@ -84,8 +84,10 @@ struct IndexRebuilder<D: Device> {
             for segment in rebuild.table.segments.indices where rebuild.table.segments[segment].state == .inUse {
                 rebuild.table[SegmentNumber(UInt32(segment))].isChanged = true
             }
+            var superblock = recovery.superblock
+            superblock.staging.settle(last: recovery.lastBatchEpoch, next: segmentLog.nextSequence)
             let state = VolumeState(
-                core: core, indexFile: file, superblock: recovery.superblock, slots: recovery.pair.summary)
+                core: core, indexFile: file, superblock: superblock, slots: recovery.pair.summary)
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }

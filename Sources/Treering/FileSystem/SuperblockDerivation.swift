@@ -41,6 +41,8 @@ struct SuperblockDerivation<D: Device> {
         let areBothWhole = copies.slots.allSatisfy { (try? $0.get()) != nil }
         if let copy, derivation.isCurrent(copy, areBothWhole: areBothWhole) {
             derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
+            // The newer copy may have passed staging over.
+            if !areBothWhole { derived.superblock.staging = StagingHistory(passedCount: copy.staging.passedCount) }
         } else {
             derived = try derivation.fromLog(copy)
         }
@@ -143,6 +145,8 @@ struct SuperblockDerivation<D: Device> {
             position: end.position, formattedSeconds: copy?.formattedSeconds ?? 0, inodeCount: 0,
             checkpointEpoch: end.epoch, indexRoot: noIndex)
         superblock.ownBlockUUID = copy?.ownBlockUUID
+        superblock.staging.passedCount = copy?.staging.passedCount ?? 0
+        superblock.staging.settle(last: end.epoch, next: end.header.lastRecord.next)
         guard hashKey != nil else {
             return DerivedSuperblock(
                 superblock: superblock, source: "the headers of the segments and the log",

@@ -156,10 +156,11 @@ extension Volume {
         wait { $0.core.log.canReplaceStaging || $0.core.log.failure != nil }
         do throws(Errno) {
             let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
-            state.withLock { $0.core.log.replaceStaging(by: staging) }
+            // Before anything lies in it: a successor believes the staging that the superblock names.
             var superblock = state.withLock { $0.superblock }
             superblock.stagingIdentity = hostStaging.identity
             try writeSuperblock(superblock)
+            state.withLock { $0.core.log.replaceStaging(by: staging) }
         } catch {
             state.withLock { if $0.core.log.isHeld { $0.core.log.replaceStaging(by: nil) } }
             log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")

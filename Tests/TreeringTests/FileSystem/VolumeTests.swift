@@ -31,11 +31,15 @@ final class TestStore {
     func makeStaging() -> Staging {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
         stagingBuffer.bytes.zero(0, stagingBuffer.bytes.count)
-        StagingHeader(
-            uuid: StoreUUID(high: 1, low: 2), epoch: MountEpoch(2), generation: 0, device: 0, directory: 0,
-            bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
-        ).encode(into: stagingBuffer.bytes)
         return Staging(geometry: geometry, memory: stagingBuffer.bytes, owner: stagingBuffer)
+    }
+
+    /// Says in a mount's staging whose it is.
+    static func stamp(_ memory: AlignedBuffer, _ geometry: StagingGeometry, _ volume: Volume<SimulatedDevice>) {
+        StagingHeader(
+            uuid: StoreUUID(high: 1, low: 2), epoch: volume.state.withLock { $0.core.log.epoch }, generation: 0,
+            device: 0, directory: 0, bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
+        ).encode(into: memory.bytes)
     }
 
     init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
@@ -47,7 +51,9 @@ final class TestStore {
         volume = try Volume.mount(device, options, now: Self.now) { _ in }
         if keepsStaging {
             try volume.unmount()
-            volume = try Volume.mount(device, options, staging: makeStaging(), now: Self.now) { _ in }
+            let staging = makeStaging()
+            volume = try Volume.mount(device, options, staging: staging, now: Self.now) { _ in }
+            Self.stamp(stagingBuffer, staging.geometry, volume)
         }
     }
 
