@@ -122,7 +122,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             } catch {
                 switch error {
                 case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
-                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
                     if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }
