@@ -170,6 +170,11 @@ extension Volume {
         try run { (core) throws(Stop) in try core.checkOpen(inode, writes: writes, appends: appends) }
     }
 
+    /// Whether a read would move the time of the last access because of a change since then, or because it is a day old.
+    func isAccessDue(_ inode: InodeNumber) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in try core.isAccessDue(inode) }
+    }
+
     /// A number that other stores most likely do not have.
     var generation: UInt32 { state.withLock { UInt32(truncatingIfNeeded: $0.superblock.uuid.low) } | 1 }
 
