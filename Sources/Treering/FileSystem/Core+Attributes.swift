@@ -58,7 +58,7 @@ extension Core {
 
     // MARK: Extended attributes
 
-    static let xattrByteCountLimit = 65_536
+    static let xattrByteCountLimit = XattrEntry.valueByteCountLimit
 
     /// What getxattr(2) gives: bytes, or a plan to read them.
     func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {

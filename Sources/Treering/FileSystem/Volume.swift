@@ -68,6 +68,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isRemoving = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
+    /// Why no new segment could be made when that was tried last.
+    nonisolated(unsafe) var preparationFailure: Errno?
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
@@ -120,7 +122,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             } catch {
                 switch error {
                 case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
-                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
                     if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }

@@ -28,7 +28,7 @@ final class ClassicTransport: Transport {
     /// Set once, by `init`.
     private nonisolated(unsafe) var readers: [Reader] = []
     private let pool: RequestPool
-    private let mountPoint: String
+    private let mountPoint: HostString
     /// The process that has a successor go on when this one is killed; 0 for none.
     private let supervisor: pid_t
     /// What the kernel calls the mount ("0:45"); nil until that is known.
@@ -57,7 +57,7 @@ final class ClassicTransport: Transport {
 
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
-        session: OpaquePointer, mountPoint: String, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
+        session: OpaquePointer, mountPoint: HostString, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
         supervisor: pid_t, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session

@@ -136,7 +136,7 @@ struct Reply: ~Copyable {
 
     /// Where lseek(2) found what it looked for.
     consuming func offset(_ offset: UInt64) {
-        _ = request.answer { fuse_reply_lseek($0, off_t(offset)) }
+        _ = request.answer { fuse_reply_lseek($0, off_t(clamping: offset)) }
     }
 
     /// How long the value of an extended attribute or the list of names is.
@@ -154,17 +154,7 @@ struct Reply: ~Copyable {
     }
 
     consuming func status(_ status: FileSystemStatus) {
-        var answer = statvfs()
-        let block = FileSystemStatus.blockByteCount
-        answer.f_bsize = UInt(block)
-        answer.f_frsize = UInt(block)
-        answer.f_blocks = UInt(status.totalByteCount / block)
-        answer.f_bfree = UInt(status.freeByteCount / block)
-        answer.f_bavail = UInt(status.availableByteCount / block)
-        answer.f_files = UInt(status.inodeCount)
-        answer.f_ffree = UInt(status.freeInodeCount)
-        answer.f_favail = UInt(status.freeInodeCount)
-        answer.f_namemax = UInt(FileSystemStatus.nameByteCountLimit)
+        var answer = status.figures
         _ = request.answer { fuse_reply_statfs($0, &answer) }
     }
 
@@ -177,7 +167,7 @@ struct Reply: ~Copyable {
         status.st_mode = entry.type
         return fuse_add_direntry(
             request.pending, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status,
-            off_t(entry.cookie))
+            off_t(clamping: entry.cookie))
     }
 
     /// The same for readdirplus. `isKnown` is false for "." and "..", whose inodes the kernel does not take.
@@ -189,7 +179,7 @@ struct Reply: ~Copyable {
         if !isKnown { parameters.ino = 0 }
         return fuse_add_direntry_plus(
             request.pending, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &parameters,
-            off_t(entry.cookie))
+            off_t(clamping: entry.cookie))
     }
 }
 
@@ -227,12 +217,30 @@ extension stat {
         st_uid = attributes.uid
         st_gid = attributes.gid
         st_rdev = dev_t(kernelEncoding: attributes.deviceNumber)
-        st_size = Int(attributes.byteCount)
+        st_size = Int(clamping: attributes.byteCount)
         st_blksize = Int(FileSystemStatus.blockByteCount)
-        st_blocks = Int((attributes.storedByteCount + 511) / 512)
+        st_blocks = Int(attributes.blockCount)
         st_atim = timespec(attributes.accessed)
         st_mtim = timespec(attributes.modified)
         st_ctim = timespec(attributes.changed)
+    }
+}
+
+extension FileSystemStatus {
+    /// What statvfs(3) shows.
+    var figures: statvfs {
+        var figures = statvfs()
+        let block = Self.blockByteCount
+        figures.f_bsize = UInt(block)
+        figures.f_frsize = UInt(block)
+        figures.f_blocks = UInt(totalByteCount / block)
+        figures.f_bfree = UInt(freeByteCount / block)
+        figures.f_bavail = UInt(availableByteCount / block)
+        figures.f_files = UInt(inodeCount)
+        figures.f_ffree = UInt(freeInodeCount)
+        figures.f_favail = UInt(freeInodeCount)
+        figures.f_namemax = UInt(Self.nameByteCountLimit)
+        return figures
     }
 }
 
@@ -250,7 +258,7 @@ extension dev_t {
 }
 
 /// `struct fuse_statx` (include/uapi/linux/fuse.h).
-private enum StatxLayout {
+enum StatxLayout {
     /// STATX_BASIC_STATS and STATX_BTIME.
     private static let mask: UInt32 = 0x7FF | 0x800
     /// STATX_ATTR_IMMUTABLE, _APPEND, _NODUMP have the numbers of the flags.
@@ -266,7 +274,7 @@ private enum StatxLayout {
         bytes.store(UInt16(truncatingIfNeeded: attributes.mode), at: 28)
         bytes.store(attributes.inode.rawValue, at: 32)
         bytes.store(attributes.byteCount, at: 40)
-        bytes.store((attributes.storedByteCount + 511) / 512, at: 48)
+        bytes.store(attributes.blockCount, at: 48)
         bytes.store(UInt64(Self.attributes.rawValue), at: 56)
         let times = [attributes.accessed, attributes.born, attributes.changed, attributes.modified]
         for (index, time) in times.enumerated() {
