@@ -176,6 +176,12 @@ extension Core {
         do throws(Stop) { try recordAccess(number) } catch { return }
     }
 
+    func isAccessDue(_ number: InodeNumber) throws(Stop) -> Bool {
+        guard accessTimes.rule == .relative, !isReadOnly else { return false }
+        let inode = try self.inode(number).record
+        return !inode.inodeFlags.contains(.noAccessTime) && accessTimes.needsUpdate(inode, now())
+    }
+
     func recordAccess(_ number: InodeNumber) throws(Stop) {
         guard accessTimes.rule != .never, !isReadOnly else { return }
         var inode = try self.inode(number).record

@@ -26,6 +26,8 @@ final class Core {
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
     var connection: ConnectionState?
+    /// The kernel's number of the request that is carried out under this hold of the lock, where it must not be carried out twice; 0 else.
+    var requestInHand: UInt64 = 0
     /// Inodes that lost their last name while the kernel knew them.
     var orphanCandidates: Set<InodeNumber> = []
     /// Inodes without a name and without a lookup, to be removed by the housekeeper.
@@ -127,7 +129,7 @@ final class Core {
         }
         let preview = writer.preview(sequence: log.nextSequence)
         try find { () throws(PageMiss) in try index.touch(preview) }
-        connection?.note(log.nextSequence)
+        if requestInHand != 0 { connection?.note(log.nextSequence, requestInHand) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
         if let impossible = table.impossible {
