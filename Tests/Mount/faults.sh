@@ -71,13 +71,13 @@ done
 # What cannot.
 tally=0
 for number in $([ "$LONG" = 1 ] && seq 60 || echo 1 3 8 30); do
-    for call in pwritev:EIO pwritev2:EIO fdatasync:EIO preadv:EIO fallocate:ENOSPC; do
+    for call in pwritev:EIO pwritev2:EIO fdatasync:EIO preadv:EIO fallocate:ENOSPC openat:EMFILE; do
         under "$call:$number:0"
         [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $call:$number: $said"
     done
 done
 for fault in pwritev2:EIO:10:1 pwritev:EIO:5:1 fdatasync:EIO:2:1 preadv:EIO:20:3 fallocate:ENOSPC:1:1 fsync:EIO:2:0 renameat:EIO:1:0 unlinkat:EIO:1:0 \
-    ftruncate:EIO:1:0 mmap:ENOMEM:1:1; do
+    ftruncate:EIO:1:0 mmap:ENOMEM:1:1 openat:EMFILE:24:1 openat:ENFILE:40:2 openat:ENOMEM:30:1 fdatasync:ENOMEM:6:9; do
     under "$fault"
     [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $fault: $(hits) times; $said"
 done
@@ -93,6 +93,36 @@ expect_error "staging that cannot be mapped" 'what a killed mount left in .* can
     env FAULT=mmap:ENOMEM:1:0 FAULT_STORE="$S" FAULT_HITS="$WORK/hits" LD_PRELOAD="$WORK/faults.so" timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE"
 start_mount "$S" "$M"
 check "what was acknowledged is there" cmp "$WORK/before" "$M/acknowledged"
+stop_mount "$S" "$M"
+check_store "$S"
+
+# The clock is set back by an hour: whoever waits for a moment of the time of day waits for an hour more, so nobody may.
+cat >"$WORK/clock.c" <<'C'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, time);
+    if (clock == CLOCK_REALTIME && access(getenv("CLOCK_LATE"), F_OK) == 0) time->tv_sec += 3600;
+    return result;
+}
+C
+check "the clock in front" gcc -O2 -shared -fPIC -o "$WORK/clock.so" "$WORK/clock.c" -ldl || finish
+batches() { timeout 20 "$TREERING" stats "$M" --json | tr -d ' ' | sed -n 's/.*"batches":\([0-9]*\).*/\1/p'; }
+: >"$WORK/late"
+MOUNTS+=("$M")
+check "a mount before the clock is set back" env CLOCK_LATE="$WORK/late" LD_PRELOAD="$WORK/clock.so" timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE,commit=1"
+DAEMONS+=("$(daemon_of "$S")")
+echo first >"$M/first"
+sleep 2
+rm "$WORK/late"
+before=$(batches)
+echo second >"$M/second"
+for _ in $(seq 50); do [ "$(batches)" != "$before" ] && break; sleep 0.2; done
+equal "commit= goes on when the clock is set back" yes "$([ "$(batches)" -gt "$before" ] && echo yes || echo "no: $(batches) batches")"
 stop_mount "$S" "$M"
 check_store "$S"
 finish

@@ -51,6 +51,8 @@ import Testing
 
     @Test func librariesAreImportedWhereTheyBelong() { #expect(Rules.imports(Self.files) == []) }
 
+    @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }
+
     @Test func pathsAreBytes() { #expect(Rules.paths(Self.files) == []) }
 
     @Test func noFileIsTooLong() {

@@ -32,8 +32,8 @@ enum ExportCommand {
             let staging = try? HostStaging(directory: path, uuid: pair.newest().uuid, log: log)
             let view = try StoreView.open(
                 store.device, pair,
-                tails: { superblock in
-                    do { try staging?.findTails(superblock, isReadOnly: true) } catch { log("\(error)") }
+                tails: {
+                    do { try staging?.findTails(isReadOnly: true) } catch { log("\(error)") }
                     return staging?.tails.map(\.tail) ?? []
                 }, log: log)
             report = try Exporter.export(view, into: target)

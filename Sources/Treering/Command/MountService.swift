@@ -60,7 +60,7 @@ final class MountService {
             log.error("\(mountPoint): the store could not be brought to rest: \(error); the next mount recovers it")
             code = 1
         }
-        let defects = Reply.defectCount.load(ordering: .relaxed)
+        let defects = Request.defectCount.load(ordering: .relaxed)
         if defects > 0 {
             log.error("\(mountPoint): \(defects) requests were dropped and answered EIO, which is a defect in Treering")
         }
@@ -81,8 +81,10 @@ final class MountService {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
         }
         let failure = wait(server, transport, onReady)
-        transport.join()
+        // Those who wait for room would keep their memory for ever, and answers need the session, even where nobody hears them.
+        volume.finishRequests()
         server.stop()
+        transport.join()
         if isStillMounted { detach() }
         session.forgetMount()
         withExtendedLifetime((server, session)) {}

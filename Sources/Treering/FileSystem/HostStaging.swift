@@ -27,8 +27,10 @@ final class HostStaging {
     private let log: @Sendable (String) -> Void
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
-    /// What dead mounts left, and where.
+    /// What killed mounts left, and where.
     private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
+    /// What of it is not replayed, or cannot be read.
+    private(set) var left: [(path: HostString, byteCount: Int)] = []
 
     static let sharedDirectory: HostString = "/dev/shm"
     static let byteCountLimit = 5 << 30
@@ -45,9 +47,9 @@ final class HostStaging {
 
     private var prefix: HostString { "treering-\(uuid.description)-" }
 
-    /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported; what the system
+    /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
-    func findTails(_ superblock: Superblock, isReadOnly: Bool = false) throws(MountError) {
+    func findTails(isReadOnly: Bool = false) throws(MountError) {
         let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
             throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
@@ -62,7 +64,7 @@ final class HostStaging {
                 guard isReadOnly || Self.isStrange(error) else {
                     throw MountError("what a killed mount left in \(path) cannot be read now", error)
                 }
-                log("left \(path) alone: \(error)")
+                leave(path, Self.owner(of: path) ?? "\(error)", byteCount: 0)
                 continue
             }
             let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes))
@@ -71,27 +73,33 @@ final class HostStaging {
                 memory.unlink()
                 continue
             }
-            if let tail, isOurs(tail.header), tail.header.epoch > superblock.epoch, tail.recordCount == 0 {
-                // That mount died before it began.
-                if !isReadOnly { memory.unlink() }
-                continue
-            }
-            guard let tail, matches(tail.header, superblock) else {
-                log(
-                    "left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed"
-                )
+            guard let tail, isOurs(tail.header) else {
+                leave(
+                    path, "it belongs to another copy of this store or to another boot", byteCount: memory.bytes.count)
                 continue
             }
             tails.append((tail, memory))
         }
-        let isSameBoot = superblock.bootID == Self.bootID()
-        let isMissing =
-            superblock.stagingIdentity != 0 && !tails.contains { $0.tail.header.identity == superblock.stagingIdentity }
-        if !superblock.isClean, isSameBoot, isMissing {
-            log(
-                "the staging of the last mount is gone although the machine was not restarted: operations that were not synced may be lost"
-            )
+    }
+
+    /// What is replayed of what was found. The rest stays where it is, and is reported.
+    func keep(_ choice: StagingChoice) {
+        for (tail, reason) in choice.left {
+            guard let (_, memory) = tails.first(where: { $0.tail === tail }) else { continue }
+            leave(memory.path, "\(reason). What it holds and the store does not is lost", byteCount: memory.bytes.count)
         }
+        tails.removeAll { found in !choice.taken.contains { $0 === found.tail } }
+    }
+
+    private func leave(_ path: HostString, _ reason: String, byteCount: Int) {
+        log("left the staging \(path) alone: \(reason)")
+        left.append((path, byteCount))
+    }
+
+    /// What to say of a file that belongs to another user.
+    private static func owner(of path: HostString) -> String? {
+        guard let status = try? path.linkStatus(), status.st_uid != geteuid() else { return nil }
+        return "it belongs to user \(status.st_uid), and is read by a mount of that user only"
     }
 
     /// Why a file in a directory that everybody may write to is not ours, or not there any more.
@@ -113,10 +121,6 @@ final class HostStaging {
     private static func candidates(_ directory: HostString, _ prefix: HostString) throws(Errno) -> [HostString] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
-    }
-
-    private func matches(_ header: StagingHeader, _ superblock: Superblock) -> Bool {
-        isOurs(header) && header.epoch <= superblock.epoch && header.generation <= superblock.generation
     }
 
     private func isOurs(_ header: StagingHeader) -> Bool {
@@ -148,9 +152,15 @@ final class HostStaging {
         return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
     }
 
-    /// What dead mounts left is durable in the log now.
-    func dropTails() {
-        for (_, memory) in tails { memory.unlink() }
+    /// What killed mounts left is durable in the log now, up to the record with the sequence `next`.
+    func dropTails(before next: RecordSequence) {
+        for (tail, memory) in tails {
+            if tail.highestSequence < next {
+                memory.unlink()
+            } else {
+                leave(memory.path, "some of its operations are damaged", byteCount: memory.bytes.count)
+            }
+        }
         tails.removeAll()
     }
 

@@ -50,6 +50,8 @@ struct SegmentHeader: Equatable, Sendable {
     var end: UInt32 = 0
     var forSuperblock: ForSuperblock?
 
+    var life: SegmentLife { SegmentLife(number, incarnation) }
+
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)
         bytes.zero(0, bytes.count)

@@ -33,6 +33,8 @@ final class FuseSession: @unchecked Sendable {
     }
 
     deinit {
+        // libfuse's requests point to its session.
+        precondition(server.liveRequestCount == 0, "a session ends before its requests are answered")
         if isMounted { fuse_session_unmount(handle) }
         fuse_session_destroy(handle)
     }

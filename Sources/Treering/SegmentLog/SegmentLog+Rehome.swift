@@ -19,8 +19,9 @@ extension SegmentLog {
         let area = staging.recordArea(batch.slot)
         guard
             let (header, checksum) = BatchHeader.decode(
-                UnsafeRawBufferPointer(area), uuid: uuid, segment: batch.segment,
-                incarnation: area.load(BatchHeader.incarnationOffset), room: staging.geometry.batchByteCountLimit)
+                UnsafeRawBufferPointer(area), uuid: uuid,
+                in: SegmentLife(batch.segment, area.load(BatchHeader.incarnationOffset)),
+                room: staging.geometry.batchByteCountLimit)
         else { preconditionFailure("a closed batch without a header") }
         return FoundBatch(
             header: header, checksum: checksum, offset: batch.offset,
@@ -34,7 +35,7 @@ extension SegmentLog {
         to front: UnsafeMutableRawBufferPointer
     ) -> FoundBatch {
         var found = found(batch)
-        batch.segment = position.segment
+        batch.life = position.life
         batch.offset = Int(position.offsetInSegment)
         batch.beginsSegment = beginsSegment
         front.copy(found.bytes, to: SegmentHeader.byteCount)
@@ -62,7 +63,10 @@ extension SegmentLog {
     }
 
     /// Everything is durable at its new place: the log goes on behind `position`, in its segment unless that is full.
-    func resume(_ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool) {
+    func resume(
+        _ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool,
+        _: borrowing Telling
+    ) {
         for batch in batches { slots[batch.slot] = batch }
         self.table = table
         self.position = position

@@ -88,17 +88,6 @@ import Testing
         #expect(try device.list().count == things.count)
     }
 
-    @Test func tableOfFilesIsBoundedAndReused() throws {
-        let device = try device(DeviceOptions(fileCapacity: 8))
-        defer { device.shutDown() }
-        var files: [DeviceFile] = []
-        for number in 0..<8 { files.append(try device.open(.segment(SegmentNumber(UInt32(number))), create: true)) }
-        #expect(throws: Errno(EMFILE)) { try device.open(.index, create: true) }
-        device.close(files[5])
-        let index = try device.open(.index, create: true)
-        #expect(index == files[5])
-    }
-
     @Test(arguments: [DirectMode.auto, .off])
     func shortFile(direct: DirectMode) throws {
         let device = try device(DeviceOptions(direct: direct))
