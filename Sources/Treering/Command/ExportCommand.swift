@@ -69,7 +69,8 @@ enum ExportCommand {
         }
         if report.foreignOwnerCount > 0 {
             StandardError.print(
-                "\(path): \(report.foreignOwnerCount) files belong to you now: only root can give files to others")
+                "\(path): \(report.foreignOwnerCount) files belong to you now, without set-user-ID and set-group-ID bits: only root can give files to others"
+            )
         }
         print(
             "\(target): \(report.fileCount) files with \(report.byteCount) bytes, \(report.directoryCount) directories, \(report.linkCount) further links, \(report.otherCount) others"

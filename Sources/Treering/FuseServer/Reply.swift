@@ -79,7 +79,7 @@ struct Reply: ~Copyable {
         entry.ino = attributes.inode.rawValue
         // The kernel wants none for the root.
         entry.generation = attributes.inode == .root ? 0 : UInt64(FuseServer.of(request.pending).generation)
-        entry.attr = stat(attributes)
+        entry.attr = attributes.status
         entry.attr_timeout = Self.cacheSeconds
         entry.entry_timeout = Self.cacheSeconds
         return entry
@@ -93,7 +93,7 @@ struct Reply: ~Copyable {
     }
 
     consuming func attributes(_ attributes: Attributes) {
-        var status = stat(attributes)
+        var status = attributes.status
         _ = request.answer { fuse_reply_attr($0, &status, Self.cacheSeconds) }
     }
 
@@ -207,22 +207,23 @@ final class ParkedReply: @unchecked Sendable {
     }
 }
 
-extension stat {
+extension Attributes {
     /// What stat(2) shows. Sizes of blocks are those of the store, so that programs write whole ones.
-    init(_ attributes: Attributes) {
-        self.init()
-        st_ino = UInt(attributes.inode.rawValue)
-        st_mode = attributes.mode
-        st_nlink = UInt(attributes.linkCount)
-        st_uid = attributes.uid
-        st_gid = attributes.gid
-        st_rdev = dev_t(kernelEncoding: attributes.deviceNumber)
-        st_size = Int(clamping: attributes.byteCount)
-        st_blksize = Int(FileSystemStatus.blockByteCount)
-        st_blocks = Int(attributes.blockCount)
-        st_atim = timespec(attributes.accessed)
-        st_mtim = timespec(attributes.modified)
-        st_ctim = timespec(attributes.changed)
+    var status: stat {
+        var status = stat()
+        status.st_ino = UInt(inode.rawValue)
+        status.st_mode = mode
+        status.st_nlink = UInt(linkCount)
+        status.st_uid = uid
+        status.st_gid = gid
+        status.st_rdev = dev_t(kernelEncoding: deviceNumber)
+        status.st_size = Int(clamping: byteCount)
+        status.st_blksize = Int(FileSystemStatus.blockByteCount)
+        status.st_blocks = Int(blockCount)
+        status.st_atim = timespec(accessed)
+        status.st_mtim = timespec(modified)
+        status.st_ctim = timespec(changed)
+        return status
     }
 }
 

@@ -25,7 +25,7 @@ struct HostileOperations {
 
     /// As FuseServer turns them into what the kernel takes.
     private func answer(_ attributes: Attributes) {
-        _ = stat(attributes)
+        _ = attributes.status
         withUnsafeTemporaryAllocation(byteCount: 256, alignment: 8) {
             StatxLayout.encode(attributes, into: UnsafeMutableRawBufferPointer(rebasing: $0[...]))
         }
