@@ -1,7 +1,7 @@
 #!/bin/bash
 # Mounted groups served by a program that the thread sanitizer watches, and by one that the address sanitizer watches. Any report fails.
 # unit: groups under a sanitizer
-# goal: 24
+# goal: 12
 # engines: ring posix
 # seeds: 1
 # seconds: 5400
