@@ -61,6 +61,19 @@ expect_error "a remount that would promise something" "ack=durable: cannot be ch
 expect_error "the same of dirsync" "ack=durable: cannot be changed by a remount" mount -o remount,dirsync "$M"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
+# What was written before a remount,ro is not lost when the power fails: then staging is gone with the process.
+mount_again commit=300
+echo kept >"$M/kept"
+check "remount,ro before the power fails" mount -o remount,ro "$M"
+pid=$(daemon_of "$S")
+kill -9 "$pid"
+wait_gone "$pid" 20
+umount -l "$M" 2>/dev/null
+rm -f /dev/shm/treering-"$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d " ")"-*
+mount_again defaults
+equal "what was written before a remount,ro" kept "$(cat "$M/kept")"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
 mount_again user
 equal "user means neither" "nosuid nodev noexec" "$(flags | grep -oE 'nosuid|nodev|noexec' | paste -sd' ')"
 check "umount" umount "$M"

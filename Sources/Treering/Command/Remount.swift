@@ -32,6 +32,14 @@ enum Remount {
         else {
             throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
         }
+        if options.flags.isReadOnly {
+            // Of a file system in the kernel nothing can be lost any more then. It has written back what it held, and passes nothing else on.
+            do throws(Errno) { try MountedStore.makeDurable(mountPoint) } catch {
+                throw CommandError(
+                    "\(typed): is read-only now, but what was written before could not be made durable: \(error)",
+                    exitCode: 32)
+            }
+        }
         return 0
     }
 
