@@ -216,54 +216,6 @@ extension Core {
         throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }
 
-    // MARK: Promises
-
-    /// Room that so many reserved bytes may take when they are written: records are counted in.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 {
-        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
-    }
-
-    /// Segments that what is promised now may take: their ends may stay unused.
-    var promisedSegmentCount: Int {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        guard promised > 0 else { return 0 }
-        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
-        return Int(clamping: (promised + usable - 1) / usable)
-    }
-
-    /// Whether the store has room for so much more to be promised.
-    private func allowReservation(of byteCount: UInt64) throws(Stop) {
-        guard byteCount > 0 else { return }
-        guard byteCount < UInt64(Int64.max) / 2, promisedByteCount(of: byteCount) <= status().availableByteCount else {
-            throw .failed(.noSpace)
-        }
-    }
-
-    /// Commits a change of data; where the store is full for others, a range that was promised still takes it.
-    func commitData(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) {
-        do throws(Stop) { try commit() } catch {
-            guard case .failed(let errno) = error, errno == .noSpace, index.reservedByteCount > 0,
-                try isPromised(number, from, to)
-            else { throw error }
-            try commit(.write, keepsPromise: true)
-        }
-    }
-
-    /// Whether every byte of a range is allocated and some of it was never written.
-    private func isPromised(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
-        var filled = from
-        var hasReserved = false
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(number, from, to, withReserved: true) { start, length, payload, _ in
-                guard start == filled else { return false }
-                filled = start + length
-                hasReserved = hasReserved || payload.rawValue == 0
-                return true
-            }
-        }
-        return hasReserved && filled == to
-    }
-
     // MARK: Seeking
 
     /// lseek(2) with SEEK_DATA and SEEK_HOLE: a block is data when any byte of it was written; what is only reserved is a hole;

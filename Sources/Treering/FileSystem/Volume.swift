@@ -65,6 +65,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var shortage = Shortage()
     let writePace = WritePace()
     nonisolated(unsafe) var isRemoving = false
+    nonisolated(unsafe) var isJoining = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
     /// When the clock asked for a commit and for a checkpoint last.
@@ -260,6 +261,6 @@ extension Core {
     var wantsHousekeeping: Bool {
         log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
-            || !index.removals.isEmpty
+            || !index.removals.isEmpty || !crowded.isEmpty
     }
 }
