@@ -59,6 +59,19 @@ import Testing
         #expect(Rules.clocks([Self.lib("Device", "pthread_cond_wait(a, b)\n// CLOCK_REALTIME\n")]) == [])
     }
 
+    @Test(arguments: [
+        "let a = realpath(path, nil)\n", "let a = Glibc.open(path, 0)\n", "let a = getenv(name)\n",
+        "for a in CommandLine.arguments {}\n", "let a = String(cString: b)\n", "if lstat(path, &status) == 0 {}\n",
+    ])
+    func pathsAsText(_ text: String) { #expect(Rules.paths([Self.lib("Command", text)]).count == 1) }
+
+    @Test func pathsAsBytes() {
+        let text =
+            "func realpath(a: Int) {}\nlet a = path.realpath()\nlet b = try open(plan)\nGlibc.close(a)\n// mkdir(a)\n"
+        #expect(Rules.paths([Self.lib("Command", text)]) == [])
+        #expect(Rules.paths([Self.lib("Support", "let a = realpath(b, nil)\n", name: "HostString+Calls")]) == [])
+    }
+
     @Test func outgrowing() {
         let lines = String(repeating: "let a = 1\n", count: 500)
         #expect(Rules.fileLength([Self.lib("Index", lines)]) == [])

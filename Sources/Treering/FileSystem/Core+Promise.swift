@@ -60,10 +60,10 @@ extension Core {
         var reserved: UInt64 = 0
         try find { () throws(PageMiss) in
             (filled, reserved) = (from, 0)
-            try index.forEachPiece(number, from, to, withReserved: true) { start, length, payload, _ in
-                guard start == filled else { return false }
-                filled = start + length
-                if payload.rawValue == 0 { reserved += length }
+            try index.forEachPiece(number, from, to, withReserved: true) { piece in
+                guard piece.offset == filled else { return false }
+                filled = piece.end
+                if piece.isReserved { reserved += piece.byteCount }
                 return true
             }
         }
@@ -99,56 +99,36 @@ extension Core {
 
     // MARK: Joining
 
-    /// A piece of a file, as the index has it.
-    struct Piece: Equatable {
-        var offset: UInt64
-        var byteCount: UInt64
-        var payload: PayloadID
-        var payloadOffset: UInt32
-        var end: UInt64 { offset + byteCount }
-        var isReserved: Bool { payload.rawValue == 0 }
-
-        /// About what it takes, with what is promised to it.
-        var cost: UInt64 {
-            let entries = UInt64(ExtentEntry.charge + PayloadRecord.byteCount + Change.moveOverheadByteCount)
-            if isReserved { return byteCount / 16 * 17 + UInt64(ExtentEntry.charge) }
-            if byteCount <= UInt64(PayloadRecord.inlineByteCountLimit) { return byteCount + entries }
-            let block = UInt64(blockByteCount)
-            let within = UInt64(payloadOffset) % block
-            return (within + byteCount + block - 1) / block * block + entries
-        }
-    }
-
     /// Blocks of a file that take more room than if they were one piece.
-    struct Joinable: Equatable {
+    struct Joinable {
         var from: UInt64
         var to: UInt64
-        var pieces: [Piece]
+        var pieces: [FilePiece]
     }
-
-    /// No more pieces are looked at together, unless a single block has more.
-    private static let joinedPieceLimit = 1024
 
     /// Looks for pieces worth joining behind an offset; gives where to go on, or nil at the end.
     func nextJoinable(_ number: InodeNumber, from cursor: UInt64) throws(Stop) -> (found: Joinable?, next: UInt64?) {
         let block = UInt64(blockByteCount)
-        var pieces: [Piece] = []
+        var pieces: [FilePiece] = []
         var end = UInt64.max
+        // No more than one record replaces at once, unless a single block has more.
+        let limit = bounds.replacedExtentCount
         try find { () throws(PageMiss) in
             pieces.removeAll()
             end = UInt64.max
-            try index.forEachPiece(number, cursor, .max / 2, withReserved: true) { offset, byteCount, payload, inside in
+            try index.forEachPiece(number, cursor, .max / 2, withReserved: true) { piece in
+                var piece = piece
                 if pieces.isEmpty {
                     let grid = UInt64(joinByteCount)
-                    end = (offset / grid + 1) * grid
+                    end = (piece.offset / grid + 1) * grid
                 }
-                if offset >= end { return false }
-                if pieces.count >= Self.joinedPieceLimit, offset / block * block > pieces[0].offset + block {
-                    end = offset / block * block
+                if piece.offset >= end { return false }
+                if pieces.count >= limit, piece.offset / block * block > pieces[0].offset + block {
+                    end = piece.offset / block * block
                     return false
                 }
-                let count = min(byteCount, end - offset)
-                pieces.append(Piece(offset: offset, byteCount: count, payload: payload, payloadOffset: inside))
+                piece.byteCount = min(piece.byteCount, end - piece.offset)
+                pieces.append(piece)
                 return true
             }
         }
@@ -158,7 +138,7 @@ extension Core {
             guard let run = Self.writtenRun(in: pieces, from: start, to: end) else { return (nil, end) }
             let inRun = Self.part(of: pieces, run)
             let blockCount = (run.upperBound - run.lowerBound) / block
-            let joined = Piece(
+            let joined = FilePiece(
                 offset: run.lowerBound, byteCount: blockCount * block, payload: PayloadID(1), payloadOffset: 0)
             let cost = inRun.reduce(0) { $0 + $1.cost }
             if inRun.count > 1, cost > joined.cost + joined.cost / 64 {
@@ -177,7 +157,7 @@ extension Core {
     }
 
     /// The first whole blocks, one after another, that are allocated throughout and each of which was written in part at least.
-    private static func writtenRun(in pieces: [Piece], from: UInt64, to: UInt64) -> Range<UInt64>? {
+    private static func writtenRun(in pieces: [FilePiece], from: UInt64, to: UInt64) -> Range<UInt64>? {
         let block = UInt64(blockByteCount)
         var run: Range<UInt64>?
         var next = 0
@@ -201,13 +181,13 @@ extension Core {
     }
 
     /// What of the pieces lies in a range.
-    private static func part(of pieces: [Piece], _ range: Range<UInt64>) -> [Piece] {
+    private static func part(of pieces: [FilePiece], _ range: Range<UInt64>) -> [FilePiece] {
         pieces.compactMap { piece in
             let low = max(piece.offset, range.lowerBound)
             let high = min(piece.end, range.upperBound)
             guard low < high else { return nil }
             let skipped = piece.isReserved ? 0 : UInt32(low - piece.offset)
-            return Piece(
+            return FilePiece(
                 offset: low, byteCount: high - low, payload: piece.payload,
                 payloadOffset: piece.payloadOffset + skipped)
         }
@@ -216,11 +196,11 @@ extension Core {
     /// Puts blocks together that hold these bytes, if nobody has changed them since; true when that was done.
     func join(_ number: InodeNumber, _ joinable: Joinable, _ bytes: UnsafeRawBufferPointer) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
-        var pieces: [Piece] = []
+        var pieces: [FilePiece] = []
         try find { () throws(PageMiss) in
             pieces.removeAll()
-            try index.forEachPiece(number, joinable.from, joinable.to, withReserved: true) {
-                pieces.append(Piece(offset: $0, byteCount: $1, payload: $2, payloadOffset: $3))
+            try index.forEachPiece(number, joinable.from, joinable.to, withReserved: true) { piece in
+                pieces.append(piece)
                 return true
             }
         }
@@ -231,5 +211,17 @@ extension Core {
         writer.inode(inode)
         try commit(.write, .joining)
         return true
+    }
+}
+
+extension FilePiece {
+    /// About what it takes, with what is promised to it.
+    fileprivate var cost: UInt64 {
+        let entries = UInt64(ExtentEntry.charge + PayloadRecord.byteCount + Change.moveOverheadByteCount)
+        if isReserved { return byteCount / 16 * 17 + UInt64(ExtentEntry.charge) }
+        if byteCount <= UInt64(PayloadRecord.inlineByteCountLimit) { return byteCount + entries }
+        let block = UInt64(blockByteCount)
+        let within = UInt64(payloadOffset) % block
+        return (within + byteCount + block - 1) / block * block + entries
     }
 }

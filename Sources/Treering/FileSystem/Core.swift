@@ -19,6 +19,9 @@ final class Core {
     /// Access control lists are taken, and heeded by the kernel.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
+    var bounds = WorkBounds() {
+        didSet { index.replacedExtentLimit = bounds.replacedExtentCount }
+    }
     /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
@@ -83,6 +86,7 @@ final class Core {
     /// Goes on with another index, which takes over the books of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
+        index.replacedExtentLimit = bounds.replacedExtentCount
         adoptCount += 1
         // From here on nothing waits for a page: operations that miss one are parked.
         index.tree.fetchNow = nil
@@ -108,6 +112,7 @@ final class Core {
     func commit(_ tier: SpaceTier, _ claim: RoomClaim = .none) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         log.promisedSegmentCount = claim.usesPromises ? -log.withheldSegmentCount : promisedSegmentCount
         if tier == .write { try requireRoom(for: writer.byteCount + payloadByteCount, claim) }
@@ -133,6 +138,7 @@ final class Core {
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?, in revised: RevisedLog) throws(Stop) {
         precondition(record.sequence == log.nextSequence)
         guard !isDirtyLimitReached else { throw .blocked(.room) }
+        try settleConflict(of: record)
         switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, .recovery) {
         case .ready: break
         case .wait: throw .blocked(.room)
@@ -158,6 +164,14 @@ final class Core {
         }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+    }
+
+    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, does a part of the rest
+    /// of it: the record's turn comes when all of it is done.
+    private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
+        guard index.replacementCount > 0, let inode = index.conflict(of: record()) else { return }
+        _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
+        throw .blocked(.turn)
     }
 
     /// Runs a query of the index; a missing page blocks the operation.
@@ -209,7 +223,40 @@ final class Core {
 
     func check(name: UnsafeRawBufferPointer) throws(Stop) {
         guard name.count <= Int(FileSystemStatus.nameByteCountLimit) else { throw .failed(.nameTooLong) }
-        guard name.count > 0, !name.contains(UInt8(ascii: "/")), !name.contains(0) else { throw .failed(.invalid) }
+        guard NameCheck.isName(name) else {
+            throw .failed(NameCheck.isDots(name) && name.count > 0 ? .exists : .invalid)
+        }
+    }
+
+    /// An inode gets one link more.
+    func addLink(to inode: inout InodeRecord) throws(Stop) {
+        guard inode.linkCount < InodeRecord.linkCountLimit else { throw .failed(.tooManyLinks) }
+        inode.linkCount += 1
+    }
+
+    /// An inode loses a link. `least`: what it must have at least for what is taken from it; only damage has less.
+    func takeLink(from inode: inout InodeRecord, least: UInt32) throws(Stop) {
+        guard inode.linkCount >= least else {
+            throw damage("inode \(inode.inode.rawValue)", "it has \(inode.linkCount) links, but more names than that")
+        }
+        inode.linkCount -= 1
+    }
+
+    /// A directory that is to be removed has nothing in it, by its count and in the index.
+    func requireEmpty(_ directory: InodeEntry) throws(Stop) {
+        guard directory.derived == 0 else { throw .failed(.notEmpty) }
+        let number = directory.record.inode
+        let first = try find { () throws(PageMiss) in
+            try index.tree.next(atOrAfter: DirentEntry.key(number, 0)).map { $0.key }
+        }
+        guard let first, first.space == .tree, first.object == number.rawValue, first.kind == .dirent else { return }
+        throw damage("directory \(number.rawValue)", "it has names, and counts none")
+    }
+
+    /// Reports damage; gives what an operation throws that has met it.
+    func damage(_ place: String, _ reason: String) -> Stop {
+        report(CorruptionReport(place: place, reason: reason))
+        return .failed(.input)
     }
 
     func slot(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> RecordIndex.NameSlot {

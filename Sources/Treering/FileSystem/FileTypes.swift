@@ -46,8 +46,10 @@ struct Attributes: Hashable, Sendable {
     var deviceNumber: UInt32
     /// In bytes; for a directory the number of its entries (without "." and "..") times 32.
     var byteCount: UInt64
-    /// Bytes that extents name; st_blocks is this in units of 512, rounded up.
+    /// Bytes that extents name.
     var storedByteCount: UInt64
+    /// The same as st_blocks has it: in units of 512, rounded up.
+    var blockCount: UInt64 { storedByteCount / 512 + (storedByteCount % 512 == 0 ? 0 : 1) }
     var accessed: Timestamp
     var modified: Timestamp
     var changed: Timestamp
@@ -152,10 +154,22 @@ enum Stop: Error {
 
 /// What a blocked operation waits for.
 enum Blocker {
-    /// A page of the index.
+    /// A page of the index. The operation begins anew and needs the pages that were fetched for it before as well.
     case page(PageMiss)
+    /// A page of the index, for an operation that goes on where it was: pages behind that place may go.
+    case pageAhead(PageMiss)
+    /// Nothing: it has done as much as one hold of the lock allows, and goes on where it was when others had their turn.
+    case turn
     /// Room in staging, in the log, or among the changed pages of the index.
     case room
     /// The caller's groups and privileges: run it again with `Caller.identity`. Never handed to `Volume.park`.
     case identity
+
+    /// The page that is missing.
+    var miss: PageMiss? {
+        switch self {
+        case .page(let miss), .pageAhead(let miss): return miss
+        case .turn, .room, .identity: return nil
+        }
+    }
 }

@@ -84,6 +84,7 @@ extension Volume {
         state.withLock { $0.forgetBadPages() }
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        keepHeadsOpen()
         if commits { commitByClock() }
         reapOrphans()
         finishRemovals()
@@ -152,12 +153,14 @@ extension Volume {
         }
         do throws(Errno) {
             try replaceStaging { (geometry, epoch, generation) throws(Errno) in
-                try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                // Before anything lies in it: a successor believes the staging that the superblock names.
+                var superblock = state.withLock { $0.superblock }
+                superblock.stagingIdentity = hostStaging.identity
+                try writeSuperblock(superblock)
+                return staging
             }
             isStagingLost = false
-            var superblock = state.withLock { $0.superblock }
-            superblock.stagingIdentity = hostStaging.identity
-            try writeSuperblock(superblock)
         } catch {
             if !isStagingLost && !isOver {
                 log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")
@@ -196,12 +199,16 @@ extension Volume {
     /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
     func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
         var pages: [HeldPage] = []
-        defer { state.withLock { _ in pages.forEach { $0.letGo() } } }
+        defer { state.withLock { _ in pages.letGo(butLast: 0) } }
         while true {
             do throws(Stop) { return try run(isRequest: false, operation) } catch {
                 switch error {
                 case .failed(let errno): throw errno
                 case .blocked(.page(let miss)): fetch(miss, &pages)
+                case .blocked(.pageAhead(let miss)):
+                    fetch(miss, &pages)
+                    state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
+                case .blocked(.turn): state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
                 case .blocked(.room): try provideRoom()
                 case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }
@@ -305,6 +312,16 @@ extension Volume {
 
     // MARK: Segments
 
+    /// What is written to now and next stays open.
+    private func keepHeadsOpen() {
+        let next = state.withLock { state -> [DeviceFile] in
+            let table = state.core.table
+            return ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
+                .compactMap { $0 }.compactMap { table[$0].file }
+        }
+        device.keepOpen(next.prefix(2) + [cleaner.headFile].compactMap { $0 } + next.dropFirst(2))
+    }
+
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
     func prepareSegment() {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
@@ -315,13 +332,18 @@ extension Volume {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
         }
-        do { try make() } catch {
-            // What failed once, and did not for want of space, may be possible: only then is the host taken for full.
-            do { if error == .noSpace { throw error } else { try make() } } catch {
-                try? device.unlink(.preparing(number))
-                state.withLock { $0.core.log.isHostFull = true }
-                log("no new segment can be made: \(error)")
+        do throws(Errno) {
+            do throws(Errno) { try make() } catch {
+                // What failed once, and did not for want of something, may be possible: only then is the host taken for full.
+                if error.isShortage { throw error } else { try make() }
             }
+            preparationFailure = nil
+        } catch {
+            try? device.unlink(.preparing(number))
+            state.withLock { $0.core.log.isHostFull = true }
+            // It is tried again in each round, and said once.
+            if preparationFailure != error { log("no new segment can be made: \(error)") }
+            preparationFailure = error
         }
     }
 

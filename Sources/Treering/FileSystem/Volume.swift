@@ -35,6 +35,7 @@ struct VolumeOptions: Sendable {
     var connection: ConnectionState?
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
+    var bounds = WorkBounds()
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -68,6 +69,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isJoining = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
+    /// Why no new segment could be made when that was tried last.
+    nonisolated(unsafe) var preparationFailure: Errno?
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
@@ -119,8 +122,8 @@ final class Volume<D: Device>: @unchecked Sendable {
                 return try operation(core)
             } catch {
                 switch error {
-                case .blocked(.page(let miss)):
-                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
+                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
                     if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }
@@ -156,18 +159,26 @@ final class Volume<D: Device>: @unchecked Sendable {
         if case .room = blocker {
             device.submit(submissions)
             kick()
-        } else if mayWait, submissions.count == 1, attempt.mayNest() {
+        } else if mayWait, submissions.count == 1 {
             complete(device.perform(submissions[0]))
         } else if !submissions.isEmpty {
             device.submit(submissions)
         }
     }
 
+    /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
+    /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
+    /// nested, and the pages that it holds are let go only at its end.
     func resume(_ waiter: VolumeState.Waiter) {
-        waiter.retry(waiter.attempt)
-        let isEnding = state.withLock { state in
-            state.finish(waiter)
-            return state.core.isEnding
+        let attempt = waiter.attempt
+        var isEnding = false
+        var next = state.withLock { $0.begin(attempt, waiter.retry) }
+        while let retry = next {
+            retry(attempt)
+            next = state.withLock { state in
+                isEnding = state.core.isEnding
+                return state.end(attempt)
+            }
         }
         if isEnding { wakeThreads() }
     }
@@ -185,7 +196,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
             let damage = plan.accept(index, completion)
             if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) {
-                done(plan, plan.failure)
+                done(plan)
             }
             wakeThreads()
         default:
@@ -237,19 +248,52 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: Reading
 
-    /// Carries out a plan. `done` is called exactly once: before this returns where nothing has to be read or `mayWait`,
-    /// else from a completion.
+    /// Carries out a plan, and plans what is left of it. `done` is called exactly once: before this returns where nothing has to be read
+    /// or `mayWait`, else from a completion.
     func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) {
-        guard plan.needsIO else {
-            done(plan, nil)
-            return
+        goOn(plan, nil, mayWait: mayWait, done)
+    }
+
+    private func goOn(
+        _ plan: ReadPlan, _ attempt: Attempt?, mayWait: Bool,
+        _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void
+    ) {
+        while plan.failure == nil, plan.needsIO {
+            do throws(Stop) {
+                if plan.reads.isEmpty { try run { (core) throws(Stop) in try core.planOn(plan) } }
+            } catch {
+                switch error {
+                case .failed(let errno):
+                    state.withLock { $0.finished(plan, []) }
+                    plan.failure = errno
+                case .blocked(let blocker):
+                    return park(blocker, attempt, mayWait: mayWait) { [self] attempt in
+                        goOn(plan, attempt, mayWait: false, done)
+                    }
+                }
+            }
+            if plan.reads.isEmpty { continue }
+            guard mayWait && plan.reads.count <= 2 else {
+                let submissions = state.withLock { state in
+                    state.begin(plan) { [self] plan in goOn(plan, nil, mayWait: false, done) }
+                }
+                return device.submit(submissions)
+            }
+            readNow(plan)
         }
-        let submissions = state.withLock { $0.begin(plan, done) }
-        if mayWait && submissions.count <= 2 {
-            for submission in submissions { complete(device.perform(submission)) }
-        } else {
-            device.submit(submissions)
+        done(plan, plan.failure)
+    }
+
+    /// Does a part's reads on this thread.
+    private func readNow(_ plan: ReadPlan) {
+        var damages: [CorruptionReport] = []
+        for (index, read) in plan.reads.enumerated() {
+            let completion = device.perform(
+                Submission(.read, read.file, offset: read.position, read.memory, tag: VolumeTag.plan))
+            if let damage = plan.accept(index, completion) { damages.append(damage) }
         }
+        state.withLock { $0.finished(plan, damages) }
+        wakeThreads()
     }
 
     /// Gives a plan's memory back once its reply is sent.

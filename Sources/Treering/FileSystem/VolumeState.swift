@@ -4,24 +4,21 @@
 enum VolumeTag {
     /// A page fetch; the number is the page's address.
     static let page: UInt64 = 3 << 56
-    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it.
+    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it, of which there are `WorkBounds.readCountLimit` at most.
     static let plan: UInt64 = 4 << 56
 }
 
 /// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
 final class Attempt: @unchecked Sendable {
-    /// How often it was parked. Who runs it owns it until that changes: then it is somebody else's, even if it has been woken again.
-    fileprivate(set) var parkCount = 0
     fileprivate(set) var pages: [HeldPage] = []
-    /// How often it waited for a page on the thread that runs it, deeper in the stack each time.
-    private var nestedCount = 0
-    private static let nestingLimit = 32
+    /// It waits, in one place, or was taken from there and is about to be run again.
+    fileprivate var isWaiting = false
+    /// Somebody runs it, and runs `next` when that is over.
+    fileprivate var isRunning = false
+    fileprivate var next: (@Sendable (Attempt) -> Void)?
 
-    /// Whether it may read one more page on the thread that runs it.
-    func mayNest() -> Bool {
-        nestedCount += 1
-        return nestedCount <= Self.nestingLimit
-    }
+    /// Pages that an operation which goes on where it was may hold: the way from the root to a leaf, in each of two places.
+    static let aheadPageCount = 2 * Index.pathCapacity
 }
 
 /// A hold on a page of the index that was in use when it was taken.
@@ -39,14 +36,21 @@ struct HeldPage {
     func letGo() { tree.unpin(pin) }
 }
 
+extension [HeldPage] {
+    /// Lets go of all but the last few.
+    mutating func letGo(butLast count: Int) {
+        guard self.count > count else { return }
+        for page in dropLast(count) { page.letGo() }
+        removeFirst(self.count - count)
+    }
+}
+
 /// Work to be done when the lock is free again: replies and retries.
 typealias Continuation = @Sendable () -> Void
 
 final class VolumeState {
     struct Waiter {
         var attempt: Attempt
-        /// The attempt's `parkCount` while it is this waiter's.
-        var turn = 0
         var retry: @Sendable (Attempt) -> Void
     }
 
@@ -58,17 +62,20 @@ final class VolumeState {
         var submission: Submission?
     }
 
+    /// By address alone: a page that is not in memory keeps its address until it is.
     private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
     /// Waiters that were taken out and are being run again.
     private var resumedCount = 0
     private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
-    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan, Errno?) -> Void)?] = []
+    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
-    private(set) var badPages: Set<PageAddress> = []
+    private(set) var badPages: Set<PagePointer> = []
     let indexFile: DeviceFile
+    /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
+    let superblockFile: DeviceFile
     var superblock: Superblock
     /// What was written to the log before this mount, since formatting.
     var writtenBefore = WrittenByteCounts()
@@ -94,16 +101,19 @@ final class VolumeState {
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
+    /// The most pages that one parked operation held.
+    private(set) var heldPageCountPeak = 0
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
     private(set) var isRehoming = false
 
     init(
-        core: Core, indexFile: DeviceFile, superblock: Superblock,
+        core: Core, indexFile: DeviceFile, superblockFile: DeviceFile, superblock: Superblock,
         slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     ) {
         self.core = core
         self.indexFile = indexFile
+        self.superblockFile = superblockFile
         self.superblock = superblock
         self.slots = slots
     }
@@ -116,25 +126,28 @@ final class VolumeState {
         _ retry: @escaping @Sendable (Attempt) -> Void
     ) -> Waiter? {
         parkedCount += 1
+        let waiter = Waiter(attempt: attempt, retry: retry)
+        precondition(!attempt.isWaiting, "an operation waits in two places")
+        attempt.isWaiting = true
         switch blocker {
         case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
-            if core.isVainToWait { return goOn(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry)) }
-            attempt.parkCount += 1
-            roomWaiters.append(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
+            if core.isVainToWait { return goOn(waiter) }
+            roomWaiters.append(waiter)
             return nil
-        case .page(let miss):
-            guard fetches[miss.address] != nil else {
-                return goOn(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
-            }
-            attempt.parkCount += 1
-            fetches[miss.address]!.waiters.append(Waiter(attempt: attempt, turn: attempt.parkCount, retry: retry))
+        case .turn:
+            attempt.pages.letGo(butLast: Attempt.aheadPageCount)
+            return goOn(waiter)
+        case .page(let miss), .pageAhead(let miss):
+            if case .pageAhead = blocker { attempt.pages.letGo(butLast: Attempt.aheadPageCount - 1) }
+            guard fetches[miss.address] != nil else { return goOn(waiter) }
+            fetches[miss.address]!.waiters.append(waiter)
             if let submission = takeSubmission(miss.address) { submissions.append(submission) }
             return nil
         }
     }
 
-    /// A waiter is to be run again; `finish` follows.
+    /// A waiter is to be run again; `begin` and `end` follow.
     private func goOn(_ waiter: Waiter) -> Waiter {
         resumedCount += 1
         return waiter
@@ -185,23 +198,24 @@ final class VolumeState {
         let waiters = pending.waiters
         let tree = core.index.tree
         if completion.result == fetch.buffer.count {
-            do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(address, error) }
+            do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(fetch.miss.pointer, error) }
         } else {
             tree.cancelFetch(fetch)
             let reason = completion.error.map { "reading failed: \($0)" } ?? "the file ends inside it"
-            bad(address, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
+            bad(fetch.miss.pointer, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
         }
         for waiter in waiters {
             if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
+            heldPageCountPeak = max(heldPageCountPeak, waiter.attempt.pages.count)
         }
         ready.append(contentsOf: waiters.map(goOn))
     }
 
-    /// What could not be read may be readable again, and an address may have been used again: the next operation tries.
+    /// What could not be read may be readable again: the next operation tries.
     func forgetBadPages() { if !badPages.isEmpty { badPages.removeAll() } }
 
-    private func bad(_ address: PageAddress, _ report: CorruptionReport) {
-        badPages.insert(address)
+    private func bad(_ page: PagePointer, _ report: CorruptionReport) {
+        badPages.insert(page)
         core.report(report)
     }
 
@@ -214,13 +228,27 @@ final class VolumeState {
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// A waiter's operation was run again: unless it was parked anew it has come to its end, and its pages may go.
-    func finish(_ waiter: Waiter) {
+    /// What to run now; nil where somebody runs the attempt already and will go on with this.
+    func begin(_ attempt: Attempt, _ retry: @escaping @Sendable (Attempt) -> Void) -> (@Sendable (Attempt) -> Void)? {
+        attempt.isWaiting = false
+        guard !attempt.isRunning else {
+            attempt.next = retry
+            return nil
+        }
+        attempt.isRunning = true
+        return retry
+    }
+
+    /// A run is over: what to run next. Where it does not wait any more the operation is at its end, and its pages may go.
+    func end(_ attempt: Attempt) -> (@Sendable (Attempt) -> Void)? {
         resumedCount -= 1
-        let attempt = waiter.attempt
-        guard attempt.parkCount == waiter.turn else { return }
-        for page in attempt.pages { page.letGo() }
-        attempt.pages.removeAll()
+        if let next = attempt.next {
+            attempt.next = nil
+            return next
+        }
+        attempt.isRunning = false
+        if !attempt.isWaiting { attempt.pages.letGo(butLast: 0) }
+        return nil
     }
 
     // MARK: What else is waited for
@@ -272,16 +300,29 @@ final class VolumeState {
     // MARK: Reads
 
     /// Registers a plan and gives the submissions that carry it out.
-    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) -> [Submission] {
+    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan) -> Void) -> [Submission] {
         let slot = freePlans.popLast() ?? plans.count
         if slot == plans.count { plans.append(nil) }
         plans[slot] = (plan, done)
+        precondition(!plan.reads.isEmpty && plan.reads.count <= WorkBounds.readCountLimit)
         plan.pendingCount = plan.reads.count
         return plan.reads.enumerated().map { index, read in
             Submission(
                 .read, read.file, offset: read.position, read.memory,
                 tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
         }
+    }
+
+    /// A part of a plan is over whose reads were done by the thread that planned it.
+    func finished(_ plan: ReadPlan, _ damages: [CorruptionReport]) {
+        for damage in damages { note(damage, of: plan) }
+        core.finished(plan)
+    }
+
+    private func note(_ damage: CorruptionReport?, of plan: ReadPlan) {
+        guard let damage else { return }
+        core.report(damage)
+        plan.failure = .input
     }
 
     func plan(of tag: UInt64) -> (plan: ReadPlan, read: Int) {
@@ -291,14 +332,10 @@ final class VolumeState {
     private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
 
     /// One read of a plan is over; gives the plan's continuation when it was the last.
-    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)?
-    {
+    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan) -> Void)? {
         let slot = Self.planSlot(tag)
         let (plan, done) = plans[slot]!
-        if let damage {
-            core.report(damage)
-            plan.failure = .input
-        }
+        note(damage, of: plan)
         plan.pendingCount -= 1
         guard plan.pendingCount == 0 else { return nil }
         plans[slot] = nil

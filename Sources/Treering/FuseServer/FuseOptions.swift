@@ -29,7 +29,7 @@ struct FuseOptions: Sendable {
     /// Mounts with ids mapped (mount_setattr(2)). The kernel takes it only where it checks permissions.
     var idmappedMounts = true
     /// What /proc/mounts shows as the source.
-    var fsname = ""
+    var fsname: HostString = ""
     /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").
     var mountFlags: [String] = []
     /// Flags of mount(2), where there are some that libfuse does not know: set, by root, once it is mounted.

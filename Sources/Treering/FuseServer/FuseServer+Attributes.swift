@@ -60,10 +60,18 @@ struct XattrOperation: Operation {
     /// Nil lists the names.
     let name: UnsafeRawBufferPointer?
     let byteLimit: Int
+    /// How far listing has come.
+    let walk: XattrListWalk?
+
+    init(inode: InodeNumber, name: UnsafeRawBufferPointer?, byteLimit: Int) {
+        (self.inode, self.name, self.byteLimit) = (inode, name, byteLimit)
+        walk = name == nil ? XattrListWalk() : nil
+    }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
         guard let name else {
-            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, caller) })
+            let walk = walk!
+            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, walk, caller) })
         }
         if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
         return try volume.xattr(inode, name)
@@ -149,17 +157,19 @@ extension FuseServer {
     static func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.getattr = { request, inode, _ in
             let server = FuseServer.of(request)
-            if server.rawOpcode == RawRequest.statx {
-                server.perform(StatxOperation(inode: InodeNumber(inode)), Reply(request!))
+            let reply = Reply(request!)
+            if reply.opcode == RawRequest.statx {
+                server.perform(StatxOperation(inode: InodeNumber(inode)), reply)
             } else {
-                server.perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+                server.perform(AttributesOperation(inode: InodeNumber(inode)), reply)
             }
         }
         table.setattr = { request, inode, wanted, mask, _ in
+            let reply = Reply(request!)
             var changes = AttributeChanges(wanted!.pointee, mask)
-            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(FuseServer.of(request).rawRequest)
+            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(reply.rawRequest)
             let operation = SetAttributesOperation(inode: InodeNumber(inode), changes: changes)
-            FuseServer.of(request).perform(operation, Reply(request!))
+            FuseServer.of(request).perform(operation, reply)
         }
         table.getxattr = { request, inode, name, byteLimit in
             let operation = XattrOperation(

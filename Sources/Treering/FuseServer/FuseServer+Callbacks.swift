@@ -63,14 +63,15 @@ extension FuseServer {
         table.create = { request, parent, name, mode, _ in
             let server = FuseServer.of(request)
             let parent = InodeNumber(parent)
-            if server.rawOpcode == RawRequest.tmpfile {
-                server.perform(UnnamedOperation(parent: parent, mode: mode), Reply(request!))
+            let reply = Reply(request!)
+            if reply.opcode == RawRequest.tmpfile {
+                server.perform(UnnamedOperation(parent: parent, mode: mode), reply)
             } else if server.options.open == .handle {
                 let operation = CreateOperation(
                     parent: parent, name: FuseServer.bytes(name), mode: mode & 0o7777 | FileType.regular)
-                server.perform(operation, Reply(request!))
+                server.perform(operation, reply)
             } else {
-                Reply(request!).error(.notImplemented)
+                reply.error(.notImplemented)
             }
         }
         table.flush = { request, _, _ in Reply(request!).error(.notImplemented) }

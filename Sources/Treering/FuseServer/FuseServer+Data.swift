@@ -99,13 +99,12 @@ struct CopyRangeOperation: Operation {
 /// writing that back first: so it is made to, and asked again.
 struct SeekOperation: Operation {
     let inode: InodeNumber
-    let target: SeekTarget
-    let offset: UInt64
+    let walk: SeekWalk
     /// What was found before the kernel wrote back what it had there.
     var before: SeekResult?
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> SeekResult {
-        try volume.seek(inode, target, from: offset)
+        try volume.seek(inode, walk)
     }
 
     func finish(_ answer: SeekResult, _ reply: consuming Reply, _ server: FuseServer) {
@@ -113,8 +112,7 @@ struct SeekOperation: Operation {
             if let found = answer.offset { reply.offset(found) } else { reply.error(.noAddress) }
             return
         }
-        var again = self
-        again.before = answer
+        let again = SeekOperation(inode: inode, walk: SeekWalk(walk.target, from: walk.offset), before: answer)
         server.perform(again, after: inode, answer.hole, reply)
     }
 }
@@ -129,11 +127,12 @@ extension FuseServer {
         }
         table.write = { request, inode, payload, byteCount, offset, info in
             let server = FuseServer.of(request)
+            let reply = Reply(request!)
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
                 payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
-                flags: server.writeFlags(info))
-            server.perform(operation, Reply(request!))
+                flags: server.writeFlags(reply, info))
+            server.perform(operation, reply)
         }
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
@@ -168,14 +167,14 @@ extension FuseServer {
             guard !server.options.writebackCache else { return Reply(request!).error(.notImplemented) }
             guard let target = SeekTarget(rawValue: whence) else { return Reply(request!).error(.invalid) }
             guard offset >= 0 else { return Reply(request!).error(.noAddress) }
-            let operation = SeekOperation(inode: InodeNumber(inode), target: target, offset: UInt64(offset))
+            let operation = SeekOperation(inode: InodeNumber(inode), walk: SeekWalk(target, from: UInt64(offset)))
             server.perform(operation, Reply(request!))
         }
     }
 
-    /// How the kernel wants this thread's WRITE to be taken.
-    private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
-        var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
+    /// How the kernel wants a WRITE to be taken.
+    private func writeFlags(_ reply: borrowing Reply, _ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
+        var flags: WriteFlags = RawRequest.writeKillsPrivileges(reply.rawRequest) ? .killsPrivileges : []
         // Written back from the kernel's cache, which keeps the times where it collects writes.
         let isFromCache = info?.pointee.writepage == 1
         if options.writebackCache && isFromCache { flags.insert(.keepsTimes) }
@@ -184,7 +183,7 @@ extension FuseServer {
     }
 
     private func sync(_ reply: consuming Reply) {
-        let parked = park(reply)
+        let parked = ParkedReply(reply)
         volume.sync(mayWait: transport.mayWait) { errno in
             parked.answer { reply in
                 if let errno { reply.error(errno) } else { reply.success() }

@@ -33,6 +33,22 @@ struct Segment {
     var emptySince: CheckpointNumber?
     /// Whether the index's usage entry is behind.
     var isChanged = false
+    /// It could not be emptied, because something in it cannot be read: the cleaner leaves it alone.
+    var isStuck = false
+    /// How much lived in it when it was looked through for dead blocks last.
+    var livingWhenSearched: Int64?
+
+    /// A segment that holds nothing, in its next life: what was known of the one before is gone but for what its usage entry tells.
+    func recycled(to incarnation: UInt32) -> Segment {
+        var next = Segment()
+        next.state = .prepared
+        next.role = role
+        next.incarnation = incarnation
+        next.epoch = epoch
+        next.file = file
+        next.isChanged = true
+        return next
+    }
 
     var isSealed: Bool { state == .inUse && lastBatch != .zero }
 
@@ -47,7 +63,7 @@ struct Segment {
 /// All segments by number, and the pool of prepared ones.
 final class SegmentTable {
     let segmentByteCount: Int
-    private(set) var segments: [Segment]
+    private(set) var segments: SegmentList
     /// Prepared segments, the one to be used next last.
     private(set) var pool: [SegmentNumber] = []
     private(set) var inUseCount = 0
@@ -58,7 +74,7 @@ final class SegmentTable {
     init(segmentByteCount: Int, countLimit: Int) {
         self.segmentByteCount = segmentByteCount
         self.countLimit = countLimit
-        segments = Array(repeating: Segment(), count: countLimit)
+        segments = SegmentList(count: countLimit, segmentByteCount: segmentByteCount)
     }
 
     subscript(_ number: SegmentNumber) -> Segment {
@@ -71,6 +87,39 @@ final class SegmentTable {
 
     func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
 
+    /// The life that a segment is in.
+    @inline(__always)
+    func life(of number: SegmentNumber) -> SegmentLife {
+        SegmentLife(number, segments[Int(number.rawValue)].incarnation)
+    }
+
+    /// Whether a segment is in use, in this life of it.
+    func isInUse(_ life: SegmentLife) -> Bool {
+        contains(life.number) && self[life.number].state == .inUse && self.life(of: life.number) == life
+    }
+
+    /// Whether a batch of the log lies in this life of a segment, as far as sequences tell.
+    func includes(_ batch: BatchSequence, in life: SegmentLife) -> Bool {
+        guard isInUse(life) else { return false }
+        let segment = self[life.number]
+        return segment.role == .hot && batch >= segment.firstBatch && (!segment.isSealed || batch <= segment.lastBatch)
+    }
+
+    /// Somebody reads from a segment: it stays in its life until they let go of it.
+    @inline(__always)
+    func hold(_ life: SegmentLife) {
+        precondition(self.life(of: life.number) == life, "a life that is over cannot be read")
+        self[life.number].readerCount += 1
+    }
+
+    @inline(__always)
+    func letGo(of life: SegmentLife) {
+        precondition(
+            self.life(of: life.number) == life && self[life.number].readerCount > 0,
+            "a segment was recycled while somebody read it")
+        self[life.number].readerCount -= 1
+    }
+
     /// Segments that could still be opened: prepared or not yet there.
     var freeCount: Int { max(0, countLimit - inUseCount) }
 
@@ -78,19 +127,25 @@ final class SegmentTable {
     var fileCount: Int { inUseCount + pool.count }
 
     /// Whether a segment holds nothing any more and only waits to be recycled.
-    var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
+    var hasDeadSegment: Bool { !segments.dead.isEmpty }
 
     /// How many of those there are.
-    var deadSegmentCount: Int { segments.reduce(0) { $1.isSealed && $1.living == 0 ? $0 + 1 : $0 } }
+    var deadSegmentCount: Int { segments.dead.count }
 
     /// Bytes in sealed segments that nothing needs any more.
-    var reclaimableByteCount: Int64 {
-        segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
-    }
+    var reclaimableByteCount: Int64 { segments.reclaimableByteCount }
 
     /// The part of that which lies between living bytes, so that only moving those brings it back.
-    var deadByteCount: Int64 {
-        segments.reduce(0) { $1.isSealed && $1.living > 0 ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
+    var deadByteCount: Int64 { segments.deadByteCount }
+
+    /// The segments whose usage entry is behind, and another one, in order.
+    func changedNumbers(and other: SegmentNumber? = nil) -> [SegmentNumber] {
+        var indices = segments.changedIndices()
+        if let other, !self[other].isChanged {
+            let index = Int(other.rawValue)
+            indices.insert(index, at: indices.firstIndex { $0 > index } ?? indices.count)
+        }
+        return indices.map { SegmentNumber(UInt32($0)) }
     }
 
     /// Nothing more is written to a segment.
@@ -110,8 +165,7 @@ final class SegmentTable {
     func charge(_ number: SegmentNumber, _ byteCount: Int) {
         let index = Int(number.rawValue)
         guard index < segments.count else { return noteImpossible("an entry names segment \(number.rawValue)") }
-        segments[index].living &+= Int64(byteCount)
-        segments[index].isChanged = true
+        segments.charge(index, Int64(byteCount))
         livingByteCount &+= Int64(byteCount)
     }
 
@@ -126,7 +180,7 @@ final class SegmentTable {
         segments[index].end = usage.end
         segments[index].role = usage.role
         segments[index].living = usage.living
-        livingByteCount += usage.living
+        livingByteCount &+= usage.living
         if usage.state == .inUse {
             pool.removeAll { $0 == number }
             segments[index].state = .inUse
@@ -178,14 +232,8 @@ final class SegmentTable {
     func recycle(_ number: SegmentNumber, incarnation: UInt32) {
         let index = Int(number.rawValue)
         precondition(segments[index].isSealed && segments[index].living == 0 && segments[index].readerCount == 0)
-        segments[index].state = .prepared
-        segments[index].isBeingReset = false
-        segments[index].incarnation = incarnation
-        segments[index].firstBatch = .zero
-        segments[index].lastBatch = .zero
-        segments[index].end = 0
-        segments[index].emptySince = nil
-        segments[index].isChanged = true
+        precondition(incarnation > segments[index].incarnation)
+        segments[index] = segments[index].recycled(to: incarnation)
         inUseCount -= 1
         pool.append(number)
     }
@@ -200,36 +248,28 @@ final class SegmentTable {
 
     /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
     func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
-        for (index, segment) in segments.enumerated()
-        where segment.state == .inUse && segment.role == .hot && segment.firstBatch >= since
-            && segment.firstBatch <= until
-        {
-            if index != Int(own.rawValue) { return true }
+        var count = segments.stampCount(from: since, through: until)
+        if contains(own) {
+            let segment = self[own]
+            let isLog = segment.state == .inUse && segment.role == .hot
+            if isLog, segment.firstBatch >= since, segment.firstBatch <= until { count -= 1 }
         }
-        return false
+        return count > 0
     }
 
     /// The stamp of the segment of the log that a batch lies in, or of one before it where that is gone; nil where there is none.
-    func stamp(through batch: BatchSequence) -> BatchSequence? {
-        segments.lazy.filter { $0.state == .inUse && $0.role == .hot && $0.firstBatch <= batch }.map(\.firstBatch).max()
-    }
+    func stamp(through batch: BatchSequence) -> BatchSequence? { segments.stamp(through: batch) }
 
     /// Marks sealed segments without a living byte as seen empty by a checkpoint.
     func noteEmpty(at checkpoint: CheckpointNumber) {
-        for index in segments.indices where segments[index].isSealed {
-            if segments[index].living == 0 {
-                if segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
-            } else {
-                segments[index].emptySince = nil
-            }
-        }
+        for index in segments.dead where segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
     }
 
     /// Sealed, empty segments that no superblock slot needs any more, given the older of the two slots' checkpoints.
     func recyclable(through checkpoint: CheckpointNumber) -> [SegmentNumber] {
-        segments.indices.compactMap { index in
+        segments.dead.sorted().compactMap { index in
             let segment = segments[index]
-            guard segment.isSealed, segment.living == 0, segment.readerCount == 0, let since = segment.emptySince,
+            guard segment.readerCount == 0, let since = segment.emptySince,
                 since <= checkpoint
             else { return nil }
             return SegmentNumber(UInt32(index))
@@ -238,7 +278,7 @@ final class SegmentTable {
 
     /// A number without a file, for the next segment to prepare.
     func absentNumber() -> SegmentNumber? {
-        segments.prefix(countLimit).firstIndex { $0.state == .absent }.map { SegmentNumber(UInt32($0)) }
+        segments.absentIndex(below: countLimit).map { SegmentNumber(UInt32($0)) }
     }
 
     // MARK: Another number of segments
@@ -256,8 +296,7 @@ final class SegmentTable {
 
     /// Goes on with so many segments; those beyond hold nothing and have no file.
     func resize(to count: Int) {
-        precondition(segments.dropFirst(count).allSatisfy { $0.state == .absent })
-        segments = Array(segments.prefix(count)) + Array(repeating: Segment(), count: max(0, count - segments.count))
+        segments.resize(to: count)
         countLimit = count
     }
 }

@@ -36,7 +36,8 @@ import Testing
         try store.write(inode, 1000, [1, 2, 3])
         store.volume.housekeep()
         #expect(try store.read(inode, 998, 10) == [0, 0, 1, 2, 3])
-        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, .nobody) }
+        let walk = XattrListWalk()
+        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, walk, .nobody) }
         #expect(names == name + [0])
         try checkStore(store)
     }

@@ -200,7 +200,7 @@ import Testing
         try halfDead(store)
         while store.volume.findDeadBlocks() {}
         for _ in 0..<2 { try store.volume.checkpoint() }
-        let segments = store.volume.puncher.waiting.map(\.segment)
+        let segments = store.volume.puncher.waiting.map(\.life.number)
         store.volume.state.withLock { state in for number in segments { state.core.table[number].readerCount += 1 } }
         store.volume.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
