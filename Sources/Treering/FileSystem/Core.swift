@@ -108,6 +108,9 @@ final class Core {
     /// `keepsPromise`: it may use the room that reserved ranges were promised.
     func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
+        guard !writer.isImpossible else {
+            throw damage("an operation", "it would log an inode or a name that cannot be")
+        }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
