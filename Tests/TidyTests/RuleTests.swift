@@ -32,6 +32,13 @@ import Testing
         #expect(Rules.simulation([Self.lib("Device", "final class SimulatedDevice {}\n")]) == [])
     }
 
+    @Test func keepingByThread() {
+        let text = "let key = pthread_getspecific(a)\n"
+        #expect(Rules.threadLocals([Self.lib("FileSystem", text)]).count == 1)
+        #expect(Rules.threadLocals([Self.lib("FuseServer", text, name: "ClassicTransport")]) == [])
+        #expect(Rules.threadLocals([Self.lib("Device", "// pthread_getspecific\n")]) == [])
+    }
+
     @Test(arguments: [
         ("FileSystem", "import CFuse3\n"), ("FuseServer", "import CUring\n"), ("Device", "import Foundation\n"),
         ("Device", "import FoundationEssentials\n"), ("Format", "import Glibc\n"),

@@ -58,6 +58,9 @@ struct MountOptions: Sendable {
             ),
             CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
             CommandOption(
+                "async_direct", .choice(["on", "off"]), "on",
+                "a thread's asynchronous O_DIRECT reads and writes overlap"),
+            CommandOption(
                 "clean", .choice(CleaningPolicy.allCases.map(\.rawValue)), "auto",
                 "when segments are cleaned: as needed, only when full, whenever something is dead"),
             CommandOption("supervise", .flag, "", "start the serving process again should it die"),
@@ -212,6 +215,7 @@ struct MountOptions: Sendable {
         case "clean": volume.cleaning = CleaningPolicy(rawValue: text)!
         case "open": fuse.open = OpenMode(rawValue: text)!
         case "writeback_cache": fuse.writebackCache = text == "on"
+        case "async_direct": fuse.asyncDirect = text == "on"
         default: preconditionFailure("the option \(name) goes nowhere")
         }
     }

@@ -66,6 +66,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var shortage = Shortage()
     let writePace = WritePace()
     nonisolated(unsafe) var isRemoving = false
+    nonisolated(unsafe) var isJoining = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
@@ -100,7 +101,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// wait in vain; what keeps the store may, as long as the log is not closed.
     @inline(__always)
     func run<Result>(
-        isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
+        for request: UInt64 = 0, isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
     ) throws(Stop) -> Result {
         var submissions: [Submission] = []
         var needsHousekeeping = false
@@ -110,7 +111,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
+            core.requestInHand = request
             defer {
+                core.requestInHand = 0
                 if !core.log.outbox.isEmpty { swap(&submissions, &core.log.outbox) }
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
@@ -304,6 +307,6 @@ extension Core {
     var wantsHousekeeping: Bool {
         log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
-            || !index.removals.isEmpty
+            || !index.removals.isEmpty || !crowded.isEmpty
     }
 }

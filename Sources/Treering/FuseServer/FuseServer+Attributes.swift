@@ -130,7 +130,8 @@ struct SetXattrOperation: Operation {
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
         try reply.asCaller { (caller) throws(Stop) in
-            try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags), caller)
+            try volume.setXattr(
+                inode, name, value, SetXattrFlags(rawValue: flags), caller, for: reply.number)
         }
     }
 }
@@ -143,7 +144,7 @@ struct RemoveXattrOperation: Operation {
     let name: UnsafeRawBufferPointer
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.removeXattr(inode, name)
+        try volume.removeXattr(inode, name, for: reply.number)
     }
 }
 

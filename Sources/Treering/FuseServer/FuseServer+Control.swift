@@ -100,16 +100,19 @@ extension FuseServer {
         }
     }
 
-    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. All that is free
-    /// goes, whatever range was named. For administrators and for the user who serves the mount.
+    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. For administrators and for
+    /// the user who serves the mount.
     private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         guard !volume.isReadOnly else { return reply.error(.readOnly) }
         let start: UInt64 = bytes.load(0)
         let least: UInt64 = bytes.load(16)
+        guard let segments = volume.segmentsToTrim(from: start, byteCount: bytes.load(8), least: least) else {
+            return reply.error(.invalid)
+        }
         let parked = ParkedReply(reply)
-        volume.trim { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
+        volume.trim(segments) { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
     }
 
     /// For administrators and for the user who serves the mount.

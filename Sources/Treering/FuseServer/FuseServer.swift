@@ -104,10 +104,8 @@ final class FuseServer: @unchecked Sendable {
     /// Runs an operation, or tells what it did when it ran in a process that is gone.
     @inline(__always)
     private func run<O: Operation>(_ operation: O, _ reply: borrowing Reply) throws(Stop) -> O.Answer {
-        guard O.isOnce, let connection else { return try operation.run(volume, reply) }
-        if connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
-        let number = reply.number
-        return try connection.witnessing(number) { [volume] () throws(Stop) in try operation.run(volume, reply) }
+        if O.isOnce, let connection, connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
+        return try operation.run(volume, reply)
     }
 
     private func noteFailure<O: Operation>(of operation: O) {
