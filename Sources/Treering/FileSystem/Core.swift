@@ -113,6 +113,9 @@ final class Core {
 
     func commit(_ tier: SpaceTier, _ claim: RoomClaim = .none) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
+        guard !writer.isImpossible else {
+            throw damage("an operation", "it would log an inode or a name that cannot be")
+        }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0

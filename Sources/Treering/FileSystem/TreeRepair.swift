@@ -108,8 +108,8 @@ struct TreeRepair<D: Device> {
         }
         let isDirectory = try view.name(in: number, after: 0) != nil
         let place = names[number.rawValue]?.first
-        let isSymlink = place?.type == 10 && last != nil
         let size = isDirectory ? 0 : last.map { $0.0 + UInt64($0.1.length) } ?? 0
+        let isSymlink = place?.type == 10 && last != nil && size <= InodeRecord.targetByteCountLimit
         let mode: UInt32 = isDirectory ? 0o040700 : isSymlink ? 0o120777 : 0o100600
         try volume.repairing { (core) throws(Stop) in
             var record = InodeRecord(
@@ -185,7 +185,7 @@ struct TreeRepair<D: Device> {
                 if record.isDirectory {
                     record.parent = home
                     record.linkCount = max(record.linkCount, 2)
-                    directory.linkCount += 1
+                    try core.addLink(to: &directory)
                 } else {
                     record.linkCount = 1
                 }

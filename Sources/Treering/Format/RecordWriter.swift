@@ -13,6 +13,9 @@ struct RecordWriter: ~Copyable {
     private(set) var payloadBlocks: UnsafeRawBufferPointer?
     private(set) var payloadPositionOffset = 0
 
+    /// Something was written that no decoder would take: the record may not be appended.
+    private(set) var isImpossible = false
+
     init(capacity: Int) { memory = .allocate(byteCount: capacity, alignment: 16) }
     deinit { memory.deallocate() }
 
@@ -36,6 +39,7 @@ struct RecordWriter: ~Copyable {
         changeCount = 0
         payloadIDOffsets = (0, 0)
         payloadBlocks = nil
+        isImpossible = false
     }
 
     /// The record so far, its header not yet filled in.
@@ -64,6 +68,7 @@ struct RecordWriter: ~Copyable {
         let offset = begin(1, 16 + InodeRecord.byteCount)
         memory.store(record.inode.rawValue, at: offset + 8)
         record.encode(into: memory, at: offset + 16)
+        isImpossible = isImpossible || !record.isPossible
     }
 
     mutating func dirent(
@@ -78,6 +83,7 @@ struct RecordWriter: ~Copyable {
         memory.store(UInt8(truncatingIfNeeded: mode >> 12 & 15), at: offset + 40)
         memory.store(UInt8(name.count), at: offset + 41)
         memory.copy(name, to: offset + 42)
+        isImpossible = isImpossible || !inode.isPossible || !InodeRecord.isType(mode >> 12) || !NameCheck.isName(name)
     }
 
     mutating func removeDirent(directory: InodeNumber, cookie: UInt64, since: BatchSequence) {

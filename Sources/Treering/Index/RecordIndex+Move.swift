@@ -144,7 +144,7 @@ extension RecordIndex {
             let object = InodeNumber(key.object)
             switch (key.space, key.kind) {
             case (.tree, .inode):
-                guard let entry = InodeEntry(inode: object, decoding: value) else { return }
+                guard let entry = InodeEntry(inode: object, decoding: value), entry.record.mode != 0 else { return }
                 writer.move(sequence) { $0.inode(entry.record) }
             case (.tree, .dirent):
                 guard let entry = DirentEntry(decoding: value) else { return }

@@ -137,6 +137,17 @@ import Testing
                 }
             }
         }
+        // A record that slips through all that would end the process when it is applied.
+        let file = try store.make("file").inode
+        #expect(throws: Errno.input) {
+            try store.volume.perform { (core) throws(Stop) in
+                var inode = try core.inode(file).record
+                inode.size = .max
+                core.writer.reset()
+                core.writer.inode(inode)
+                try core.commit()
+            }
+        }
         store.volume.state.withLock { $0.core.log.nextInode = InodeNumber(counterLimit) }
         #expect(throws: Errno.noSpace) { try store.make("last") }
     }
