@@ -133,18 +133,16 @@ final class Scrub<D: Device> {
                 return nil
             }
             table.hold(life)
-            state.scrubReadCount += 1
+            state.beginScrubRead()
             return file
         }
         guard let file else { return nil }
         let result = body(file)
         afterRead()
-        volume.state.withLock { state in
+        volume.change { state, telling in
             state.core.table.letGo(of: life)
-            state.scrubReadCount -= 1
+            state.endScrubRead(telling)
         }
-        // Somebody may wait for the read to be over.
-        volume.noteCompletion()
         return result
     }
 

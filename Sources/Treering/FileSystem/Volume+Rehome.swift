@@ -11,7 +11,7 @@ extension Volume {
     func rehomeWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
             guard !state.isRehoming, let error = state.core.log.suspension else { return nil }
-            state.isRehoming = true
+            state.beginRehoming()
             return error
         }
         guard let error else { return false }
@@ -33,14 +33,7 @@ extension Volume {
             )
             closeLog(error)
         }
-        var continuations: [Continuation] = []
-        state.withLock { state in
-            state.isRehoming = false
-            state.takeCommitted(&continuations)
-        }
-        for continuation in continuations { continuation() }
-        noteCompletion()
-        wakeRoomWaiters()
+        change { state, telling in state.endRehoming(telling) }
         return true
     }
 
@@ -68,7 +61,9 @@ extension Volume {
         try rehoming.moveBatches()
         recovery.sealBlocks(through: rehoming.position.lastBatch)
         do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
-        state.withLock { state in
+        change { state, telling in
+            // Shut down meanwhile: what was written is found by the next mount.
+            guard !log.isClosed else { return }
             let table = recovery.table
             for (index, segment) in state.core.table.segments.enumerated() where segment.readerCount > 0 {
                 let life = SegmentLife(SegmentNumber(UInt32(index)), segment.incarnation)
@@ -76,7 +71,8 @@ extension Volume {
                 table[life.number].readerCount = segment.readerCount
             }
             log.resume(
-                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment)
+                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,
+                telling)
             state.core.adopt(recovery.index)
             state.sweepCursor = RecordIndex.firstTombstone
             state.rehomeCount += 1

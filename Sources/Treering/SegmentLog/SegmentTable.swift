@@ -107,9 +107,9 @@ final class SegmentTable {
 
     /// Somebody reads from a segment: it stays in its life until they let go of it.
     @inline(__always)
-    func hold(_ life: SegmentLife) {
+    func hold(_ life: SegmentLife, count: Int = 1) {
         precondition(self.life(of: life.number) == life, "a life that is over cannot be read")
-        self[life.number].readerCount += 1
+        self[life.number].readerCount += count
     }
 
     @inline(__always)
