@@ -34,6 +34,10 @@ final class HostStaging {
     private let device: UInt64
     private let inode: UInt64
     private let log: @Sendable (String) -> Void
+    /// Says what somebody may lose.
+    let warn: @Sendable (String) -> Void
+    /// When the staging file was told last that its mount lives.
+    private var lastTouch: UInt64 = 0
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
     /// What killed mounts left, and where.
@@ -45,17 +49,23 @@ final class HostStaging {
     static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
-    init(directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
+    init(
+        directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void,
+        warn: (@Sendable (String) -> Void)? = nil
+    ) throws(Errno) {
         self.directory = directory
         self.uuid = uuid
         self.log = log
+        self.warn = warn ?? log
         var status = stat()
         guard stat(directory, &status) == 0 else { throw Errno.last }
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
 
-    private var prefix: String { "treering-\(uuid)-" }
+    static let namePrefix = "treering-"
+    static let namePrefixInStore = "staging-"
+    private var prefix: String { "\(Self.namePrefix)\(uuid)-" }
 
     /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
@@ -102,7 +112,7 @@ final class HostStaging {
     }
 
     private func leave(_ path: String, _ reason: String, byteCount: Int) {
-        log("left the staging \(path) alone: \(reason)")
+        warn("left the staging \(path) alone: \(reason)")
         left.append((path, byteCount))
     }
 
@@ -131,7 +141,7 @@ final class HostStaging {
 
     private static func candidates(_ directory: String, _ prefix: String) throws(Errno) -> [String] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
-            + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
+            + SharedMemory.names(in: directory, prefix: namePrefixInStore).map { "\(directory)/\($0)" }
     }
 
     private func isOurs(_ header: StagingHeader) -> Bool {
@@ -152,13 +162,14 @@ final class HostStaging {
                 creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
         } catch {
             if !inStore { log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))") }
-            memory = try SharedMemory(creating: "\(directory)/staging-\(name)", byteCount: geometry.byteCount)
+            memory = try SharedMemory(
+                creating: "\(directory)/\(Self.namePrefixInStore)\(name)", byteCount: geometry.byteCount)
         }
         self.memory = memory
         self.identity = identity
         StagingHeader(
             uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
-            owner: UInt64(geteuid()), identity: identity, geometry: geometry
+            owner: UInt64(geteuid()), identity: identity, geometry: geometry, path: Self.absolute(directory)
         ).encode(into: memory.bytes)
         return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
     }
@@ -173,6 +184,20 @@ final class HostStaging {
             }
         }
         tails.removeAll()
+    }
+
+    private static func absolute(_ path: String) -> [UInt8] {
+        guard let resolved = realpath(path, nil) else { return [] }
+        defer { free(resolved) }
+        return UnsafeRawBufferPointer(start: resolved, count: strlen(resolved)).map { $0 }
+    }
+
+    /// Notes from time to time that the mount lives: how long it has been dead decides when its staging may go.
+    func touch() {
+        let now = monotonicNanoseconds()
+        guard now - lastTouch > 600_000_000_000 else { return }
+        lastTouch = now
+        memory?.touch()
     }
 
     /// Somebody removed the file's name (session managers do that at logout): a successor would not find it.

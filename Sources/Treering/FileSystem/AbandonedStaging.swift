@@ -1,0 +1,146 @@
+// Staging files that nobody will ever need: of stores that are gone, or that went on without them. Each mount removes this user's, some days
+// after the mount that they are of has ended. docs/decisions/026 has the rule.
+
+import CLinux
+import Glibc
+
+/// What has become of the store that a staging file is of.
+enum StagedStore: Equatable, Sendable {
+    /// It is where it was, and may need the file.
+    case present
+    /// It has gone on without the file, or another store is in its place.
+    case beyond
+    /// Its directory is not there any more, and the directory that it was in is: it was removed, or moved.
+    case removed
+    /// Its disk or its directory cannot be seen now.
+    case unseen
+
+    private static let daySeconds: Int64 = 86400
+
+    /// How long after the mount's end the file is kept; nil: for as long as the machine runs.
+    var keptSeconds: Int64? {
+        switch self {
+        case .present: nil
+        case .beyond, .removed: Self.daySeconds
+        // A disk that was unplugged may come back.
+        case .unseen: 7 * Self.daySeconds
+        }
+    }
+
+    /// Looks for the store of a staging file.
+    init(of header: StagingHeader) {
+        guard !header.path.isEmpty else {
+            self = .unseen
+            return
+        }
+        let path = header.path.map { CChar(bitPattern: $0) } + [0]
+        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        defer { if directory >= 0 { close(directory) } }
+        var status = stat()
+        if directory >= 0, fstat(directory, &status) == 0, UInt64(status.st_dev) == header.device,
+            UInt64(status.st_ino) == header.directory
+        {
+            self = Self.isBeyond(directory, header) ? .beyond : .present
+            return
+        }
+        // Not what "cannot be opened" may mean besides.
+        let isElsewhere = directory >= 0 || errno == ENOENT || errno == ENOTDIR
+        let parent = Array(path.prefix(1 + (path.lastIndex(of: CChar(bitPattern: UInt8(ascii: "/"))) ?? 0))) + [0]
+        let isParentHere = stat(parent, &status) == 0 && UInt64(status.st_dev) == header.device
+        self = isElsewhere && isParentHere ? .removed : .unseen
+    }
+
+    /// Whether a directory is the store's that a staging file is of.
+    static func isIn(_ directory: String, _ header: StagingHeader) -> Bool {
+        var status = stat()
+        return stat(directory, &status) == 0 && UInt64(status.st_dev) == header.device
+            && UInt64(status.st_ino) == header.directory
+    }
+
+    /// Whether the superblock of the store in a directory says that this staging is void.
+    private static func isBeyond(_ directory: Int32, _ header: StagingHeader) -> Bool {
+        let file = openat(directory, "superblock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        var status = stat()
+        guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return false }
+        let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
+        var newest: Superblock?
+        for offset in Superblock.slotOffsets
+        where pread(file, block.bytes.baseAddress, block.bytes.count, off_t(offset)) == block.bytes.count {
+            guard let found = try? Superblock(decoding: UnsafeRawBufferPointer(block.bytes)) else { continue }
+            if found.generation > newest?.generation ?? 0 { newest = found }
+        }
+        guard let newest else { return false }
+        return newest.uuid != header.uuid || header.epoch <= newest.staging.void
+    }
+}
+
+/// Removes what nobody needs.
+enum AbandonedStaging {
+    /// More than that are the next mount's.
+    private static let fileLimit = 4096
+
+    /// Removes this user's abandoned staging files from a directory: that for shared memory, or a store's own.
+    ///
+    /// A file is touched only if it certainly is one: a regular file of this user with mode 0600 and one name, which says in a whole header
+    /// whose it is, under the name that this gives it, and which no mount holds.
+    ///
+    /// - Parameters:
+    ///   - now: the time of day, in seconds.
+    ///   - isStore: whether it is a store's own.
+    ///   - uptime: for how long the machine has run, in seconds: no file here is older, whatever the clock says.
+    /// - Returns: the paths of the files that were removed, with their sizes.
+    static func remove(
+        in directory: String = HostStaging.sharedDirectory, isStore: Bool = false, now: Int64 = Timestamp.now().seconds,
+        uptime: Int64 = Int64(monotonicNanoseconds() / 1_000_000_000)
+    ) -> [(path: String, byteCount: Int)] {
+        let prefix = isStore ? HostStaging.namePrefixInStore : HostStaging.namePrefix
+        guard let names = try? SharedMemory.names(in: directory, prefix: prefix) else { return [] }
+        return names.prefix(fileLimit).compactMap { name in
+            let path = "\(directory)/\(name)"
+            let byteCount = remove(path, now, uptime) { header in
+                guard isStore else {
+                    return name == "\(prefix)\(header.uuid)-\(header.name)" ? StagedStore(of: header) : nil
+                }
+                guard name == "\(prefix)\(header.name)" else { return nil }
+                // In a copied store it is of the original.
+                return StagedStore.isIn(directory, header) ? StagedStore(of: header) : .unseen
+            }
+            return byteCount.map { (path, $0) }
+        }
+    }
+
+    private static func remove(
+        _ path: String, _ now: Int64, _ uptime: Int64, _ store: (StagingHeader) -> StagedStore?
+    ) -> Int? {
+        var before = stat()
+        guard lstat(path, &before) == 0, isOwn(before) else { return nil }
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+        guard file >= 0 else { return nil }
+        // With the descriptor goes the lock.
+        defer { close(file) }
+        var status = stat()
+        guard fstat(file, &status) == 0, isOwn(status), status.st_ino == before.st_ino,
+            linux_flock(file, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) == 0,
+            let header = header(file, Int(status.st_size)), header.owner == UInt64(geteuid())
+        else { return nil }
+        let age = min(now - Int64(status.st_mtim.tv_sec), uptime)
+        guard let kept = store(header)?.keptSeconds, age > kept else { return nil }
+        guard lstat(path, &before) == 0, before.st_ino == status.st_ino, before.st_dev == status.st_dev,
+            unlink(path) == 0
+        else { return nil }
+        return Int(status.st_size)
+    }
+
+    private static func isOwn(_ status: stat) -> Bool {
+        status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_mode & 0o7777 == 0o600
+            && status.st_nlink == 1
+    }
+
+    private static func header(_ file: Int32, _ byteCount: Int) -> StagingHeader? {
+        let bytes = AlignedBuffer(byteCount: StagingLayout.headerByteCount)
+        guard pread(file, bytes.bytes.baseAddress, bytes.bytes.count, 0) == bytes.bytes.count else { return nil }
+        return StagingHeader(decodingHeader: UnsafeRawBufferPointer(bytes.bytes), fileByteCount: byteCount)
+    }
+}
