@@ -1,5 +1,5 @@
 // Staging files that nobody will ever need: of stores that are gone, or that went on without them. Each mount removes this user's, some days
-// after the mount that they are of has ended. docs/decisions/026 has the rule.
+// after the mount that they are of has ended. docs/decisions/028 has the rule.
 
 import CLinux
 import Glibc
