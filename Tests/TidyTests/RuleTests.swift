@@ -59,6 +59,14 @@ import Testing
         #expect(Rules.clocks([Self.lib("Device", "pthread_cond_wait(a, b)\n// CLOCK_REALTIME\n")]) == [])
     }
 
+    @Test func knowingSegmentsByNumber() {
+        let text = "var stuck: Set<SegmentNumber> = []\nvar seen: [SegmentNumber: Int64] = [:]\n"
+        #expect(Rules.segmentNumbers([Self.lib("FileSystem", text)]).count == 2)
+        #expect(Rules.segmentNumbers([Self.lib("SegmentLog", text, name: "LogWalk")]) == [])
+        let fine = "var pool: [SegmentNumber] = []\nvar seen: [SegmentLife: Int64] = [:]\nlet a = [SegmentNumber(1)]\n"
+        #expect(Rules.segmentNumbers([Self.lib("FileSystem", fine)]) == [])
+    }
+
     @Test func outgrowing() {
         let lines = String(repeating: "let a = 1\n", count: 500)
         #expect(Rules.fileLength([Self.lib("Index", lines)]) == [])

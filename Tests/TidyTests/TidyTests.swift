@@ -53,6 +53,8 @@ import Testing
 
     @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }
 
+    @Test func segmentsAreKnownByTheirLives() { #expect(Rules.segmentNumbers(Self.swift) == []) }
+
     @Test func noFileIsTooLong() {
         #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.path.hasPrefix("mount-scripts/") }) == [])
     }
