@@ -29,8 +29,9 @@ enum StagedStore: Equatable, Sendable {
 
     /// Looks for the store of a staging file.
     init(of header: StagingHeader) {
+        // A version that did not say where its store is did not lock the file either: its mount may live.
         guard !header.path.isEmpty else {
-            self = .unseen
+            self = .present
             return
         }
         let path = header.path.map { CChar(bitPattern: $0) } + [0]

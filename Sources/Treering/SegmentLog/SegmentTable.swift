@@ -142,6 +142,11 @@ final class SegmentTable {
         segments.reduce(0) { $1.isSealed && $1.living > 0 ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
     }
 
+    /// The segments that somebody reads from.
+    var heldLives: [SegmentLife] {
+        segments.indices.filter { segments[$0].readerCount > 0 }.map { life(of: SegmentNumber(UInt32($0))) }
+    }
+
     /// Nothing more is written to a segment.
     func seal(_ number: SegmentNumber, lastBatch: BatchSequence) {
         precondition(self[number].state == .inUse && lastBatch != .zero)

@@ -123,6 +123,6 @@ import Testing
         long.path = [UInt8](repeating: 0x61, count: 4000)
         long.encode(into: memory.bytes)
         #expect(StagingHeader(decoding: bytes)?.path == [])
-        #expect(StagedStore(of: StagingHeader(decoding: bytes)!) == .unseen)
+        #expect(StagedStore(of: StagingHeader(decoding: bytes)!) == .present)
     }
 }
