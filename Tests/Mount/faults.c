@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ static int hits = -1;
 
 static const struct { const char *name; int number; } errors[] = {
     {"EIO", EIO}, {"EINTR", EINTR}, {"EAGAIN", EAGAIN}, {"ENOSPC", ENOSPC}, {"ENOMEM", ENOMEM}, {"EOPNOTSUPP", EOPNOTSUPP},
-    {"EMFILE", EMFILE}, {"EDQUOT", EDQUOT}, {"EINVAL", EINVAL}, {"EROFS", EROFS}, {0, 0}};
+    {"EMFILE", EMFILE}, {"ENFILE", ENFILE}, {"EDQUOT", EDQUOT}, {"EINVAL", EINVAL}, {"EROFS", EROFS}, {0, 0}};
 
 __attribute__((constructor)) static void begin(void) {
     const char *fault = getenv("FAULT"), *place = getenv("FAULT_STORE"), *file = getenv("FAULT_HITS");
@@ -116,6 +117,14 @@ int renameat(int from, const char *name, int to, const char *other) {
 int unlinkat(int fd, const char *name, int flags) {
     REAL(int, unlinkat, int, const char *, int);
     return fault("unlinkat", fd) ? -1 : real(fd, name, flags);
+}
+int openat(int fd, const char *name, int flags, ...) {
+    REAL(int, openat, int, const char *, int, ...);
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
+    va_end(arguments);
+    return fault("openat", fd) ? -1 : real(fd, name, flags, mode);
 }
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     REAL(void *, mmap, void *, size_t, int, int, int, off_t);

@@ -71,13 +71,13 @@ done
 # What cannot.
 tally=0
 for number in $([ "$LONG" = 1 ] && seq 60 || echo 1 3 8 30); do
-    for call in pwritev:EIO pwritev2:EIO fdatasync:EIO preadv:EIO fallocate:ENOSPC; do
+    for call in pwritev:EIO pwritev2:EIO fdatasync:EIO preadv:EIO fallocate:ENOSPC openat:EMFILE; do
         under "$call:$number:0"
         [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $call:$number: $said"
     done
 done
 for fault in pwritev2:EIO:10:1 pwritev:EIO:5:1 fdatasync:EIO:2:1 preadv:EIO:20:3 fallocate:ENOSPC:1:1 fsync:EIO:2:0 renameat:EIO:1:0 unlinkat:EIO:1:0 \
-    ftruncate:EIO:1:0 mmap:ENOMEM:1:1; do
+    ftruncate:EIO:1:0 mmap:ENOMEM:1:1 openat:EMFILE:24:1 openat:ENFILE:40:2 openat:ENOMEM:30:1 fdatasync:ENOMEM:6:9; do
     under "$fault"
     [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $fault: $(hits) times; $said"
 done

@@ -47,6 +47,12 @@ enum StoreFile: Hashable, Sendable {
         }
     }
 
+    /// The same for a path as the host tells it.
+    init?(_ path: HostString) {
+        guard let text = String(validating: path.bytes, as: UTF8.self) else { return nil }
+        self.init(path: text)
+    }
+
     private static func digits(_ number: SegmentNumber) -> String {
         let text = String(number.rawValue, radix: 16)
         return String(repeating: "0", count: 8 - text.count) + text
@@ -146,6 +152,8 @@ protocol Device: AnyObject, Sendable {
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile
     /// Closes a file with nothing in flight.
     func close(_ file: DeviceFile)
+    /// Of the segments, exactly these keep what it takes to be written to; others may have to be opened again for it, which can fail.
+    func keepOpen(_ segments: [DeviceFile])
     func byteCount(of file: DeviceFile) throws(Errno) -> UInt64
     /// Sets the length and reserves the blocks (posix_fallocate; ftruncate when shrinking).
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno)
@@ -163,4 +171,5 @@ protocol Device: AnyObject, Sendable {
 
 extension Device {
     func makeProgress() -> Bool { false }
+    func keepOpen(_ segments: [DeviceFile]) {}
 }

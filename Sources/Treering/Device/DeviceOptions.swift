@@ -18,7 +18,7 @@ struct DeviceOptions: Sendable {
     var queueDepth = 256
     /// Threads of the posix engine, 1 to 64. They start with the first `submit`.
     var workerCount = 4
-    /// Bound of files open at a time: the number of segments and a few.
+    /// Bound of files open at a time: those used last (DescriptorTable.swift). Fewer where the process may not have so many.
     var fileCapacity = 4096
     /// The ring's submissions are picked up by a kernel thread.
     var sqpoll = false

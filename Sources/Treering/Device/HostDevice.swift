@@ -24,6 +24,7 @@ extension HostEngine {
     func list() throws(Errno) -> [StoreFile] { try files.list() }
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile { try files.open(file, create: create) }
     func close(_ file: DeviceFile) { files.close(file) }
+    func keepOpen(_ segments: [DeviceFile]) { files.table.keepOpen(segments) }
     func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 { try files.byteCount(of: file) }
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) { try files.resize(file, to: byteCount) }
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno) {
@@ -47,12 +48,12 @@ final class HostDevice: HostEngine {
     let directoryNumbers: (device: UInt64, inode: UInt64)
 
     /// Makes the directory of a store where there is none; durable when it returns.
-    static func create(directory: String) throws(Errno) { try HostFiles.create(directory: directory) }
+    static func create(directory: HostString) throws(Errno) { try HostFiles.create(directory: directory) }
 
     /// Opens a store's directory with the engine asked for, or the best that this kernel allows. The process must not
     /// fork afterwards: a ring and its threads belong to the process that set them up.
     static func open(
-        directory: String, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
+        directory: HostString, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
     ) throws(DeviceError) -> HostDevice {
         try check(options, engine)
         let files: HostFiles
@@ -64,6 +65,11 @@ final class HostDevice: HostEngine {
             }
             throw DeviceError("\(directory): \(error)")
         }
+        if files.lacksDescriptors {
+            throw DeviceError(
+                "no more than \(files.descriptorLimit) files may be open (ulimit -n), and a mount needs \(files.leastDescriptorCount): raise the limit of open files (RLIMIT_NOFILE)"
+            )
+        }
         return try HostDevice(files, engine, options)
     }
 
@@ -73,7 +79,11 @@ final class HostDevice: HostEngine {
         fstat(files.directory, &status)
         directoryNumbers = (UInt64(status.st_dev), UInt64(status.st_ino))
         let kernel = EngineProbe.kernelName()
-        let direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
+        var direct = "direct I/O: \(files.direct.isUsable ? "" : "no, ")\(files.direct.explanation)"
+        if files.table.placeCount < options.fileCapacity {
+            direct +=
+                "; no more than \(files.table.placeCount) segments open at a time, since RLIMIT_NOFILE is \(files.descriptorLimit)"
+        }
         let reason: String
         if choice == .posix {
             reason = "as asked"

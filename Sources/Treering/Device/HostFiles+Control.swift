@@ -4,26 +4,34 @@ import CLinux
 import Glibc
 
 extension HostFiles {
+    /// Regular files only: what else has a name of the store's is no file of it (see `RegularFile`).
     func list() throws(Errno) -> [StoreFile] {
         var found: [StoreFile] = []
-        try names(in: directory) { if let file = StoreFile(path: $0) { found.append(file) } }
-        try names(in: segments) { if let file = StoreFile(path: "segments/" + $0) { found.append(file) } }
+        for name in try names(in: directory) { if let file = StoreFile(name) { found.append(file) } }
+        for name in try names(in: segments) { if let file = StoreFile("segments/\(name)") { found.append(file) } }
         return found.sorted { $0.path < $1.path }
     }
 
     func byteCount(of file: DeviceFile) throws(Errno) -> UInt64 {
+        try withDescriptor(of: file) { (descriptor) throws(Errno) in try Self.byteCount(descriptor) }
+    }
+
+    private static func byteCount(_ descriptor: Int32) throws(Errno) -> UInt64 {
         var status = stat()
-        guard fstat(descriptors(of: file).buffered, &status) == 0 else { throw .last }
+        guard fstat(descriptor, &status) == 0 else { throw .last }
         return UInt64(status.st_size)
     }
 
     /// posix_fallocate(3) would write into every block where the host cannot reserve; fallocate(2) says so instead.
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno) {
-        let descriptor = descriptors(of: file).buffered
+        try withDescriptor(of: file) { (descriptor) throws(Errno) in try resize(descriptor, to: byteCount) }
+    }
+
+    private func resize(_ descriptor: Int32, to byteCount: UInt64) throws(Errno) {
         // Only a scratch file can be written to on a device for reading only.
         if isReadOnly, fcntl(descriptor, F_GETFL) & O_ACCMODE == O_RDONLY { throw .readOnly }
         guard let length = off_t(exactly: byteCount) else { throw .fileTooBig }
-        let before = try self.byteCount(of: file)
+        let before = try Self.byteCount(descriptor)
         guard byteCount >= before, byteCount > 0 else { return try truncate(descriptor, length) }
         do {
             try retrying { fallocate(descriptor, 0, 0, length) }
@@ -43,10 +51,11 @@ extension HostFiles {
         if isReadOnly { throw .readOnly }
         guard byteCount > 0 else { return }
         guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { throw .invalid }
-        let descriptor = descriptors(of: file).buffered
         let mode = Int32(LINUX_FALLOCATE_PUNCH_HOLE | LINUX_FALLOCATE_KEEP_SIZE)
         do {
-            try retrying { fallocate(descriptor, mode, start, length) }
+            try withDescriptor(of: file) { (descriptor) throws(Errno) in
+                try retrying { fallocate(descriptor, mode, start, length) }
+            }
         } catch {
             throw error.rawValue == ENOSYS ? .notSupported : error
         }
@@ -55,13 +64,15 @@ extension HostFiles {
     func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? {
         // <unistd.h> has these only with _GNU_SOURCE.
         let (seekData, seekHole): (Int32, Int32) = (3, 4)
-        let descriptor = descriptors(of: file).buffered
-        guard let count = try? byteCount(of: file), offset < count else { return nil }
-        let place = off_t(offset)
-        let start = lseek(descriptor, place, seekHole)
-        guard start >= 0, start < count else { return nil }
-        let end = lseek(descriptor, start, seekData)
-        return UInt64(start)..<(end < 0 ? count : UInt64(end))
+        let found = try? withDescriptor(of: file) { (descriptor) throws(Errno) -> Range<UInt64>? in
+            let count = try Self.byteCount(descriptor)
+            guard offset < count else { return nil }
+            let start = lseek(descriptor, off_t(offset), seekHole)
+            guard start >= 0, start < count else { return nil }
+            let end = lseek(descriptor, start, seekData)
+            return UInt64(start)..<(end < 0 ? count : UInt64(end))
+        }
+        return found ?? nil
     }
 
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
@@ -69,6 +80,7 @@ extension HostFiles {
         let (from, name) = place(of: file)
         let (to, other) = place(of: newName)
         guard renameat(from, name, to, other) == 0 else { throw .last }
+        table.rename(file, to: newName)
     }
 
     func unlink(_ file: StoreFile) throws(Errno) {
@@ -100,25 +112,23 @@ extension HostFiles {
         }
     }
 
-    /// Calls `body` with every name of a directory, without "." and "..".
-    private func names(in directory: Int32, _ body: (String) -> Void) throws(Errno) {
-        let own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    /// The names of the regular files in a directory.
+    private func names(in directory: Int32) throws(Errno) -> [HostString] {
+        var own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        while own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
+            own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        }
         guard own >= 0 else { throw .last }
         guard let stream = fdopendir(own) else {
             let error = Errno.last
             Glibc.close(own)
             throw error
         }
-        defer { closedir(stream) }
-        while true {
-            errno = 0
-            guard let entry = readdir(stream) else {
-                if errno != 0 { throw .last }
-                return
-            }
-            let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!
-            let name = String(cString: start.assumingMemoryBound(to: CChar.self))
-            if name != "." && name != ".." { body(name) }
-        }
+        return try HostString.entries(closing: stream).filter { entry in
+            if entry.type != UInt8(DT_UNKNOWN) { return entry.type == UInt8(DT_REG) }
+            var status = stat()
+            return entry.name.withCString { fstatat(directory, $0, &status, AT_SYMLINK_NOFOLLOW) } == 0
+                && status.st_mode & S_IFMT == S_IFREG
+        }.map(\.name)
     }
 }

@@ -10,9 +10,15 @@ extension HostFiles {
 
     /// Does a submission to its end; returns what its completion reports.
     func perform(_ submission: Submission) -> Completion {
-        let files = descriptors(of: submission.file)
-        let result =
-            submission.operation == .sync ? flush(files.buffered) : transfer(submission, files)
+        let isSync = submission.operation == .sync
+        let files: Descriptors
+        do throws(Errno) {
+            files = try table.begin(submission.file)
+        } catch { return Completion(tag: submission.tag, result: -Int(error.rawValue)) }
+        let lostError = isSync ? table.beginSync(submission.file) : 0
+        var result = isSync ? flush(files.buffered) : transfer(submission, files)
+        if lostError != 0 && result == 0 { result = -Int(lostError) }
+        table.end(submission.file, isUnsynced: submission.leavesUnsynced(result))
         return Completion(tag: submission.tag, result: result)
     }
 

@@ -1,5 +1,5 @@
-// The store's directory on the host and its table of open files, shared by the ring and the posix engine: all control
-// calls and the name of every descriptor. Everything is reached relative to one directory opened once.
+// The store's directory on the host, shared by the ring and the posix engine: all control calls, and how each file is opened.
+// Everything is reached relative to one directory opened once.
 
 import CLinux
 import Glibc
@@ -7,37 +7,36 @@ import Synchronization
 
 /// The files of one store. Calls wait for the host; any thread may make them.
 ///
-/// A file has two descriptors, one through the page cache and one past it. The table is read without a lock: an entry
-/// changes only at `open` and `close`, and a file is closed only with nothing in flight.
+/// A file has two descriptors, one through the page cache and one past it, or none for a while (DescriptorTable.swift).
 final class HostFiles: Sendable {
     let directory: Int32
     let segments: Int32
-    let capacity: Int
     let direct: DirectSupport
     let isReadOnly: Bool
     /// The soft limit of open files, raised as far as was needed and allowed.
     let descriptorLimit: Int
+    let table: DescriptorTable
     /// The host refused an aligned direct transfer that went well through the page cache: not tried again.
     let directIsRefused = Atomic(false)
     let lacksDurableWrites = Atomic(false)
     let sequentialReads: SequentialReads
+    /// The limit of open files leaves too few for a mount.
+    let lacksDescriptors: Bool
     private let mustBeDirect: Bool
-    /// Buffered descriptor in the low half, direct one in the high half; all ones: free.
-    nonisolated(unsafe) private let table: UnsafeMutablePointer<Atomic<UInt64>>
-    private let slots: Mutex<Slots>
-
-    /// Which entries of the table are in use.
-    private struct Slots {
-        var free: [Int32] = []
-        var used: Int32 = 0
-        var isClosed = false
-    }
+    private let isClosed = Atomic(false)
+    /// Superblock, index, an index being made, a segment being made, and a few segments to work with.
+    private static let leastPlaceCount = 8
+    /// Descriptors that the rest of the process needs: the connection to the kernel, staging, the lock, the log, pipes, `/proc`.
+    static let otherDescriptorCount = 48
 
     /// Makes the directory of a store, or completes one; durable when it returns. EEXIST where a file is in the way.
-    static func create(directory path: String) throws(Errno) {
-        let made = mkdir(path, 0o700) == 0
-        if !made && errno != EEXIST { throw .last }
-        let directory = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    static func create(directory path: HostString) throws(Errno) {
+        var made = true
+        do throws(Errno) { try path.makeDirectory() } catch {
+            if error != .exists { throw error }
+            made = false
+        }
+        let directory = path.openDirectory()
         guard directory >= 0 else { throw errno == ENOTDIR ? .exists : .last }
         defer { Glibc.close(directory) }
         if mkdirat(directory, "segments", 0o700) != 0 && errno != EEXIST { throw .last }
@@ -54,8 +53,8 @@ final class HostFiles: Sendable {
     }
 
     /// Opens the directory. ENOTSUP where `direct=on` is asked for and the host refuses it.
-    init(directory path: String, options: DeviceOptions) throws(Errno) {
-        let directory = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    init(directory path: HostString, options: DeviceOptions) throws(Errno) {
+        let directory = path.openDirectory()
         guard directory >= 0 else { throw .last }
         let segments = openat(directory, "segments", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
         guard segments >= 0 else {
@@ -73,61 +72,46 @@ final class HostFiles: Sendable {
         self.segments = segments
         self.direct = direct
         isReadOnly = options.readOnly
-        mustBeDirect = options.direct == .on
-        capacity = max(8, options.fileCapacity)
-        descriptorLimit = Int(clamping: linux_raise_file_limit(UInt64(2 * capacity + 256)))
-        sequentialReads = SequentialReads(capacity: capacity)
-        table = .allocate(capacity: capacity)
-        for index in 0..<capacity { (table + index).initialize(to: Atomic(.max)) }
-        slots = Mutex(Slots())
+        let mustBeDirect = options.direct == .on
+        self.mustBeDirect = mustBeDirect
+        let each = direct.isUsable ? 2 : 1
+        let wanted = max(Self.leastPlaceCount, options.fileCapacity)
+        descriptorLimit = Int(clamping: linux_raise_file_limit(UInt64(each * wanted + Self.otherDescriptorCount)))
+        let placeCount = min(wanted, (descriptorLimit - Self.otherDescriptorCount) / each)
+        sequentialReads = SequentialReads(capacity: max(1, placeCount))
+        let opener = Opener(
+            directory: directory, segments: segments, usesDirect: direct.isUsable, mustBeDirect: mustBeDirect,
+            isReadOnly: options.readOnly)
+        table = DescriptorTable(placeCount: max(1, placeCount)) { (file, create) throws(Errno) in
+            try opener.open(file, create: create)
+        }
+        lacksDescriptors = placeCount < Self.leastPlaceCount
+        let reads = sequentialReads
+        table.placeChanged = { place, _ in reads.reset(place) }
     }
 
-    deinit {
-        closeAll()
-        table.deinitialize(count: capacity)
-        table.deallocate()
-    }
+    /// The limit of open files with which a mount is possible.
+    var leastDescriptorCount: Int { Self.otherDescriptorCount + Self.leastPlaceCount * (direct.isUsable ? 2 : 1) }
+
+    deinit { closeAll() }
 
     /// Closes what is still open, and the directories. Nothing may be in flight.
     func closeAll() {
-        let wasClosed = slots.withLock { slots in
-            defer { slots.isClosed = true }
-            return slots.isClosed
-        }
-        if wasClosed { return }
-        for index in 0..<capacity {
-            let entry = table[index].exchange(.max, ordering: .relaxed)
-            closeDescriptors(Descriptors(entry))
-        }
+        guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+        table.closeAll()
         Glibc.close(segments)
         Glibc.close(directory)
     }
 
-    /// The two descriptors of an open file; −1 where there is none.
-    struct Descriptors {
-        var buffered: Int32
-        var direct: Int32
+    typealias Descriptors = DescriptorTable.Descriptors
 
-        init(buffered: Int32, direct: Int32) {
-            self.buffered = buffered
-            self.direct = direct
-        }
-
-        init(_ entry: UInt64) {
-            buffered = Int32(truncatingIfNeeded: entry)
-            direct = Int32(truncatingIfNeeded: entry >> 32)
-        }
-
-        var entry: UInt64 { UInt64(UInt32(bitPattern: buffered)) | UInt64(UInt32(bitPattern: direct)) << 32 }
-    }
-
-    /// Traps for a file that is not open.
-    @inline(__always)
-    func descriptors(of file: DeviceFile) -> Descriptors {
-        precondition(file.rawValue >= 0 && file.rawValue < capacity)
-        let found = Descriptors(table[Int(file.rawValue)].load(ordering: .acquiring))
-        precondition(found.buffered >= 0, "a device file that is not open")
-        return found
+    /// Runs a call on a file's descriptor through the page cache.
+    func withDescriptor<Result>(
+        of file: DeviceFile, _ body: (Int32) throws(Errno) -> Result
+    ) throws(Errno) -> Result {
+        let found = try table.begin(file)
+        defer { table.end(file, isUnsynced: false) }
+        return try body(found.buffered)
     }
 
     /// Reads below this pass through the host's page cache, which then reads ahead and keeps index pages that our own cache dropped:
@@ -145,75 +129,61 @@ final class HostFiles: Sendable {
 
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
         if create && isReadOnly && file != .scratch { throw .readOnly }
-        guard let index = takeSlot() else { throw Errno(EMFILE) }
-        do {
-            let descriptors = try openDescriptors(file, create: create)
-            sequentialReads.reset(DeviceFile(rawValue: index))
-            table[Int(index)].store(descriptors.entry, ordering: .releasing)
-        } catch {
-            slots.withLock { $0.free.append(index) }
-            throw error
-        }
-        return DeviceFile(rawValue: index)
+        return try table.open(file, create: create)
     }
 
-    func close(_ file: DeviceFile) {
-        precondition(file.rawValue >= 0 && file.rawValue < capacity)
-        let found = Descriptors(table[Int(file.rawValue)].exchange(.max, ordering: .acquiringAndReleasing))
-        precondition(found.buffered >= 0, "a device file closed twice")
-        closeDescriptors(found)
-        slots.withLock { $0.free.append(file.rawValue) }
-    }
-
-    private func takeSlot() -> Int32? {
-        slots.withLock { slots in
-            precondition(!slots.isClosed, "a call after the end of the device")
-            if let index = slots.free.popLast() { return index }
-            guard slots.used < capacity else { return nil }
-            slots.used += 1
-            return slots.used - 1
-        }
-    }
-
-    private func openDescriptors(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
-        if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
-        let access = (isReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
-        let (parent, name) = place(of: file)
-        let buffered = openat(parent, name, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
-        guard buffered >= 0 else { throw errno == ELOOP ? .invalid : .last }
-        guard direct.isUsable else { return Descriptors(buffered: buffered, direct: -1) }
-        let direct = openat(parent, name, access | linux_o_direct)
-        if direct < 0 && mustBeDirect {
-            let error = Errno.last
-            Glibc.close(buffered)
-            throw error
-        }
-        return Descriptors(buffered: buffered, direct: direct)
-    }
-
-    /// A file without a name: beside the store where that can be written to, else where large temporary files belong.
-    private func openScratch() throws(Errno) -> Int32 {
-        let access = O_RDWR | O_CLOEXEC | linux_o_tmpfile
-        if !isReadOnly {
-            let opened = openat(directory, ".", access, 0o600)
-            if opened >= 0 { return opened }
-        }
-        let chosen = getenv("TMPDIR").map { String(cString: $0) }
-        for place in [chosen, "/var/tmp", "/tmp"].compactMap({ $0 }) {
-            let opened = Glibc.open(place, access, 0o600)
-            if opened >= 0 { return opened }
-        }
-        throw .last
-    }
-
-    private func closeDescriptors(_ descriptors: Descriptors) {
-        if descriptors.direct >= 0 { Glibc.close(descriptors.direct) }
-        if descriptors.buffered >= 0 { Glibc.close(descriptors.buffered) }
-    }
+    func close(_ file: DeviceFile) { table.close(file) }
 
     /// The directory and the name in it.
-    func place(of file: StoreFile) -> (parent: Int32, name: String) {
-        let path = file.path
-        return path.hasPrefix("segments/") ? (segments, String(path.dropFirst(9))) : (directory, path)
+    func place(of file: StoreFile) -> (parent: Int32, name: String) { Opener.place(of: file, directory, segments) }
+
+    /// Opens the files of a store by name.
+    private struct Opener: Sendable {
+        let directory: Int32
+        let segments: Int32
+        let usesDirect: Bool
+        let mustBeDirect: Bool
+        let isReadOnly: Bool
+
+        func open(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
+            if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
+            let access = isReadOnly ? O_RDONLY : O_RDWR
+            let (parent, path) = Self.place(of: file, directory, segments)
+            let name = HostString(path)
+            if create { RegularFile.makeWay(name, in: parent) }
+            let buffered = try RegularFile.open(name, in: parent, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
+            guard usesDirect else { return Descriptors(buffered: buffered, direct: -1) }
+            do throws(Errno) {
+                let direct = try RegularFile.open(name, in: parent, access | linux_o_direct)
+                return Descriptors(buffered: buffered, direct: direct)
+            } catch {
+                guard mustBeDirect || error.rawValue == EMFILE || error.rawValue == ENFILE else {
+                    return Descriptors(buffered: buffered, direct: -1)
+                }
+                Glibc.close(buffered)
+                // Whoever tries again must not find that the file is there.
+                if create { unlinkat(parent, path, 0) }
+                throw error
+            }
+        }
+
+        /// A file without a name: beside the store where that can be written to, else where large temporary files belong.
+        private func openScratch() throws(Errno) -> Int32 {
+            let access = O_RDWR | O_CLOEXEC | linux_o_tmpfile
+            if !isReadOnly {
+                let opened = openat(directory, ".", access, 0o600)
+                if opened >= 0 { return opened }
+            }
+            for place in [HostString.environment("TMPDIR"), "/var/tmp", "/tmp"].compactMap({ $0 }) {
+                let opened = place.open(access, 0o600)
+                if opened >= 0 { return opened }
+            }
+            throw .last
+        }
+
+        static func place(of file: StoreFile, _ directory: Int32, _ segments: Int32) -> (parent: Int32, name: String) {
+            let path = file.path
+            return path.hasPrefix("segments/") ? (segments, String(path.dropFirst(9))) : (directory, path)
+        }
     }
 }

@@ -62,6 +62,8 @@
                 guard entry.user_data < UInt64(depth) else { continue }
                 let slot = UInt32(entry.user_data)
                 guard let result = advance(slot, Int(entry.res)) else { continue }
+                let original = slots[Int(slot)].original
+                files.table.end(original.file, isUnsynced: original.leavesUnsynced(result))
                 (finished + finishedCount).initialize(
                     to: Completion(tag: slots[Int(slot)].original.tag, result: result))
                 (freed + finishedCount).initialize(to: slot)
@@ -84,8 +86,7 @@
             monitor.withLock {
                 var used = 0
                 while used < count, let deferred = state.overflow.popFirst() {
-                    fill(freed[used], deferred)
-                    used += 1
+                    if fill(freed[used], deferred) { used += 1 } else { pool.submitWithoutWaiting(deferred) }
                 }
                 state.activeCount += used
                 for index in used..<count { state.free.append(freed[index]) }
@@ -97,6 +98,7 @@
         /// What a completion means for its slot: a result to tell, or nil where the operation goes on elsewhere.
         private func advance(_ slot: UInt32, _ result: Int) -> Int? {
             let place = slots + Int(slot)
+            Sanitizer.takeBack(place)
             if result < 0 {
                 switch Int32(-result) {
                 case EINTR, EAGAIN, ECANCELED, EINVAL, EOPNOTSUPP, ENOSYS:

@@ -26,8 +26,17 @@
                         }
                         continue
                     }
-                    for index in 0..<count { fill(taken[index], submissions[next + index]) }
-                    enter(UnsafeBufferPointer(rebasing: taken[0..<count]))
+                    var filled = 0
+                    for index in 0..<count {
+                        if fill(taken[index], submissions[next + index]) {
+                            taken.swapAt(filled, index)
+                            filled += 1
+                        } else {
+                            pool.submitWithoutWaiting(submissions[next + index])
+                        }
+                    }
+                    if filled < count { giveBack(UnsafeBufferPointer(rebasing: taken[filled..<count])) }
+                    enter(UnsafeBufferPointer(rebasing: taken[0..<filled]))
                     next += count
                 }
                 if next < submissions.count { pool.submit(next == 0 ? submissions : Array(submissions[next...])) }
@@ -64,11 +73,31 @@
             }
         }
 
-        /// Puts a submission into a slot that the caller owns.
+        /// Puts a submission into a slot that the caller owns. False where its file cannot be opened without waiting, or a flush has more
+        /// to tell than the kernel will: the posix path can do both.
         @inline(__always)
-        func fill(_ slot: UInt32, _ submission: Submission) {
+        func fill(_ slot: UInt32, _ submission: Submission) -> Bool {
+            guard let descriptors = files.table.beginWithoutWaiting(submission.file) else { return false }
+            if submission.operation == .sync {
+                if files.table.hasLostError(submission.file) {
+                    files.table.end(submission.file, isUnsynced: false)
+                    return false
+                }
+                _ = files.table.beginSync(submission.file)
+            }
             (slots + Int(slot)).initialize(
-                to: Slot(original: submission, rest: submission, doneByteCount: 0))
+                to: Slot(original: submission, rest: submission, doneByteCount: 0, descriptors: descriptors))
+            return true
+        }
+
+        /// Frees slots that were taken and not filled.
+        private func giveBack(_ unused: UnsafeBufferPointer<UInt32>) {
+            monitor.withLock {
+                state.free.append(contentsOf: unused)
+                state.activeCount -= unused.count
+                if state.waiterCount > 0 { room.broadcast() }
+                if state.activeCount == 0 { idle.broadcast() }
+            }
         }
 
         /// Hands slots to the kernel.
@@ -78,6 +107,7 @@
                     if brokenBy.load(ordering: .relaxed) != 0 {
                         redo(slot)
                     } else {
+                        Sanitizer.handOver(slots + Int(slot))
                         prepare(slot)
                     }
                 }
@@ -96,13 +126,14 @@
             }
             guard let entry else { return }
             let rest = slots[Int(slot)].rest
-            let descriptors = files.descriptors(of: rest.file)
+            let descriptors = slots[Int(slot)].descriptors
+            let place = files.table.place(of: rest.file)
             let isDirect = rest.operation != .sync && files.mayGoDirect(rest, descriptors)
             if !isDirect { files.readAhead(of: rest, descriptors) }
-            let isFixed = isRegistered[Int(rest.file.rawValue)]
+            let isFixed = isRegistered[place]
             let descriptor =
                 isFixed
-                ? Int32(registeredIndex(rest.file, direct: isDirect))
+                ? Int32(registeredIndex(place, direct: isDirect))
                 : isDirect ? descriptors.direct : descriptors.buffered
             switch rest.operation {
             case .sync:
@@ -186,6 +217,8 @@
         func redo(_ slot: UInt32) {
             redoneCount.add(1, ordering: .relaxed)
             let original = slots[Int(slot)].original
+            // What was done of it counts as written.
+            files.table.end(original.file, isUnsynced: original.operation != .read)
             pool.submitWithoutWaiting(original)
             monitor.withLock {
                 state.free.append(slot)

@@ -25,6 +25,8 @@
             /// What is left of it.
             var rest: Submission
             var doneByteCount: Int
+            /// Of its file, which is in use as long as the slot is filled.
+            var descriptors: HostFiles.Descriptors
         }
 
         let files: HostFiles
@@ -36,7 +38,7 @@
         nonisolated(unsafe) let slots: UnsafeMutablePointer<Slot>
         /// Two vectors for each slot: they must stay in place while the kernel has the slot.
         nonisolated(unsafe) let vectors: UnsafeMutablePointer<iovec>
-        /// Whether a file's descriptors are in the ring's table.
+        /// Whether a place's descriptors are in the ring's table. Changes with nothing in use there.
         nonisolated(unsafe) let isRegistered: UnsafeMutablePointer<Bool>
         /// The submission side of the ring. Taken before `monitor`; held across `io_uring_enter`, never while waiting.
         let submission = Mutex<Void>(())
@@ -87,20 +89,22 @@
             pool = WorkerPool(files, capacity: options.queueDepth, threadCount: options.workerCount)
             slots = .allocate(capacity: depth)
             vectors = .allocate(capacity: 2 * depth)
-            isRegistered = .allocate(capacity: files.capacity)
-            isRegistered.initialize(repeating: false, count: files.capacity)
+            isRegistered = .allocate(capacity: files.table.placeCount)
+            isRegistered.initialize(repeating: false, count: files.table.placeCount)
             room = Condition(monitor)
             idle = Condition(monitor)
             state = State(free: (0..<UInt32(depth)).reversed(), overflow: SubmissionQueue(capacity: 64))
             // The redone submissions of a broken ring are handed over under locks: a thread must be there.
             guard pool.start(threadCount: 1) else { throw Errno(EAGAIN) }
-            var registered = ring.registerSparseFiles(min(1 + 2 * files.capacity, files.descriptorLimit, 1 << 20))
+            var registered = ring.registerSparseFiles(
+                min(1 + 2 * files.table.placeCount, files.descriptorLimit, 1 << 20))
             if registered > 0, let lock = options.lockDescriptor, !ring.register([lock], at: 0) {
                 io_uring_unregister_files(ring.ring)
                 registered = 0
             }
             registeredCount = registered
             thread = try DeviceThread(name: "treering-ring") { [unowned self] in reapUntilTheEnd() }
+            files.table.placeChanged = { [unowned self] in register($1, at: $0) }
         }
 
         deinit {
@@ -140,6 +144,7 @@
             thread?.join()
             thread = nil
             pool.finish()
+            files.table.placeChanged = nil
             files.closeAll()
         }
 
@@ -154,24 +159,17 @@
 
         // MARK: files
 
-        func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
-            let opened = try files.open(file, create: create)
-            let descriptors = files.descriptors(of: opened)
-            let index = registeredIndex(opened, direct: false)
-            isRegistered[Int(opened.rawValue)] =
-                index + 1 < registeredCount && ring.register([descriptors.buffered, descriptors.direct], at: index)
-            return opened
-        }
-
-        func close(_ file: DeviceFile) {
-            if isRegistered[Int(file.rawValue)] {
-                _ = ring.register([-1, -1], at: registeredIndex(file, direct: false))
-                isRegistered[Int(file.rawValue)] = false
-            }
-            files.close(file)
+        /// Keeps the ring's table as the table of descriptors is.
+        private func register(_ descriptors: HostFiles.Descriptors, at place: Int) {
+            files.sequentialReads.reset(place)
+            let index = registeredIndex(place, direct: false)
+            if isRegistered[place] { _ = ring.register([-1, -1], at: index) }
+            isRegistered[place] =
+                descriptors.isOpen && index + 1 < registeredCount
+                && ring.register([descriptors.buffered, descriptors.direct], at: index)
         }
 
         @inline(__always)
-        func registeredIndex(_ file: DeviceFile, direct: Bool) -> Int { 1 + 2 * Int(file.rawValue) + (direct ? 1 : 0) }
+        func registeredIndex(_ place: Int, direct: Bool) -> Int { 1 + 2 * place + (direct ? 1 : 0) }
     }
 #endif

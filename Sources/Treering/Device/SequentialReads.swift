@@ -4,7 +4,7 @@
 import Glibc
 import Synchronization
 
-/// Where the sequential reader of each open file of the store is. Any thread may use it; what two threads overwrite for each other costs
+/// Where the sequential reader of each file of the store that has descriptors is. Any thread may use it; what two threads overwrite for each other costs
 /// an advice too many or too few.
 final class SequentialReads: Sendable {
     /// Reads below this are not taken for a stream; a file's metadata is read like that.
@@ -38,16 +38,16 @@ final class SequentialReads: Sendable {
     }
 
     /// A file has been opened in this place of the table.
-    func reset(_ file: DeviceFile) {
-        ends[Int(file.rawValue)].store(0, ordering: .relaxed)
-        advised[Int(file.rawValue)].store(0, ordering: .relaxed)
+    func reset(_ place: Int) {
+        ends[place].store(0, ordering: .relaxed)
+        advised[place].store(0, ordering: .relaxed)
     }
 
     /// To be called before a read through the page cache. Gives the range that the host is to be asked for, if any.
     @inline(__always)
-    func note(_ file: DeviceFile, offset: UInt64, byteCount: Int) -> Range<UInt64>? {
+    func note(_ place: Int, offset: UInt64, byteCount: Int) -> Range<UInt64>? {
         let count = UInt64(byteCount)
-        return count < Self.leastByteCount ? nil : noteLarge(Int(file.rawValue), offset, offset + count)
+        return count < Self.leastByteCount ? nil : noteLarge(place, offset, offset + count)
     }
 
     private func noteLarge(_ file: Int, _ offset: UInt64, _ end: UInt64) -> Range<UInt64>? {
@@ -73,7 +73,7 @@ extension HostFiles {
     func readAhead(of submission: Submission, _ descriptors: Descriptors) {
         guard submission.operation == .read,
             let range = sequentialReads.note(
-                submission.file, offset: submission.offset, byteCount: submission.byteCount)
+                table.place(of: submission.file), offset: submission.offset, byteCount: submission.byteCount)
         else { return }
         posix_fadvise(
             descriptors.buffered, off_t(range.lowerBound), off_t(range.upperBound - range.lowerBound),

@@ -30,4 +30,8 @@ extension Submission {
         vectors[1] = iovec(iov_base: second.baseAddress, iov_len: second.count)
         return 2
     }
+
+    /// Whether its file may have writes afterwards that no flush has covered, given what it came to.
+    @inline(__always)
+    func leavesUnsynced(_ result: Int) -> Bool { operation == .write || operation == .sync && result < 0 }
 }

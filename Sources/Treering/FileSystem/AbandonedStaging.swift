@@ -34,37 +34,37 @@ enum StagedStore: Equatable, Sendable {
             self = .present
             return
         }
-        let path = header.path.map { CChar(bitPattern: $0) } + [0]
-        let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let path = HostString(bytes: header.path)
+        let directory = path.openDirectory()
+        let error = errno
         defer { if directory >= 0 { close(directory) } }
         var status = stat()
-        if directory >= 0, fstat(directory, &status) == 0, UInt64(status.st_dev) == header.device,
-            UInt64(status.st_ino) == header.directory
-        {
+        if directory >= 0, fstat(directory, &status) == 0, Self.isOf(status, header) {
             self = Self.isBeyond(directory, header) ? .beyond : .present
             return
         }
         // Not what "cannot be opened" may mean besides.
-        let isElsewhere = directory >= 0 || errno == ENOENT || errno == ENOTDIR
-        let parent = Array(path.prefix(1 + (path.lastIndex(of: CChar(bitPattern: UInt8(ascii: "/"))) ?? 0))) + [0]
-        let isParentHere = stat(parent, &status) == 0 && UInt64(status.st_dev) == header.device
-        self = isElsewhere && isParentHere ? .removed : .unseen
+        let isElsewhere = directory >= 0 || error == ENOENT || error == ENOTDIR
+        let above = header.path.prefix(1 + (header.path.lastIndex(of: UInt8(ascii: "/")) ?? 0))
+        let parent = try? HostString(bytes: above).status()
+        self = isElsewhere && parent.map { UInt64($0.st_dev) } == header.device ? .removed : .unseen
+    }
+
+    private static func isOf(_ status: stat, _ header: StagingHeader) -> Bool {
+        UInt64(status.st_dev) == header.device && UInt64(status.st_ino) == header.directory
     }
 
     /// Whether a directory is the store's that a staging file is of.
-    static func isIn(_ directory: String, _ header: StagingHeader) -> Bool {
-        var status = stat()
-        return stat(directory, &status) == 0 && UInt64(status.st_dev) == header.device
-            && UInt64(status.st_ino) == header.directory
+    static func isIn(_ directory: HostString, _ header: StagingHeader) -> Bool {
+        (try? directory.status()).map { isOf($0, header) } ?? false
     }
 
     /// Whether the superblock of the store in a directory says that this staging is void.
     private static func isBeyond(_ directory: Int32, _ header: StagingHeader) -> Bool {
-        let file = openat(directory, "superblock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard file >= 0 else { return false }
+        guard let file = try? RegularFile.open(HostString(StoreFile.superblock.path), in: directory, O_RDONLY) else {
+            return false
+        }
         defer { close(file) }
-        var status = stat()
-        guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return false }
         let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
         var newest: Superblock?
         for offset in Superblock.slotOffsets
@@ -93,16 +93,17 @@ enum AbandonedStaging {
     ///   - uptime: for how long the machine has run, in seconds: no file here is older, whatever the clock says.
     /// - Returns: the paths of the files that were removed, with their sizes.
     static func remove(
-        in directory: String = HostStaging.sharedDirectory, isStore: Bool = false, now: Int64 = Timestamp.now().seconds,
+        in directory: HostString = HostStaging.sharedDirectory, isStore: Bool = false,
+        now: Int64 = Timestamp.now().seconds,
         uptime: Int64 = Int64(monotonicNanoseconds() / 1_000_000_000)
-    ) -> [(path: String, byteCount: Int)] {
+    ) -> [(path: HostString, byteCount: Int)] {
         let prefix = isStore ? HostStaging.namePrefixInStore : HostStaging.namePrefix
         guard let names = try? SharedMemory.names(in: directory, prefix: prefix) else { return [] }
         return names.prefix(fileLimit).compactMap { name in
-            let path = "\(directory)/\(name)"
+            let path: HostString = "\(directory)/\(name)"
             let byteCount = remove(path, now, uptime) { header in
                 guard isStore else {
-                    return name == "\(prefix)\(header.uuid)-\(header.name)" ? StagedStore(of: header) : nil
+                    return name == "\(prefix)\(header.uuid.description)-\(header.name)" ? StagedStore(of: header) : nil
                 }
                 guard name == "\(prefix)\(header.name)" else { return nil }
                 // In a copied store it is of the original.
@@ -113,12 +114,10 @@ enum AbandonedStaging {
     }
 
     private static func remove(
-        _ path: String, _ now: Int64, _ uptime: Int64, _ store: (StagingHeader) -> StagedStore?
+        _ path: HostString, _ now: Int64, _ uptime: Int64, _ store: (StagingHeader) -> StagedStore?
     ) -> Int? {
-        var before = stat()
-        guard lstat(path, &before) == 0, isOwn(before) else { return nil }
-        let file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard file >= 0 else { return nil }
+        guard let before = try? path.linkStatus(), isOwn(before), let file = try? RegularFile.open(path, O_RDONLY)
+        else { return nil }
         // With the descriptor goes the lock.
         defer { close(file) }
         var status = stat()
@@ -128,9 +127,10 @@ enum AbandonedStaging {
         else { return nil }
         let age = min(now - Int64(status.st_mtim.tv_sec), uptime)
         guard let kept = store(header)?.keptSeconds, age > kept else { return nil }
-        guard lstat(path, &before) == 0, before.st_ino == status.st_ino, before.st_dev == status.st_dev,
-            unlink(path) == 0
-        else { return nil }
+        guard let after = try? path.linkStatus(), after.st_ino == status.st_ino, after.st_dev == status.st_dev else {
+            return nil
+        }
+        do throws(Errno) { try path.unlink() } catch { return nil }
         return Int(status.st_size)
     }
 

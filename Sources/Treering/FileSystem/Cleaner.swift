@@ -35,6 +35,9 @@ final class Cleaner<D: Device> {
     var movedBlockByteCount: UInt64 { copiedByteCount.load(ordering: .relaxed) }
     var movedByteCount: UInt64 { movedRecordByteCount + movedBlockByteCount }
 
+    /// The file of the segment that takes moved blocks.
+    var headFile: DeviceFile? { head?.file }
+
     /// How much the segment that takes moved blocks has room for.
     func headRoom(_ log: SegmentLog) -> Int { head.map { log.table.segmentByteCount - $0.offset } ?? 0 }
 

@@ -7,17 +7,8 @@ import Glibc
 final class HostStaging {
     /// This machine's present boot.
     static func bootID() -> StoreUUID {
-        guard let file = fopen("/proc/sys/kernel/random/boot_id", "r") else { return StoreUUID(high: 0, low: 0) }
-        defer { fclose(file) }
-        var digits: [UInt64] = []
-        while digits.count < 32 {
-            let character = fgetc(file)
-            if character < 0 { break }
-            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else {
-                continue
-            }
-            digits.append(UInt64(digit))
-        }
+        let text = HostString("/proc/sys/kernel/random/boot_id").contents() ?? []
+        let digits = text.compactMap { Character(UnicodeScalar($0)).hexDigitValue }.map { UInt64($0) }
         guard digits.count == 32 else { return StoreUUID(high: 0, low: 0) }
         return StoreUUID(
             high: digits[..<16].reduce(0) { $0 << 4 | $1 }, low: digits[16...].reduce(0) { $0 << 4 | $1 })
@@ -29,7 +20,7 @@ final class HostStaging {
         return generator.next() | 1
     }
 
-    let directory: String
+    let directory: HostString
     private let uuid: StoreUUID
     private let device: UInt64
     private let inode: UInt64
@@ -43,41 +34,40 @@ final class HostStaging {
     /// What killed mounts left, and where.
     private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
     /// What of it is not replayed, or cannot be read.
-    private(set) var left: [(path: String, byteCount: Int)] = []
+    private(set) var left: [(path: HostString, byteCount: Int)] = []
 
-    static let sharedDirectory = "/dev/shm"
+    static let sharedDirectory: HostString = "/dev/shm"
     static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
     init(
-        directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void,
+        directory: HostString, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void,
         warn: (@Sendable (String) -> Void)? = nil
     ) throws(Errno) {
         self.directory = directory
         self.uuid = uuid
         self.log = log
         self.warn = warn ?? log
-        var status = stat()
-        guard stat(directory, &status) == 0 else { throw Errno.last }
+        let status = try directory.status()
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
 
-    static let namePrefix = "treering-"
-    static let namePrefixInStore = "staging-"
-    private var prefix: String { "\(Self.namePrefix)\(uuid)-" }
+    static let namePrefix: HostString = "treering-"
+    static let namePrefixInStore: HostString = "staging-"
+    private var prefix: HostString { "\(Self.namePrefix)\(uuid.description)-" }
 
     /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
     func findTails(isReadOnly: Bool = false) throws(MountError) {
-        let places: [String]
+        let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
             throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
         }
         for path in places {
             let memory: SharedMemory
             if SharedMemory.isEmptyOfThisUser(path) {
-                Glibc.unlink(path)
+                try? path.unlink()
                 continue
             }
             do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
@@ -111,15 +101,14 @@ final class HostStaging {
         tails.removeAll { found in !choice.taken.contains { $0 === found.tail } }
     }
 
-    private func leave(_ path: String, _ reason: String, byteCount: Int) {
+    private func leave(_ path: HostString, _ reason: String, byteCount: Int) {
         warn("left the staging \(path) alone: \(reason)")
         left.append((path, byteCount))
     }
 
     /// What to say of a file that belongs to another user.
-    private static func owner(of path: String) -> String? {
-        var status = stat()
-        guard lstat(path, &status) == 0, status.st_uid != geteuid() else { return nil }
+    private static func owner(of path: HostString) -> String? {
+        guard let status = try? path.linkStatus(), status.st_uid != geteuid() else { return nil }
         return "it belongs to user \(status.st_uid), and is read by a mount of that user only"
     }
 
@@ -129,7 +118,7 @@ final class HostStaging {
     }
 
     /// The headers of what dead mounts of a store left on this machine since it booted.
-    static func headers(directory: String, uuid: StoreUUID) -> [StagingHeader] {
+    static func headers(directory: HostString, uuid: StoreUUID) -> [StagingHeader] {
         guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
         return ((try? candidates(directory, staging.prefix)) ?? []).compactMap { path in
             guard let memory = try? SharedMemory(reading: path, byteCountLimit: byteCountLimit),
@@ -139,7 +128,7 @@ final class HostStaging {
         }
     }
 
-    private static func candidates(_ directory: String, _ prefix: String) throws(Errno) -> [String] {
+    private static func candidates(_ directory: HostString, _ prefix: HostString) throws(Errno) -> [HostString] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: namePrefixInStore).map { "\(directory)/\($0)" }
     }
@@ -169,7 +158,8 @@ final class HostStaging {
         self.identity = identity
         StagingHeader(
             uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
-            owner: UInt64(geteuid()), identity: identity, geometry: geometry, path: Self.absolute(directory)
+            owner: UInt64(geteuid()), identity: identity, geometry: geometry,
+            path: (try? directory.realPath())?.bytes ?? []
         ).encode(into: memory.bytes)
         return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
     }
@@ -184,12 +174,6 @@ final class HostStaging {
             }
         }
         tails.removeAll()
-    }
-
-    private static func absolute(_ path: String) -> [UInt8] {
-        guard let resolved = realpath(path, nil) else { return [] }
-        defer { free(resolved) }
-        return UnsafeRawBufferPointer(start: resolved, count: strlen(resolved)).map { $0 }
     }
 
     /// Notes from time to time that the mount lives: how long it has been dead decides when its staging may go.

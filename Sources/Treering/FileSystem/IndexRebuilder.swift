@@ -84,14 +84,17 @@ struct IndexRebuilder<D: Device> {
             for segment in rebuild.table.segments.indices where rebuild.table.segments[segment].state == .inUse {
                 rebuild.table[SegmentNumber(UInt32(segment))].isChanged = true
             }
+            let superblockFile = try device.open(.superblock, create: false)
+            defer { device.close(superblockFile) }
             var superblock = recovery.superblock
             superblock.staging.settle(last: recovery.lastBatchEpoch, next: segmentLog.nextSequence)
             let state = VolumeState(
-                core: core, indexFile: file, superblock: superblock, slots: recovery.pair.summary)
+                core: core, indexFile: file, superblockFile: superblockFile, superblock: superblock,
+                slots: recovery.pair.summary)
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }
-            // The first write of a superblock must find the new index under its name.
+            // The first superblock that names the new index must find it under its name.
             try volume.checkpoint(isClean: recovery.superblock.isClean) { () throws(Errno) in
                 try device.rename(.newIndex, to: .index)
                 try device.syncDirectories()

@@ -1,15 +1,15 @@
 // Checkpoints: the index of one moment becomes durable, in an order that keeps both superblock slots mountable at every instant.
 
 extension Volume {
-    /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host without room only delays it.
+    /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host that is short of something only delays it.
     func checkpointReporting() {
         do { try checkpointTwice() } catch {
-            if error == .noSpace {
+            if error.isShortage {
                 let isNews = state.withLock { state in
                     defer { state.core.log.isCheckpointStuck = true }
                     return !state.core.log.isCheckpointStuck
                 }
-                if isNews { log("no room for a checkpoint: the host file system is full") }
+                if isNews { log("no checkpoint can be written now, it is tried again: \(error)") }
                 return
             }
             log("writing a checkpoint failed (\(error)): the mount is read-only now")
@@ -98,10 +98,8 @@ extension Volume {
                 throw .blocked(.turn)
             }
             // Closing the batch below may change the head's.
-            let head = core.log.headSegment.map { Int($0.rawValue) }
-            for number in core.table.segments.indices
-            where core.table.segments[number].isChanged || number == head {
-                try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(SegmentNumber(UInt32(number)))) }
+            for number in core.table.changedNumbers(and: core.log.headSegment) {
+                try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(number)) }
             }
             core.log.closeBatch(durable: true)
             core.table.noteEmpty(at: tree.building)
@@ -128,8 +126,7 @@ extension Volume {
     /// Brings the usage entries in the tree up to date.
     private func storeUsage(_ core: Core) {
         withUnsafeTemporaryAllocation(byteCount: UsageEntry.byteCount, alignment: 8) { bytes in
-            for index in core.table.segments.indices where core.table.segments[index].isChanged {
-                let number = SegmentNumber(UInt32(index))
+            for number in core.table.changedNumbers() {
                 core.table[number].isChanged = false
                 core.table[number].usage.encode(into: bytes)
                 core.index.tree.put(UsageEntry.key(number), UnsafeRawBufferPointer(bytes))
@@ -186,11 +183,12 @@ extension Volume {
     /// Writes a superblock into the older slot and waits until it is durable.
     func writeSuperblock(_ superblock: Superblock) throws(Errno) {
         var superblock = superblock
-        let slot = state.withLock { state in
+        let (slot, copyFile, file) = state.withLock { state in
             superblock.generation = state.slots.map(\.generation).max()! + 1
-            return state.slots[0].generation <= state.slots[1].generation ? 0 : 1
+            let slot = state.slots[0].generation <= state.slots[1].generation ? 0 : 1
+            return (slot, state.indexFile, state.superblockFile)
         }
-        try Self.write(superblock, slot: slot, device)
+        try Self.write(superblock, slot: slot, device, copyFile: copyFile, file)
         state.withLock { state in
             state.slots[slot] = (superblock.generation, superblock.checkpoint)
             state.superblock = superblock
@@ -198,23 +196,33 @@ extension Volume {
     }
 
     /// Puts a superblock into a slot, durably, and before that into its copy: what the copies name is as mountable as what the slots do.
+    private static func write(
+        _ superblock: Superblock, slot: Int, _ device: D, copyFile: DeviceFile?, _ file: DeviceFile
+    ) throws(Errno) {
+        if let copyFile { try put(superblock, copyFile, Superblock.copyOffsets[slot], device) }
+        try put(superblock, file, Superblock.slotOffsets[slot], device)
+        try device.wait(Submission(.sync, file, tag: 0))
+    }
+
+    /// The same for a store that is not mounted.
     static func write(_ superblock: Superblock, slot: Int, _ device: D) throws(Errno) {
-        do throws(Errno) { try put(superblock, .index, Superblock.copyOffsets[slot], device) } catch {
+        var copyFile: DeviceFile?
+        do throws(Errno) { copyFile = try device.open(.index, create: false) } catch {
             // Where somebody has removed the index there is nothing to go by a copy for.
             guard error == .noEntry else { throw error }
         }
-        try put(superblock, .superblock, Superblock.slotOffsets[slot], device)
+        defer { if let copyFile { device.close(copyFile) } }
+        let file = try device.open(.superblock, create: false)
+        defer { device.close(file) }
+        try write(superblock, slot: slot, device, copyFile: copyFile, file)
     }
 
     private static func put(
-        _ superblock: Superblock, _ name: StoreFile, _ offset: UInt64, _ device: D
+        _ superblock: Superblock, _ file: DeviceFile, _ offset: UInt64, _ device: D
     ) throws(Errno) {
-        let file = try device.open(name, create: false)
-        defer { device.close(file) }
         let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
         superblock.encode(into: block.bytes)
         try device.wait(Submission(.writeDurable, file, offset: offset, block.bytes, tag: 0))
-        if name == .superblock { try device.wait(Submission(.sync, file, tag: 0)) }
     }
 
     /// Makes both slots anew where neither is whole. The copies, from which they may come, stay as they are.
@@ -225,7 +233,8 @@ extension Volume {
         try device.resize(file, to: Superblock.fileByteCount)
         var superblock = superblock
         for offset in Superblock.slotOffsets {
-            try put(superblock, .superblock, offset, device)
+            try put(superblock, file, offset, device)
+            try device.wait(Submission(.sync, file, tag: 0))
             superblock.generation += 1
         }
         try device.syncDirectories()

@@ -131,7 +131,9 @@ extension Volume {
     /// with least in it. Nil when none is worth the work.
     ///
     /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
-    private func chooseVictim(_ state: VolumeState, isUrgent: Bool) -> SegmentLife? {
+    private func chooseVictim(
+        _ state: VolumeState, isUrgent: Bool, of segments: SegmentNumbers = .all
+    ) -> SegmentLife? {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
@@ -141,7 +143,7 @@ extension Volume {
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
             guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
-                segment.living <= limit, !segment.isStuck
+                segment.living <= limit, segments.contains(number), !segment.isStuck
             else { continue }
             let use = Double(segment.living) / size
             let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
@@ -152,13 +154,13 @@ extension Volume {
     }
 
     /// Empties the segment with most to gain, if that is worth the work and there is room for it.
-    func cleanOne() -> Bool {
+    func cleanOne(of segments: SegmentNumbers = .all) -> Bool {
         guard !isCleaning else { return false }
         isCleaning = true
         defer { isCleaning = false }
         for attempt in 0..<2 {
             let found = state.withLock { state -> (SegmentLife, Bool)? in
-                chooseVictim(state, isUrgent: true).map { ($0, mayClean($0, state.core.log)) }
+                chooseVictim(state, isUrgent: true, of: segments).map { ($0, mayClean($0, state.core.log)) }
             }
             guard let (victim, mayClean) = found else { return false }
             if mayClean { return clean(victim) != nil }

@@ -85,6 +85,7 @@ extension Volume {
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
         hostStaging?.touch()
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        keepHeadsOpen()
         if commits { commitByClock() }
         reapOrphans()
         finishRemovals()
@@ -310,6 +311,16 @@ extension Volume {
 
     // MARK: Segments
 
+    /// What is written to now and next stays open.
+    private func keepHeadsOpen() {
+        let next = state.withLock { state -> [DeviceFile] in
+            let table = state.core.table
+            return ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
+                .compactMap { $0 }.compactMap { table[$0].file }
+        }
+        device.keepOpen(next.prefix(2) + [cleaner.headFile].compactMap { $0 } + next.dropFirst(2))
+    }
+
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
     func prepareSegment() {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
@@ -320,13 +331,18 @@ extension Volume {
             let file = try Self.makeSegment(device, number, uuid, incarnation, table.segmentByteCount)
             state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
         }
-        do { try make() } catch {
-            // What failed once, and did not for want of space, may be possible: only then is the host taken for full.
-            do { if error == .noSpace { throw error } else { try make() } } catch {
-                try? device.unlink(.preparing(number))
-                state.withLock { $0.core.log.isHostFull = true }
-                log("no new segment can be made: \(error)")
+        do throws(Errno) {
+            do throws(Errno) { try make() } catch {
+                // What failed once, and did not for want of something, may be possible: only then is the host taken for full.
+                if error.isShortage { throw error } else { try make() }
             }
+            preparationFailure = nil
+        } catch {
+            try? device.unlink(.preparing(number))
+            state.withLock { $0.core.log.isHostFull = true }
+            // It is tried again in each round, and said once.
+            if preparationFailure != error { log("no new segment can be made: \(error)") }
+            preparationFailure = error
         }
     }
 

@@ -59,8 +59,7 @@ extension Volume {
         do throws(Errno) {
             let superblockFile = try device.open(.superblock, create: true)
             try device.resize(superblockFile, to: Superblock.fileByteCount)
-            device.close(superblockFile)
-            let volume = try makeEmpty(device, options, segmentByteCount, capacity)
+            let volume = try makeEmpty(device, options, segmentByteCount, capacity, superblockFile)
             let root = InodeRecord(
                 inode: .root, mode: 0o040755, linkCount: 2, uid: options.uid, gid: options.gid, deviceNumber: 0,
                 size: 0,
@@ -82,7 +81,7 @@ extension Volume {
 
     /// An empty volume in memory over a new index file and one segment.
     private static func makeEmpty(
-        _ device: D, _ options: FormatOptions, _ segmentByteCount: Int, _ capacity: UInt64
+        _ device: D, _ options: FormatOptions, _ segmentByteCount: Int, _ capacity: UInt64, _ superblockFile: DeviceFile
     ) throws(Errno) -> Volume<D> {
         let superblock = Superblock(
             uuid: options.uuid, generation: 0, epoch: MountEpoch(1), isClean: true,
@@ -113,15 +112,17 @@ extension Volume {
             index: RecordIndex(tree: tree, table: table), log: log, nameHash: NameHash(key: options.hashKey),
             isReadOnly: false, now: options.now)
         return assemble(
-            device, VolumeOptions(), core, indexFile, superblock, [(0, .zero), (0, .zero)], { _ in })
+            device, VolumeOptions(), core, indexFile, superblockFile, superblock, [(0, .zero), (0, .zero)], { _ in })
     }
 
     private static func assemble(
-        _ device: D, _ options: VolumeOptions, _ core: Core, _ indexFile: DeviceFile, _ superblock: Superblock,
+        _ device: D, _ options: VolumeOptions, _ core: Core, _ indexFile: DeviceFile, _ superblockFile: DeviceFile,
+        _ superblock: Superblock,
         _ slots: [(generation: UInt64, checkpoint: CheckpointNumber)], _ log: @escaping @Sendable (String) -> Void
     ) -> Volume<D> {
         core.adopt(core.index)
-        let state = VolumeState(core: core, indexFile: indexFile, superblock: superblock, slots: slots)
+        let state = VolumeState(
+            core: core, indexFile: indexFile, superblockFile: superblockFile, superblock: superblock, slots: slots)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
         return volume
@@ -168,7 +169,12 @@ extension Volume {
         core.accessTimes = options.accessTimes
         core.bounds = options.bounds
         core.keepsAccessLists = options.keepsAccessLists
-        let volume = assemble(device, options, core, recovery.indexFile, superblock, recovery.pair.summary, log)
+        let superblockFile: DeviceFile
+        do throws(Errno) { superblockFile = try device.open(.superblock, create: false) } catch {
+            throw MountError("the superblock cannot be opened", error)
+        }
+        let volume = assemble(
+            device, options, core, recovery.indexFile, superblockFile, superblock, recovery.pair.summary, log)
         volume.state.withLock { $0.writtenBefore = recovery.written }
         if !options.isReadOnly {
             do throws(Errno) {
@@ -224,7 +230,7 @@ extension Volume {
 
     func closeFiles() {
         let files = state.withLock { state in
-            state.core.table.segments.compactMap(\.file) + [state.indexFile]
+            state.core.table.segments.compactMap(\.file) + [state.indexFile, state.superblockFile]
         }
         for file in files { device.close(file) }
     }

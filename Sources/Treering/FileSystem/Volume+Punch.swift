@@ -94,10 +94,10 @@ extension Volume {
     // MARK: Finding dead blocks
 
     /// Looks through the segment in which most has died since that was done last; false when none is worth it.
-    func findDeadBlocks() -> Bool {
+    func findDeadBlocks(in segments: SegmentNumbers = .all) -> Bool {
         guard puncher.isSupported, !isOver else { return false }
         forgetIfAdopted()
-        guard let number = state.withLock({ segmentToSearch($0) }) else { return false }
+        guard let number = state.withLock({ segmentToSearch($0, segments) }) else { return false }
         let start = monotonicNanoseconds()
         let (life, segment, uuid, segmentByteCount) = state.withLock { state in
             let table = state.core.table
@@ -129,13 +129,15 @@ extension Volume {
         return true
     }
 
-    private func segmentToSearch(_ state: VolumeState) -> SegmentNumber? {
+    private func segmentToSearch(_ state: VolumeState, _ segments: SegmentNumbers) -> SegmentNumber? {
         let table = state.core.table
         let durable = state.core.log.tracker.durable
         var best: (number: SegmentNumber, dead: Int64)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
-            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable else { continue }
+            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable, segments.contains(number) else {
+                continue
+            }
             let dead = (segment.livingWhenSearched ?? Int64(table.segmentByteCount)) - segment.living
             guard dead >= Int64(options.punchByteCountMinimum), dead > best?.dead ?? 0 else { continue }
             best = (number, dead)

@@ -68,6 +68,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isRemoving = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
+    /// Why no new segment could be made when that was tried last.
+    nonisolated(unsafe) var preparationFailure: Errno?
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
@@ -98,7 +100,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// wait in vain; what keeps the store may, as long as the log is not closed.
     @inline(__always)
     func run<Result>(
-        isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
+        for request: UInt64 = 0, isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
     ) throws(Stop) -> Result {
         var submissions: [Submission] = []
         var needsHousekeeping = false
@@ -108,7 +110,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
+            core.requestInHand = request
             defer {
+                core.requestInHand = 0
                 if !core.log.outbox.isEmpty { swap(&submissions, &core.log.outbox) }
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()

@@ -74,6 +74,8 @@ final class VolumeState {
     /// Pages that could not be read or are damaged: what needs them fails.
     private(set) var badPages: Set<PagePointer> = []
     let indexFile: DeviceFile
+    /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
+    let superblockFile: DeviceFile
     var superblock: Superblock
     /// What was written to the log before this mount, since formatting.
     var writtenBefore = WrittenByteCounts()
@@ -106,11 +108,12 @@ final class VolumeState {
     private(set) var isRehoming = false
 
     init(
-        core: Core, indexFile: DeviceFile, superblock: Superblock,
+        core: Core, indexFile: DeviceFile, superblockFile: DeviceFile, superblock: Superblock,
         slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     ) {
         self.core = core
         self.indexFile = indexFile
+        self.superblockFile = superblockFile
         self.superblock = superblock
         self.slots = slots
     }

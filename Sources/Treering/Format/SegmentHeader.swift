@@ -26,6 +26,8 @@ struct SegmentHeader: Equatable, Sendable {
     }
 
     static let byteCount = 4096
+    /// The largest segment.
+    static let byteCountLimit = 64 << 20
     static let magic: UInt64 = 0x544E_4D47_4553_5254  // "TRSEGMNT"
 
     enum State: UInt8 {

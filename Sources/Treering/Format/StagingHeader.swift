@@ -72,6 +72,7 @@ struct StagingHeader: Equatable, Sendable {
             recordAreaByteCount % block == 0,
             payloadAreaByteCount % block == 0, recordAreaByteCount <= 64 << 20, payloadAreaByteCount <= 64 << 20
         else { return nil }
+        guard epoch.rawValue <= counterLimit, generation <= counterLimit else { return nil }
         let slot = Int(block) + Int(recordAreaByteCount) + Int(payloadAreaByteCount)
         guard fileByteCount >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
         let count = Int(bytes.load(108, as: UInt16.self))

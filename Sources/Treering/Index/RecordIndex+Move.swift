@@ -180,7 +180,7 @@ extension RecordIndex {
                         byteCount: entry.length)
                 }
             case (.payloads, .payload):
-                guard let entry = PayloadEntry(decoding: value) else { return }
+                guard let entry = PayloadEntry(decoding: value), table.contains(entry.blocksSegment) else { return }
                 let word = entry.isInline ? 0 : MovedChange.word(table.life(of: entry.blocksSegment))
                 writer.move(sequence, word: word) {
                     $0.payload(

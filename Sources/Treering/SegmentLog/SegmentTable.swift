@@ -63,7 +63,7 @@ struct Segment {
 /// All segments by number, and the pool of prepared ones.
 final class SegmentTable {
     let segmentByteCount: Int
-    private(set) var segments: [Segment]
+    private(set) var segments: SegmentList
     /// Prepared segments, the one to be used next last.
     private(set) var pool: [SegmentNumber] = []
     private(set) var inUseCount = 0
@@ -74,7 +74,7 @@ final class SegmentTable {
     init(segmentByteCount: Int, countLimit: Int) {
         self.segmentByteCount = segmentByteCount
         self.countLimit = countLimit
-        segments = Array(repeating: Segment(), count: countLimit)
+        segments = SegmentList(count: countLimit, segmentByteCount: segmentByteCount)
     }
 
     subscript(_ number: SegmentNumber) -> Segment {
@@ -127,19 +127,25 @@ final class SegmentTable {
     var fileCount: Int { inUseCount + pool.count }
 
     /// Whether a segment holds nothing any more and only waits to be recycled.
-    var hasDeadSegment: Bool { segments.contains { $0.isSealed && $0.living == 0 } }
+    var hasDeadSegment: Bool { !segments.dead.isEmpty }
 
     /// How many of those there are.
-    var deadSegmentCount: Int { segments.reduce(0) { $1.isSealed && $1.living == 0 ? $0 + 1 : $0 } }
+    var deadSegmentCount: Int { segments.dead.count }
 
     /// Bytes in sealed segments that nothing needs any more.
-    var reclaimableByteCount: Int64 {
-        segments.reduce(0) { $1.isSealed ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
-    }
+    var reclaimableByteCount: Int64 { segments.reclaimableByteCount }
 
     /// The part of that which lies between living bytes, so that only moving those brings it back.
-    var deadByteCount: Int64 {
-        segments.reduce(0) { $1.isSealed && $1.living > 0 ? $0 + max(0, Int64(segmentByteCount) - $1.living) : $0 }
+    var deadByteCount: Int64 { segments.deadByteCount }
+
+    /// The segments whose usage entry is behind, and another one, in order.
+    func changedNumbers(and other: SegmentNumber? = nil) -> [SegmentNumber] {
+        var indices = segments.changedIndices()
+        if let other, !self[other].isChanged {
+            let index = Int(other.rawValue)
+            indices.insert(index, at: indices.firstIndex { $0 > index } ?? indices.count)
+        }
+        return indices.map { SegmentNumber(UInt32($0)) }
     }
 
     /// The segments that somebody reads from.
@@ -164,8 +170,7 @@ final class SegmentTable {
     func charge(_ number: SegmentNumber, _ byteCount: Int) {
         let index = Int(number.rawValue)
         guard index < segments.count else { return noteImpossible("an entry names segment \(number.rawValue)") }
-        segments[index].living &+= Int64(byteCount)
-        segments[index].isChanged = true
+        segments.charge(index, Int64(byteCount))
         livingByteCount &+= Int64(byteCount)
     }
 
@@ -180,7 +185,7 @@ final class SegmentTable {
         segments[index].end = usage.end
         segments[index].role = usage.role
         segments[index].living = usage.living
-        livingByteCount += usage.living
+        livingByteCount &+= usage.living
         if usage.state == .inUse {
             pool.removeAll { $0 == number }
             segments[index].state = .inUse
@@ -248,36 +253,28 @@ final class SegmentTable {
 
     /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
     func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
-        for (index, segment) in segments.enumerated()
-        where segment.state == .inUse && segment.role == .hot && segment.firstBatch >= since
-            && segment.firstBatch <= until
-        {
-            if index != Int(own.rawValue) { return true }
+        var count = segments.stampCount(from: since, through: until)
+        if contains(own) {
+            let segment = self[own]
+            let isLog = segment.state == .inUse && segment.role == .hot
+            if isLog, segment.firstBatch >= since, segment.firstBatch <= until { count -= 1 }
         }
-        return false
+        return count > 0
     }
 
     /// The stamp of the segment of the log that a batch lies in, or of one before it where that is gone; nil where there is none.
-    func stamp(through batch: BatchSequence) -> BatchSequence? {
-        segments.lazy.filter { $0.state == .inUse && $0.role == .hot && $0.firstBatch <= batch }.map(\.firstBatch).max()
-    }
+    func stamp(through batch: BatchSequence) -> BatchSequence? { segments.stamp(through: batch) }
 
     /// Marks sealed segments without a living byte as seen empty by a checkpoint.
     func noteEmpty(at checkpoint: CheckpointNumber) {
-        for index in segments.indices where segments[index].isSealed {
-            if segments[index].living == 0 {
-                if segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
-            } else {
-                segments[index].emptySince = nil
-            }
-        }
+        for index in segments.dead where segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
     }
 
     /// Sealed, empty segments that no superblock slot needs any more, given the older of the two slots' checkpoints.
     func recyclable(through checkpoint: CheckpointNumber) -> [SegmentNumber] {
-        segments.indices.compactMap { index in
+        segments.dead.sorted().compactMap { index in
             let segment = segments[index]
-            guard segment.isSealed, segment.living == 0, segment.readerCount == 0, let since = segment.emptySince,
+            guard segment.readerCount == 0, let since = segment.emptySince,
                 since <= checkpoint
             else { return nil }
             return SegmentNumber(UInt32(index))
@@ -286,7 +283,7 @@ final class SegmentTable {
 
     /// A number without a file, for the next segment to prepare.
     func absentNumber() -> SegmentNumber? {
-        segments.prefix(countLimit).firstIndex { $0.state == .absent }.map { SegmentNumber(UInt32($0)) }
+        segments.absentIndex(below: countLimit).map { SegmentNumber(UInt32($0)) }
     }
 
     // MARK: Another number of segments
@@ -304,8 +301,7 @@ final class SegmentTable {
 
     /// Goes on with so many segments; those beyond hold nothing and have no file.
     func resize(to count: Int) {
-        precondition(segments.dropFirst(count).allSatisfy { $0.state == .absent })
-        segments = Array(segments.prefix(count)) + Array(repeating: Segment(), count: max(0, count - segments.count))
+        segments.resize(to: count)
         countLimit = count
     }
 }

@@ -19,6 +19,14 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     /// A user's quota that is used up is a full disk: it passes, and must not be taken for a device that fails.
     init(ofHost number: Int32) { self.init(number == EDQUOT ? ENOSPC : number) }
 
+    /// Something is used up that comes free again: room, descriptors, memory. It is tried again later and is no sign of a device that fails.
+    var isShortage: Bool {
+        switch rawValue {
+        case ENOSPC, EMFILE, ENFILE, ENOMEM: true
+        default: false
+        }
+    }
+
     /// The text of strerror(3).
     public var description: String { String(cString: strerror(rawValue)) }
 

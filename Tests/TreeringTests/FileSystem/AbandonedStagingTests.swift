@@ -19,13 +19,13 @@ import Testing
     }
 
     private func makeStore(_ name: String) -> String {
-        let path = "\(stores.path)/\(name)"
+        let path = "\(stores.path.description)/\(name)"
         mkdir(path, 0o700)
         return path
     }
 
     private func header(_ path: String, identity: UInt64, epoch: UInt64 = 5) -> StagingHeader {
-        let status = access(path, F_OK) == 0 ? status(path) : status(stores.path)
+        let status = access(path, F_OK) == 0 ? status(path) : status(stores.path.description)
         return StagingHeader(
             uuid: Self.uuid, epoch: MountEpoch(epoch), generation: 1, device: UInt64(status.st_dev),
             directory: UInt64(status.st_ino), bootID: HostStaging.bootID(), owner: UInt64(geteuid()),
@@ -33,13 +33,13 @@ import Testing
     }
 
     private func name(_ identity: UInt64) -> String {
-        "\(place.path)/treering-\(Self.uuid)-\(String(identity, radix: 16))"
+        "\(place.path.description)/treering-\(Self.uuid)-\(String(identity, radix: 16))"
     }
 
     /// The staging of a mount of the store at `path`; it lives for as long as the object.
     @discardableResult
     private func stage(_ path: String, identity: UInt64, epoch: UInt64 = 5) throws -> SharedMemory {
-        let memory = try SharedMemory(creating: name(identity), byteCount: geometry.byteCount)
+        let memory = try SharedMemory(creating: HostString(name(identity)), byteCount: geometry.byteCount)
         header(path, identity: identity, epoch: epoch).encode(into: memory.bytes)
         return memory
     }
@@ -67,7 +67,7 @@ import Testing
     /// The identities of what is removed so many days after the mounts have ended.
     private func removed(days: Int64, uptime: Int64 = 1000 * day) -> Set<UInt64> {
         let now = Timestamp.now().seconds + days * Self.day + 60
-        let paths = AbandonedStaging.remove(in: place.path, now: now, uptime: uptime).map(\.path)
+        let paths = AbandonedStaging.remove(in: place.path, now: now, uptime: uptime).map(\.path.description)
         return Set(paths.map { UInt64($0.split(separator: "-").last!, radix: 16)! })
     }
 
@@ -81,7 +81,7 @@ import Testing
         try stage(present, identity: 1)
         try stage(beyond, identity: 2)
         try stage(formattedAnew, identity: 3)
-        try stage("\(stores.path)/removed", identity: 4)
+        try stage("\(stores.path.description)/removed", identity: 4)
         try stage("/there-is-no-such-disk/store", identity: 5)
         #expect(removed(days: 0) == [])
         // The clock may have been set; the machine has not run for so long.
@@ -94,12 +94,12 @@ import Testing
     }
 
     @Test func onlyWhatCertainlyIsStagingIsTouched() throws {
-        let gone = "\(stores.path)/removed"
+        let gone = "\(stores.path.description)/removed"
         let living = try stage(gone, identity: 1)
         try stage(gone, identity: 2)
         chmod(name(2), 0o644)
         try stage(gone, identity: 3)
-        link(name(3), "\(stores.path)/another name")
+        link(name(3), "\(stores.path.description)/another name")
         try stage(gone, identity: 4)
         rename(name(4), name(40))
         let damaged = try stage(gone, identity: 5)

@@ -1,0 +1,465 @@
+// Which files of a store have descriptors at present. A store may have millions of segments, a process a few thousand descriptors: a file
+// is opened when it is used, and the one that was not used for longest is closed for it. Used by HostFiles alone.
+
+import Glibc
+import Synchronization
+
+/// Files by number, and the bounded table of places for those that have descriptors.
+///
+/// - A file that is in use keeps its descriptors until the use ends.
+/// - A file with writes that no flush has covered is closed only where there is no other, and flushed before: Linux tells a failed write
+///   back to descriptors that were open then, and to no later one. Where that flush fails, the next flush of the file says so.
+/// - What is not a segment stays open from `open` to `close`, and so do the segments that `keepOpen` names.
+///
+/// A use costs two atomic operations and no lock as long as the file is open.
+final class DescriptorTable: @unchecked Sendable {
+    /// The two descriptors of an open file, through the page cache and past it; −1 where there is none.
+    struct Descriptors {
+        var buffered: Int32
+        var direct: Int32
+
+        static let none = Descriptors(buffered: -1, direct: -1)
+
+        init(buffered: Int32, direct: Int32) {
+            self.buffered = buffered
+            self.direct = direct
+        }
+
+        fileprivate init(_ entry: UInt64) {
+            buffered = Int32(truncatingIfNeeded: entry)
+            direct = Int32(truncatingIfNeeded: entry >> 32)
+        }
+
+        fileprivate var entry: UInt64 {
+            UInt64(UInt32(bitPattern: buffered)) | UInt64(UInt32(bitPattern: direct)) << 32
+        }
+
+        var isOpen: Bool { buffered >= 0 }
+
+        func close() {
+            if direct >= 0 { Glibc.close(direct) }
+            if buffered >= 0 { Glibc.close(buffered) }
+        }
+    }
+
+    /// A file from `open` to `close`.
+    private struct File: ~Copyable {
+        let descriptors = Atomic<UInt64>(Descriptors.none.entry)
+        /// Uses under way; far below zero while the descriptors are taken away.
+        let useCount = Atomic<Int32>(0)
+        /// Used since the search for one to close came by.
+        let wasUsed = Atomic(false)
+        /// Written to, and not flushed since.
+        let isUnsynced = Atomic(false)
+        /// The error of a flush that nobody asked for; 0: none.
+        let lostError = Atomic<Int32>(0)
+        /// Where its descriptors stand, as long as it has some.
+        var place: Int32 = -1
+        var name: StoreFile
+        var isPinned: Bool
+        var isKept = false
+
+        init(_ name: StoreFile) {
+            self.name = name
+            isPinned = name.keepsDescriptors
+        }
+    }
+
+    /// What there may be at a time: all segments of the largest store, and a few.
+    static let fileCountLimit = 1 << 24 + 4096
+    private static let chunkFileCount = 4096
+    /// Added to `useCount` while a file is being closed.
+    private static let closing: Int32 = -1 << 30
+    /// How many others are closed for one that cannot be opened. A limit that was lowered below what is open is not met by closing all of it.
+    private static let makeRoomLimit = 2
+    /// How long a use waits while the system has no descriptor left.
+    private static let patienceNanoseconds: UInt64 = 5_000_000_000
+
+    /// How many files may have descriptors at a time.
+    let placeCount: Int
+    /// Opens a file by name.
+    private let openFile: @Sendable (StoreFile, _ create: Bool) throws(Errno) -> Descriptors
+    /// Told of each change of a place, with nothing in use there. Set once before the first `open`.
+    nonisolated(unsafe) var placeChanged: (@Sendable (_ place: Int, Descriptors) -> Void)?
+
+    private let monitor = Monitor()
+    private let idle: Condition
+    private let waiterCount = Atomic(0)
+    /// Chunks of files, so that none ever moves.
+    private let chunks: UnsafeMutablePointer<Atomic<UInt>>
+    // Under the monitor's lock.
+    private var fileCount: Int32 = 0
+    private var freeFiles: [Int32] = []
+    private var freePlaces: [Int32]
+    /// The file at each place, −1: none.
+    private var owners: [Int32]
+    private var pinnedCount = 0
+    /// Segments that stay open.
+    private var kept: [DeviceFile] = []
+    private var hand = 0
+    private var isClosed = false
+    private var missCount = 0
+
+    init(placeCount: Int, open: @escaping @Sendable (StoreFile, _ create: Bool) throws(Errno) -> Descriptors) {
+        self.placeCount = placeCount
+        openFile = open
+        idle = Condition(monitor)
+        freePlaces = (0..<Int32(placeCount)).reversed()
+        owners = Array(repeating: -1, count: placeCount)
+        let count = Self.fileCountLimit / Self.chunkFileCount
+        chunks = .allocate(capacity: count)
+        for index in 0..<count { (chunks + index).initialize(to: Atomic(0)) }
+    }
+
+    deinit {
+        closeAll()
+        for index in 0..<Self.fileCountLimit / Self.chunkFileCount {
+            UnsafeMutablePointer<File>(bitPattern: chunks[index].load(ordering: .relaxed))?.deallocate()
+        }
+        chunks.deallocate()
+    }
+
+    /// Closes what is still open. Nothing may be in use.
+    func closeAll() {
+        monitor.withLock {
+            if isClosed { return }
+            isClosed = true
+            for owner in owners where owner >= 0 {
+                Descriptors(self[owner].pointee.descriptors.exchange(Descriptors.none.entry, ordering: .relaxed))
+                    .close()
+            }
+        }
+    }
+
+    /// Files that have descriptors, and how often one was opened that had been closed.
+    var openFileCount: Int { monitor.withLock { placeCount - freePlaces.count } }
+    var reopenedCount: Int { monitor.withLock { missCount } }
+
+    @inline(__always)
+    private subscript(_ number: Int32) -> UnsafeMutablePointer<File> {
+        precondition(number >= 0 && Int(number) < Self.fileCountLimit)
+        let chunk = chunks[Int(number) / Self.chunkFileCount].load(ordering: .acquiring)
+        precondition(chunk != 0, "a device file that is not open")
+        return UnsafeMutablePointer<File>(bitPattern: chunk)! + Int(number) % Self.chunkFileCount
+    }
+
+    // MARK: Use
+
+    /// Begins a use of a file that has descriptors; nil where it has none at present.
+    @inline(__always)
+    private func beginQuickly(_ file: UnsafeMutablePointer<File>) -> Descriptors? {
+        if file.pointee.useCount.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue >= 0 {
+            let found = Descriptors(file.pointee.descriptors.load(ordering: .acquiring))
+            if found.isOpen {
+                if !file.pointee.wasUsed.load(ordering: .relaxed) {
+                    file.pointee.wasUsed.store(true, ordering: .relaxed)
+                }
+                return found
+            }
+        }
+        release(file)
+        return nil
+    }
+
+    /// Begins a use unless that would mean to wait: nil where every place is in use, or the system has no descriptor left.
+    @inline(__always)
+    func beginWithoutWaiting(_ file: DeviceFile) -> Descriptors? {
+        beginQuickly(self[file.rawValue]) ?? reopen(file)
+    }
+
+    private func reopen(_ file: DeviceFile) -> Descriptors? {
+        try? monitor.withLock { reopenWithLock(file, mayWait: false) }.get()
+    }
+
+    /// Begins a use; waits for a place if need be, and for some seconds where the system has no descriptor left. To be ended by `end`.
+    @inline(__always)
+    func begin(_ file: DeviceFile) throws(Errno) -> Descriptors {
+        if let found = beginQuickly(self[file.rawValue]) { return found }
+        return try reopenPatiently(file)
+    }
+
+    private func reopenPatiently(_ file: DeviceFile) throws(Errno) -> Descriptors {
+        let start = monotonicNanoseconds()
+        while true {
+            let error: Errno
+            switch monitor.withLock({ reopenWithLock(file, mayWait: true) }) {
+            case .success(let found): return found
+            case .failure(let failure): error = failure
+            }
+            let isOver = monotonicNanoseconds() - start > Self.patienceNanoseconds
+            guard error.isShortage, !isOver else { throw error }
+            rest(nanoseconds: 10_000_000)
+        }
+    }
+
+    /// Ends a use. `isUnsynced`: something may have been written that no flush has covered yet.
+    @inline(__always)
+    func end(_ file: DeviceFile, isUnsynced: Bool) {
+        let file = self[file.rawValue]
+        if isUnsynced { file.pointee.isUnsynced.store(true, ordering: .releasing) }
+        release(file)
+    }
+
+    @inline(__always)
+    private func release(_ file: UnsafeMutablePointer<File>) {
+        let left = file.pointee.useCount.wrappingSubtract(1, ordering: .sequentiallyConsistent).newValue
+        if left == 0 && waiterCount.load(ordering: .sequentiallyConsistent) > 0 { tellWaiters() }
+    }
+
+    private func tellWaiters() { monitor.withLock { idle.broadcast() } }
+
+    /// A flush of a file in use begins: it covers all writes whose use has ended. Gives what it must fail with whatever it comes to: the
+    /// error of a flush when the file was closed; 0: nothing.
+    @inline(__always)
+    func beginSync(_ file: DeviceFile) -> Int32 {
+        let file = self[file.rawValue]
+        file.pointee.isUnsynced.store(false, ordering: .sequentiallyConsistent)
+        if file.pointee.lostError.load(ordering: .relaxed) == 0 { return 0 }
+        return file.pointee.lostError.exchange(0, ordering: .relaxed)
+    }
+
+    /// Whether the next flush of a file has an error to tell that came before it.
+    @inline(__always)
+    func hasLostError(_ file: DeviceFile) -> Bool {
+        self[file.rawValue].pointee.lostError.load(ordering: .relaxed) != 0
+    }
+
+    /// The place of a file in use.
+    @inline(__always)
+    func place(of file: DeviceFile) -> Int { Int(self[file.rawValue].pointee.place) }
+
+    // MARK: Opening and closing
+
+    /// Opens a file. EMFILE where every place is taken by a file that stays open.
+    func open(_ name: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
+        let reserved = monitor.withLock { () -> Int32? in
+            precondition(!isClosed, "a call after the end of the device")
+            guard let place = waitForPlace() else { return nil }
+            if name.keepsDescriptors { pinnedCount += 1 }
+            return place
+        }
+        guard let place = reserved else { throw Errno(EMFILE) }
+        do throws(Errno) {
+            let descriptors = try openMakingRoom(name, create: create)
+            return DeviceFile(rawValue: monitor.withLock { add(name, descriptors, at: place) })
+        } catch {
+            monitor.withLock {
+                if name.keepsDescriptors { pinnedCount -= 1 }
+                freePlaces.append(place)
+                idle.broadcast()
+            }
+            throw error
+        }
+    }
+
+    /// Opens, and closes some others for it where the process or the system has no descriptor left.
+    private func openMakingRoom(_ name: StoreFile, create: Bool) throws(Errno) -> Descriptors {
+        var attempts = 0
+        while true {
+            do throws(Errno) { return try openFile(name, create) } catch {
+                attempts += 1
+                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit, makeRoom() else { throw error }
+            }
+        }
+    }
+
+    /// Closes a file that is not in use, if there is one: the process or the system has no descriptor left.
+    func makeRoom() -> Bool {
+        monitor.withLock {
+            guard let place = takeFromAnother(maySync: true) else { return false }
+            freePlaces.append(place)
+            return true
+        }
+    }
+
+    private func add(_ name: StoreFile, _ descriptors: Descriptors, at place: Int32) -> Int32 {
+        let number: Int32
+        if let free = freeFiles.popLast() {
+            number = free
+        } else {
+            number = fileCount
+            precondition(Int(number) < Self.fileCountLimit, "more files than a store can have")
+            let chunk = Int(number) / Self.chunkFileCount
+            if chunks[chunk].load(ordering: .relaxed) == 0 {
+                let files = UnsafeMutablePointer<File>.allocate(capacity: Self.chunkFileCount)
+                chunks[chunk].store(UInt(bitPattern: files), ordering: .releasing)
+            }
+            fileCount += 1
+        }
+        self[number].initialize(to: File(name))
+        install(descriptors, number, at: place)
+        return number
+    }
+
+    private func install(_ descriptors: Descriptors, _ number: Int32, at place: Int32) {
+        owners[Int(place)] = number
+        let file = self[number]
+        file.pointee.place = place
+        file.pointee.wasUsed.store(true, ordering: .relaxed)
+        placeChanged?(Int(place), descriptors)
+        file.pointee.descriptors.store(descriptors.entry, ordering: .releasing)
+    }
+
+    func close(_ file: DeviceFile) {
+        monitor.withLock {
+            let entry = self[file.rawValue]
+            precondition(entry.pointee.useCount.load(ordering: .acquiring) == 0, "a device file closed while in use")
+            let found = Descriptors(
+                entry.pointee.descriptors.exchange(Descriptors.none.entry, ordering: .acquiringAndReleasing))
+            if entry.pointee.isPinned { pinnedCount -= 1 }
+            kept.removeAll { $0 == file }
+            if found.isOpen {
+                vacate(entry, found)
+                freePlaces.append(entry.pointee.place)
+                idle.broadcast()
+            }
+            // A later use of this number traps or, where it was given away again, finds another file: as with descriptors.
+            entry.pointee.isPinned = true
+            freeFiles.append(file.rawValue)
+        }
+    }
+
+    /// Of the segments these stay open, the first of them where there are few places; others no longer do. What must always be possible
+    /// must not depend on whether a file can be opened.
+    func keepOpen(_ files: [DeviceFile]) {
+        let chosen = Array(files.prefix(max(2, placeCount / 4)))
+        monitor.withLock {
+            if chosen == kept { return }
+            for file in kept { self[file.rawValue].pointee.isKept = false }
+            for file in chosen { self[file.rawValue].pointee.isKept = true }
+            kept = chosen
+        }
+        // Where one cannot be opened now, it is tried again the next time.
+        for file in chosen where beginWithoutWaiting(file) != nil { end(file, isUnsynced: false) }
+    }
+
+    /// A file has another name now.
+    func rename(_ name: StoreFile, to newName: StoreFile) {
+        monitor.withLock {
+            // Only files that keep their descriptors are ever renamed.
+            for owner in owners where owner >= 0 && self[owner].pointee.name == name {
+                let file = self[owner]
+                file.pointee.name = newName
+                if file.pointee.isPinned && !newName.keepsDescriptors {
+                    file.pointee.isPinned = false
+                    pinnedCount -= 1
+                }
+            }
+        }
+    }
+
+    // MARK: Under the lock
+
+    private func reopenWithLock(_ number: DeviceFile, mayWait: Bool) -> Result<Descriptors, Errno> {
+        precondition(!isClosed, "a call after the end of the device")
+        let file = self[number.rawValue]
+        while true {
+            let present = Descriptors(file.pointee.descriptors.load(ordering: .acquiring))
+            if present.isOpen {
+                file.pointee.useCount.add(1, ordering: .acquiringAndReleasing)
+                return .success(present)
+            }
+            // Whoever used it knows its number: it has been opened, and not closed since.
+            precondition(!file.pointee.isPinned, "a device file that is not open")
+            guard let place = freePlaces.popLast() ?? takeFromAnother(maySync: mayWait) else {
+                guard mayWait, let place = waitForPlace() else { return .failure(Errno(EMFILE)) }
+                // Another thread may have opened it meanwhile.
+                freePlaces.append(place)
+                continue
+            }
+            do throws(Errno) {
+                let descriptors = try openWithLock(file.pointee.name, mayWait)
+                missCount += 1
+                file.pointee.useCount.add(1, ordering: .acquiringAndReleasing)
+                install(descriptors, number.rawValue, at: place)
+                return .success(descriptors)
+            } catch {
+                freePlaces.append(place)
+                return .failure(error)
+            }
+        }
+    }
+
+    private func openWithLock(_ name: StoreFile, _ mayWait: Bool) throws(Errno) -> Descriptors {
+        var attempts = 0
+        while true {
+            do throws(Errno) { return try openFile(name, false) } catch {
+                attempts += 1
+                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit,
+                    let place = takeFromAnother(maySync: mayWait)
+                else { throw error }
+                freePlaces.append(place)
+            }
+        }
+    }
+
+    /// A place for a file; waits until a use ends where all are in use, and gives nil where all are taken for good.
+    private func waitForPlace() -> Int32? {
+        waiterCount.add(1, ordering: .sequentiallyConsistent)
+        defer { waiterCount.subtract(1, ordering: .sequentiallyConsistent) }
+        while true {
+            if let place = freePlaces.popLast() ?? takeFromAnother(maySync: true) { return place }
+            if pinnedCount + kept.count >= placeCount { return nil }
+            idle.wait()
+        }
+    }
+
+    /// Closes the file that was not used for longest (as a clock sees it: one that was used since the hand came by is passed over once),
+    /// and gives its place. One with unsynced writes only where there is no other and `maySync` says so.
+    private func takeFromAnother(maySync: Bool) -> Int32? {
+        for mayBeUnsynced in maySync ? [false, true] : [false] {
+            for _ in 0..<2 * placeCount {
+                hand = hand + 1 == placeCount ? 0 : hand + 1
+                let owner = owners[hand]
+                guard owner >= 0 else { continue }
+                let file = self[owner]
+                guard !file.pointee.isPinned, !file.pointee.isKept, file.pointee.useCount.load(ordering: .relaxed) == 0,
+                    mayBeUnsynced || !file.pointee.isUnsynced.load(ordering: .acquiring),
+                    !file.pointee.wasUsed.exchange(false, ordering: .relaxed)
+                else { continue }
+                if takeDescriptors(of: file, mayBeUnsynced) { return Int32(hand) }
+            }
+        }
+        return nil
+    }
+
+    private func takeDescriptors(of file: UnsafeMutablePointer<File>, _ mayBeUnsynced: Bool) -> Bool {
+        let taken = file.pointee.useCount.compareExchange(
+            expected: 0, desired: Self.closing, ordering: .acquiringAndReleasing)
+        guard taken.exchanged else { return false }
+        defer { file.pointee.useCount.subtract(Self.closing, ordering: .acquiringAndReleasing) }
+        let isUnsynced = file.pointee.isUnsynced.load(ordering: .acquiring)
+        if isUnsynced && !mayBeUnsynced { return false }
+        let found = Descriptors(file.pointee.descriptors.load(ordering: .acquiring))
+        if isUnsynced {
+            file.pointee.isUnsynced.store(false, ordering: .relaxed)
+            while fdatasync(found.buffered) != 0 {
+                if errno == EINTR { continue }
+                file.pointee.lostError.store(errno, ordering: .relaxed)
+                break
+            }
+        }
+        file.pointee.descriptors.store(Descriptors.none.entry, ordering: .releasing)
+        vacate(file, found)
+        return true
+    }
+
+    private func vacate(_ file: UnsafeMutablePointer<File>, _ descriptors: Descriptors) {
+        owners[Int(file.pointee.place)] = -1
+        placeChanged?(Int(file.pointee.place), .none)
+        descriptors.close()
+    }
+}
+
+extension StoreFile {
+    /// Files that there are a few of, or that must not be looked for by name again, stay open. Segments are many.
+    fileprivate var keepsDescriptors: Bool {
+        if case .segment = self { return false }
+        return true
+    }
+}
+
+extension Errno {
+    /// The process or the system has no descriptor left.
+    fileprivate var isShortageOfFiles: Bool { rawValue == EMFILE || rawValue == ENFILE }
+}
