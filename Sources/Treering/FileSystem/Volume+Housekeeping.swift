@@ -94,6 +94,7 @@ extension Volume {
         if state.withLock({ WritePace.isRoomLow($0.core.log) }) { freeDeadSegments() }
         sweepTombstones()
         wakeRoomWaiters()
+        joinCrowded()
         reclaimIfShort()
         let isIdle = isIdleSinceLastRound()
         // Nobody works: what is dead goes back to the host now.
@@ -249,6 +250,7 @@ extension Volume {
             reapOrphans()
             finishRemovals()
         }
+        joinCrowded()
         try waitForLog { $0.suspension == nil && $0.hasFreeSlot }
     }
 

@@ -66,6 +66,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var shortage = Shortage()
     let writePace = WritePace()
     nonisolated(unsafe) var isRemoving = false
+    nonisolated(unsafe) var isJoining = false
     /// Staging has lost its name, and no other could be made.
     nonisolated(unsafe) var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
@@ -306,6 +307,6 @@ extension Core {
     var wantsHousekeeping: Bool {
         log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
-            || !index.removals.isEmpty
+            || !index.removals.isEmpty || !crowded.isEmpty
     }
 }
