@@ -96,7 +96,7 @@ import Testing
             guard entry.file == .superblock, entry.kind == .write || entry.kind == .writeDurable else { return false }
             return count.add(1, ordering: .relaxed).newValue % 2 == 0
         }
-        settings.tampers = { try Tampering.damageNewerSlot($0) }
+        settings.tampers = { device, _ in try Tampering.damageNewerSlot(device) }
         #expect(violation(settings, limit: 100) { tree, round in .checkpoints(tree, seed: round) } != nil)
     }
 
@@ -163,7 +163,9 @@ import Testing
     @Test func halfARecordApplied() {
         var settings = Self.settings { _ in false }
         let segmentByteCount = settings.segmentByteCount
-        settings.tampers = { try Tampering.halveLastRecord($0, segmentByteCount: segmentByteCount) }
+        settings.tampers = { device, _ in
+            try Tampering.halveLastRecord(device, segmentByteCount: segmentByteCount)
+        }
         #expect(violation(settings, limit: 60, Self.mixed) != nil)
     }
 

@@ -113,7 +113,7 @@ import Testing
             let seed = Self.seed &* 100 + round
             var settings = Self.settings(sector: round % 4 == 3 ? 4096 : 512)
             settings.options.cleaning = .eager
-            if round % 4 == 2 { settings.tampers = { try Tampering.damageNewerSlot($0) } }
+            if round % 4 == 2 { settings.tampers = { device, _ in try Tampering.damageNewerSlot(device) } }
             enumeration.settings = settings
             let run = try CrashRun(settings, seed: seed, afterCrash: round % 4 == 1, filledTo: 90) { _ in
                 .full(seed: seed)
@@ -137,7 +137,7 @@ import Testing
         var settings = Self.settings()
         settings.capacityByteCount = 24 << 20
         settings.options.cleaning = .eager
-        settings.tampers = { try Tampering.damageNewerSlot($0) }
+        settings.tampers = { device, _ in try Tampering.damageNewerSlot(device) }
         var enumeration = CrashEnumeration(settings)
         for seed in 0..<6 as Range<UInt64> {
             let run = try CrashRun(settings, seed: seed) { tree in

@@ -9,10 +9,10 @@ import Testing
     private static let total = Environment.count("TREERING_CRASH_STATES", debug: 1200, release: 4000)
     private static let seed = Environment.number("TREERING_SEED") ?? 1
 
-    private static func loses(andCopies: Bool) -> @Sendable (SimulatedDevice) throws -> Void {
-        return { device in
+    private static func loses(andCopies: Bool) -> @Sendable (SimulatedDevice, [StagingHeader]) throws -> Void {
+        return { device, staging in
             try Tampering.loseSuperblock(device, how: UInt64(device.eventCount), andCopies: andCopies)
-            try Tampering.renewSuperblock(device)
+            try Tampering.renewSuperblock(device, staging)
         }
     }
 

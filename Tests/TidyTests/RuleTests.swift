@@ -66,6 +66,14 @@ import Testing
         #expect(Rules.clocks([Self.lib("Device", "pthread_cond_wait(a, b)\n// CLOCK_REALTIME\n")]) == [])
     }
 
+    @Test func knowingSegmentsByNumber() {
+        let text = "var stuck: Set<SegmentNumber> = []\nvar seen: [SegmentNumber: Int64] = [:]\n"
+        #expect(Rules.segmentNumbers([Self.lib("FileSystem", text)]).count == 2)
+        #expect(Rules.segmentNumbers([Self.lib("SegmentLog", text, name: "LogWalk")]) == [])
+        let fine = "var pool: [SegmentNumber] = []\nvar seen: [SegmentLife: Int64] = [:]\nlet a = [SegmentNumber(1)]\n"
+        #expect(Rules.segmentNumbers([Self.lib("FileSystem", fine)]) == [])
+    }
+
     @Test(arguments: [
         "let a = realpath(path, nil)\n", "let a = Glibc.open(path, 0)\n", "let a = getenv(name)\n",
         "for a in CommandLine.arguments {}\n", "let a = String(cString: b)\n", "if lstat(path, &status) == 0 {}\n",

@@ -128,6 +128,32 @@ enum Rules {
         }
     }
 
+    // MARK: Identity
+
+    /// Nothing is remembered by the number of a segment, which begins other lives under it, but by its life. Only who has a store for
+    /// himself, and the table of segments, may know them by number.
+    static func segmentNumbers(_ files: [SourceFile]) -> [Violation] {
+        let exempt: Set = [
+            "SegmentTable", "LogWalk", "Recovery", "Volume+Rehome", "Rebuild", "LogDamage", "SuperblockDerivation",
+            "Dump+Inode",
+        ]
+        let homes = Set(
+            exempt.flatMap { name in ["SegmentLog", "FileSystem"].map { "Sources/Treering/\($0)/\(name).swift" } })
+        return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") && !homes.contains($0.path) }.flatMap {
+            file in
+            let tokens = file.tokens
+            return tokens.indices.dropLast(2).compactMap { index -> Violation? in
+                guard tokens[index + 1].text == "SegmentNumber" else { return nil }
+                let isSet = tokens[index].text == "Set"
+                // A dictionary: of a call or an array, a bracket comes next.
+                let next = tokens[index + 2].text
+                guard isSet || tokens[index].text == "[" && next != "]" && next != "(" else { return nil }
+                return Violation(
+                    place: "\(file.path):\(tokens[index].line)", reason: "it knows segments by number, not by life")
+            }
+        }
+    }
+
     // MARK: Paths
 
     /// The file that alone calls the host with a path, and the one that alone takes the arguments and the environment.

@@ -53,6 +53,8 @@ import Testing
 
     @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }
 
+    @Test func segmentsAreKnownByTheirLives() { #expect(Rules.segmentNumbers(Self.swift) == []) }
+
     @Test func pathsAreBytes() { #expect(Rules.paths(Self.files) == []) }
 
     @Test func nothingTravelsWithAThread() { #expect(Rules.threadLocals(Self.files) == []) }

@@ -7,25 +7,27 @@ import Glibc
 final class SharedMemory: @unchecked Sendable {
     let path: HostString
     let bytes: UnsafeMutableRawBufferPointer
+    /// Of a file that was made here: holds its lock for as long as the process lives. −1 else.
+    private let descriptor: Int32
 
     /// Makes a new file with all of its blocks, readable and writable by its owner alone, and maps it.
     init(creating path: HostString, byteCount: Int) throws(Errno) {
         let descriptor = path.open(O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw Errno.last }
-        defer { Glibc.close(descriptor) }
+        func fail(_ error: Errno) -> Errno {
+            try? path.unlink()
+            Glibc.close(descriptor)
+            return error
+        }
+        // Nobody takes it for abandoned.
+        _ = linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING))
         // Sparse memory would end in SIGBUS when the file system below has no room.
         let result = posix_fallocate(descriptor, 0, byteCount)
-        guard result == 0 else {
-            try? path.unlink()
-            throw Errno(result)
-        }
+        guard result == 0 else { throw fail(Errno(result)) }
         let flags = MAP_SHARED | MAP_POPULATE
         guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED
-        else {
-            let error = Errno.last
-            try? path.unlink()
-            throw error
-        }
+        else { throw fail(Errno.last) }
+        self.descriptor = descriptor
         self.path = path
         bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
     }
@@ -44,6 +46,7 @@ final class SharedMemory: @unchecked Sendable {
         else {
             throw Errno.last
         }
+        self.descriptor = -1
         self.path = path
         bytes = UnsafeMutableRawBufferPointer(start: address, count: status.st_size)
     }
@@ -58,7 +61,13 @@ final class SharedMemory: @unchecked Sendable {
         return status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_size == 0
     }
 
-    deinit { munmap(bytes.baseAddress, bytes.count) }
+    deinit {
+        munmap(bytes.baseAddress, bytes.count)
+        if descriptor >= 0 { Glibc.close(descriptor) }
+    }
+
+    /// Notes in the file's time that its mount lives.
+    func touch() { if descriptor >= 0 { futimens(descriptor, nil) } }
 
     /// Whether the file still has its name.
     var isLinked: Bool { path.exists }

@@ -39,6 +39,7 @@ struct Checker<D: Device> {
         let recovery: Recovery<D>
         if let live { recovery = live } else { recovery = try Self.openLog(device, pair) }
         noteEnd(recovery, isLive: live != nil, notes)
+        noteStaging(superblock, recovery, notes)
         let rebuild = try Rebuild(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
@@ -159,6 +160,31 @@ struct Checker<D: Device> {
                 .log, "segment \(number.rawValue)", "its file is gone, and \(usage.living) bytes in it are in use",
                 effect: "a repair keeps the names that the index remembers; the data in it is lost")
         }
+    }
+
+    /// What of killed mounts' operations is not in the log.
+    private func noteStaging(_ superblock: Superblock, _ recovery: Recovery<D>, _ notes: NoteBox) {
+        if superblock.staging.passedCount > 0 {
+            notes.lines.append(
+                "\(superblock.staging.passedCount) killed mounts were passed over since formatting: their staging was not seen by the mount after them, and what they had acknowledged and not synced is lost"
+            )
+        }
+        let headers = staging(superblock.uuid)
+        for header in headers {
+            let standing = superblock.staging.standing(
+                of: header.epoch, next: recovery.nextSequence, last: recovery.lastBatchEpoch)
+            notes.lines.append(
+                "the staging of killed mount \(header.epoch.rawValue) is here: "
+                    + (standing == .void
+                        ? "the store has gone on without it, and what it holds and the store does not is lost"
+                        : "the next mount here takes in what it holds"))
+        }
+        guard !superblock.isClean, superblock.stagingIdentity != 0, superblock.bootID == HostStaging.bootID(),
+            !headers.contains(where: { $0.identity == superblock.stagingIdentity })
+        else { return }
+        notes.lines.append(
+            "its last mount was killed, and the staging of that is not seen here: another user's, in another container, or removed. A mount for writing here goes on without it, and what it had acknowledged and not synced would be lost"
+        )
     }
 
     // MARK: The log

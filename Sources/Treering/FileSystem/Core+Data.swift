@@ -100,7 +100,7 @@ extension Core {
             guard let file = self.table[life.number].file else { return nil }
             let before = plan.reads.count
             let taken = plan.add(entry, life, file, offset: Int(offset), byteCount: Int(byteCount))
-            for _ in before..<plan.reads.count { self.table.hold(life) }
+            self.table.hold(life, count: plan.reads.count - before)
             return taken
         }
         if added == nil {

@@ -63,6 +63,11 @@ extension StoreView {
         for (tail, reason) in choice.left {
             log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
         }
+        if choice.misses(superblock, bootID: HostStaging.bootID()) {
+            log(
+                "the last mount was killed and its staging is not seen here: what it acknowledged and did not sync is missing"
+            )
+        }
         try view.take(choice.taken, recovery, log)
         try recovery.index.settle(recovery.loader)
         return view

@@ -25,6 +25,10 @@ final class HostStaging {
     private let device: UInt64
     private let inode: UInt64
     private let log: @Sendable (String) -> Void
+    /// Says what somebody may lose.
+    let warn: @Sendable (String) -> Void
+    /// When the staging file was told last that its mount lives.
+    private var lastTouch: UInt64 = 0
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
     /// What killed mounts left, and where.
@@ -36,16 +40,22 @@ final class HostStaging {
     static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
-    init(directory: HostString, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
+    init(
+        directory: HostString, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void,
+        warn: (@Sendable (String) -> Void)? = nil
+    ) throws(Errno) {
         self.directory = directory
         self.uuid = uuid
         self.log = log
+        self.warn = warn ?? log
         let status = try directory.status()
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
 
-    private var prefix: HostString { "treering-\(uuid.description)-" }
+    static let namePrefix: HostString = "treering-"
+    static let namePrefixInStore: HostString = "staging-"
+    private var prefix: HostString { "\(Self.namePrefix)\(uuid.description)-" }
 
     /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
@@ -92,7 +102,7 @@ final class HostStaging {
     }
 
     private func leave(_ path: HostString, _ reason: String, byteCount: Int) {
-        log("left the staging \(path) alone: \(reason)")
+        warn("left the staging \(path) alone: \(reason)")
         left.append((path, byteCount))
     }
 
@@ -120,7 +130,7 @@ final class HostStaging {
 
     private static func candidates(_ directory: HostString, _ prefix: HostString) throws(Errno) -> [HostString] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
-            + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
+            + SharedMemory.names(in: directory, prefix: namePrefixInStore).map { "\(directory)/\($0)" }
     }
 
     private func isOurs(_ header: StagingHeader) -> Bool {
@@ -141,13 +151,15 @@ final class HostStaging {
                 creating: "\(Self.sharedDirectory)/\(prefix)\(name)", byteCount: geometry.byteCount)
         } catch {
             if !inStore { log("staging is a file in the store: \(Self.sharedDirectory) cannot hold it (\(error))") }
-            memory = try SharedMemory(creating: "\(directory)/staging-\(name)", byteCount: geometry.byteCount)
+            memory = try SharedMemory(
+                creating: "\(directory)/\(Self.namePrefixInStore)\(name)", byteCount: geometry.byteCount)
         }
         self.memory = memory
         self.identity = identity
         StagingHeader(
             uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
-            owner: UInt64(geteuid()), identity: identity, geometry: geometry
+            owner: UInt64(geteuid()), identity: identity, geometry: geometry,
+            path: (try? directory.realPath())?.bytes ?? []
         ).encode(into: memory.bytes)
         return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
     }
@@ -162,6 +174,14 @@ final class HostStaging {
             }
         }
         tails.removeAll()
+    }
+
+    /// Notes from time to time that the mount lives: how long it has been dead decides when its staging may go.
+    func touch() {
+        let now = monotonicNanoseconds()
+        guard now - lastTouch > 600_000_000_000 else { return }
+        lastTouch = now
+        memory?.touch()
     }
 
     /// Somebody removed the file's name (session managers do that at logout): a successor would not find it.

@@ -11,7 +11,9 @@ extension Volume where D == HostDevice {
         let say: @Sendable (String) -> Void = { log.notice($0) }
         let uuid = try SuperblockPair.read(device).newest().uuid
         let staging: HostStaging
-        do throws(Errno) { staging = try HostStaging(directory: directory, uuid: uuid, log: say) } catch {
+        do throws(Errno) {
+            staging = try HostStaging(directory: directory, uuid: uuid, log: say, warn: { log.warning($0) })
+        } catch {
             throw MountError("the store's directory cannot be examined", error)
         }
         let volume = try mount(device, options, hostStaging: staging, log: say)
@@ -21,6 +23,9 @@ extension Volume where D == HostDevice {
             throw MountError("no thread can be started", error)
         }
         volume.kick()
+        for (path, byteCount) in AbandonedStaging.remove() + AbandonedStaging.remove(in: directory, isStore: true) {
+            say("\(path) was removed, \(byteCount) bytes: nobody needs that staging any more")
+        }
         return volume
     }
 
@@ -45,6 +50,7 @@ extension Volume where D == HostDevice {
             Figure(name: "index_entries", help: "Entries in the index", value: recovery.index.tree.entryCount),
             Figure(name: "operations", help: "Records since formatting", value: recovery.nextSequence.rawValue - 1),
             Figure(name: "mount_epoch", help: "Mounts since formatting", value: recovery.superblock.epoch.rawValue),
+            Figure.passed(recovery.superblock.staging),
             Figure(name: "clean", help: "1 when it was cleanly unmounted", value: recovery.superblock.isClean ? 1 : 0),
         ]
     }

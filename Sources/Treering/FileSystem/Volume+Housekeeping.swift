@@ -83,6 +83,7 @@ extension Volume {
         refreshHostSpace()
         state.withLock { $0.forgetBadPages() }
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
+        hostStaging?.touch()
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         keepHeadsOpen()
         if commits { commitByClock() }

@@ -151,7 +151,7 @@ extension Volume {
             }
         }
         let ownStaging = options.isReadOnly ? nil : hostStaging
-        let choice = try chooseStaging(tails, ownStaging, recovery, isReadOnly: options.isReadOnly)
+        let choice = try chooseStaging(tails, hostStaging, recovery, isReadOnly: options.isReadOnly)
         let epoch = MountEpoch(max(recovery.epoch, choice.highestEpoch).rawValue + 1)
         let geometry = StagingGeometry(
             // What staging holds must find room again after a crash: in a small store it is small.

@@ -55,6 +55,10 @@ extension Volume {
         var rehoming = Rehoming(
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
         try rehoming.enterBlocks()
+        // What is read is durable and lives on, unless the disk does not give back what tells so.
+        for life in state.withLock({ $0.core.table.heldLives }) where !recovery.table.isInUse(life) {
+            throw MountError(.damaged, "segment \(life.number.rawValue), which is being read, is not found again")
+        }
         do throws(Errno) { try rehoming.declareEnd() } catch {
             throw MountError("the end of the old place cannot be declared", error)
         }
@@ -65,10 +69,10 @@ extension Volume {
             // Shut down meanwhile: what was written is found by the next mount.
             guard !log.isClosed else { return }
             let table = recovery.table
-            for (index, segment) in state.core.table.segments.enumerated() where segment.readerCount > 0 {
-                let life = SegmentLife(SegmentNumber(UInt32(index)), segment.incarnation)
-                precondition(table.isInUse(life), "what is read is durable, and durable segments live on")
-                table[life.number].readerCount = segment.readerCount
+            // Nobody has begun to read meanwhile: nothing runs while the log is suspended.
+            for life in state.core.table.heldLives {
+                precondition(table.isInUse(life), "a segment that is read was given away")
+                table[life.number].readerCount = state.core.table[life.number].readerCount
             }
             log.resume(
                 rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,

@@ -12,19 +12,20 @@ extension Volume {
     static func chooseStaging(
         _ given: [StagingTail], _ host: HostStaging?, _ recovery: Recovery<D>, isReadOnly: Bool
     ) throws(MountError) -> StagingChoice {
-        try host?.findTails()
+        if !isReadOnly { try host?.findTails() }
         let choice = recovery.choose(given + (host?.tails.map(\.tail) ?? []))
         host?.keep(choice)
         for (tail, reason) in choice.left where given.contains(where: { $0 === tail }) {
             recovery.log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
         }
         guard choice.misses(recovery.superblock, bootID: HostStaging.bootID()) else { return choice }
+        let warn = host?.warn ?? recovery.log
         if isReadOnly {
-            recovery.log(
+            warn(
                 "the last mount was killed: what it acknowledged and had only in staging is shown when the store is mounted for writing"
             )
         } else {
-            recovery.log(
+            warn(
                 "the last mount was killed and its staging is not here, though the machine was not restarted: another user's, in another container, or removed. The store goes on without it, and what that mount acknowledged and did not sync is lost"
             )
         }

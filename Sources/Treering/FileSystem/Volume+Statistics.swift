@@ -14,6 +14,14 @@ extension Figure {
             value: byteCount)
     }
 
+    static func passed(_ history: StagingHistory) -> Figure {
+        Figure(
+            name: "killed_mounts_passed_over",
+            help:
+                "Killed mounts, since formatting, whose staging the next mount did not see: what they had not synced is lost",
+            value: history.passedCount)
+    }
+
     static func sinceFormat(_ written: WrittenByteCounts) -> [Figure] {
         [
             Figure(
@@ -116,6 +124,13 @@ extension Volume {
             Figure(
                 name: "rehomed", help: "How often the log was written again at new addresses after a failure",
                 value: UInt64(state.rehomeCount)),
+            Figure.passed(state.superblock.staging),
+            Figure(
+                name: "staging_left_files", help: "Staging of killed mounts that this mount found and could not use",
+                value: UInt64(hostStaging?.left.count ?? 0)),
+            Figure(
+                name: "staging_left_bytes", help: "Bytes of that, as far as they can be read",
+                value: UInt64(hostStaging?.left.reduce(0) { $0 + $1.byteCount } ?? 0)),
             Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
             Figure(name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
         ]

@@ -15,6 +15,11 @@ struct StagingHeader: Equatable, Sendable {
     var slotCount: UInt32
     var recordAreaByteCount: UInt32
     var payloadAreaByteCount: UInt32
+    /// Where the store's directory was when the mount began; empty where that is not said.
+    var path: [UInt8] = []
+
+    /// The last part of the file's name.
+    var name: String { String(identity, radix: 16) }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         let bytes = bytes.part(0, StagingLayout.headerByteCount)
@@ -32,13 +37,21 @@ struct StagingHeader: Equatable, Sendable {
         bytes.store(slotCount, at: 96)
         bytes.store(recordAreaByteCount, at: 100)
         bytes.store(payloadAreaByteCount, at: 104)
+        if path.count <= StagingLayout.pathByteCountLimit {
+            bytes.store(UInt16(path.count), at: 108)
+            for (index, byte) in path.enumerated() { bytes.store(byte, at: StagingLayout.pathOffset + index) }
+        }
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
 
     /// Nil where there is no whole header, or one whose sizes do not fit the file.
     init?(decoding whole: UnsafeRawBufferPointer) {
         guard whole.count >= StagingLayout.slotsOffset else { return nil }
-        let bytes = whole.part(0, StagingLayout.headerByteCount)
+        self.init(decodingHeader: whole.part(0, StagingLayout.headerByteCount), fileByteCount: whole.count)
+    }
+
+    /// The same from the first block of a file of this length.
+    init?(decodingHeader bytes: UnsafeRawBufferPointer, fileByteCount: Int) {
         guard bytes.load(0, as: UInt64.self) == StagingLayout.magic,
             bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8),
             bytes.load(12, as: UInt32.self) == 1
@@ -61,12 +74,15 @@ struct StagingHeader: Equatable, Sendable {
         else { return nil }
         guard epoch.rawValue <= counterLimit, generation <= counterLimit else { return nil }
         let slot = Int(block) + Int(recordAreaByteCount) + Int(payloadAreaByteCount)
-        guard whole.count >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
+        guard fileByteCount >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
+        let count = Int(bytes.load(108, as: UInt16.self))
+        guard count <= StagingLayout.pathByteCountLimit else { return nil }
+        path = Array(bytes.part(StagingLayout.pathOffset, count))
     }
 
     init(
         uuid: StoreUUID, epoch: MountEpoch, generation: UInt64, device: UInt64, directory: UInt64, bootID: StoreUUID,
-        owner: UInt64, identity: UInt64, geometry: StagingGeometry
+        owner: UInt64, identity: UInt64, geometry: StagingGeometry, path: [UInt8] = []
     ) {
         self.uuid = uuid
         self.epoch = epoch
@@ -79,5 +95,6 @@ struct StagingHeader: Equatable, Sendable {
         slotCount = UInt32(geometry.slotCount)
         recordAreaByteCount = UInt32(geometry.recordAreaByteCount)
         payloadAreaByteCount = UInt32(geometry.payloadAreaByteCount)
+        self.path = path
     }
 }

@@ -60,6 +60,8 @@ struct StagingGeometry: Equatable, Sendable {
 ///         80    8 owner (uid)
 ///         88    8 staging identity (as in the superblock)
 ///         96    4 number of slots     100 4 record area in bytes     104 4 payload area in bytes
+///        108    2 length of the path of the store's directory, zero where that is not said
+///        110      that path, at most 3,986 bytes
 ///       4096   64 per slot: descriptor
 ///       8192      slots
 ///
@@ -73,6 +75,8 @@ struct StagingGeometry: Equatable, Sendable {
 enum StagingLayout {
     static let magic: UInt64 = 0x3145_4741_5453_5254
     static let headerByteCount = 4096
+    static let pathOffset = 110
+    static let pathByteCountLimit = headerByteCount - pathOffset
     static let descriptorsOffset = 4096
     static let descriptorByteCount = 64
     static let slotsOffset = 8192

@@ -473,34 +473,4 @@ final class SegmentLog {
         failure = failure ?? error
         suspension = nil
     }
-
-    // MARK: Reading what is still in memory
-
-    /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
-    ///
-    /// They are served without a look at their checksum, so they must not be of another life of the segment: a slot keeps its batch for long
-    /// after that is durable. Within one life a place is written once, by one batch.
-    func resident(_ life: SegmentLife, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
-        for batch in slots {
-            guard let batch, batch.life == life, Int(position) >= batch.offset, table.includes(batch.sequence, in: life)
-            else { continue }
-            let offset = Int(position) - batch.offset
-            if offset >= batch.payloadAreaOffset {
-                let start = offset - batch.payloadAreaOffset
-                guard start + byteCount <= batch.payloadBlockCount * blockByteCount else { continue }
-                return UnsafeRawBufferPointer(staging.payloadArea(batch.slot).part(start, byteCount))
-            }
-            guard offset + byteCount <= batch.recordByteCount else { continue }
-            return UnsafeRawBufferPointer(staging.recordArea(batch.slot).part(offset, byteCount))
-        }
-        return nil
-    }
-
-    /// Whether what lies at a place, or will, is not known to be written yet.
-    func isPending(_ life: SegmentLife, _ position: UInt32) -> Bool {
-        slots.contains { batch in
-            guard let batch else { return false }
-            return batch.life == life && batch.sequence > tracker.written && Int(position) >= batch.offset
-        }
-    }
 }

@@ -107,9 +107,9 @@ final class SegmentTable {
 
     /// Somebody reads from a segment: it stays in its life until they let go of it.
     @inline(__always)
-    func hold(_ life: SegmentLife) {
+    func hold(_ life: SegmentLife, count: Int = 1) {
         precondition(self.life(of: life.number) == life, "a life that is over cannot be read")
-        self[life.number].readerCount += 1
+        self[life.number].readerCount += count
     }
 
     @inline(__always)
@@ -146,6 +146,11 @@ final class SegmentTable {
             indices.insert(index, at: indices.firstIndex { $0 > index } ?? indices.count)
         }
         return indices.map { SegmentNumber(UInt32($0)) }
+    }
+
+    /// The segments that somebody reads from.
+    var heldLives: [SegmentLife] {
+        segments.indices.filter { segments[$0].readerCount > 0 }.map { life(of: SegmentNumber(UInt32($0))) }
     }
 
     /// Nothing more is written to a segment.

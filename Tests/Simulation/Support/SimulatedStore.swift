@@ -29,7 +29,8 @@ struct StoreSettings {
     /// Writes and flushes that do nothing though they report success, once the store is formatted.
     var lies: (@Sendable (TraceEntry) -> Bool)?
     /// Done to what an unmount or a crash has left before it is mounted.
-    var tampers: (@Sendable (SimulatedDevice) throws -> Void)?
+    /// Is told what of staging will be found.
+    var tampers: (@Sendable (SimulatedDevice, [StagingHeader]) throws -> Void)?
     /// A killed mount had acknowledged one record more than it had published.
     var withholdsLastRecord = false
 
@@ -72,7 +73,7 @@ final class SimulatedStore {
         self.settings = settings
         self.clock = clock
         self.device = device
-        try settings.tampers?(device)
+        try settings.tampers?(device, tails.map(\.header))
         if let lies = settings.lies { device.lie(about: lies) }
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
     }
@@ -125,7 +126,7 @@ final class SimulatedStore {
     func remount(seed: UInt64) throws {
         try volume.unmount()
         device = device.snapshotAfterKill(seed: seed, order: settings.order)
-        try settings.tampers?(device)
+        try settings.tampers?(device, [])
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 
@@ -134,14 +135,14 @@ final class SimulatedStore {
         let tail = keepsStaging ? stagingTail : nil
         let next = device.snapshotAfterKill(seed: seed, order: settings.order)
         device = next
-        try settings.tampers?(device)
+        try settings.tampers?(device, tail.map { [$0.header] } ?? [])
         (volume, staging) = try Self.mount(next, settings, clock, log, tails: tail.map { [$0] } ?? [])
     }
 
     /// The power fails.
     func cutPower(seed: UInt64) throws {
         device = device.crash(seed: seed).device(seed: seed, order: settings.order)
-        try settings.tampers?(device)
+        try settings.tampers?(device, [])
         (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
     }
 }
