@@ -95,4 +95,34 @@ start_mount "$S" "$M"
 check "what was acknowledged is there" cmp "$WORK/before" "$M/acknowledged"
 stop_mount "$S" "$M"
 check_store "$S"
+
+# The clock is set back by an hour: whoever waits for a moment of the time of day waits for an hour more, so nobody may.
+cat >"$WORK/clock.c" <<'C'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, time);
+    if (clock == CLOCK_REALTIME && access(getenv("CLOCK_LATE"), F_OK) == 0) time->tv_sec += 3600;
+    return result;
+}
+C
+check "the clock in front" gcc -O2 -shared -fPIC -o "$WORK/clock.so" "$WORK/clock.c" -ldl || finish
+batches() { timeout 20 "$TREERING" stats "$M" --json | tr -d ' ' | sed -n 's/.*"batches":\([0-9]*\).*/\1/p'; }
+: >"$WORK/late"
+MOUNTS+=("$M")
+check "a mount before the clock is set back" env CLOCK_LATE="$WORK/late" LD_PRELOAD="$WORK/clock.so" timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE,commit=1"
+DAEMONS+=("$(daemon_of "$S")")
+echo first >"$M/first"
+sleep 2
+rm "$WORK/late"
+before=$(batches)
+echo second >"$M/second"
+for _ in $(seq 50); do [ "$(batches)" != "$before" ] && break; sleep 0.2; done
+equal "commit= goes on when the clock is set back" yes "$([ "$(batches)" -gt "$before" ] && echo yes || echo "no: $(batches) batches")"
+stop_mount "$S" "$M"
+check_store "$S"
 finish

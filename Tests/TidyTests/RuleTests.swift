@@ -52,6 +52,13 @@ import Testing
         #expect(Rules.imports([SourceFile("Sources/treering/main.swift", "import Foundation\n")]).count == 1)
     }
 
+    @Test func waitingByTheTimeOfDay() {
+        let text = "clock_gettime(CLOCK_REALTIME, &deadline)\npthread_cond_timedwait(a, b, &deadline)\n"
+        #expect(Rules.clocks([Self.lib("Command", text)]).count == 3)
+        #expect(Rules.clocks([Self.lib("Device", "pthread_cond_timedwait(a, b, &c)\n", name: "Monitor")]) == [])
+        #expect(Rules.clocks([Self.lib("Device", "pthread_cond_wait(a, b)\n// CLOCK_REALTIME\n")]) == [])
+    }
+
     @Test func outgrowing() {
         let lines = String(repeating: "let a = 1\n", count: 500)
         #expect(Rules.fileLength([Self.lib("Index", lines)]) == [])

@@ -108,6 +108,26 @@ enum Rules {
         }
     }
 
+    // MARK: Waiting
+
+    /// Threads wait by the clock that is never set: only Support/Clock asks for the time of day, and only conditions of Device/Monitor are
+    /// waited for with a limit.
+    static func clocks(_ files: [SourceFile]) -> [Violation] {
+        let homes = [
+            "CLOCK_REALTIME": "Support/Clock", "gettimeofday": "Support/Clock", "clock_gettime": "Support/Clock",
+            "pthread_cond_timedwait": "Device/Monitor", "pthread_mutex_timedlock": "", "sem_timedwait": "",
+            "mq_timedreceive": "", "mq_timedsend": "", "timer_create": "", "timerfd_create": "",
+        ]
+        return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") }.flatMap { file -> [Violation] in
+            file.tokens.compactMap { token -> Violation? in
+                guard let home = homes[token.text], !token.isMember,
+                    file.path != "Sources/Treering/\(home).swift"
+                else { return nil }
+                return Violation(place: "\(file.path):\(token.line)", reason: "it names \(token.text)")
+            }
+        }
+    }
+
     // MARK: Size and shape
 
     static func fileLength(_ files: [SourceFile]) -> [Violation] {

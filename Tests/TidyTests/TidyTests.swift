@@ -51,6 +51,8 @@ import Testing
 
     @Test func librariesAreImportedWhereTheyBelong() { #expect(Rules.imports(Self.files) == []) }
 
+    @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }
+
     @Test func noFileIsTooLong() {
         #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.path.hasPrefix("mount-scripts/") }) == [])
     }

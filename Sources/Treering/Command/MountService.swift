@@ -81,6 +81,8 @@ final class MountService {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
         }
         let failure = wait(server, transport, onReady)
+        // Those who wait for room would keep their memory for ever, and answers need the session, even where nobody hears them.
+        volume.finishRequests()
         transport.join()
         server.stop()
         if isStillMounted { detach() }

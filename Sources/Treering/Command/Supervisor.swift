@@ -211,11 +211,7 @@ final class Supervisor {
         return set
     }
 
-    private static var seconds: Double {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
+    private static var seconds: Double { Double(monotonicNanoseconds()) / 1e9 }
 }
 
 /// When a process that keeps dying is started again: at once at first, then after pauses that double, then no more.

@@ -33,7 +33,12 @@ final class Condition: @unchecked Sendable {
     init(_ monitor: Monitor) {
         self.monitor = monitor
         condition.initialize(to: pthread_cond_t())
-        precondition(pthread_cond_init(condition, nil) == 0)
+        var attributes = pthread_condattr_t()
+        precondition(pthread_condattr_init(&attributes) == 0)
+        // The time of day may be set back while somebody waits.
+        precondition(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0)
+        precondition(pthread_cond_init(condition, &attributes) == 0)
+        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
@@ -45,11 +50,8 @@ final class Condition: @unchecked Sendable {
     func wait() { pthread_cond_wait(condition, monitor.mutex) }
     /// The same, for no longer than this.
     func wait(nanoseconds: UInt64) {
-        var deadline = timespec()
-        clock_gettime(CLOCK_REALTIME, &deadline)
-        let sum = UInt64(deadline.tv_nsec) + nanoseconds
-        deadline.tv_sec += Int(sum / 1_000_000_000)
-        deadline.tv_nsec = Int(sum % 1_000_000_000)
+        let end = monotonicNanoseconds() &+ nanoseconds
+        var deadline = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
         pthread_cond_timedwait(condition, monitor.mutex, &deadline)
     }
 

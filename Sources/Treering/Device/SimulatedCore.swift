@@ -35,6 +35,11 @@ final class SimulatedCore {
         for (file, inode) in state.names { inodeNames[inode] = file }
     }
 
+    /// The first in flight that is not a read of the index.
+    var firstBesidesPages: Int? {
+        flights.firstIndex { trace[$0.operation].kind != .read || trace[$0.operation].file != .index }
+    }
+
     // MARK: transfers
 
     func begin(_ submission: Submission) -> Flight {

@@ -12,6 +12,9 @@ final class SimulatedDevice: Device {
         case random
         /// `submit` completes everything before it returns, for code that waits for completions.
         case immediate
+        /// In the order of submission, but reads of the index only when nothing else is in flight: whoever waits for a page waits as long as
+        /// can be.
+        case pagesLast
     }
 
     private let core: Guarded<SimulatedCore>
@@ -109,7 +112,11 @@ final class SimulatedDevice: Device {
         let completion: Completion? = core.withLock { core in
             guard !core.flights.isEmpty else { return nil }
             var index = 0
-            if case .random = order { index = Int(core.random.next() % UInt64(core.flights.count)) }
+            switch order {
+            case .random: index = Int(core.random.next() % UInt64(core.flights.count))
+            case .pagesLast: index = core.firstBesidesPages ?? 0
+            case .fifo, .immediate: break
+            }
             return core.finish(core.flights.remove(at: index))
         }
         guard let completion else { return false }

@@ -174,6 +174,13 @@ final class Cleaner<D: Device> {
         while next < items.count, core.writer.byteCount < recordByteCountLimit {
             let item = items[next]
             let rest = RecordIndex.Candidate(first: cursor ?? item.candidate.first, last: item.candidate.last)
+            // An extent that replaces others in steps is not in the tree yet.
+            if core.index.replacementCount > 0, rest.first.space == .tree, rest.first.kind == .extent,
+                core.index.removals[InodeNumber(rest.first.object)] != nil
+            {
+                leaving = InodeNumber(rest.first.object)
+                break
+            }
             guard let key = try core.find({ () throws(PageMiss) in try core.index.living(in: rest, from: victim) })
             else {
                 next += 1

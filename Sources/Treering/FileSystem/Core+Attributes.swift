@@ -27,9 +27,7 @@ extension Core {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
             // What was reserved behind the end goes too, whatever the size was.
-            if size <= inode.size,
-                try find({ () throws(PageMiss) in try index.extent(number, endingAfter: size, before: .max) }) != nil
-            {
+            if size <= inode.size, try find({ () throws(PageMiss) in try index.isAllocated(number, size, .max) }) {
                 writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
             }
             inode.size = size
@@ -81,32 +79,45 @@ extension Core {
             }
         }
         guard let payload else { return .bytes(bytes) }
-        let plan = ReadPlan(byteCount: Int(payload.1), buffers: &readBuffers)
+        let plan = ReadPlan(inode, at: 0, byteCount: Int(payload.1), bounds, buffers: &readBuffers)
         try planned(plan) { () throws(Stop) in
-            try self.add(to: plan, at: 0, payload.0, 0, payload.1)
+            let whole = FilePiece(offset: 0, byteCount: UInt64(payload.1), payload: payload.0, payloadOffset: 0)
+            let taken = try self.find { () throws(PageMiss) in try self.add(whole, to: plan) }
+            guard taken != nil else { throw .failed(.input) }
+            precondition(plan.isWhole, "a value is one piece")
+            plan.allotScratch(&readBuffers)
         }
         return .plan(plan)
     }
 
-    /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only.
-    func xattrNames(_ inode: InodeNumber, _ caller: Caller) throws(Stop) -> [UInt8] {
+    /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only. Run again after a block it goes on where it
+    /// was; what no caller can take, because it is longer than XATTR_LIST_MAX, it does not list to its end.
+    func xattrNames(_ inode: InodeNumber, _ walk: XattrListWalk, _ caller: Caller) throws(Stop) -> [UInt8] {
         _ = try self.inode(inode)
-        var names: [UInt8] = []
+        var budget = bounds.attributeCount
         var needsIdentity = false
-        try find { () throws(PageMiss) in
-            try index.tree.scan(from: XattrEntry.key(inode, 0), through: XattrEntry.key(inode, .max)) { _, value in
-                guard let entry = XattrEntry(decoding: value) else { return true }
-                if entry.name.starts(with: "trusted.".utf8), caller.identity?.isAdministrator != true {
-                    needsIdentity = needsIdentity || caller.identity == nil
-                } else {
-                    names.append(contentsOf: entry.name)
-                    names.append(0)
+        var isOver = false
+        do throws(PageMiss) {
+            isOver = try index.tree.scan(from: XattrEntry.key(inode, walk.next), through: XattrEntry.key(inode, .max)) {
+                key, value in
+                guard budget > 0, walk.names.count <= Self.xattrByteCountLimit else { return false }
+                budget -= 1
+                if let entry = XattrEntry(decoding: value) {
+                    let isTrusted = entry.name.starts(with: "trusted.".utf8)
+                    needsIdentity = isTrusted && caller.identity == nil
+                    if needsIdentity { return false }
+                    if !isTrusted || caller.identity?.isAdministrator == true {
+                        walk.names.append(contentsOf: entry.name)
+                        walk.names.append(0)
+                    }
                 }
+                walk.next = key.subkey + 1
                 return true
             }
-        }
+        } catch { throw .blocked(.pageAhead(error)) }
         if needsIdentity { throw .blocked(.identity) }
-        return names
+        if !isOver, walk.names.count <= Self.xattrByteCountLimit { throw .blocked(.turn) }
+        return walk.names
     }
 
     /// setxattr(2).
@@ -196,6 +207,13 @@ extension Core {
             totalByteCount: total, freeByteCount: available, availableByteCount: available,
             inodeCount: index.inodeCount &+ available / 512, freeInodeCount: available / 512)
     }
+}
+
+/// How far listing the names of an inode's attributes has come. It belongs to one request.
+final class XattrListWalk: @unchecked Sendable {
+    /// The cookie to go on with.
+    fileprivate(set) var next: UInt64 = 0
+    fileprivate(set) var names: [UInt8] = []
 }
 
 /// The value of an extended attribute.

@@ -44,42 +44,48 @@ extension Core {
         return result
     }
 
-    private struct SharedPiece {
-        var offset: UInt64
-        var length: UInt64
-        var payload: PayloadID
-        var payloadOffset: UInt32
-    }
-
     /// One record's part of a copy.
     private func share(
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64, _ byteCount: UInt64,
         _ caller: Caller
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
-        var pieces: [SharedPiece] = []
+        // No further than what one record may replace.
+        let limit = try find { () throws(PageMiss) in
+            var extentCount = 0
+            var limit = byteCount
+            try index.forEachExtent(target, to, to + byteCount) { offset, _ in
+                extentCount += 1
+                if extentCount > Self.copyPieceLimit { limit = offset - to }
+                return extentCount <= Self.copyPieceLimit
+            }
+            return limit
+        }
+        var pieces: [FilePiece] = []
+        var walk = PieceWalk(from, from + limit)
         try find { () throws(PageMiss) in
-            try index.forEachPiece(source, from, from + byteCount) { offset, length, payload, payloadOffset in
-                pieces.append(
-                    SharedPiece(offset: offset - from, length: length, payload: payload, payloadOffset: payloadOffset))
+            try index.walk(source, &walk) { piece in
+                var piece = piece
+                piece.offset -= from
+                pieces.append(piece)
                 return pieces.count < Self.rangePieceLimit
             }
         }
         let end = try shareableEnd(pieces)
         // A payload that too many name: the kernel copies by reading and writing.
         guard end > 0 || pieces.isEmpty else { throw .failed(.notSupported) }
-        let isWhole = end == pieces.count && end < Self.rangePieceLimit
+        let isWhole = end == pieces.count
         pieces.removeSubrange(end...)
-        let reached = isWhole ? byteCount : pieces.last!.offset + pieces.last!.length
+        let reached = isWhole ? walk.cursor - from : pieces.last!.end
         return try shared(pieces, reached, target, to, caller)
     }
 
     /// How many of the pieces, from the first on, may be named once more.
-    private func shareableEnd(_ pieces: [SharedPiece]) throws(Stop) -> Int {
+    private func shareableEnd(_ pieces: [FilePiece]) throws(Stop) -> Int {
         for (position, piece) in pieces.enumerated() {
             let canBeShared = try find { () throws(PageMiss) in
                 try index.tree.withValue(of: PayloadEntry.key(piece.payload)) { value in
                     value.flatMap { PayloadEntry(decoding: $0) }?
-                        .canBeShared(piece.payloadOffset, UInt32(piece.length))
+                        .canBeShared(piece.payloadOffset, UInt32(piece.byteCount))
                 }
             }
             if canBeShared != true { return position }
@@ -88,7 +94,7 @@ extension Core {
     }
 
     private func shared(
-        _ pieces: [SharedPiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ caller: Caller
+        _ pieces: [FilePiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ caller: Caller
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         var inode = try self.inode(target).record
         let hasKilled = try inode.killPrivilegesUnlessEntitled(caller)
@@ -102,7 +108,7 @@ extension Core {
         for piece in pieces {
             writer.extent(
                 inode: target, offset: to + piece.offset, payload: piece.payload, payloadOffset: piece.payloadOffset,
-                byteCount: UInt32(piece.length))
+                byteCount: UInt32(piece.byteCount))
         }
         writer.inode(inode)
         try commitData(target, to, to + byteCount)
@@ -111,25 +117,26 @@ extension Core {
 
     /// Whether the target shows something where the source has holes, which must then be cleared.
     private func showsDataInHoles(
-        _ pieces: [SharedPiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64
+        _ pieces: [FilePiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64
     ) throws(Stop) -> Bool {
         var filled: UInt64 = 0
         for piece in pieces {
             if try showsData(target, to + filled, to + piece.offset) { return true }
-            filled = piece.offset + piece.length
+            filled = piece.end
         }
         return try showsData(target, to + filled, to + byteCount)
     }
 
     private func showsData(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
         var isFound = false
-        guard from < to else { return false }
+        var walk = PieceWalk(from, to)
         try find { () throws(PageMiss) in
-            try index.forEachPiece(inode, from, to) { _, _, _, _ in
+            try index.walk(inode, &walk) { _ in
                 isFound = true
                 return false
             }
         }
-        return isFound
+        // Where that would take long, clearing it once more does no harm.
+        return isFound || !walk.isOver
     }
 }

@@ -28,32 +28,42 @@ extension Core {
         return hasKilled
     }
 
-    /// read(2): what to copy, what to zero, what to read.
+    /// read(2): what to copy, what to zero, what to read; the first part of it where that is much.
     func planRead(_ number: InodeNumber, at offset: UInt64, _ byteCount: Int) throws(Stop) -> ReadPlan {
         let inode = try self.inode(number).record
         guard !inode.isDirectory else { throw .failed(.isDirectory) }
         let count = offset < inode.size ? Int(min(UInt64(byteCount), inode.size - offset)) : 0
-        let plan = ReadPlan(byteCount: count, buffers: &readBuffers)
-        guard count > 0 else { return plan }
-        var filled = offset
-        let end = offset + UInt64(count)
-        try planned(plan) { () throws(Stop) in
-            var pieces: [(UInt64, UInt64, PayloadID, UInt32)] = []
-            try self.find { () throws(PageMiss) in
-                try self.index.forEachPiece(number, offset, end) {
-                    (start, length, payload, payloadOffset) throws(PageMiss) in
-                    pieces.append((start, length, payload, payloadOffset))
-                    return true
-                }
-            }
-            for (start, length, payload, payloadOffset) in pieces {
-                plan.zero(Int(filled - offset), Int(start - filled))
-                try self.add(to: plan, at: Int(start - offset), payload, payloadOffset, UInt32(length))
-                filled = start + length
-            }
-            plan.zero(Int(filled - offset), Int(end - filled))
-        }
+        let plan = ReadPlan(number, at: offset, byteCount: count, bounds, buffers: &readBuffers)
+        if count > 0 { try planned(plan) { () throws(Stop) in try planOn(plan) } }
         return plan
+    }
+
+    /// Plans the next part of a read. It ends where a page is missing that only what follows needs, or when the plan has as many pieces,
+    /// reads or bytes of scratch memory as one may have; nothing but a missing page at its very beginning blocks it.
+    func planOn(_ plan: ReadPlan) throws(Stop) {
+        let start = plan.filled
+        // It may have lost its last name and its last lookup since the part before.
+        if start > 0 { _ = try inode(plan.inode) }
+        var walk = PieceWalk(
+            plan.offset + UInt64(start), plan.offset + UInt64(plan.byteCount), budget: bounds.extentCount)
+        var isDamaged = false
+        var isFull = false
+        do throws(PageMiss) {
+            try index.walk(plan.inode, &walk) { piece throws(PageMiss) in
+                plan.zero(through: Int(piece.offset - plan.offset))
+                guard let taken = try self.add(piece, to: plan) else {
+                    isDamaged = true
+                    return false
+                }
+                isFull = taken < piece.byteCount || plan.isFull
+                return !isFull
+            }
+            if !isFull { plan.zero(through: Int(walk.cursor - plan.offset)) }
+        } catch {
+            guard plan.filled > start else { throw .blocked(.pageAhead(error)) }
+        }
+        if isDamaged { throw .failed(.input) }
+        plan.allotScratch(&readBuffers)
     }
 
     /// readlink(2).
@@ -67,47 +77,48 @@ extension Core {
     func planned(_ plan: ReadPlan, _ body: () throws(Stop) -> Void) throws(Stop) {
         do { try body() } catch {
             finished(plan)
+            recycle(plan)
             throw error
         }
     }
 
-    /// Adds a piece of a payload to a plan: copied now if it is still in staging, else read later.
-    func add(to plan: ReadPlan, at target: Int, _ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) throws(Stop) {
-        let key = PayloadEntry.key(id)
-        let isPlanned = try find { () throws(PageMiss) in
-            try index.tree.withValue(of: key) { value -> Bool in
-                guard let value, let entry = PayloadEntry(decoding: value), self.table.contains(entry.blocksSegment),
-                    UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
-                    let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
-                else { return false }
-                let segment = entry.blocksSegment
-                if let bytes = self.log.resident(segment, start, Int(byteCount)) {
-                    plan.bytesToFill.copy(bytes, to: target)
-                    return true
-                }
-                guard let file = self.table[segment].file else { return false }
-                if plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount), target: target) {
-                    self.table[segment].readerCount += 1
-                }
-                return true
+    /// Adds a piece to a plan: copied now if it is still in staging, else read later. Gives how much of it was added, from its beginning;
+    /// nil where the index is damaged.
+    func add(_ piece: FilePiece, to plan: ReadPlan) throws(PageMiss) -> Int? {
+        let (offset, byteCount) = (piece.payloadOffset, UInt32(piece.byteCount))
+        let added = try index.tree.withValue(of: PayloadEntry.key(piece.payload)) { value -> Int? in
+            guard let value, let entry = PayloadEntry(decoding: value), self.table.contains(entry.blocksSegment),
+                UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
+                let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
+            else { return nil }
+            let segment = entry.blocksSegment
+            if let bytes = self.log.resident(segment, start, Int(byteCount)) {
+                plan.copy(bytes)
+                return bytes.count
             }
+            guard let file = self.table[segment].file else { return nil }
+            let before = plan.reads.count
+            let taken = plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount))
+            self.table[segment].readerCount += plan.reads.count - before
+            return taken
         }
-        guard isPlanned else {
+        if added == nil {
             report(
                 CorruptionReport(
-                    place: "payload \(id.rawValue)", reason: "an extent names it but the index has no such payload"))
-            throw .failed(.input)
+                    place: "payload \(piece.payload.rawValue)",
+                    reason: "an extent names it but the index has no such payload"))
         }
+        return added
     }
 
     /// A plan's reads are over: lets go of the segments and of the buffer's claim.
     func finished(_ plan: ReadPlan) {
         for read in plan.reads { table[read.segment].readerCount -= 1 }
-        plan.reads.removeAll()
+        plan.forgetReads()
     }
 
     /// Gives a plan's buffer back for the next one. The plan's bytes must not be used any more.
     func recycle(_ plan: ReadPlan) {
-        if let buffer = plan.giveUpBuffer() { readBuffers.put(buffer) }
+        plan.giveUpBuffers { readBuffers.put($0) }
     }
 }

@@ -4,9 +4,25 @@ extension Core {
     static let cookieOfSelf: UInt64 = 1
     static let cookieOfParent: UInt64 = 2
 
-    /// Calls `body` for entries after `cookie` until it returns false.
+    /// Calls `body` for entries after `cookie` until it returns false. When a page is missing after some entries were taken, it ends as
+    /// if the buffer were full.
     func readDirectory(
         _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) throws(Stop) -> Bool
+    ) throws(Stop) {
+        var takenCount = 0
+        do throws(Stop) {
+            try forEachEntry(of: number, after: cookie) { (entry) throws(Stop) in
+                let isTaken = try body(entry)
+                if isTaken { takenCount += 1 }
+                return isTaken
+            }
+        } catch {
+            if takenCount == 0 { throw error }
+        }
+    }
+
+    private func forEachEntry(
+        of number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) throws(Stop) -> Bool
     ) throws(Stop) {
         let directory = try self.directory(number).record
         if cookie < Self.cookieOfSelf, !(try body(Self.dot(".", number, Self.cookieOfSelf))) { return }
@@ -33,31 +49,24 @@ extension Core {
             type: 0o040000, cookie: cookie)
     }
 
-    /// The same with attributes; counts a lookup for each entry taken, "." and ".." excepted. When a page is missing after some
-    /// entries were taken, it ends as if the buffer were full.
+    /// The same with attributes; counts a lookup for each entry taken, "." and ".." excepted.
     func readDirectoryPlus(
         _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry, Attributes) -> Bool
     ) throws(Stop) {
-        var takenCount = 0
-        do {
-            try readDirectory(number, after: cookie) { (entry) throws(Stop) in
-                guard let inode = try self.find({ () throws(PageMiss) in try self.index.inode(entry.inode) }) else {
-                    if entry.cookie > Self.cookieOfParent {
-                        self.report(
-                            CorruptionReport(
-                                place: "directory \(number.rawValue)",
-                                reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
-                        throw .failed(.input)
-                    }
-                    return true
+        try readDirectory(number, after: cookie) { (entry) throws(Stop) in
+            guard let inode = try self.find({ () throws(PageMiss) in try self.index.inode(entry.inode) }) else {
+                if entry.cookie > Self.cookieOfParent {
+                    self.report(
+                        CorruptionReport(
+                            place: "directory \(number.rawValue)",
+                            reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
+                    throw .failed(.input)
                 }
-                guard body(entry, Attributes(inode)) else { return false }
-                takenCount += 1
-                if entry.cookie > Self.cookieOfParent { self.raiseLookups(entry.inode) }
                 return true
             }
-        } catch {
-            if takenCount == 0 { throw error }
+            guard body(entry, Attributes(inode)) else { return false }
+            if entry.cookie > Self.cookieOfParent { self.raiseLookups(entry.inode) }
+            return true
         }
     }
 }

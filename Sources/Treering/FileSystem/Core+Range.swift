@@ -1,4 +1,4 @@
-// Ranges of files: fallocate in the modes that reach a FUSE server, SEEK_DATA and SEEK_HOLE, and what reservations promise.
+// Ranges of files: fallocate in the modes that reach a FUSE server, and what reservations promise. Seeking is in Core+Seek.swift.
 
 /// Modes of fallocate(2) that the kernel passes on. It refuses FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE itself.
 struct AllocateMode: OptionSet, Sendable {
@@ -6,12 +6,6 @@ struct AllocateMode: OptionSet, Sendable {
     static let keepsSize = AllocateMode(rawValue: 0x01)
     static let punchesHole = AllocateMode(rawValue: 0x02)
     static let zeroes = AllocateMode(rawValue: 0x10)
-}
-
-/// What lseek(2) looks for.
-enum SeekTarget: Int32, Sendable {
-    case data = 3
-    case hole = 4
 }
 
 extension Core {
@@ -48,8 +42,8 @@ extension Core {
     private func unreserved(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64 {
         var count = to - from
         try find { () throws(PageMiss) in
-            try index.forEachPiece(number, from, to, withReserved: true) { _, length, payload, _ in
-                if payload.rawValue == 0 { count -= length }
+            try index.forEachPiece(number, from, to, withReserved: true) { piece in
+                if piece.isReserved { count -= piece.byteCount }
                 return true
             }
         }
@@ -89,8 +83,7 @@ extension Core {
     }
 
     private func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
-        guard from < to else { return false }
-        return try find { () throws(PageMiss) in try index.extent(inode, endingAfter: from, before: to) } != nil
+        try find { () throws(PageMiss) in try index.isAllocated(inode, from, to) }
     }
 
     /// Turns a range into a reservation, whatever it shows. One record, unless it replaces more extents than a record may.
@@ -141,13 +134,13 @@ extension Core {
         var end = to
         var pieceCount = 0
         try find { () throws(PageMiss) in
-            try index.forEachPiece(inode, from, to, withReserved: true) { place, length, payload, _ in
-                if pieceCount == 0, place == start, payload.rawValue == 0 {
-                    start += length
+            try index.forEachPiece(inode, from, to, withReserved: true) { piece in
+                if pieceCount == 0, piece.offset == start, piece.isReserved {
+                    start = piece.end
                     return true
                 }
                 pieceCount += 1
-                if pieceCount > Self.rangePieceLimit { end = place }
+                if pieceCount > Self.rangePieceLimit { end = piece.offset }
                 return pieceCount <= Self.rangePieceLimit
             }
         }
@@ -162,9 +155,9 @@ extension Core {
         var filled = from
         func note(_ start: UInt64) { if start > filled { holes.append((filled, start)) } }
         try find { () throws(PageMiss) in
-            try index.forEachPiece(inode, from, to, withReserved: true) { start, length, _, _ in
-                note(start)
-                filled = start + length
+            try index.forEachPiece(inode, from, to, withReserved: true) { piece in
+                note(piece.offset)
+                filled = piece.end
                 return true
             }
         }
@@ -203,7 +196,7 @@ extension Core {
     }
 
     /// The end of the block that the byte before `offset` lies in.
-    private static func blockEnd(_ offset: UInt64) -> UInt64 {
+    static func blockEnd(_ offset: UInt64) -> UInt64 {
         let block = UInt64(blockByteCount)
         return min((offset + block - 1) / block * block, sizeLimit)
     }
@@ -254,46 +247,13 @@ extension Core {
         var filled = from
         var hasReserved = false
         try find { () throws(PageMiss) in
-            try index.forEachPiece(number, from, to, withReserved: true) { start, length, payload, _ in
-                guard start == filled else { return false }
-                filled = start + length
-                hasReserved = hasReserved || payload.rawValue == 0
+            try index.forEachPiece(number, from, to, withReserved: true) { piece in
+                guard piece.offset == filled else { return false }
+                filled = piece.end
+                hasReserved = hasReserved || piece.isReserved
                 return true
             }
         }
         return hasReserved && filled == to
     }
-
-    // MARK: Seeking
-
-    /// lseek(2) with SEEK_DATA and SEEK_HOLE: a block is data when any byte of it was written; what is only reserved is a hole;
-    /// a hole begins at the end of the file.
-    func seek(_ number: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> SeekResult {
-        let inode = try self.inode(number).record
-        guard inode.isRegular else { throw .failed(.invalid) }
-        guard offset < inode.size else { throw .failed(.noAddress) }
-        let block = UInt64(blockByteCount)
-        var hole = offset
-        var data: UInt64?
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(number, offset / block * block, inode.size) { start, length, _, _ in
-                let dataStart = max(offset, start / block * block)
-                if target == .data || dataStart > hole {
-                    data = dataStart
-                    return false
-                }
-                hole = max(hole, Self.blockEnd(start + length))
-                return true
-            }
-        }
-        hole = min(hole, inode.size)
-        return SeekResult(offset: target == .data ? data : hole, hole: hole..<max(hole, data ?? inode.size))
-    }
-}
-
-/// Where SEEK_DATA or SEEK_HOLE leads, and the hole that the answer relies on.
-struct SeekResult: Equatable, Sendable {
-    /// Nil: there is no data behind.
-    var offset: UInt64?
-    var hole: Range<UInt64>
 }

@@ -11,12 +11,17 @@ final class Core {
     let now: @Sendable () -> Timestamp
     /// Bytes that one write may bring.
     let writeByteCountLimit: Int
-    var isReadOnly: Bool
+    private(set) var isReadOnly: Bool
     /// Somebody has shut the mount down (see `Volume.shutDown`): every operation fails.
-    var isShutDown = false
+    private(set) var isShutDown = false
+    /// The mount ends: requests do not wait any more.
+    private(set) var isEnding = false
     /// Access control lists are taken, and heeded by the kernel.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
+    var bounds = WorkBounds() {
+        didSet { index.replacedExtentLimit = bounds.replacedExtentCount }
+    }
     /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
@@ -47,12 +52,37 @@ final class Core {
         writeByteCountLimit = log.staging.geometry.writeByteCountLimit
     }
 
+    // MARK: Ends
+
+    /// Nothing is written any more.
+    var isOver: Bool { isReadOnly || isShutDown || log.isClosed }
+
+    /// Whether a request that would have to wait until it can append must fail instead. Asked by whatever lets requests wait.
+    var isVainToWait: Bool { isOver || isEnding }
+
+    /// What such a request is told.
+    var endError: Errno { isReadOnly && !isShutDown ? .readOnly : .input }
+
+    /// The log has failed for good.
+    func close(_ error: Errno, _ telling: borrowing Telling) {
+        isReadOnly = true
+        log.fail(error, telling)
+    }
+
+    func shutDown(_ telling: borrowing Telling) {
+        isShutDown = true
+        log.fail(.input, telling)
+    }
+
+    func endRequests(_ telling: borrowing Telling) { isEnding = true }
+
     /// How often the index was replaced: what somebody knows of segments may be out of date.
     private(set) var adoptCount = 0
 
     /// Goes on with another index, which takes over the books of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
+        index.replacedExtentLimit = bounds.replacedExtentCount
         adoptCount += 1
         // From here on nothing waits for a page: operations that miss one are parked.
         index.tree.fetchNow = nil
@@ -79,6 +109,7 @@ final class Core {
     func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
         log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
@@ -109,6 +140,7 @@ final class Core {
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?, in revised: RevisedLog) throws(Stop) {
         precondition(record.sequence == log.nextSequence)
         guard !isDirtyLimitReached else { throw .blocked(.room) }
+        try settleConflict(of: record)
         switch log.makeRoom(recordByteCount: record.bytes.count, payloadByteCount: payload?.count ?? 0, .recovery) {
         case .ready: break
         case .wait: throw .blocked(.room)
@@ -134,6 +166,14 @@ final class Core {
         }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+    }
+
+    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, does a part of the rest
+    /// of it: the record's turn comes when all of it is done.
+    private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
+        guard index.replacementCount > 0, let inode = index.conflict(of: record()) else { return }
+        _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
+        throw .blocked(.turn)
     }
 
     /// Runs a query of the index; a missing page blocks the operation.

@@ -152,10 +152,22 @@ enum Stop: Error {
 
 /// What a blocked operation waits for.
 enum Blocker {
-    /// A page of the index.
+    /// A page of the index. The operation begins anew and needs the pages that were fetched for it before as well.
     case page(PageMiss)
+    /// A page of the index, for an operation that goes on where it was: pages behind that place may go.
+    case pageAhead(PageMiss)
+    /// Nothing: it has done as much as one hold of the lock allows, and goes on where it was when others had their turn.
+    case turn
     /// Room in staging, in the log, or among the changed pages of the index.
     case room
     /// The caller's groups and privileges: run it again with `Caller.identity`. Never handed to `Volume.park`.
     case identity
+
+    /// The page that is missing.
+    var miss: PageMiss? {
+        switch self {
+        case .page(let miss), .pageAhead(let miss): return miss
+        case .turn, .room, .identity: return nil
+        }
+    }
 }

@@ -472,6 +472,10 @@ final class Recovery<D: Device> {
         let index = self.index
         try loader.run(index.tree) { () throws(PageMiss) in try index.touch(record) }
         index.apply(record, at: place)
+        while let inode = index.replacedInode {
+            _ = try loader.run(index.tree) { () throws(PageMiss) in try index.continueRemovals(of: inode) }
+            index.tree.evict()
+        }
         replayedRecordCount += 1
         written = written + record.written
         index.tree.evict()

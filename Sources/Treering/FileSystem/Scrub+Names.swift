@@ -104,9 +104,10 @@ extension Scrub {
         let isKnown: Void? = try? volume.runWaiting { (core) throws(Stop) in
             shown = []
             try core.find { () throws(PageMiss) in
-                try core.index.forEachPiece(namer.inode, from, from + UInt64(namer.length)) {
-                    offset, count, payload, payloadOffset in
-                    if payload == namer.payload { shown.append((offset, count, payloadOffset)) }
+                try core.index.forEachPiece(namer.inode, from, from + UInt64(namer.length)) { piece in
+                    if piece.payload == namer.payload {
+                        shown.append((piece.offset, piece.byteCount, piece.payloadOffset))
+                    }
                     return true
                 }
             }

@@ -139,18 +139,16 @@ final class Scrub<D: Device> {
                 !table[number].isBeingReset, let file = table[number].file
             else { return nil }
             table[number].readerCount += 1
-            state.scrubReadCount += 1
+            state.beginScrubRead()
             return file
         }
         guard let file else { return nil }
         let result = body(file)
         afterRead()
-        volume.state.withLock { state in
+        volume.change { state, telling in
             state.core.table[number].readerCount -= 1
-            state.scrubReadCount -= 1
+            state.endScrubRead(telling)
         }
-        // Somebody may wait for the read to be over.
-        volume.noteCompletion()
         return result
     }
 

@@ -142,19 +142,14 @@ final class StoreView<D: Device> {
     ) throws(MountError) {
         var cursor = from
         while cursor < to {
-            var pieces: [(offset: UInt64, byteCount: UInt64, payload: PayloadID, payloadOffset: UInt32)] = []
-            var reached = to
-            // A window at a time, so that a file of many pieces needs no more memory than another.
-            guard
-                let first = try run({ () throws(PageMiss) in try index.extent(inode, endingAfter: cursor, before: to) })
-            else { return }
-            cursor = max(cursor, first.0)
-            reached = min(to, max(cursor, first.0) + UInt64(8 << 20))
+            // Some pieces at a time, so that a file of many needs no more memory than another.
+            var pieces: [FilePiece] = []
+            var walk = PieceWalk(cursor, to)
             try run { () throws(PageMiss) in
-                pieces.removeAll()
-                try index.forEachPiece(inode, cursor, reached) { offset, count, payload, payloadOffset in
-                    pieces.append((offset, count, payload, payloadOffset))
-                    return true
+                walk.budget = PieceWalk.extentLimit
+                try index.walk(inode, &walk) { piece in
+                    pieces.append(piece)
+                    return pieces.count < PieceWalk.extentLimit
                 }
             }
             for piece in pieces {
@@ -174,7 +169,7 @@ final class StoreView<D: Device> {
                 }
                 if let failure { throw failure }
             }
-            cursor = reached
+            cursor = walk.cursor
         }
     }
 

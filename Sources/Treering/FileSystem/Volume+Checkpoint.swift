@@ -19,22 +19,14 @@ extension Volume {
 
     /// The mount is read-only from now on: whoever waits for the log gets an error.
     func closeLog(_ error: Errno) {
-        var continuations: [Continuation] = []
-        state.withLock { state in
-            state.core.log.fail(error)
-            state.core.isReadOnly = true
-            state.takeCommitted(&continuations)
-        }
-        for continuation in continuations { continuation() }
-        noteCompletion()
-        wakeRoomWaiters()
+        change { state, telling in state.core.close(error, telling) }
     }
 
     /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:
     /// a flush that failed is not asked again.
     func checkpointTwice(isClean: Bool = false) throws(Errno) {
         do throws(Errno) { try checkpoint(isClean: isClean) } catch {
-            guard error != .noSpace, state.withLock({ $0.core.log.failure == nil }) else { throw error }
+            guard error != .noSpace, !state.withLock({ $0.core.log.isClosed }) else { throw error }
             log("writing a checkpoint failed (\(error)): it is written again")
             try checkpoint(isClean: isClean)
         }
@@ -69,8 +61,7 @@ extension Volume {
             try writePages()
             let batch = frozen.superblock.position.lastBatch
             sync(mayWait: true) { _ in }
-            wait { $0.core.log.failure != nil || $0.core.log.tracker.durable >= batch }
-            if state.withLock({ $0.core.log.failure != nil }) { throw Errno.input }
+            try waitForLog { $0.tracker.durable >= batch }
             if state.withLock({ $0.rehomeCount != frozen.rehomeCount }) { return false }
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
@@ -102,6 +93,10 @@ extension Volume {
         try runWaitingWithState { (state) throws(Stop) -> Frozen in
             let core = state.core
             let tree = core.index.tree
+            if let inode = core.index.replacedInode {
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
+                throw .blocked(.turn)
+            }
             // Closing the batch below may change the head's.
             for number in core.table.changedNumbers(and: core.log.headSegment) {
                 try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(number)) }

@@ -42,7 +42,7 @@ extension Volume {
 
     /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
-        while state.withLock({ $0.core.log.isShort(for: tier) && !$0.core.isReadOnly && $0.core.log.isSpaceComing }) {
+        while state.withLock({ $0.core.log.isShort(for: tier) && !$0.core.isOver && $0.core.log.isSpaceComing }) {
             if !reclaim() { return }
             wakeRoomWaiters()
         }
@@ -78,7 +78,7 @@ extension Volume {
     func freeDeadSegments(punches: Bool = false) {
         for _ in 0..<2 {
             let waits = punches && !puncher.waiting.isEmpty
-            guard state.withLock({ ($0.core.table.hasDeadSegment || waits) && !$0.core.isReadOnly }) else { return }
+            guard state.withLock({ ($0.core.table.hasDeadSegment || waits) && !$0.core.isOver }) else { return }
             checkpointReporting()
             recycleSegments()
             if punches { punchWaiting() }
@@ -173,14 +173,14 @@ extension Volume {
     /// Holds writers back as far as there is need.
     func setPace() {
         writePace.set(
-            state.withLock { options.cleaning == .off || $0.core.isReadOnly ? 0 : WritePace.pace($0.core.log) })
+            state.withLock { options.cleaning == .off || $0.core.isOver ? 0 : WritePace.pace($0.core.log) })
     }
 
     // MARK: In the background
 
     /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
     func cleanInBackground(isIdle: Bool) -> Bool {
-        guard !isCleaning, !isReadOnly, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
+        guard !isCleaning, !isOver, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
             return false
         }
         isCleaning = true

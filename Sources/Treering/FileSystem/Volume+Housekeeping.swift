@@ -71,7 +71,7 @@ extension Volume {
 
     /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
-        guard !isReadOnly, !isShutDown else {
+        guard !isOver else {
             endTrim()
             endResize(.failed(.input))
             wakeRoomWaiters()
@@ -82,7 +82,7 @@ extension Volume {
         rehomeWhereSuspended()
         refreshHostSpace()
         state.withLock { $0.forgetBadPages() }
-        if hostStaging?.hasVanished == true { moveStaging() }
+        if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         keepHeadsOpen()
         if commits { commitByClock() }
@@ -146,25 +146,37 @@ extension Volume {
     }
 
     /// Staging has lost its name: goes on in a file in the store. What the old one holds is written before.
-    private func moveStaging() {
-        guard let hostStaging else { return }
-        log("somebody removed this mount's staging from \(HostStaging.sharedDirectory): it goes on in the store")
-        let (geometry, epoch, generation) = state.withLock { state in
-            state.core.log.holdForReplacement()
-            return (state.core.log.staging.geometry, state.core.log.epoch, state.superblock.generation)
+    private func moveStaging(_ hostStaging: HostStaging) {
+        if !isStagingLost {
+            log("somebody removed this mount's staging from \(HostStaging.sharedDirectory): it goes on in the store")
         }
-        sync(mayWait: true) { _ in }
-        wait { $0.core.log.canReplaceStaging || $0.core.log.failure != nil }
         do throws(Errno) {
-            let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
-            state.withLock { $0.core.log.replaceStaging(by: staging) }
+            try replaceStaging { (geometry, epoch, generation) throws(Errno) in
+                try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+            }
+            isStagingLost = false
             var superblock = state.withLock { $0.superblock }
             superblock.stagingIdentity = hostStaging.identity
             try writeSuperblock(superblock)
         } catch {
-            state.withLock { if $0.core.log.isHeld { $0.core.log.replaceStaging(by: nil) } }
-            log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")
+            if !isStagingLost && !isOver {
+                log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")
+            }
+            isStagingLost = true
         }
+    }
+
+    /// Goes on in other staging when nothing is in the present one that is not durable; in the present one where that fails.
+    func replaceStaging(_ make: (StagingGeometry, MountEpoch, UInt64) throws(Errno) -> Staging) throws(Errno) {
+        let (geometry, epoch, generation) = state.withLock { state in
+            state.core.log.holdForReplacement()
+            return (state.core.log.staging.geometry, state.core.log.epoch, state.superblock.generation)
+        }
+        var other: Staging?
+        defer { change { state, telling in state.core.log.replaceStaging(by: other, telling) } }
+        sync(mayWait: true) { _ in }
+        try waitForLog { $0.canReplaceStaging }
+        other = try make(geometry, epoch, generation)
     }
 
     private func commitByClock() {
@@ -184,12 +196,16 @@ extension Volume {
     /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
     func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
         var pages: [HeldPage] = []
-        defer { state.withLock { _ in pages.forEach { $0.letGo() } } }
+        defer { state.withLock { _ in pages.letGo(butLast: 0) } }
         while true {
-            do throws(Stop) { return try run(operation) } catch {
+            do throws(Stop) { return try run(isRequest: false, operation) } catch {
                 switch error {
                 case .failed(let errno): throw errno
                 case .blocked(.page(let miss)): fetch(miss, &pages)
+                case .blocked(.pageAhead(let miss)):
+                    fetch(miss, &pages)
+                    state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
+                case .blocked(.turn): state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
                 case .blocked(.room): try provideRoom()
                 case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }
@@ -208,11 +224,7 @@ extension Volume {
     /// What the housekeeper does when one of its own operations finds no room.
     private func provideRoom() throws(Errno) {
         // While the log is written again elsewhere nothing runs, a checkpoint least of all.
-        if state.withLock({ $0.core.log.suspension != nil }) {
-            wait { $0.core.log.suspension == nil || $0.core.log.failure != nil }
-            if state.withLock({ $0.core.log.failure != nil }) { throw .input }
-            return
-        }
+        if state.withLock({ $0.core.log.suspension != nil }) { return try waitForLog { $0.suspension == nil } }
         if !mayRehome {
             // A scrub, which waited for the log; the rest is the housekeeper's.
             kick()
@@ -223,7 +235,7 @@ extension Volume {
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) {
             checkpointReporting()
-            let isStuck = state.withLock { $0.core.isDirtyLimitReached && $0.core.log.failure == nil }
+            let isStuck = state.withLock { $0.core.isDirtyLimitReached && !$0.core.log.isClosed }
             if isStuck { throw .noSpace }
         }
         if state.withLock({ $0.core.log.isShortOfSegments }) {
@@ -234,11 +246,7 @@ extension Volume {
             reapOrphans()
             finishRemovals()
         }
-        wait { state in
-            let log = state.core.log
-            return log.failure != nil || log.suspension == nil && log.hasFreeSlot
-        }
-        if state.withLock({ $0.core.log.failure != nil }) { throw .input }
+        try waitForLog { $0.suspension == nil && $0.hasFreeSlot }
     }
 
     /// What cannot be removed now (no space, a page that cannot be read) stays for the next round.

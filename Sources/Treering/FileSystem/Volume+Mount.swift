@@ -166,6 +166,7 @@ extension Volume {
             index: recovery.index, log: segmentLog, nameHash: NameHash(key: superblock.hashKey),
             isReadOnly: options.isReadOnly, now: now)
         core.accessTimes = options.accessTimes
+        core.bounds = options.bounds
         core.keepsAccessLists = options.keepsAccessLists
         let superblockFile: DeviceFile
         do throws(Errno) { superblockFile = try device.open(.superblock, create: false) } catch {
@@ -241,21 +242,15 @@ extension Volume {
 
     /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
     func unmount() throws(Errno) {
+        finishRequests()
         stopScrub()
         stopHousekeeper()
-        defer {
-            device.shutDown()
-        }
-        if isShutDown {
-            wait { $0.core.log.tracker.inFlightCount == 0 || $0.core.log.failure != nil }
-            closeFiles()
-            return
-        }
-        guard !isReadOnly else {
-            let failed = state.withLock { $0.core.log.failure != nil }
+        defer { device.shutDown() }
+        guard !isOver else {
+            // What is in flight ends, and has its memory until then.
             wait { $0.core.log.tracker.inFlightCount == 0 }
             closeFiles()
-            if failed { throw .input }
+            if state.withLock({ $0.core.log.isClosed && !$0.core.isShutDown }) { throw .input }
             return
         }
         // Waited for, so that what comes after it does not depend on timing.
@@ -268,7 +263,6 @@ extension Volume {
             state.core.lookups.removeAll()
         }
         housekeep()
-        endResize(.failed(.input))
         cleaner.seal(self)
         try checkpointTwice(isClean: true)
         hostStaging?.unlink()

@@ -10,7 +10,7 @@ extension Volume {
         // Counted in any case; `run` may refuse to run anything.
         let isOrphan = state.withLock { state in
             state.core.forget(inode, count)
-            return state.core.reapable.last == inode && !state.core.isReadOnly
+            return state.core.reapable.last == inode && !state.core.isOver
         }
         guard isOrphan else { return }
         do throws(Stop) {
@@ -21,7 +21,9 @@ extension Volume {
             }
         } catch {
             // The housekeeper does it, and fetches what it needs itself.
-            if case .blocked(.page(let miss)) = error { state.withLock { $0.abandonFetch(miss.address) } }
+            if case .blocked(let blocker) = error, let miss = blocker.miss {
+                change { $0.abandonFetch(miss.address, $1) }
+            }
             kick()
         }
     }
@@ -121,8 +123,8 @@ extension Volume {
     }
 
     /// lseek(2) for SEEK_DATA and SEEK_HOLE.
-    func seek(_ inode: InodeNumber, _ target: SeekTarget, from offset: UInt64) throws(Stop) -> SeekResult {
-        try run { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+    func seek(_ inode: InodeNumber, _ walk: SeekWalk) throws(Stop) -> SeekResult {
+        try run { (core) throws(Stop) in try core.seek(inode, walk) }
     }
 
     func readLink(_ inode: InodeNumber) throws(Stop) -> ReadPlan {
@@ -141,8 +143,8 @@ extension Volume {
         try run { (core) throws(Stop) in try core.xattr(inode, name) }
     }
 
-    func xattrNames(_ inode: InodeNumber, _ caller: Caller) throws(Stop) -> [UInt8] {
-        try run { (core) throws(Stop) in try core.xattrNames(inode, caller) }
+    func xattrNames(_ inode: InodeNumber, _ walk: XattrListWalk, _ caller: Caller) throws(Stop) -> [UInt8] {
+        try run { (core) throws(Stop) in try core.xattrNames(inode, walk, caller) }
     }
 
     func setXattr(

@@ -29,7 +29,7 @@ extension Volume {
     /// soon.
     func punchInBackground(isIdle: Bool) -> Bool {
         guard options.cleaning == .eager || options.cleaning == .auto && isIdle else { return false }
-        guard puncher.isSupported, !isCleaning, !isReadOnly else { return false }
+        guard puncher.isSupported, !isCleaning, !isOver else { return false }
         punchWaiting()
         if findDeadBlocks() { return options.cleaning == .auto }
         if options.cleaning == .auto { freeDeadSegments(punches: true) }
@@ -99,7 +99,7 @@ extension Volume {
 
     /// Looks through the segment in which most has died since that was done last; false when none is worth it.
     func findDeadBlocks() -> Bool {
-        guard puncher.isSupported, !isReadOnly else { return false }
+        guard puncher.isSupported, !isOver else { return false }
         forgetIfAdopted()
         guard let number = state.withLock({ segmentToSearch($0) }) else { return false }
         let start = monotonicNanoseconds()

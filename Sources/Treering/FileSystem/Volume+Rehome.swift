@@ -6,12 +6,13 @@ extension Volume {
     /// Whether this thread may write the log again: the housekeeper's, or any where no housekeeper runs.
     var mayRehome: Bool { housekeeper?.isCurrent ?? true }
 
-    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only.
+    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only, unless
+    /// the host is only short of something: then all wait, and it is tried again.
     @discardableResult
     func rehomeWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
             guard !state.isRehoming, let error = state.core.log.suspension else { return nil }
-            state.isRehoming = true
+            state.beginRehoming()
             return error
         }
         guard let error else { return false }
@@ -27,20 +28,23 @@ extension Volume {
         do throws(MountError) {
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
+            isRehomingLate = false
         } catch let second {
+            if second.isShortage, !state.withLock({ $0.core.isVainToWait }) {
+                if !isRehomingLate {
+                    log("writing the log failed (\(error)), and all wait until it can be written again: \(second)")
+                }
+                isRehomingLate = true
+                change { state, telling in state.endRehoming(telling) }
+                rest(nanoseconds: 200_000_000)
+                return true
+            }
             log(
                 "writing the log failed (\(error)), and was not made good (\(second)): the mount is read-only now and every fsync reports EIO"
             )
             closeLog(error)
         }
-        var continuations: [Continuation] = []
-        state.withLock { state in
-            state.isRehoming = false
-            state.takeCommitted(&continuations)
-        }
-        for continuation in continuations { continuation() }
-        noteCompletion()
-        wakeRoomWaiters()
+        change { state, telling in state.endRehoming(telling) }
         return true
     }
 
@@ -68,13 +72,16 @@ extension Volume {
         try rehoming.moveBatches()
         recovery.sealBlocks(through: rehoming.position.lastBatch)
         do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
-        state.withLock { state in
+        change { state, telling in
+            // Shut down meanwhile: what was written is found by the next mount.
+            guard !log.isClosed else { return }
             let table = recovery.table
             for (index, segment) in state.core.table.segments.enumerated() {
                 table[SegmentNumber(UInt32(index))].readerCount = segment.readerCount
             }
             log.resume(
-                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment)
+                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,
+                telling)
             state.core.adopt(recovery.index)
             state.sweepCursor = RecordIndex.firstTombstone
             state.rehomeCount += 1

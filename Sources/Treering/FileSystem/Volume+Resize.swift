@@ -43,7 +43,7 @@ extension Volume {
             let core = state.core
             let table = core.table
             let count = Int(clamping: byteCount / UInt64(table.segmentByteCount))
-            if core.isReadOnly || core.isShutDown { return .failed(.readOnly) }
+            if core.isVainToWait { return .failed(.readOnly) }
             if state.resize != nil { return .failed(.busy) }
             if count > 1 << 24 { return .failed(.invalid) }
             if count < table.countLimit, count < core.leastSegmentCount { return tooSmall(core) }

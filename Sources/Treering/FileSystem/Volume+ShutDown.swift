@@ -27,18 +27,10 @@ extension Volume {
     }
 
     private func endWork() {
-        var continuations: [Continuation] = []
-        state.withLock { state in
-            state.core.isShutDown = true
-            // Whoever waits for the log is told.
-            state.core.log.fail(.input)
-            state.takeCommitted(&continuations)
-        }
+        change { state, telling in state.core.shutDown(telling) }
         // Staging outlives the process; what is lost when the power fails must not be found again.
         hostStaging?.unlink()
         log("the mount was shut down on request: everything fails until the store is mounted again")
-        for continuation in continuations { continuation() }
-        wakeRoomWaiters()
         kick()
     }
 }

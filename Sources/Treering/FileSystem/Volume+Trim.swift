@@ -20,7 +20,7 @@ extension Volume {
     func trim(_ done: @escaping @Sendable (_ byteCount: UInt64) -> Void) {
         let isBegun = state.withLock { state -> Bool in
             let core = state.core
-            guard !core.isReadOnly, !core.isShutDown else { return false }
+            guard !core.isVainToWait else { return false }
             if state.trim == nil {
                 let count = core.table.inUseCount
                 state.trim = Trim(
@@ -56,7 +56,7 @@ extension Volume {
         do throws(Errno) {
             while let (number, file) = state.withLock({ state -> (SegmentNumber, DeviceFile)? in
                 let log = state.core.log
-                guard log.table.pool.count > log.preparedSegmentGoal, !log.isHostFull, !state.core.isReadOnly,
+                guard log.table.pool.count > log.preparedSegmentGoal, !log.isHostFull, !state.core.isOver,
                     let number = log.table.pool.first, let file = log.table[number].file
                 else { return nil }
                 // Before its file goes: nobody may open it as the head meanwhile.

@@ -1,6 +1,90 @@
-// Operations that wait for their result, for callers without a kernel: tests, and the offline tools.
+// Waiting, and telling those who wait. Whatever somebody may wait for is changed by `change` alone: it needs a `Telling`.
 
 extension Volume {
+    // MARK: Telling
+
+    /// Changes what somebody may wait for, under the lock, and tells all who wait: replies for their batch, threads, operations that
+    /// found no room.
+    @discardableResult
+    func change<Result>(_ body: (VolumeState, borrowing Telling) -> Result) -> Result {
+        var continuations: [Continuation] = []
+        var submissions: [Submission] = []
+        var isSuspended = false
+        var hasRoomWaiters = false
+        return state.change { (state, telling) -> Result in
+            let result = body(state, telling)
+            let log = state.core.log
+            state.takeCommitted(&continuations)
+            if !log.outbox.isEmpty { swap(&submissions, &log.outbox) }
+            isSuspended = log.suspension != nil
+            hasRoomWaiters = state.hasRoomWaiters
+            return result
+        } tell: {
+            if isSuspended { kick() }
+            if !submissions.isEmpty { device.submit(submissions) }
+            for continuation in continuations { continuation() }
+            wakeThreads()
+            if hasRoomWaiters { wakeRoomWaiters() }
+        }
+    }
+
+    /// Has threads that wait look again.
+    func wakeThreads() {
+        monitor.withLock {
+            completionCount &+= 1
+            if waitingThreadCount > 0 { completionSignal.broadcast() }
+        }
+    }
+
+    /// Runs operations that found no room again, in order, as long as there may be some, or where nobody may wait for it any more.
+    func wakeRoomWaiters() {
+        var count = state.withLock { $0.roomWaiterCount }
+        while count > 0, let waiter = state.withLock({ $0.takeRoomWaiter() }) {
+            resume(waiter)
+            count -= 1
+        }
+    }
+
+    /// The mount ends: those who wait for room get an error, those who wait for I/O get what they asked for; returns when nobody waits
+    /// any more. Whoever comes later finds an end as well, and never waits for room.
+    func finishRequests() {
+        change { state, telling in state.core.endRequests(telling) }
+        endTrim()
+        endResize(.failed(.input))
+        wait { !$0.hasWaiters }
+    }
+
+    // MARK: Waiting
+
+    /// Waits until `condition` holds, which I/O in flight makes true whatever becomes of the log. For the housekeeper, mount and
+    /// unmount.
+    func wait(until condition: (VolumeState) -> Bool) {
+        while true {
+            let seen = monitor.withLock { completionCount }
+            if state.withLock(condition) { return }
+            if mayRehome, rehomeWhereSuspended() { continue }
+            waitForCompletion(since: seen)
+        }
+    }
+
+    /// The same for what the log must bring; EIO once it is closed.
+    func waitForLog(until condition: (SegmentLog) -> Bool) throws(Errno) {
+        wait { $0.core.log.isClosed || condition($0.core.log) }
+        if state.withLock({ $0.core.log.isClosed }) { throw .input }
+    }
+
+    /// Waits until anything has completed after `seen`.
+    func waitForCompletion(since seen: UInt64) {
+        if device.makeProgress() { return }
+        monitor.withLock {
+            waitingThreadCount += 1
+            while completionCount == seen { completionSignal.wait() }
+            waitingThreadCount -= 1
+        }
+    }
+
+    // MARK: Operations that wait for their result
+
     /// Runs an operation to its end, fetching pages and making room as needed.
     func perform<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
         try runWaiting(operation)

@@ -35,6 +35,7 @@ struct VolumeOptions: Sendable {
     var connection: ConnectionState?
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
+    var bounds = WorkBounds()
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -67,6 +68,10 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isRemoving = false
     /// Why no new segment could be made when that was tried last.
     nonisolated(unsafe) var preparationFailure: Errno?
+    /// The log failed and could not be written again for want of something on the host.
+    nonisolated(unsafe) var isRehomingLate = false
+    /// Staging has lost its name, and no other could be made.
+    nonisolated(unsafe) var isStagingLost = false
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
@@ -88,12 +93,17 @@ final class Volume<D: Device>: @unchecked Sendable {
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
     var maxWriteByteCount: Int { state.withLock { $0.core.writeByteCountLimit } }
     var isReadOnly: Bool { state.withLock { $0.core.isReadOnly } }
+    /// Nothing is written any more.
+    var isOver: Bool { state.withLock { $0.core.isOver } }
 
     // MARK: Running operations
 
-    /// Runs an operation under the lock; hands what it submitted to the device afterwards.
+    /// Runs an operation under the lock; hands what it submitted to the device afterwards. A request does not wait for room where it would
+    /// wait in vain; what keeps the store may, as long as the log is not closed.
     @inline(__always)
-    func run<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Stop) -> Result {
+    func run<Result>(
+        isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
+    ) throws(Stop) -> Result {
         var submissions: [Submission] = []
         var needsHousekeeping = false
         defer {
@@ -107,14 +117,18 @@ final class Volume<D: Device>: @unchecked Sendable {
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
             }
-            guard core.log.suspension == nil else { throw .blocked(.room) }
             do throws(Stop) {
                 if core.isShutDown { throw .failed(.input) }
+                guard core.log.suspension == nil else { throw .blocked(.room) }
                 return try operation(core)
             } catch {
-                if case .blocked(.page(let miss)) = error {
+                switch error {
+                case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
                     if state.badPages.contains(miss.address) { throw .failed(.input) }
                     state.beginFetch(miss)
+                case .blocked(.room):
+                    if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }
+                default: break
                 }
                 throw error
             }
@@ -128,14 +142,14 @@ final class Volume<D: Device>: @unchecked Sendable {
     func park(
         _ blocker: Blocker, _ attempt: Attempt?, mayWait: Bool, _ retry: @escaping @Sendable (Attempt) -> Void
     ) {
-        let waiter = VolumeState.Waiter(attempt: attempt ?? Attempt(), retry: retry)
+        let attempt = attempt ?? Attempt()
         var submissions: [Submission] = []
         let now = state.withLock { state in
             defer {
                 submissions.append(contentsOf: state.core.log.outbox)
                 state.core.log.outbox.removeAll(keepingCapacity: true)
             }
-            return state.park(blocker, waiter, &submissions)
+            return state.park(blocker, attempt, &submissions, retry)
         }
         if let now {
             // A batch that the blocked operation closed goes out whatever becomes of the operation.
@@ -153,11 +167,21 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
-    private func resume(_ waiter: VolumeState.Waiter) {
-        waiter.retry(waiter.attempt)
-        state.withLock { state in
-            if !waiter.attempt.isParked { state.finish(waiter.attempt) }
+    /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
+    /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
+    /// nested, and the pages that it holds are let go only at its end.
+    func resume(_ waiter: VolumeState.Waiter) {
+        let attempt = waiter.attempt
+        var isEnding = false
+        var next = state.withLock { $0.begin(attempt, waiter.retry) }
+        while let retry = next {
+            retry(attempt)
+            next = state.withLock { state in
+                isEnding = state.core.isEnding
+                return state.end(attempt)
+            }
         }
+        if isEnding { wakeThreads() }
     }
 
     // MARK: Completions
@@ -167,50 +191,17 @@ final class Volume<D: Device>: @unchecked Sendable {
         switch completion.tag & LogTag.kindMask {
         case VolumeTag.page:
             var ready: [VolumeState.Waiter] = []
-            state.withLock { $0.pageCompleted(completion, &ready) }
+            change { state, telling in state.pageCompleted(completion, &ready, telling) }
             for waiter in ready { resume(waiter) }
         case VolumeTag.plan:
             let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
             let damage = plan.accept(index, completion)
             if let (plan, done) = state.withLock({ $0.readCompleted(completion.tag, damage) }) {
-                done(plan, plan.failure)
+                done(plan)
             }
+            wakeThreads()
         default:
-            completedCommit(completion)
-        }
-        noteCompletion()
-    }
-
-    /// Has those who wait look again.
-    func noteCompletion() {
-        monitor.withLock {
-            completionCount &+= 1
-            if waitingThreadCount > 0 { completionSignal.broadcast() }
-        }
-    }
-
-    private func completedCommit(_ completion: Completion) {
-        var continuations: [Continuation] = []
-        var submissions: [Submission] = []
-        let isSuspended = state.withLock { state in
-            let core = state.core
-            core.log.completed(completion)
-            state.takeCommitted(&continuations)
-            swap(&submissions, &core.log.outbox)
-            return core.log.suspension != nil
-        }
-        if isSuspended { kick() }
-        if !submissions.isEmpty { device.submit(submissions) }
-        for continuation in continuations { continuation() }
-        wakeRoomWaiters()
-    }
-
-    /// Runs operations that found no room again, in order, as long as there may be some.
-    func wakeRoomWaiters() {
-        var count = state.withLock { $0.roomWaiterCount }
-        while count > 0, let waiter = state.withLock({ $0.takeRoomWaiter() }) {
-            resume(waiter)
-            count -= 1
+            change { state, telling in state.core.log.completed(completion, telling) }
         }
     }
 
@@ -231,7 +222,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var outcome: Errno??
         state.withLock { state in
             let log = state.core.log
-            if log.failure != nil || state.core.isShutDown {
+            if log.isClosed {
                 outcome = .some(.input)
                 return
             }
@@ -256,41 +247,54 @@ final class Volume<D: Device>: @unchecked Sendable {
         if let outcome { done(outcome) }
     }
 
-    /// Waits until `condition` holds, which only completions can make true. For the housekeeper, mount and unmount.
-    func wait(until condition: (VolumeState) -> Bool) {
-        while true {
-            let seen = monitor.withLock { completionCount }
-            if state.withLock(condition) { return }
-            if mayRehome, rehomeWhereSuspended() { continue }
-            waitForCompletion(since: seen)
-        }
-    }
-
-    /// Waits until anything has completed after `seen`.
-    func waitForCompletion(since seen: UInt64) {
-        if device.makeProgress() { return }
-        monitor.withLock {
-            waitingThreadCount += 1
-            while completionCount == seen { completionSignal.wait() }
-            waitingThreadCount -= 1
-        }
-    }
-
     // MARK: Reading
 
-    /// Carries out a plan. `done` is called exactly once: before this returns where nothing has to be read or `mayWait`,
-    /// else from a completion.
+    /// Carries out a plan, and plans what is left of it. `done` is called exactly once: before this returns where nothing has to be read
+    /// or `mayWait`, else from a completion.
     func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) {
-        guard plan.needsIO else {
-            done(plan, nil)
-            return
+        goOn(plan, nil, mayWait: mayWait, done)
+    }
+
+    private func goOn(
+        _ plan: ReadPlan, _ attempt: Attempt?, mayWait: Bool,
+        _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void
+    ) {
+        while plan.failure == nil, plan.needsIO {
+            do throws(Stop) {
+                if plan.reads.isEmpty { try run { (core) throws(Stop) in try core.planOn(plan) } }
+            } catch {
+                switch error {
+                case .failed(let errno):
+                    state.withLock { $0.finished(plan, []) }
+                    plan.failure = errno
+                case .blocked(let blocker):
+                    return park(blocker, attempt, mayWait: mayWait) { [self] attempt in
+                        goOn(plan, attempt, mayWait: false, done)
+                    }
+                }
+            }
+            if plan.reads.isEmpty { continue }
+            guard mayWait && plan.reads.count <= 2 else {
+                let submissions = state.withLock { state in
+                    state.begin(plan) { [self] plan in goOn(plan, nil, mayWait: false, done) }
+                }
+                return device.submit(submissions)
+            }
+            readNow(plan)
         }
-        let submissions = state.withLock { $0.begin(plan, done) }
-        if mayWait && submissions.count <= 2 {
-            for submission in submissions { complete(device.perform(submission)) }
-        } else {
-            device.submit(submissions)
+        done(plan, plan.failure)
+    }
+
+    /// Does a part's reads on this thread.
+    private func readNow(_ plan: ReadPlan) {
+        var damages: [CorruptionReport] = []
+        for (index, read) in plan.reads.enumerated() {
+            let completion = device.perform(
+                Submission(.read, read.file, offset: read.position, read.memory, tag: VolumeTag.plan))
+            if let damage = plan.accept(index, completion) { damages.append(damage) }
         }
+        state.withLock { $0.finished(plan, damages) }
+        wakeThreads()
     }
 
     /// Gives a plan's memory back once its reply is sent.

@@ -4,14 +4,21 @@
 enum VolumeTag {
     /// A page fetch; the number is the page's address.
     static let page: UInt64 = 3 << 56
-    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it.
+    /// A planned read; bits 55–16 the plan's slot, bits 15–0 the read within it, of which there are `WorkBounds.readCountLimit` at most.
     static let plan: UInt64 = 4 << 56
 }
 
 /// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
 final class Attempt: @unchecked Sendable {
-    fileprivate(set) var isParked = false
     fileprivate(set) var pages: [HeldPage] = []
+    /// It waits, in one place, or was taken from there and is about to be run again.
+    fileprivate var isWaiting = false
+    /// Somebody runs it, and runs `next` when that is over.
+    fileprivate var isRunning = false
+    fileprivate var next: (@Sendable (Attempt) -> Void)?
+
+    /// Pages that an operation which goes on where it was may hold: the way from the root to a leaf, in each of two places.
+    static let aheadPageCount = 2 * Index.pathCapacity
 }
 
 /// A hold on a page of the index that was in use when it was taken.
@@ -27,6 +34,15 @@ struct HeldPage {
     }
 
     func letGo() { tree.unpin(pin) }
+}
+
+extension [HeldPage] {
+    /// Lets go of all but the last few.
+    mutating func letGo(butLast count: Int) {
+        guard self.count > count else { return }
+        for page in dropLast(count) { page.letGo() }
+        removeFirst(self.count - count)
+    }
 }
 
 /// Work to be done when the lock is free again: replies and retries.
@@ -48,9 +64,11 @@ final class VolumeState {
 
     private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
+    /// Waiters that were taken out and are being run again.
+    private var resumedCount = 0
     private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
     private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
-    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan, Errno?) -> Void)?] = []
+    private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
     private(set) var badPages: Set<PageAddress> = []
@@ -78,13 +96,15 @@ final class VolumeState {
     /// The mount ends.
     var mayNotScrub = false
     /// Reads of a scrub in flight; the log is not written again elsewhere meanwhile.
-    var scrubReadCount = 0
+    private(set) var scrubReadCount = 0
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
+    /// The most pages that one parked operation held.
+    private(set) var heldPageCountPeak = 0
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
-    var isRehoming = false
+    private(set) var isRehoming = false
 
     init(
         core: Core, indexFile: DeviceFile, superblockFile: DeviceFile, superblock: Superblock,
@@ -100,21 +120,42 @@ final class VolumeState {
     // MARK: Parking
 
     /// Lets an operation wait. Gives it back at once when what it waits for is there already.
-    func park(_ blocker: Blocker, _ waiter: Waiter, _ submissions: inout [Submission]) -> Waiter? {
+    func park(
+        _ blocker: Blocker, _ attempt: Attempt, _ submissions: inout [Submission],
+        _ retry: @escaping @Sendable (Attempt) -> Void
+    ) -> Waiter? {
         parkedCount += 1
+        let waiter = Waiter(attempt: attempt, retry: retry)
+        precondition(!attempt.isWaiting, "an operation waits in two places")
+        attempt.isWaiting = true
         switch blocker {
         case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
-            waiter.attempt.isParked = true
+            if core.isVainToWait { return goOn(waiter) }
             roomWaiters.append(waiter)
             return nil
-        case .page(let miss):
-            guard fetches[miss.address] != nil else { return waiter }
-            waiter.attempt.isParked = true
+        case .turn:
+            attempt.pages.letGo(butLast: Attempt.aheadPageCount)
+            return goOn(waiter)
+        case .page(let miss), .pageAhead(let miss):
+            if case .pageAhead = blocker { attempt.pages.letGo(butLast: Attempt.aheadPageCount - 1) }
+            guard fetches[miss.address] != nil else { return goOn(waiter) }
             fetches[miss.address]!.waiters.append(waiter)
             if let submission = takeSubmission(miss.address) { submissions.append(submission) }
             return nil
         }
+    }
+
+    /// A waiter is to be run again; `begin` and `end` follow.
+    private func goOn(_ waiter: Waiter) -> Waiter {
+        resumedCount += 1
+        return waiter
+    }
+
+    /// Whether a request waits, or one that has waited runs again.
+    var hasWaiters: Bool {
+        resumedCount > 0 || !roomWaiters.isEmpty || fetches.values.contains { !$0.waiters.isEmpty }
+            || !durabilityWaiters.isEmpty || !writtenWaiters.isEmpty || plans.count > freePlans.count
     }
 
     /// An operation missed a page: its fetch begins under the same hold of the lock, since the page could move later. Whoever
@@ -133,7 +174,7 @@ final class VolumeState {
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
 
     /// Nobody waits for a page after all: unless somebody else does by now, it is not read.
-    func abandonFetch(_ address: PageAddress) {
+    func abandonFetch(_ address: PageAddress, _: borrowing Telling) {
         guard let pending = fetches[address], pending.submission != nil, pending.waiters.isEmpty else { return }
         fetches[address] = nil
         core.index.tree.cancelFetch(pending.fetch)
@@ -149,7 +190,7 @@ final class VolumeState {
     }
 
     /// A page was read: those who wait for it run again.
-    func pageCompleted(_ completion: Completion, _ ready: inout [Waiter]) {
+    func pageCompleted(_ completion: Completion, _ ready: inout [Waiter], _: borrowing Telling) {
         let address = PageAddress(UInt32(truncatingIfNeeded: completion.tag))
         guard let pending = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
         let fetch = pending.fetch
@@ -164,9 +205,9 @@ final class VolumeState {
         }
         for waiter in waiters {
             if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
-            waiter.attempt.isParked = false
+            heldPageCountPeak = max(heldPageCountPeak, waiter.attempt.pages.count)
         }
-        ready.append(contentsOf: waiters)
+        ready.append(contentsOf: waiters.map(goOn))
     }
 
     /// What could not be read may be readable again, and an address may have been used again: the next operation tries.
@@ -179,20 +220,45 @@ final class VolumeState {
 
     /// The first that waits for room and may try again; nil where that would be in vain.
     func takeRoomWaiter() -> Waiter? {
-        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isReadOnly else { return nil }
-        let waiter = roomWaiters.removeFirst()
-        waiter.attempt.isParked = false
-        return waiter
+        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait else { return nil }
+        return goOn(roomWaiters.removeFirst())
     }
 
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// An operation has run to its end: its pages may go.
-    func finish(_ attempt: Attempt) {
-        for page in attempt.pages { page.letGo() }
-        attempt.pages.removeAll()
+    /// What to run now; nil where somebody runs the attempt already and will go on with this.
+    func begin(_ attempt: Attempt, _ retry: @escaping @Sendable (Attempt) -> Void) -> (@Sendable (Attempt) -> Void)? {
+        attempt.isWaiting = false
+        guard !attempt.isRunning else {
+            attempt.next = retry
+            return nil
+        }
+        attempt.isRunning = true
+        return retry
     }
+
+    /// A run is over: what to run next. Where it does not wait any more the operation is at its end, and its pages may go.
+    func end(_ attempt: Attempt) -> (@Sendable (Attempt) -> Void)? {
+        resumedCount -= 1
+        if let next = attempt.next {
+            attempt.next = nil
+            return next
+        }
+        attempt.isRunning = false
+        if !attempt.isWaiting { attempt.pages.letGo(butLast: 0) }
+        return nil
+    }
+
+    // MARK: What else is waited for
+
+    func beginRehoming() { isRehoming = true }
+
+    func endRehoming(_: borrowing Telling) { isRehoming = false }
+
+    func beginScrubRead() { scrubReadCount += 1 }
+
+    func endScrubRead(_: borrowing Telling) { scrubReadCount -= 1 }
 
     // MARK: Durability
 
@@ -207,7 +273,7 @@ final class VolumeState {
     /// Takes out those whose batch is durable (written), or everybody once the log has failed.
     func takeCommitted(_ continuations: inout [Continuation]) {
         let log = core.log
-        let failure: Errno? = log.failure == nil ? nil : .input
+        let failure: Errno? = log.isClosed ? .input : nil
         if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
         Self.take(&durabilityWaiters, through: log.tracker.durable, failure, &continuations)
         Self.take(&writtenWaiters, through: log.tracker.written, failure, &continuations)
@@ -233,16 +299,29 @@ final class VolumeState {
     // MARK: Reads
 
     /// Registers a plan and gives the submissions that carry it out.
-    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) -> [Submission] {
+    func begin(_ plan: ReadPlan, _ done: @escaping @Sendable (ReadPlan) -> Void) -> [Submission] {
         let slot = freePlans.popLast() ?? plans.count
         if slot == plans.count { plans.append(nil) }
         plans[slot] = (plan, done)
+        precondition(!plan.reads.isEmpty && plan.reads.count <= WorkBounds.readCountLimit)
         plan.pendingCount = plan.reads.count
         return plan.reads.enumerated().map { index, read in
             Submission(
                 .read, read.file, offset: read.position, read.memory,
                 tag: VolumeTag.plan | UInt64(slot) << 16 | UInt64(index))
         }
+    }
+
+    /// A part of a plan is over whose reads were done by the thread that planned it.
+    func finished(_ plan: ReadPlan, _ damages: [CorruptionReport]) {
+        for damage in damages { note(damage, of: plan) }
+        core.finished(plan)
+    }
+
+    private func note(_ damage: CorruptionReport?, of plan: ReadPlan) {
+        guard let damage else { return }
+        core.report(damage)
+        plan.failure = .input
     }
 
     func plan(of tag: UInt64) -> (plan: ReadPlan, read: Int) {
@@ -252,14 +331,10 @@ final class VolumeState {
     private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
 
     /// One read of a plan is over; gives the plan's continuation when it was the last.
-    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan, Errno?) -> Void)?
-    {
+    func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan) -> Void)? {
         let slot = Self.planSlot(tag)
         let (plan, done) = plans[slot]!
-        if let damage {
-            core.report(damage)
-            plan.failure = .input
-        }
+        note(damage, of: plan)
         plan.pendingCount -= 1
         guard plan.pendingCount == 0 else { return nil }
         plans[slot] = nil

@@ -60,10 +60,18 @@ struct XattrOperation: Operation {
     /// Nil lists the names.
     let name: UnsafeRawBufferPointer?
     let byteLimit: Int
+    /// How far listing has come.
+    let walk: XattrListWalk?
+
+    init(inode: InodeNumber, name: UnsafeRawBufferPointer?, byteLimit: Int) {
+        (self.inode, self.name, self.byteLimit) = (inode, name, byteLimit)
+        walk = name == nil ? XattrListWalk() : nil
+    }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
         guard let name else {
-            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, caller) })
+            let walk = walk!
+            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, walk, caller) })
         }
         if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
         return try volume.xattr(inode, name)

@@ -99,13 +99,12 @@ struct CopyRangeOperation: Operation {
 /// writing that back first: so it is made to, and asked again.
 struct SeekOperation: Operation {
     let inode: InodeNumber
-    let target: SeekTarget
-    let offset: UInt64
+    let walk: SeekWalk
     /// What was found before the kernel wrote back what it had there.
     var before: SeekResult?
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> SeekResult {
-        try volume.seek(inode, target, from: offset)
+        try volume.seek(inode, walk)
     }
 
     func finish(_ answer: SeekResult, _ reply: consuming Reply, _ server: FuseServer) {
@@ -113,8 +112,7 @@ struct SeekOperation: Operation {
             if let found = answer.offset { reply.offset(found) } else { reply.error(.noAddress) }
             return
         }
-        var again = self
-        again.before = answer
+        let again = SeekOperation(inode: inode, walk: SeekWalk(walk.target, from: walk.offset), before: answer)
         server.perform(again, after: inode, answer.hole, reply)
     }
 }
@@ -168,7 +166,7 @@ extension FuseServer {
             guard !server.options.writebackCache else { return Reply(request!).error(.notImplemented) }
             guard let target = SeekTarget(rawValue: whence) else { return Reply(request!).error(.invalid) }
             guard offset >= 0 else { return Reply(request!).error(.noAddress) }
-            let operation = SeekOperation(inode: InodeNumber(inode), target: target, offset: UInt64(offset))
+            let operation = SeekOperation(inode: InodeNumber(inode), walk: SeekWalk(target, from: UInt64(offset)))
             server.perform(operation, Reply(request!))
         }
     }

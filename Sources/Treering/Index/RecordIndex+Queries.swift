@@ -99,13 +99,40 @@ extension RecordIndex {
         return (after.key.subkey, extent)
     }
 
+    /// Calls `body` for the extents that overlap a range, in order, until it returns false.
+    func forEachExtent(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
+        _ body: (_ offset: UInt64, _ extent: ExtentEntry) throws(PageMiss) -> Bool
+    ) throws(PageMiss) {
+        guard from < to else { return }
+        // The extent that begins before the range may reach into it.
+        if let before = try tree.previous(before: ExtentEntry.key(inode, from)), before.key.isExtent(of: inode),
+            let extent = ExtentEntry(decoding: before.value), before.key.subkey + UInt64(extent.length) > from
+        {
+            guard try body(before.key.subkey, extent) else { return }
+        }
+        // Keys end where off_t does.
+        let last = ExtentEntry.key(inode, min(to - 1, UInt64(Int64.max)))
+        var key = ExtentEntry.key(inode, from)
+        while key <= last {
+            let leaf = try tree.leaf(for: key)
+            for position in leaf.page.leafPosition(of: key)..<leaf.page.count {
+                let found = leaf.page.leafKey(position)
+                guard found <= last,
+                    let extent = ExtentEntry(decoding: UnsafeRawBufferPointer(leaf.page.value(position))),
+                    try body(found.subkey, extent)
+                else { return }
+            }
+            key = leaf.upper
+        }
+    }
+
     /// The extents that overlap a range, in order.
     func extents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> [(UInt64, ExtentEntry)] {
         var found: [(UInt64, ExtentEntry)] = []
-        var cursor = from
-        while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+        try forEachExtent(inode, from, to) { offset, extent in
             found.append((offset, extent))
-            cursor = offset + UInt64(extent.length)
+            return true
         }
         return found
     }
@@ -113,47 +140,11 @@ extension RecordIndex {
     /// How many extents overlap a range, counting no further than `limit`.
     func extentCount(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, limit: Int) throws(PageMiss) -> Int {
         var count = 0
-        var cursor = from
-        while count < limit, cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+        try forEachExtent(inode, from, to) { _, _ in
             count += 1
-            cursor = offset + UInt64(extent.length)
+            return count < limit
         }
         return count
-    }
-
-    /// Calls `body` for every visible piece of `from..<to` in order, until it returns false: its file offset, length, payload
-    /// and offset in the payload. Reserved pieces (payload 0) count only where `withReserved`.
-    func forEachPiece(
-        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, withReserved: Bool = false,
-        _ body: (_ offset: UInt64, _ byteCount: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32) throws(PageMiss)
-            -> Bool
-    ) throws(PageMiss) {
-        let hidden = removals[inode] ?? []
-        var cursor = from
-        while cursor < to, let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
-            let end = min(to, offset + UInt64(extent.length))
-            // In a damaged index extents may overlap: the earlier one counts.
-            var low = max(cursor, offset)
-            cursor = offset + UInt64(extent.length)
-            if extent.isReserved && !withReserved { continue }
-            while low < end {
-                var high = end
-                var isHidden = false
-                for removal in hidden where extent.origin.sequence < removal.sequence {
-                    if removal.range.from <= low, low < removal.range.to {
-                        isHidden = true
-                        high = min(high, removal.range.to)
-                    } else if removal.range.from > low {
-                        high = min(high, removal.range.from)
-                    }
-                }
-                if !isHidden {
-                    let skipped = extent.isReserved ? 0 : UInt32(low - offset)
-                    guard try body(low, high - low, extent.payload, extent.payloadOffset + skipped) else { return }
-                }
-                low = high
-            }
-        }
     }
 
     // MARK: Everything of an inode

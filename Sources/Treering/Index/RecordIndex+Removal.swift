@@ -9,6 +9,8 @@ struct PendingRemoval {
     var cursor: UInt64 = 0
     /// About how much is still to come free; more than that where others share it. 0 for what a mount found.
     var byteCount: Int64 = 0
+    /// What the range shows meanwhile, and its one extent afterwards. Such a removal is never in a checkpoint.
+    var replacement: ExtentEntry?
 }
 
 extension RecordIndex {
@@ -133,7 +135,11 @@ extension RecordIndex {
             isDone = keys.count < Self.immediateEntryLimit
         } else {
             try tree.touch(InodeEntry.key(inode))
-            try tree.touch(RemovalEntry.key(inode, first.sequence))
+            if first.replacement == nil {
+                try tree.touch(RemovalEntry.key(inode, first.sequence))
+            } else {
+                try tree.touch(ExtentEntry.key(inode, first.range.from))
+            }
             let reached = try touchSomeExtents(inode, first.cursor, first.range.to)
             removeExtents(inode, first.cursor, reached, before: first.sequence)
             removals[inode]![0].cursor = reached
@@ -141,7 +147,11 @@ extension RecordIndex {
         }
         removals[inode]![0].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
         if isDone {
-            _ = tree.remove(RemovalEntry.key(inode, first.sequence))
+            if let replacement = first.replacement {
+                putReplacement(replacement, inode, first.range)
+            } else {
+                _ = tree.remove(RemovalEntry.key(inode, first.sequence))
+            }
             removals[inode]!.removeFirst()
             if removals[inode]!.isEmpty { removals[inode] = nil }
         }
@@ -150,14 +160,17 @@ extension RecordIndex {
 
     /// Touches the next few extents of a range; gives where they end.
     private func touchSomeExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> UInt64 {
-        var cursor = from
-        for _ in 0..<Self.immediateEntryLimit {
-            guard let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) else { return to }
-            try touchEntry(ExtentEntry.key(inode, offset))
-            let end = offset + UInt64(extent.length)
-            if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
-            cursor = min(end, to)
-            if cursor >= to { break }
+        var cursor = to
+        var count = 0
+        try forEachExtent(inode, from, to) { offset, extent throws(PageMiss) in
+            if count == Self.immediateEntryLimit {
+                cursor = offset
+                return false
+            }
+            count += 1
+            if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
+            if offset + UInt64(extent.length) > to { try tree.touch(ExtentEntry.key(inode, to)) }
+            return true
         }
         // What begins before `from` may be cut there.
         try tree.touch(ExtentEntry.key(inode, from))

@@ -10,6 +10,11 @@ final class RecordIndex {
     let table: SegmentTable
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
+    /// How many of those make room for an extent that stands for theirs, and the bytes of these. See RecordIndex+Replacement.swift.
+    var replacementCount = 0
+    /// A write over more extents than this replaces them in steps.
+    var replacedExtentLimit = 256
+    var replacedByteCount: UInt64 = 0
     /// About how much those will free.
     var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
     var inodeCount: UInt64 = 0
@@ -66,6 +71,7 @@ final class RecordIndex {
             try tree.touch(ExtentEntry.key(inode, offset))
             try tree.touch(PayloadEntry.key(payload))
             try tree.touch(InodeEntry.key(inode))
+            if try isReplacedInSteps(inode, offset, offset + UInt64(count)) { return }
             _ = try touchExtents(inode, offset, offset + UInt64(count), limit: .max)
         case .reserve(let inode, let from, let to):
             try tree.touch(InodeEntry.key(inode))
@@ -117,18 +123,14 @@ final class RecordIndex {
     /// Touches what taking out the extents of a range changes; false when there are more than `limit` of them.
     private func touchExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, limit: Int) throws(PageMiss) -> Bool {
         var count = 0
-        var cursor = from
-        while let (offset, extent) = try extent(inode, endingAfter: cursor, before: to) {
+        try forEachExtent(inode, from, to) { offset, extent throws(PageMiss) in
             count += 1
             if count > limit { return false }
-            let end = offset + UInt64(extent.length)
-            try tree.touch(ExtentEntry.key(inode, offset))
             if !extent.isReserved { try tree.touch(PayloadEntry.key(extent.payload)) }
-            if end > to { try tree.touch(ExtentEntry.key(inode, to)) }
-            cursor = end
-            if end >= to { break }
+            if offset + UInt64(extent.length) > to { try tree.touch(ExtentEntry.key(inode, to)) }
+            return true
         }
-        return true
+        return count <= limit
     }
 
     private func touchRemoval(of inode: InodeNumber, _ sequence: RecordSequence) throws(PageMiss) {
@@ -257,6 +259,12 @@ final class RecordIndex {
 
     private func put(_ entry: ExtentEntry, _ inode: InodeNumber, _ offset: UInt64) {
         let end = offset + UInt64(entry.length)
+        if found({ () throws(PageMiss) in try self.isReplacedInSteps(inode, offset, end) }) {
+            name(entry.payload, entry.payloadOffset, entry.length)
+            table.charge(entry.origin.segment, ExtentEntry.charge)
+            adjustDerived(inode, by: Int64(entry.length))
+            return replaceInSteps(inode, offset, by: entry)
+        }
         // While an index is rebuilt, a piece may meet the whole that it was cut from.
         removeExtents(inode, offset, end, before: entry.origin.sequence.next)
         name(entry.payload, entry.payloadOffset, entry.length)

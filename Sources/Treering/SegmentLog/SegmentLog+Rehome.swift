@@ -62,7 +62,10 @@ extension SegmentLog {
     }
 
     /// Everything is durable at its new place: the log goes on behind `position`, in its segment unless that is full.
-    func resume(_ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool) {
+    func resume(
+        _ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool,
+        _: borrowing Telling
+    ) {
         for batch in batches { slots[batch.slot] = batch }
         self.table = table
         self.position = position

@@ -84,6 +84,8 @@ final class SegmentLog {
     var position: LogPosition
     var tracker: DurabilityTracker
     private(set) var failure: Errno?
+    /// Nothing is appended any more, and nothing becomes durable.
+    var isClosed: Bool { failure != nil }
     /// A write or flush failed: nothing is appended or submitted until what staging holds is written again elsewhere
     /// (SegmentLog+Rehome.swift). The error that it was.
     var suspension: Errno?
@@ -390,16 +392,18 @@ final class SegmentLog {
         closeBatch(durable: false)
     }
 
-    /// Everything that staging holds is durable: it can be replaced.
-    var canReplaceStaging: Bool { isHeld && current == nil && tracker.durable == lastBatch }
+    /// Everything that staging holds is durable: it can be replaced. A batch may be open, of an operation that waits for a page, as long
+    /// as it has no record.
+    var canReplaceStaging: Bool { isHeld && !hasOpenRecords && tracker.durable == lastBatch }
 
     /// Goes on in other staging of the same geometry; nil goes on in the present one.
-    func replaceStaging(by other: Staging?) {
-        precondition(canReplaceStaging || failure != nil)
+    func replaceStaging(by other: Staging?, _: borrowing Telling) {
+        precondition(canReplaceStaging || isClosed)
         if let other {
             precondition(other.geometry == staging.geometry)
             staging = other
-            for slot in slots.indices { slots[slot] = nil }
+            for slot in slots.indices where slot != current { slots[slot] = nil }
+            if let current { staging.begin(current, batch: slots[current]!.sequence, segment: slots[current]!.segment) }
         }
         isHeld = false
     }
@@ -430,7 +434,7 @@ final class SegmentLog {
     }
 
     /// A submission with one of the log's tags has completed.
-    func completed(_ completion: Completion) {
+    func completed(_ completion: Completion, _: borrowing Telling) {
         let number = completion.tag & ~LogTag.kindMask
         if completion.tag & LogTag.kindMask == LogTag.batch {
             let batch = slots[Int(number)]!
@@ -461,7 +465,7 @@ final class SegmentLog {
     }
 
     /// Closes the log for this mount.
-    func fail(_ error: Errno) {
+    func fail(_ error: Errno, _: borrowing Telling) {
         failure = failure ?? error
         suspension = nil
     }

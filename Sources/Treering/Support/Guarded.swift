@@ -6,6 +6,12 @@
     import Synchronization
 #endif
 
+/// Shows that whoever waits for the state is told of the change that is being made. Only `Guarded.change` makes one, so what asks for one
+/// cannot be called where nobody would be told.
+struct Telling: ~Copyable {
+    fileprivate init() {}
+}
+
 /// A class instance that is reachable only while its lock is held.
 ///
 /// The instance must not leak out of `withLock`; that is what makes the unchecked conformance true.
@@ -39,5 +45,12 @@ final class Guarded<State: AnyObject>: @unchecked Sendable {
             defer { mutex._unsafeUnlock() }
         #endif
         return try body(state)
+    }
+
+    /// Changes what somebody may wait for; `tell` runs afterwards, without the lock.
+    @inline(__always)
+    func change<Result>(_ body: (State, borrowing Telling) -> Result, tell: () -> Void) -> Result {
+        defer { tell() }
+        return withLock { state in body(state, Telling()) }
     }
 }

@@ -40,6 +40,7 @@ final class RandomSimulation {
     private var events: [String] = []
     private(set) var operationCount = 0
     private(set) var counts: [String: Int] = [:]
+    private var readsInParts: [ReadInParts] = []
     var failure: String?
     /// Recycle what can be recycled, when no completion is being handled.
     private var wantsRoom = false
@@ -380,8 +381,26 @@ final class RandomSimulation {
         let made = reply?.made ?? 0
         if made != 0, made < model.nextInode { fail("\(operation) gave inode \(made) again") }
         let outcome = model.run(operation, number: made, caller: caller, valueLimit: store.valueLimit)
+        for read in readsInParts { read.states.append(peek(read.operation)) }
         if let reply { noteChange(reply.nextSequence) }
         return outcome
+    }
+
+    /// What the model says of a read, without a trace.
+    private func peek(_ operation: Operation) -> Outcome {
+        var copy = model
+        return copy.run(operation, number: 0, caller: caller, valueLimit: store.valueLimit)
+    }
+
+    func beginInParts(_ operation: Operation, _ expected: Outcome) -> ReadInParts {
+        let read = ReadInParts(operation, expected)
+        readsInParts.append(read)
+        return read
+    }
+
+    func end(_ read: ReadInParts, _ outcome: Outcome) {
+        readsInParts.removeAll { $0 === read }
+        check(read.operation, outcome, read.expected(for: outcome))
     }
 
     func check(_ operation: Operation, _ outcome: Outcome, _ expected: Outcome) {
@@ -429,69 +448,4 @@ final class RandomSimulation {
         }
         generator.isPurging = true
     }
-}
-
-/// Operations that run as a server runs them: blocked ones are parked and resumed by completions and by the housekeeper.
-final class ParkedRunner: @unchecked Sendable {
-    private unowned let simulation: RandomSimulation
-    private let volume: Volume<SimulatedDevice>
-    private var pendingCount = 0
-
-    init(_ simulation: RandomSimulation) {
-        self.simulation = simulation
-        volume = simulation.store.volume
-    }
-
-    func start(_ operation: Operation) {
-        pendingCount += 1
-        attempt(operation, operation.body(simulation.caller), nil)
-    }
-
-    private func attempt(_ operation: Operation, _ body: @escaping Operation.Body, _ attempt: Attempt?) {
-        do throws(Stop) {
-            let reply = try volume.run(body)
-            switch reply.value {
-            case .outcome(let outcome):
-                simulation.finished(operation, outcome, reply)
-                pendingCount -= 1
-            case .plan(let plan):
-                let expected = simulation.expect(operation, reply)
-                volume.finish(plan, mayWait: simulation.generator.chance(30)) { [self] outcome in
-                    simulation.check(operation, outcome, expected)
-                    pendingCount -= 1
-                }
-            }
-        } catch {
-            switch error {
-            case .failed(let errno):
-                simulation.finished(operation, .failed(errno.rawValue), nil)
-                pendingCount -= 1
-            case .blocked(let blocker):
-                simulation.count("parked")
-                let box = BodyBox(body)
-                volume.park(blocker, attempt, mayWait: simulation.generator.chance(30)) { [self] attempt in
-                    self.attempt(operation, box.body, attempt)
-                }
-            }
-        }
-    }
-
-    /// Lets the device and the housekeeper work until all are done.
-    func finish() throws {
-        var idleCount = 0
-        while pendingCount > 0 {
-            if volume.device.step() {
-                idleCount = 0
-                continue
-            }
-            volume.housekeep()
-            idleCount += 1
-            if idleCount > 200 { throw SimulationFailure("\(pendingCount) parked operations are never resumed") }
-        }
-    }
-}
-
-private final class BodyBox: @unchecked Sendable {
-    let body: Operation.Body
-    init(_ body: @escaping Operation.Body) { self.body = body }
 }

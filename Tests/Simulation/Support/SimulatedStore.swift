@@ -38,6 +38,9 @@ struct StoreSettings {
         options.indexCacheByteCount = cacheByteCount
         options.poolLimit = 4
         options.punchByteCountMinimum = 2 * blockByteCount
+        options.bounds = WorkBounds(
+            extentCount: 8, pieceCount: 4, readCount: 2, scratchByteCount: 8192, replacedExtentCount: 3,
+            attributeCount: 2)
     }
 }
 

@@ -112,7 +112,7 @@ extension Operation {
             } while listing.cursor < listing.limit
             return VolumeReply(value: .outcome(.number(listing.cursor)))
         case .seek(let inode, let target, let offset):
-            guard let found = try core.seek(InodeNumber(inode), target, from: offset).offset else {
+            guard let found = try core.seek(InodeNumber(inode), listing.seek(target, from: offset)).offset else {
                 throw .failed(.noAddress)
             }
             return VolumeReply(value: .outcome(.number(found)))
@@ -134,7 +134,7 @@ extension Operation {
             case .plan(let plan): return VolumeReply(value: .plan(plan))
             }
         case .xattrNames(let inode):
-            let names = try core.xattrNames(InodeNumber(inode), caller).split(separator: 0).map {
+            let names = try core.xattrNames(InodeNumber(inode), listing.names, caller).split(separator: 0).map {
                 String(decoding: $0, as: UTF8.self)
             }
             return VolumeReply(value: .outcome(.names(names.sorted())))
@@ -166,12 +166,19 @@ extension Operation {
 
     // MARK: Directories
 
-    /// What a listing with lookups, or a copy, has reached: what is done is not done again.
+    /// What a listing with lookups, a copy, or a walk has reached: what is done is not done again.
     final class Listing {
         var cursor: UInt64 = 0
         /// Where a copy ends.
         var limit: UInt64 = 0
         var entries: [ListedEntry] = []
+        let names = XattrListWalk()
+        private var walk: SeekWalk?
+
+        func seek(_ target: SeekTarget, from offset: UInt64) -> SeekWalk {
+            if walk == nil { walk = SeekWalk(target, from: offset) }
+            return walk!
+        }
     }
 
     /// A whole directory, by so many entries at a time, each time from the cookie before.

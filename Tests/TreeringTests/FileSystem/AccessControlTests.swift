@@ -78,7 +78,8 @@ import Testing
     }
 
     private func names(_ store: TestStore, _ inode: InodeNumber) throws -> [String] {
-        try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, .nobody) }
+        let walk = XattrListWalk()
+        return try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, walk, .nobody) }
             .split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.sorted()
     }
 

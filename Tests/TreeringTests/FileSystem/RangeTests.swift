@@ -212,7 +212,8 @@ import Testing
 
     private func seek(_ store: TestStore, _ inode: InodeNumber, _ target: SeekTarget, _ offset: UInt64) throws -> UInt64
     {
-        let result = try store.volume.perform { (core) throws(Stop) in try core.seek(inode, target, from: offset) }
+        let walk = SeekWalk(target, from: offset)
+        let result = try store.volume.perform { (core) throws(Stop) in try core.seek(inode, walk) }
         // The hole lies before data, and where a hole was looked for.
         if target == .data {
             #expect(

@@ -36,7 +36,8 @@ import Testing
         try store.write(inode, 1000, [1, 2, 3])
         store.volume.housekeep()
         #expect(try store.read(inode, 998, 10) == [0, 0, 1, 2, 3])
-        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, .nobody) }
+        let walk = XattrListWalk()
+        let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, walk, .nobody) }
         #expect(names == name + [0])
         try checkStore(store)
     }
@@ -73,15 +74,21 @@ import Testing
 
     /// An orphan whose removal failed once was forgotten until the next mount.
     @Test func anOrphanThatCannotBeRemovedNowIsRemovedLater() throws {
-        let store = try TestStore()
+        var options = VolumeOptions()
+        options.indexCacheByteCount = 64 << 10
+        let store = try TestStore(options: options)
         let file = try store.make("file")
         try store.unlink("file")
-        store.volume.state.withLock { state in
-            state.core.forget(file.inode, 1)
-            state.core.log.fail(.noSpace)
-        }
+        // The index is full of changes, and no checkpoint can be written.
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: [.write], file: .index, isLasting: true))
+        #expect(throws: Errno.noSpace) { for number in 0..<5000 { _ = try store.make("file \(number)") } }
+        store.volume.state.withLock { $0.core.forget(file.inode, 1) }
         store.volume.housekeep()
         #expect(store.volume.state.withLock { $0.core.reapable } == [file.inode])
+        store.device.clearFaults()
+        store.volume.housekeep()
+        store.volume.housekeep()
+        #expect(store.volume.state.withLock { $0.core.reapable } == [])
     }
 
     /// The header of a later segment had reached the disk, the segment before it had not: a legal end of the log, but the

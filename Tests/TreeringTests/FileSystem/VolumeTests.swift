@@ -88,14 +88,18 @@ final class TestStore {
 
     func names(in directory: InodeNumber = .root) throws -> [String] {
         var names: [String] = []
-        try volume.perform { (core) throws(Stop) in
-            names = []
-            try core.readDirectory(directory, after: 2) { (entry) throws(Stop) in
-                names.append(String(decoding: entry.name, as: UTF8.self))
-                return true
+        var cursor: UInt64 = 2
+        while true {
+            let before = cursor
+            try volume.perform { (core) throws(Stop) in
+                try core.readDirectory(directory, after: cursor) { (entry) throws(Stop) in
+                    names.append(String(decoding: entry.name, as: UTF8.self))
+                    cursor = entry.cookie
+                    return true
+                }
             }
+            if cursor == before { return names.sorted() }
         }
-        return names.sorted()
     }
 
     private func withBytes<R>(_ text: String, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {

@@ -1,0 +1,77 @@
+// A write over more extents than one hold of the lock may take out. It counts at once: until the old extents were taken out, some at a
+// time, its own stands beside the tree, in `removals`, and walks over the file show it instead of them (RecordIndex+Pieces.swift).
+//
+// Nothing else changes that part of the file meanwhile: a record that would is preceded by the rest of the work (`conflict`). No
+// checkpoint has a replacement in it, so that none is in the format: a replay makes it again.
+
+extension RecordIndex {
+    /// Bytes that may be replaced in steps at a time, in all files together: what one write may bring. An extent has a byte at least,
+    /// so this bounds the work that a checkpoint has to wait for.
+    static let replacedByteCountLimit: UInt64 = 1 << 20
+
+    /// Whether an extent over this range takes the place of so many that it is done in steps.
+    func isReplacedInSteps(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> Bool {
+        // An index that is made from the log may wait for what it needs.
+        guard pass == .live, to - from > UInt64(replacedExtentLimit) else { return false }
+        let limit = replacedExtentLimit + 1
+        return try extentCount(inode, from, to, limit: limit) == limit
+    }
+
+    func replaceInSteps(_ inode: InodeNumber, _ offset: UInt64, by extent: ExtentEntry) {
+        let range = RemovalEntry(from: offset, to: offset + UInt64(extent.length))
+        removals[inode, default: []].append(
+            PendingRemoval(
+                sequence: extent.origin.sequence, range: range, cursor: offset, byteCount: Int64(extent.length),
+                replacement: extent))
+        replacementCount += 1
+        replacedByteCount += UInt64(extent.length)
+    }
+
+    /// The old extents are gone: the one that stands for theirs takes their place. Its page was touched.
+    func putReplacement(_ extent: ExtentEntry, _ inode: InodeNumber, _ range: RemovalEntry) {
+        extent.encode(into: scratch)
+        tree.put(ExtentEntry.key(inode, range.from), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
+        replacementCount -= 1
+        replacedByteCount -= UInt64(extent.length)
+    }
+
+    /// The inode whose replacements must be finished before a record may be applied; nil when there is none.
+    func conflict(of record: Record) -> InodeNumber? {
+        guard replacementCount > 0 else { return nil }
+        var found: InodeNumber?
+        record.forEachChange { change, _, _ in found = found ?? conflict(of: change) }
+        return found
+    }
+
+    private func conflict(of change: Change) -> InodeNumber? {
+        switch change {
+        case .extent(let inode, let offset, _, _, let count):
+            let mayBegin = replacedByteCount + UInt64(count) <= Self.replacedByteCountLimit
+            if !mayBegin { return replacedInode }
+            return conflict(inode, offset, offset + UInt64(count))
+        case .reserve(let inode, let from, let to), .removeRange(let inode, let from, let to, _):
+            return conflict(inode, from, to)
+        case .removeInode(let inode, _): return conflict(inode, 0, .max)
+        case .move(let move): return conflict(of: move.change)
+        case .inode, .dirent, .removeDirent, .xattr, .removeXattr, .payload, .orphan, .skipped: return nil
+        }
+    }
+
+    private func conflict(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) -> InodeNumber? {
+        let isReplaced = removals[inode]?.contains {
+            $0.replacement != nil && $0.range.from < to && from < $0.range.to
+        }
+        return isReplaced == true ? inode : nil
+    }
+
+    /// An inode with a replacement under way.
+    var replacedInode: InodeNumber? {
+        replacementCount == 0 ? nil : removals.first { $1.contains { $0.replacement != nil } }?.key
+    }
+
+    /// Whether something is allocated of a range.
+    func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> Bool {
+        guard from < to, conflict(inode, from, to) == nil else { return from < to }
+        return try extentCount(inode, from, to, limit: 1) > 0
+    }
+}

@@ -1,0 +1,73 @@
+// Operations run together, each parked where it waits, as in a mount.
+
+@testable import Treering
+
+/// Operations that run as a server runs them: blocked ones are parked and resumed by completions and by the housekeeper.
+final class ParkedRunner: @unchecked Sendable {
+    private unowned let simulation: RandomSimulation
+    private let volume: Volume<SimulatedDevice>
+    private var pendingCount = 0
+
+    init(_ simulation: RandomSimulation) {
+        self.simulation = simulation
+        volume = simulation.store.volume
+    }
+
+    func start(_ operation: Operation) {
+        pendingCount += 1
+        attempt(operation, operation.body(simulation.caller), nil)
+    }
+
+    private func attempt(_ operation: Operation, _ body: @escaping Operation.Body, _ attempt: Attempt?) {
+        do throws(Stop) {
+            let reply = try volume.run(body)
+            switch reply.value {
+            case .outcome(let outcome):
+                simulation.finished(operation, outcome, reply)
+                pendingCount -= 1
+            case .plan(let plan):
+                let expected = simulation.expect(operation, reply)
+                let rest = plan.isWhole ? nil : simulation.beginInParts(operation, expected)
+                volume.finish(plan, mayWait: simulation.generator.chance(30)) { [self] outcome in
+                    if let rest {
+                        simulation.end(rest, outcome)
+                    } else {
+                        simulation.check(operation, outcome, expected)
+                    }
+                    pendingCount -= 1
+                }
+            }
+        } catch {
+            switch error {
+            case .failed(let errno):
+                simulation.finished(operation, .failed(errno.rawValue), nil)
+                pendingCount -= 1
+            case .blocked(let blocker):
+                simulation.count("parked")
+                let box = BodyBox(body)
+                volume.park(blocker, attempt, mayWait: simulation.generator.chance(30)) { [self] attempt in
+                    self.attempt(operation, box.body, attempt)
+                }
+            }
+        }
+    }
+
+    /// Lets the device and the housekeeper work until all are done.
+    func finish() throws {
+        var idleCount = 0
+        while pendingCount > 0 {
+            if volume.device.step() {
+                idleCount = 0
+                continue
+            }
+            volume.housekeep()
+            idleCount += 1
+            if idleCount > 200 { throw SimulationFailure("\(pendingCount) parked operations are never resumed") }
+        }
+    }
+}
+
+private final class BodyBox: @unchecked Sendable {
+    let body: Operation.Body
+    init(_ body: @escaping Operation.Body) { self.body = body }
+}
