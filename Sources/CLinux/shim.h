@@ -129,6 +129,34 @@ static inline int linux_direct_alignment(int descriptor, uint32_t *memory, uint3
     return 0;
 }
 
+// include/uapi/linux/fs.h: flags of a file, and include/uapi/linux/magic.h.
+#include <sys/ioctl.h>
+#include <sys/vfs.h>
+enum { LINUX_NOCOW_FLAG = 0x00800000, LINUX_BTRFS = 0x9123683E, LINUX_OVERLAY = 0x794C7630 };
+
+/// Whether a directory lies on a file system that writes to new places what is overwritten, as far as a file does not say otherwise.
+static inline int linux_may_copy_on_write(int directory) {
+    struct statfs status;
+    if (fstatfs(directory, &status) != 0) return 0;
+    return (unsigned)status.f_type == (unsigned)LINUX_BTRFS || (unsigned)status.f_type == (unsigned)LINUX_OVERLAY;
+}
+
+/// Has an empty file overwritten in place, where its file system knows that.
+static inline void linux_overwrite_in_place(int descriptor) {
+    int flags = 0;
+    if (ioctl(descriptor, _IOR('f', 1, long), &flags) != 0) return;
+    flags |= LINUX_NOCOW_FLAG;
+    ioctl(descriptor, _IOW('f', 2, long), &flags);
+}
+
+/// Whether a file on btrfs is written to new places when it is overwritten.
+static inline int linux_is_copied_on_write(int descriptor) {
+    struct statfs status;
+    int flags = 0;
+    if (fstatfs(descriptor, &status) != 0 || (unsigned)status.f_type != (unsigned)LINUX_BTRFS) return 0;
+    return ioctl(descriptor, _IOR('f', 1, long), &flags) == 0 && !(flags & LINUX_NOCOW_FLAG);
+}
+
 /// getrlimit and setrlimit with plain numbers (the enumeration does not import everywhere).
 static inline uint64_t linux_memory_lock_limit(void) {
     struct rlimit limit;

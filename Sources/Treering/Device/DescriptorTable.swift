@@ -58,6 +58,8 @@ final class DescriptorTable: @unchecked Sendable {
         var name: StoreFile
         var isPinned: Bool
         var isKept = false
+        /// From `open` to `close`.
+        var isOpen = true
 
         init(_ name: StoreFile) {
             self.name = name
@@ -303,7 +305,9 @@ final class DescriptorTable: @unchecked Sendable {
     func close(_ file: DeviceFile) {
         monitor.withLock {
             let entry = self[file.rawValue]
+            precondition(entry.pointee.isOpen, "a device file closed twice")
             precondition(entry.pointee.useCount.load(ordering: .acquiring) == 0, "a device file closed while in use")
+            entry.pointee.isOpen = false
             let found = Descriptors(
                 entry.pointee.descriptors.exchange(Descriptors.none.entry, ordering: .acquiringAndReleasing))
             if entry.pointee.isPinned { pinnedCount -= 1 }
@@ -313,8 +317,6 @@ final class DescriptorTable: @unchecked Sendable {
                 freePlaces.append(entry.pointee.place)
                 idle.broadcast()
             }
-            // A later use of this number traps or, where it was given away again, finds another file: as with descriptors.
-            entry.pointee.isPinned = true
             freeFiles.append(file.rawValue)
         }
     }
@@ -359,8 +361,7 @@ final class DescriptorTable: @unchecked Sendable {
                 file.pointee.useCount.add(1, ordering: .acquiringAndReleasing)
                 return .success(present)
             }
-            // Whoever used it knows its number: it has been opened, and not closed since.
-            precondition(!file.pointee.isPinned, "a device file that is not open")
+            precondition(file.pointee.isOpen && !file.pointee.isPinned, "a device file that is not open")
             guard let place = freePlaces.popLast() ?? takeFromAnother(maySync: mayWait) else {
                 guard mayWait, let place = waitForPlace() else { return .failure(Errno(EMFILE)) }
                 // Another thread may have opened it meanwhile.

@@ -74,6 +74,12 @@ extension HostFiles {
         return found ?? nil
     }
 
+    func isCopiedOnWrite(_ file: DeviceFile) -> Bool {
+        guard mayCopyOnWrite else { return false }
+        let found = try? withDescriptor(of: file) { (descriptor) throws(Errno) in linux_is_copied_on_write(descriptor) }
+        return (found ?? 0) != 0
+    }
+
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
         if isReadOnly { throw .readOnly }
         let (from, name) = place(of: file)

@@ -13,6 +13,8 @@ final class HostFiles: Sendable {
     let segments: Int32
     let direct: DirectSupport
     let isReadOnly: Bool
+    /// The host may write to new places what is overwritten (btrfs). Files are made so that it does not.
+    let mayCopyOnWrite: Bool
     /// The soft limit of open files, raised as far as was needed and allowed.
     let descriptorLimit: Int
     let table: DescriptorTable
@@ -69,6 +71,7 @@ final class HostFiles: Sendable {
         self.segments = segments
         self.direct = direct
         isReadOnly = options.readOnly
+        mayCopyOnWrite = linux_may_copy_on_write(directory) != 0
         let mustBeDirect = options.direct == .on
         self.mustBeDirect = mustBeDirect
         let each = direct.isUsable ? 2 : 1
@@ -78,7 +81,7 @@ final class HostFiles: Sendable {
         sequentialReads = SequentialReads(capacity: max(1, placeCount))
         let opener = Opener(
             directory: directory, segments: segments, usesDirect: direct.isUsable, mustBeDirect: mustBeDirect,
-            isReadOnly: options.readOnly)
+            isReadOnly: options.readOnly, mayCopyOnWrite: mayCopyOnWrite)
         table = DescriptorTable(placeCount: max(1, placeCount)) { (file, create) throws(Errno) in
             try opener.open(file, create: create)
         }
@@ -141,6 +144,7 @@ final class HostFiles: Sendable {
         let usesDirect: Bool
         let mustBeDirect: Bool
         let isReadOnly: Bool
+        let mayCopyOnWrite: Bool
 
         func open(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
             if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
@@ -148,6 +152,7 @@ final class HostFiles: Sendable {
             let (parent, name) = Self.place(of: file, directory, segments)
             let buffered = openat(parent, name, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
             guard buffered >= 0 else { throw errno == ELOOP ? .invalid : .last }
+            if create && mayCopyOnWrite { linux_overwrite_in_place(buffered) }
             guard usesDirect else { return Descriptors(buffered: buffered, direct: -1) }
             let direct = openat(parent, name, access | linux_o_direct)
             if direct < 0 && (mustBeDirect || errno == EMFILE || errno == ENFILE) {

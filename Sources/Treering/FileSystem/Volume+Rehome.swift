@@ -56,7 +56,8 @@ extension Volume {
                 segments[SegmentNumber(UInt32(index))] = segment.file
             }
             let open = MountedFiles(
-                indexFile: state.indexFile, segments: segments, superblock: state.superblock,
+                indexFile: state.indexFile, superblockFile: state.superblockFile, segments: segments,
+                superblock: state.superblock,
                 building: core.index.tree.building.next)
             return (core.log, core.log.undurableBatches, open)
         }
@@ -65,13 +66,21 @@ extension Volume {
         try recovery.replay(through: durable)
         var rehoming = Rehoming(
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
-        try rehoming.enterBlocks()
-        do throws(Errno) { try rehoming.declareEnd() } catch {
-            throw MountError("the end of the old place cannot be declared", error)
+        do throws(MountError) {
+            try rehoming.enterBlocks()
+            do throws(Errno) { try rehoming.declareEnd() } catch {
+                throw MountError("the end of the old place cannot be declared", error)
+            }
+            try rehoming.moveBatches()
+            recovery.sealBlocks(through: rehoming.position.lastBatch)
+            do throws(Errno) { try rehoming.flush() } catch {
+                throw MountError("the new place cannot be flushed", error)
+            }
+        } catch {
+            // The mount keeps its table, in which these have no file any more.
+            state.withLock { state in for number in recovery.forgotten { state.core.table.dropFile(number) } }
+            throw error
         }
-        try rehoming.moveBatches()
-        recovery.sealBlocks(through: rehoming.position.lastBatch)
-        do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
         change { state, telling in
             // Shut down meanwhile: what was written is found by the next mount.
             guard !log.isClosed else { return }
