@@ -163,6 +163,35 @@ static inline uint64_t linux_memory_lock_limit(void) {
     return getrlimit((__rlimit_resource_t)8, &limit) == 0 ? (uint64_t)limit.rlim_cur : 0;
 }
 
+/// Raises a soft limit to the hard one; returns the limit then in force, all ones: none.
+static inline uint64_t linux_raise_limit(int resource) {
+    struct rlimit limit;
+    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0) return UINT64_MAX;
+    if (limit.rlim_cur != limit.rlim_max) {
+        struct rlimit raised = limit;
+        raised.rlim_cur = limit.rlim_max;
+        if (setrlimit((__rlimit_resource_t)resource, &raised) == 0) limit = raised;
+    }
+    return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+}
+enum {
+    LINUX_LIMIT_CPU = 0, LINUX_LIMIT_FILE_SIZE = 1, LINUX_LIMIT_DATA = 2, LINUX_LIMIT_LOCKED = 8, LINUX_LIMIT_ADDRESSES = 9,
+};
+
+extern int pthread_setattr_default_np(const pthread_attr_t *);
+extern int pthread_getattr_default_np(pthread_attr_t *);
+
+/// Gives threads that are made from here on stacks of at least this size, whatever `ulimit -s` says.
+static inline void linux_raise_thread_stack(size_t wanted) {
+    pthread_attr_t attributes;
+    size_t size = 0;
+    if (pthread_getattr_default_np(&attributes) != 0) return;
+    if (pthread_attr_getstacksize(&attributes, &size) == 0 && size < wanted &&
+        pthread_attr_setstacksize(&attributes, wanted) == 0)
+        pthread_setattr_default_np(&attributes);
+    pthread_attr_destroy(&attributes);
+}
+
 /// Raises the soft limit of open files to `wanted` as far as the hard limit allows; returns the limit then in force.
 static inline uint64_t linux_raise_file_limit(uint64_t wanted) {
     struct rlimit limit;

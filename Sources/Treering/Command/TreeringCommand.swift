@@ -52,6 +52,7 @@ public enum TreeringCommand {
 
     /// Runs the command line (without the program's name) and returns the exit code.
     public static func run(_ arguments: [String]) -> Int32 {
+        ProcessLimits.prepare()
         guard let first = arguments.first else {
             StandardError.print(overview)
             return 1

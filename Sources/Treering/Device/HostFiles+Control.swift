@@ -41,7 +41,8 @@ extension HostFiles {
             default:
                 // The host may have grown the file part of the way.
                 try? truncate(descriptor, off_t(before))
-                throw error
+                // No file may become so large (RLIMIT_FSIZE): for a store that is a full disk.
+                throw error.rawValue == EFBIG ? .noSpace : error
             }
         }
     }
@@ -120,7 +121,7 @@ extension HostFiles {
     /// Calls `body` with every name of a directory, without "." and "..".
     private func names(in directory: Int32, _ body: (String) -> Void) throws(Errno) {
         var own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        while own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
+        if own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
             own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         }
         guard own >= 0 else { throw .last }

@@ -16,6 +16,7 @@ struct FormatOptions: Sendable {
     var now: @Sendable () -> Timestamp = Timestamp.now
 
     static let capacityMinimum: UInt64 = 16 << 20
+    static let segmentByteCountLimit = 64 << 20
 
     /// The segment size for a capacity: the power of two near a 64th of it, from 1 MiB to 64 MiB.
     static func segmentByteCount(forCapacity capacity: UInt64) -> Int {
