@@ -3,4 +3,4 @@
 import Glibc
 import Treering
 
-exit(TreeringCommand.run(Array(CommandLine.arguments.dropFirst())))
+exit(TreeringCommand.main())

@@ -307,4 +307,24 @@ check "what was promised is written" dd if=/dev/urandom of="$M/promised" bs=128k
 check "room comes back" rm "$M/filler" "$M/promised"
 stop_mount "$T" "$M"
 check_store "$T"
+# New mail: the first read after a change moves the time of the last access, though its pages lie in the kernel's cache.
+W=$WORK/mail
+start_mount "$W" "$M" open=handle
+is_new() { python3 -c 'import os, sys; s = os.stat(sys.argv[1]); print("new" if s.st_atime_ns <= s.st_mtime_ns else "read")' "$M/box"; }
+for message in first second; do
+    echo "$message" >>"$M/box"
+    equal "a mailbox with a $message message" new "$(is_new)"
+    python3 -c 'import os, sys; os.close(os.open(sys.argv[1], os.O_RDONLY))' "$M/box"
+    equal "a mailbox that was opened and not read" new "$(is_new)"
+    equal "the $message message" "$message" "$(tail -n 1 "$M/box")"
+    equal "a mailbox that was read" read "$(is_new)"
+done
+stop_mount "$W" "$M"
+
+# A buffered reader beside asynchronous direct writes of the same bytes.
+check "the direct writer" gcc -O2 -pthread -o "$WORK/direct" "$HERE/direct.c"
+start_mount "$W" "$M" async_direct=off
+check "what is read after the completion of a direct write" "$WORK/direct" "$M/direct" 1500
+stop_mount "$W" "$M"
+check_store "$W"
 finish

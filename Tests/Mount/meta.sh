@@ -134,6 +134,12 @@ as_user() { setpriv --reuid=1000 --regid=1000 --clear-groups "$@"; }
 chmod 755 "$WORK"
 chmod 777 .
 equal "FITRIM of a user" EPERM "$(python3 "$WORK/control.py" 0xc0185879 'bytes(24)' user)"
+# struct fstrim_range: start, length, least length.
+equal "FITRIM beyond the end" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 1 << 60, 1 << 30, 0)')"
+equal "FITRIM of less than a block" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 0, 4095, 0)')"
+equal "FITRIM with a least length that nothing has" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 0, 1 << 60, 1 << 60)')"
+equal "FITRIM of a place where there is nothing tells of 0 bytes" "$(python3 -c 'import struct; print(struct.pack("3Q", 1 << 20, 0, 0))')" \
+    "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 1 << 20, 4096, 0)')"
 equal "shutdown by a user" EPERM "$(python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 2)' user)"
 equal "shutdown in an unknown way" EINVAL "$(python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 9)')"
 

@@ -34,7 +34,7 @@ finished() {
 }
 engine_is() { equal "$2: engine" "$1" "$("$TREERING" stats "$M" | awk '$1 == "engine" {print $2}')"; }
 
-for options in ack=written ack=durable writeback_cache=on direct=off open=handle queue_depth=2 readers=1 staging=1M,index_cache=4M \
+for options in ack=written ack=durable writeback_cache=on direct=off open=handle async_direct=off queue_depth=2 readers=1 staging=1M,index_cache=4M \
     commit=1 max_inflight=16; do
     start_mount "$S" "$M" "$options"
     works "$options"

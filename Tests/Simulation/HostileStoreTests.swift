@@ -347,32 +347,7 @@ struct HostileRun {
             return
         }
         tally.mounted += 1
-        let caller = Caller(uid: 0, gid: 0, umask: 0)
-        for inode in 1...80 as ClosedRange<UInt64> {
-            for operation in [
-                Operation.attributes(inode), .readDirectory(inode, step: 100),
-                .read(inode, offset: 0, byteCount: 65_536), .readLink(inode), .xattrNames(inode),
-            ] {
-                guard let reply = try? volume.perform(operation.body(caller)) else { continue }
-                if case .plan(let plan) = reply.value { _ = volume.outcome(of: plan, mayWait: true) }
-            }
-        }
-        if !options.isReadOnly {
-            for inode in 1...60 as ClosedRange<UInt64> {
-                var changes = AttributeChanges()
-                changes.byteCount = inode * 100
-                for operation in [
-                    Operation.write(inode, offset: inode * 900, byteCount: 5000, seed: 1),
-                    .setAttributes(inode, changes),
-                    .make(inode, "made", mode: 0o100600, deviceNumber: 0, target: nil),
-                    .unlink(inode, "f\(inode)"), .unlink(1, "f\(inode)"), .removeDirectory(1, "d\(inode)"),
-                ] {
-                    _ = try? volume.perform(operation.body(caller))
-                }
-            }
-            volume.housekeep(commits: true, checkpoints: true)
-            volume.housekeep(commits: true, checkpoints: true)
-        }
+        HostileOperations(volume).run(1...80, isWritten: !options.isReadOnly)
         var stepCount = 0
         _ = volume.scrub {
             stepCount += 1

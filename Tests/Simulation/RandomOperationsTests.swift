@@ -6,7 +6,8 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct RandomOperationsTests {
-    /// How each run differs: the order of completions, the page cache, the size of the store, the sector.
+    /// How each run differs: the order of completions, the page cache, the size of the store, the sector, staging: as many batches as
+    /// a segment takes, or so many that it still has those of a segment's earlier life.
     static func options(_ seed: UInt64, _ operationCount: Int) -> RandomSimulation.Options {
         var options = RandomSimulation.Options()
         options.operationCount = operationCount
@@ -15,6 +16,10 @@ import Testing
         options.store.capacityByteCount = [16, 32, 64][Int(seed % 3)] << 20
         options.store.sectorByteCount = seed % 5 == 0 ? 4096 : 512
         options.store.options.cleaning = seed % 2 == 0 ? .eager : .auto
+        if seed % 4 < 2 {
+            options.store.options.stagingByteCount = 16 << 20
+            options.store.capacityByteCount = 64 << 20
+        }
         return options
     }
 

@@ -32,6 +32,13 @@ import Testing
         #expect(Rules.simulation([Self.lib("Device", "final class SimulatedDevice {}\n")]) == [])
     }
 
+    @Test func keepingByThread() {
+        let text = "let key = pthread_getspecific(a)\n"
+        #expect(Rules.threadLocals([Self.lib("FileSystem", text)]).count == 1)
+        #expect(Rules.threadLocals([Self.lib("FuseServer", text, name: "ClassicTransport")]) == [])
+        #expect(Rules.threadLocals([Self.lib("Device", "// pthread_getspecific\n")]) == [])
+    }
+
     @Test(arguments: [
         ("FileSystem", "import CFuse3\n"), ("FuseServer", "import CUring\n"), ("Device", "import Foundation\n"),
         ("Device", "import FoundationEssentials\n"), ("Format", "import Glibc\n"),
@@ -57,6 +64,19 @@ import Testing
         #expect(Rules.clocks([Self.lib("Command", text)]).count == 3)
         #expect(Rules.clocks([Self.lib("Device", "pthread_cond_timedwait(a, b, &c)\n", name: "Monitor")]) == [])
         #expect(Rules.clocks([Self.lib("Device", "pthread_cond_wait(a, b)\n// CLOCK_REALTIME\n")]) == [])
+    }
+
+    @Test(arguments: [
+        "let a = realpath(path, nil)\n", "let a = Glibc.open(path, 0)\n", "let a = getenv(name)\n",
+        "for a in CommandLine.arguments {}\n", "let a = String(cString: b)\n", "if lstat(path, &status) == 0 {}\n",
+    ])
+    func pathsAsText(_ text: String) { #expect(Rules.paths([Self.lib("Command", text)]).count == 1) }
+
+    @Test func pathsAsBytes() {
+        let text =
+            "func realpath(a: Int) {}\nlet a = path.realpath()\nlet b = try open(plan)\nGlibc.close(a)\n// mkdir(a)\n"
+        #expect(Rules.paths([Self.lib("Command", text)]) == [])
+        #expect(Rules.paths([Self.lib("Support", "let a = realpath(b, nil)\n", name: "HostString+Calls")]) == [])
     }
 
     @Test func outgrowing() {

@@ -128,6 +128,67 @@ enum Rules {
         }
     }
 
+    // MARK: Paths
+
+    /// The file that alone calls the host with a path, and the one that alone takes the arguments and the environment.
+    private static let pathCallsFile = "Sources/Treering/Support/HostString+Calls.swift"
+    private static let hostStringFile = "Sources/Treering/Support/HostString.swift"
+    /// Functions of the C library that take a path, but those whose names mean other things here as well (open, stat, unlink).
+    private static let pathFunctions: Set = [
+        "chmod", "chown", "creat", "execv", "execve", "execvp", "fopen", "getxattr", "lchown", "lgetxattr",
+        "lstat",
+        "mkdir", "mkdtemp", "mkfifo", "mkstemp", "mknod", "opendir", "posix_spawn", "posix_spawnp", "readlink",
+        "realpath",
+        "rmdir", "setxattr", "statfs", "strdup", "symlink", "umount2", "utimes",
+    ]
+    /// The same where the module is named.
+    private static let namedFunctions: Set = ["access", "mount", "open", "rename", "stat", "statvfs", "unlink"]
+    /// Texts that are the C library's own.
+    private static let cTextFiles: Set = [
+        "Sources/Treering/Support/Errno.swift", "Sources/Treering/FuseServer/FuseLibrary.swift",
+    ]
+
+    /// Paths, arguments and the environment are bytes (HostString); a String would replace what is not UTF-8.
+    static func paths(_ files: [SourceFile]) -> [Violation] {
+        files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") }.flatMap { file in
+            let tokens = file.tokens
+            return tokens.indices.dropLast(2).compactMap { index -> Violation? in
+                let (token, next) = (tokens[index], tokens[index + 1])
+                let isOfGlibc = token.isMember && index > 0 && tokens[index - 1].text == "Glibc"
+                let isCall =
+                    next.text == "(" && (!token.isMember || isOfGlibc)
+                    && (index == 0 || tokens[index - 1].text != "func")
+                let place = "\(file.path):\(token.line)"
+                if isCall, pathFunctions.contains(token.text) || isOfGlibc && namedFunctions.contains(token.text) {
+                    guard ![pathCallsFile, hostStringFile].contains(file.path) else { return nil }
+                    return Violation(place: place, reason: "\(token.text) takes a path: call it by HostString")
+                }
+                if token.text == "CommandLine" || token.text == "getenv" && isCall {
+                    guard file.path != hostStringFile else { return nil }
+                    return Violation(place: place, reason: "\(token.text): take what is typed as HostString")
+                }
+                if token.text == "String", next.text == "(", tokens[index + 2].text == "cString" {
+                    guard !cTextFiles.contains(file.path) else { return nil }
+                    return Violation(
+                        place: place, reason: "String(cString:) replaces what is not UTF-8: HostString keeps it")
+                }
+                return nil
+            }
+        }
+    }
+
+    /// Nothing of a request travels with a thread: completions run on any, in the midst of other requests. Whether a thread may wait is all that a
+    /// transport keeps by it.
+    static func threadLocals(_ files: [SourceFile]) -> [Violation] {
+        let names: Set = ["pthread_key_create", "pthread_getspecific", "pthread_setspecific", "TaskLocal"]
+        return files.filter { $0.path.hasPrefix("Sources/") && !$0.path.hasSuffix("/ClassicTransport.swift") }.flatMap {
+            file in
+            file.tokens.filter { names.contains($0.text) }.map {
+                Violation(place: "\(file.path):\($0.line)", reason: "it keeps something by thread")
+            }
+        }
+    }
+
     // MARK: Size and shape
 
     static func fileLength(_ files: [SourceFile]) -> [Violation] {

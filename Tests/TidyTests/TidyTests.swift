@@ -53,6 +53,10 @@ import Testing
 
     @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }
 
+    @Test func pathsAreBytes() { #expect(Rules.paths(Self.files) == []) }
+
+    @Test func nothingTravelsWithAThread() { #expect(Rules.threadLocals(Self.files) == []) }
+
     @Test func noFileIsTooLong() {
         #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.path.hasPrefix("mount-scripts/") }) == [])
     }

@@ -4,16 +4,17 @@ import Glibc
 
 /// The arguments of one command, checked against its table.
 struct Arguments {
-    private(set) var operands: [String] = []
+    private(set) var operands: [HostString] = []
     private(set) var values: [String: OptionValue] = [:]
     /// The words of all `-o` lists, in order.
-    private(set) var mountWords: [String] = []
+    private(set) var mountWords: [HostString] = []
     /// Single-letter flags given, in order.
     private(set) var letters: Set<Character> = []
 
     /// `letters` are the single-letter flags allowed; "o" takes a value and is allowed only with `takesMountOptions`.
     init(
-        _ arguments: [String], _ options: [CommandOption], letters allowed: String = "", takesMountOptions: Bool = false
+        _ arguments: [HostString], _ options: [CommandOption], letters allowed: String = "",
+        takesMountOptions: Bool = false
     ) throws(CommandError) {
         var rest = arguments[...]
         var onlyOperands = false
@@ -23,62 +24,64 @@ struct Arguments {
             } else if argument == "--" {
                 onlyOperands = true
             } else if argument.hasPrefix("--") {
-                try takeLong(String(argument.dropFirst(2)), &rest, options)
+                try takeLong(argument.dropFirst(2), &rest, options)
             } else {
-                try takeLetters(argument.dropFirst(), &rest, allowed, takesMountOptions)
+                try takeLetters(argument.dropFirst(1), &rest, allowed, takesMountOptions)
             }
         }
     }
 
     private mutating func takeLong(
-        _ text: String, _ rest: inout ArraySlice<String>, _ options: [CommandOption]
+        _ text: HostString, _ rest: inout ArraySlice<HostString>, _ options: [CommandOption]
     ) throws(CommandError) {
-        let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        let name = String(parts[0])
+        let parts = text.split("=", atMost: 2)
+        let name = parts[0].description
         guard let option = options.first(where: { $0.name == name }) else {
             throw CommandError("--\(name): unknown option")
         }
-        var value = parts.count > 1 ? String(parts[1]) : nil
+        var value = parts.count > 1 ? parts[1] : nil
         if case .flag = option.kind {} else if value == nil { value = rest.popFirst() }
         values[name] = try option.value(value, place: "--\(name)")
     }
 
     private mutating func takeLetters(
-        _ text: Substring, _ rest: inout ArraySlice<String>, _ allowed: String, _ takesMountOptions: Bool
+        _ text: HostString, _ rest: inout ArraySlice<HostString>, _ allowed: String, _ takesMountOptions: Bool
     ) throws(CommandError) {
         var text = text
-        while let letter = text.popFirst() {
+        while let byte = text.bytes.first {
+            let letter = HostString(bytes: [byte]).description
+            text = text.dropFirst(1)
             if letter == "o" && takesMountOptions {
-                guard let list = text.isEmpty ? rest.popFirst() : String(text) else {
+                guard let list = text.isEmpty ? rest.popFirst() : text else {
                     throw CommandError("-o: needs a list of options")
                 }
                 mountWords += Self.split(list)
                 return
             }
             guard allowed.contains(letter) else { throw CommandError("-\(letter): unknown option") }
-            letters.insert(letter)
+            letters.insert(Character(letter))
         }
     }
 
     /// Splits at commas; `\,` is a comma and `\\` a backslash.
-    static func split(_ list: String) -> [String] {
-        var words: [String] = []
-        var word = ""
+    static func split(_ list: HostString) -> [HostString] {
+        var words: [HostString] = []
+        var word: [UInt8] = []
         var isEscaped = false
-        for character in list {
+        for byte in list.bytes {
             if isEscaped {
-                word.append(character)
+                word.append(byte)
                 isEscaped = false
-            } else if character == "\\" {
+            } else if byte == UInt8(ascii: "\\") {
                 isEscaped = true
-            } else if character == "," {
-                words.append(word)
-                word = ""
+            } else if byte == UInt8(ascii: ",") {
+                words.append(HostString(bytes: word))
+                word = []
             } else {
-                word.append(character)
+                word.append(byte)
             }
         }
-        words.append(word)
+        words.append(HostString(bytes: word))
         return words.filter { !$0.isEmpty }
     }
 
@@ -98,7 +101,7 @@ struct Arguments {
     }
 
     /// The operands, which must be as many as there are names.
-    func operands(_ names: String...) throws(CommandError) -> [String] {
+    func operands(_ names: String...) throws(CommandError) -> [HostString] {
         if operands.count < names.count { throw CommandError("\(names[operands.count]) is missing") }
         if operands.count > names.count { throw CommandError("'\(operands[names.count])': one argument too many") }
         if let position = operands.firstIndex(of: "") { throw CommandError("\(names[position]) is empty") }

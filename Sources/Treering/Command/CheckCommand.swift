@@ -30,9 +30,9 @@ enum CheckCommand {
         32 ended on request.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments: Arguments
-        let target: String
+        let target: HostString
         do throws(CommandError) {
             arguments = try Arguments(typed, options)
             target = try arguments.operands("MOUNTPOINT or STORE")[0]
@@ -60,7 +60,7 @@ enum CheckCommand {
     }
 
     private static func check(
-        mountPoint: String, _ target: String, _ arguments: Arguments
+        mountPoint: HostString, _ target: HostString, _ arguments: Arguments
     ) throws(CommandError) -> Int32 {
         if let option = ["repair", "rebuild-index", "new-uuid"].first(where: arguments.has) {
             throw CommandError(
@@ -77,7 +77,7 @@ enum CheckCommand {
 
     // MARK: Another uuid
 
-    private static func renew(_ path: String) throws(CommandError) -> Int32 {
+    private static func renew(_ path: HostString) throws(CommandError) -> Int32 {
         guard try StoreDirectory.state(path) == .store else {
             throw CommandError("\(path): is not a Treering store (it has no superblock)")
         }
@@ -105,13 +105,13 @@ enum CheckCommand {
     }
 
     /// Open files belong to a device, and each step has its own.
-    private static func open(_ path: String, _ lock: StoreLock) throws(MountError) -> HostDevice {
+    private static func open(_ path: HostString, _ lock: StoreLock) throws(MountError) -> HostDevice {
         do throws(CommandError) {
             return try OpenStore(path, lock, .posix, DeviceOptions()).device
         } catch { throw MountError(.host, error.message) }
     }
 
-    private static func check(_ path: String, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
+    private static func check(_ path: HostString, readsData: Bool, rebuilds: Bool) throws(CommandError) -> Int32 {
         let store = try OpenStore(existing: path, DeviceOptions(readOnly: !rebuilds), salvages: true)
         defer { store.device.shutDown() }
         let report: CheckReport
@@ -135,13 +135,13 @@ enum CheckCommand {
     }
 
     /// Damage that not even a check can see behind is an error that is left; all else means that there was no check.
-    private static func failed(_ error: MountError, _ path: String) throws(CommandError) -> Int32 {
+    private static func failed(_ error: MountError, _ path: HostString) throws(CommandError) -> Int32 {
         guard error.kind == .damaged else { throw CommandError("\(path): \(error)") }
         print("\(path): \(error)")
         return 4
     }
 
-    private static func show(_ report: CheckReport, _ path: String, readsData: Bool) {
+    private static func show(_ report: CheckReport, _ path: HostString, readsData: Bool) {
         for note in report.notes { print("\(path): \(note)") }
         for problem in report.problems { print("\(path): \(problem)") }
         if report.problemCount > report.problems.count {
@@ -158,7 +158,7 @@ enum CheckCommand {
 
     // MARK: Repair
 
-    private static func repair(_ path: String) throws(CommandError) -> Int32 {
+    private static func repair(_ path: HostString) throws(CommandError) -> Int32 {
         switch try StoreDirectory.state(path) {
         case .store, .incomplete: break
         default: throw CommandError("\(path): is not a Treering store (it has no superblock)")

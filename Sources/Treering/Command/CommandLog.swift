@@ -12,7 +12,7 @@ final class CommandLog: Sendable {
         self.isForeground = isForeground
         self.isDebug = isDebug
         // openlog keeps the pointer.
-        if !isForeground { openlog(strdup("treering"), LOG_PID | LOG_CONS, LOG_DAEMON) }
+        if !isForeground { openlog(HostString("treering").copy, LOG_PID | LOG_CONS, LOG_DAEMON) }
     }
 
     /// stderr is about to go away.

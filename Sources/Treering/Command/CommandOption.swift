@@ -73,7 +73,9 @@ enum OptionValue: Sendable {
     case flag(Bool)
     case number(Int)
     case size(UInt64)
-    case text(String)
+    /// One of the words of a choice, or of mount(8).
+    case word(String)
+    case text(HostString)
 }
 
 /// Why a command did not do what was asked: a message for a person, and the exit code.
@@ -89,9 +91,11 @@ struct CommandError: Error, Sendable {
 
 extension CommandOption {
     /// Checks a value as it was typed; `place` names where it was ("-o", "TREERING_ENGINE").
-    func value(_ text: String?, place: String) throws(CommandError) -> OptionValue {
+    func value(_ typed: HostString?, place: String) throws(CommandError) -> OptionValue {
+        // A value that is no text is none of the words and numbers, also as it is shown to people.
+        let text = typed?.description
         switch kind {
-        case .generic: return .text(text ?? "")
+        case .generic: return .word(text ?? "")
         case .flag:
             switch text {
             case nil, "on", "yes", "true", "1": return .flag(true)
@@ -100,10 +104,10 @@ extension CommandOption {
             }
         case .choice(let words):
             guard let text else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
-            if words.contains(text) { return .text(text) }
+            if words.contains(text) { return .word(text) }
             // The switches read well both ways.
-            if words.contains("on"), text == "yes" || text == "true" { return .text("on") }
-            if words.contains("off"), text == "no" || text == "false" { return .text("off") }
+            if words.contains("on"), text == "yes" || text == "true" { return .word("on") }
+            if words.contains("off"), text == "no" || text == "false" { return .word("off") }
             throw CommandError("\(place): \(name)=\(text): is one of \(words.joined(separator: ", "))")
         case .number(let range):
             guard let text else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
@@ -120,8 +124,8 @@ extension CommandOption {
             }
             return .size(byteCount)
         case .text:
-            guard let text else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
-            return .text(text)
+            guard let typed else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
+            return .text(typed)
         }
     }
 }

@@ -61,7 +61,7 @@ final class Daemon {
     static func leaveTerminal() {
         setsid()
         _ = chdir("/")
-        let null = open("/dev/null", O_RDWR | O_CLOEXEC)
+        let null = HostString("/dev/null").open(O_RDWR)
         if null >= 0 {
             for descriptor in Int32(0)...2 { dup2(null, descriptor) }
             if null > 2 { close(null) }

@@ -16,7 +16,7 @@ enum ExportCommand {
         Exit codes: 0 everything was exported, 4 not everything, 1 nothing.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
         let operands = try arguments.operands("STORE", "DIR")
         let path = StoreDirectory.path(ofSource: operands[0])
@@ -32,8 +32,8 @@ enum ExportCommand {
             let staging = try? HostStaging(directory: path, uuid: pair.newest().uuid, log: log)
             let view = try StoreView.open(
                 store.device, pair,
-                tails: { superblock in
-                    do { try staging?.findTails(superblock, isReadOnly: true) } catch { log("\(error)") }
+                tails: {
+                    do { try staging?.findTails(isReadOnly: true) } catch { log("\(error)") }
                     return staging?.tails.map(\.tail) ?? []
                 }, log: log)
             report = try Exporter.export(view, into: target)
@@ -43,12 +43,14 @@ enum ExportCommand {
         return tell(report, path, operands[1])
     }
 
-    private static func openTarget(_ path: String, isForced: Bool) throws(CommandError) -> Int32 {
-        if mkdir(path, 0o700) != 0, errno != EEXIST { throw CommandError("\(path): cannot be made: \(Errno.last)") }
-        let target = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    private static func openTarget(_ path: HostString, isForced: Bool) throws(CommandError) -> Int32 {
+        do throws(Errno) { try path.makeDirectory() } catch {
+            if error != .exists { throw CommandError("\(path): cannot be made: \(error)") }
+        }
+        let target = path.openDirectory()
         guard target >= 0 else { throw CommandError("\(path): \(Errno.last)") }
-        let names: [String]
-        do throws(Errno) { names = try HostFile.names(in: path) } catch {
+        let names: [HostString]
+        do throws(Errno) { names = try path.names() } catch {
             close(target)
             throw CommandError("\(path): \(error)")
         }
@@ -60,14 +62,15 @@ enum ExportCommand {
         return target
     }
 
-    private static func tell(_ report: ExportReport, _ path: String, _ target: String) -> Int32 {
+    private static func tell(_ report: ExportReport, _ path: HostString, _ target: HostString) -> Int32 {
         for problem in report.problems { StandardError.print("\(path): \(problem)") }
         if report.problemCount > report.problems.count {
             StandardError.print("\(path): \(report.problemCount - UInt64(report.problems.count)) more of these")
         }
         if report.foreignOwnerCount > 0 {
             StandardError.print(
-                "\(path): \(report.foreignOwnerCount) files belong to you now: only root can give files to others")
+                "\(path): \(report.foreignOwnerCount) files belong to you now, without set-user-ID and set-group-ID bits: only root can give files to others"
+            )
         }
         print(
             "\(target): \(report.fileCount) files with \(report.byteCount) bytes, \(report.directoryCount) directories, \(report.linkCount) further links, \(report.otherCount) others"

@@ -5,14 +5,14 @@ import Glibc
 /// A store and a mount point that fit together.
 struct MountPlan: Sendable {
     /// As typed: what /proc/mounts is to show.
-    var source: String
+    var source: HostString
     /// Real path; the last part may not exist yet.
-    var store: String
+    var store: HostString
     var state: StoreState
     /// Real path.
-    var mountPoint: String
+    var mountPoint: HostString
 
-    init(source: String, mountPoint typed: String, isReadOnly: Bool) throws(CommandError) {
+    init(source: HostString, mountPoint typed: HostString, isReadOnly: Bool) throws(CommandError) {
         self.source = source
         let path = StoreDirectory.path(ofSource: source)
         mountPoint = try Self.checkedMountPoint(typed)
@@ -35,18 +35,18 @@ struct MountPlan: Sendable {
         try Self.checkFuse()
     }
 
-    private static func checkedMountPoint(_ typed: String) throws(CommandError) -> String {
-        let real: String
+    private static func checkedMountPoint(_ typed: HostString) throws(CommandError) -> HostString {
+        let real: HostString
         do throws(Errno) {
-            real = try HostFile.realPath(typed)
+            real = try typed.realPath()
         } catch {
             if error == .noEntry {
                 throw CommandError("\(typed): there is no such directory to mount on; make it with `mkdir -p`")
             }
             return try deadMountPoint(typed, error)
         }
-        var status = stat()
-        guard stat(real, &status) == 0 else { return try deadMountPoint(typed, .last) }
+        let status: stat
+        do throws(Errno) { status = try real.status() } catch { return try deadMountPoint(typed, error) }
         guard status.st_mode & S_IFMT == S_IFDIR else {
             throw CommandError("\(typed): is not a directory, so nothing can be mounted on it")
         }
@@ -54,7 +54,7 @@ struct MountPlan: Sendable {
     }
 
     /// A mount of ours whose process is gone is no obstacle: it is taken away when the new one is about to take its place.
-    private static func deadMountPoint(_ typed: String, _ error: Errno) throws(CommandError) -> String {
+    private static func deadMountPoint(_ typed: HostString, _ error: Errno) throws(CommandError) -> HostString {
         guard DeadMount.isSign(error), let path = DeadMount.path(typed), let mounted = MountTable.mount(at: path) else {
             throw CommandError("\(typed): \(error)")
         }
@@ -66,7 +66,7 @@ struct MountPlan: Sendable {
         return path
     }
 
-    private func checkNesting(_ path: String, _ typed: String) throws(CommandError) {
+    private func checkNesting(_ path: HostString, _ typed: HostString) throws(CommandError) {
         if HostFile.isPath(mountPoint, within: store) {
             throw CommandError("\(typed): lies in the store \(path); the mount point must be outside of it")
         }
@@ -76,7 +76,7 @@ struct MountPlan: Sendable {
         }
     }
 
-    private func checkNotMounted(_ typed: String) throws(CommandError) {
+    private func checkNotMounted(_ typed: HostString) throws(CommandError) {
         if let mounted = MountTable.mount(at: mountPoint), mounted.isTreering, !DeadMount.isDead(mountPoint) {
             throw CommandError(
                 "\(typed): \(mounted.source) is mounted there already; run `fusermount3 -u \(typed)` first",
@@ -85,7 +85,7 @@ struct MountPlan: Sendable {
     }
 
     private static func checkFuse() throws(CommandError) {
-        let descriptor = open("/dev/fuse", O_RDWR | O_CLOEXEC)
+        let descriptor = HostString("/dev/fuse").open(O_RDWR)
         guard descriptor >= 0 else {
             switch errno {
             case ENOENT, ENODEV, ENXIO:

@@ -17,7 +17,7 @@ enum MountCommand {
         Each option is also an environment variable: TREERING_ENGINE=posix. The command line wins.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         // How mount.treering -s finds out which words to leave out.
         if typed.count == 2 && typed[0] == "--understands" { return MountOptions.understands(typed[1]) ? 0 : 1 }
         let arguments = try Arguments(
@@ -135,19 +135,19 @@ enum MountCommand {
 
 /// A store that this process has locked and opened.
 struct OpenStore {
-    let path: String
+    let path: HostString
     let lock: StoreLock
     let device: HostDevice
 
     /// Makes the directory of a new store.
-    static func makeDirectory(_ path: String) throws(CommandError) {
+    static func makeDirectory(_ path: HostString) throws(CommandError) {
         do throws(Errno) { try HostDevice.create(directory: path) } catch {
             throw CommandError("\(path): the directory of the store cannot be made: \(error)")
         }
     }
 
     /// Locks a directory that must be a store, and opens its device. One without the file `superblock` is a store to who `salvages`.
-    init(existing path: String, _ options: DeviceOptions, salvages: Bool = false) throws(CommandError) {
+    init(existing path: HostString, _ options: DeviceOptions, salvages: Bool = false) throws(CommandError) {
         switch try StoreDirectory.state(path) {
         case .store: break
         case .incomplete where salvages: break
@@ -158,7 +158,7 @@ struct OpenStore {
     }
 
     /// Opens the device of a directory that this process has locked.
-    init(_ path: String, _ lock: StoreLock, _ engine: EngineChoice, _ options: DeviceOptions) throws(CommandError) {
+    init(_ path: HostString, _ lock: StoreLock, _ engine: EngineChoice, _ options: DeviceOptions) throws(CommandError) {
         if !options.readOnly { try ProcessLimits.checkFileSize() }
         self.path = path
         self.lock = lock

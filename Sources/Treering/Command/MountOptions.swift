@@ -58,6 +58,9 @@ struct MountOptions: Sendable {
             ),
             CommandOption("writeback_cache", .choice(["on", "off"]), "off", "the kernel collects small writes"),
             CommandOption(
+                "async_direct", .choice(["on", "off"]), "on",
+                "a thread's asynchronous O_DIRECT reads and writes overlap"),
+            CommandOption(
                 "clean", .choice(CleaningPolicy.allCases.map(\.rawValue)), "auto",
                 "when segments are cleaned: as needed, only when full, whenever something is dead"),
             CommandOption("supervise", .flag, "", "start the serving process again should it die"),
@@ -88,9 +91,9 @@ struct MountOptions: Sendable {
     ]
 
     /// Options from the environment and then from the words of `-o`, which win.
-    init(words: [String]) throws(CommandError) {
+    init(words: [HostString]) throws(CommandError) {
         for option in Self.table {
-            guard let name = option.environmentName, let text = getenv(name).map({ String(cString: $0) }) else {
+            guard let name = option.environmentName, let text = HostString.environment(name) else {
                 continue
             }
             try set(option, try option.value(text, place: name))
@@ -100,7 +103,7 @@ struct MountOptions: Sendable {
     }
 
     /// Whether `word` alone would be accepted by `-o`.
-    static func understands(_ word: String) -> Bool {
+    static func understands(_ word: HostString) -> Bool {
         var options = Self()
         do throws(CommandError) {
             try options.take(word)
@@ -112,15 +115,15 @@ struct MountOptions: Sendable {
 
     private init() {}
 
-    private mutating func take(_ word: String) throws(CommandError) {
+    private mutating func take(_ word: HostString) throws(CommandError) {
         // Words for those who read fstab.
         if word.hasPrefix("x-") || word.hasPrefix("X-") { return }
-        let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        let name = String(parts[0])
+        let parts = word.split("=", atMost: 2)
+        let name = parts[0].description
         guard let option = Self.table.first(where: { $0.name == name }) else {
             throw CommandError("-o \(word): unknown option; `treering mount --help` lists them")
         }
-        try set(option, try option.value(parts.count > 1 ? String(parts[1]) : nil, place: "-o"))
+        try set(option, try option.value(parts.count > 1 ? parts[1] : nil, place: "-o"))
     }
 
     /// Options that a remount can change, or that say nothing once a store is mounted.
@@ -132,7 +135,7 @@ struct MountOptions: Sendable {
     static var defaults: [String: String] {
         var options = Self()
         for option in table where !option.defaultText.isEmpty && !changeable.contains(option.name) {
-            if let value = try? option.value(option.defaultText, place: "") { options.note(option, value) }
+            if let value = try? option.value(HostString(option.defaultText), place: "") { options.note(option, value) }
         }
         for option in table {
             if case .flag = option.kind, options.chosen[option.name] == nil { options.note(option, .flag(false)) }
@@ -147,7 +150,8 @@ struct MountOptions: Sendable {
         case .flag(let isOn): chosen[option.name] = isOn ? "on" : "off"
         case .number(let number): chosen[option.name] = "\(number)"
         case .size(let byteCount): chosen[option.name] = "\(byteCount)"
-        case .text(let text): chosen[option.name] = text
+        case .word(let word): chosen[option.name] = word
+        case .text(let text): chosen[option.name] = text.description
         }
     }
 
@@ -157,8 +161,9 @@ struct MountOptions: Sendable {
         case .flag(let isOn): setFlag(option.name, isOn)
         case .number(let number): setNumber(option.name, number)
         case .size(let byteCount): setSize(option.name, byteCount)
-        case .text(let text):
-            if case .generic = option.kind { setGeneric(option.name) } else { try setText(option.name, text) }
+        case .word(let word):
+            if case .generic = option.kind { setGeneric(option.name) } else { setChoice(option.name, word) }
+        case .text(let text): try setText(option.name, text)
         }
     }
 
@@ -201,7 +206,7 @@ struct MountOptions: Sendable {
         }
     }
 
-    private mutating func setText(_ name: String, _ text: String) throws(CommandError) {
+    private mutating func setChoice(_ name: String, _ text: String) {
         switch name {
         case "engine": engine = EngineChoice(rawValue: text)!
         case "transport": fuse.transport = TransportChoice(rawValue: text)!
@@ -210,6 +215,13 @@ struct MountOptions: Sendable {
         case "clean": volume.cleaning = CleaningPolicy(rawValue: text)!
         case "open": fuse.open = OpenMode(rawValue: text)!
         case "writeback_cache": fuse.writebackCache = text == "on"
+        case "async_direct": fuse.asyncDirect = text == "on"
+        default: preconditionFailure("the option \(name) goes nowhere")
+        }
+    }
+
+    private mutating func setText(_ name: String, _ text: HostString) throws(CommandError) {
+        switch name {
         case "fsname": fuse.fsname = text
         case "subtype":
             if text != "treering" { throw CommandError("-o subtype=\(text): is treering, or left out") }

@@ -8,7 +8,7 @@ import Synchronization
 final class MountService {
     private let volume: HostVolume
     private let options: FuseOptions
-    private let mountPoint: String
+    private let mountPoint: HostString
     private let log: LogSink
     /// The connection that is to be taken over, or handed over when it is there.
     private let handover: (connection: HeldConnection, sender: HandoverSender)?
@@ -22,7 +22,7 @@ final class MountService {
     private static let endSignals = [SIGTERM, SIGINT, SIGHUP]
 
     init(
-        _ volume: HostVolume, _ options: FuseOptions, mountPoint: String, log: LogSink,
+        _ volume: HostVolume, _ options: FuseOptions, mountPoint: HostString, log: LogSink,
         handover: (connection: HeldConnection, sender: HandoverSender)? = nil
     ) {
         self.handover = handover
@@ -60,7 +60,7 @@ final class MountService {
             log.error("\(mountPoint): the store could not be brought to rest: \(error); the next mount recovers it")
             code = 1
         }
-        let defects = Reply.defectCount.load(ordering: .relaxed)
+        let defects = Request.defectCount.load(ordering: .relaxed)
         if defects > 0 {
             log.error("\(mountPoint): \(defects) requests were dropped and answered EIO, which is a defect in Treering")
         }
@@ -83,8 +83,8 @@ final class MountService {
         let failure = wait(server, transport, onReady)
         // Those who wait for room would keep their memory for ever, and answers need the session, even where nobody hears them.
         volume.finishRequests()
-        transport.join()
         server.stop()
+        transport.join()
         if isStillMounted { detach() }
         session.forgetMount()
         withExtendedLifetime((server, session)) {}
@@ -101,7 +101,7 @@ final class MountService {
             try session.mount()
             try replacement?.finish()
             if options.mountBits != 0, geteuid() == 0,
-                Glibc.mount(nil, mountPoint, nil, options.mountBits | UInt(MS_REMOUNT | MS_BIND), nil) != 0
+                (try? mountPoint.remount(nil, nil, options.mountBits | UInt(MS_BIND))) == nil
             {
                 log.warning("\(mountPoint): strictatime, nodiratime or nosymfollow could not be set: \(Errno.last)")
             }
@@ -184,8 +184,8 @@ final class MountService {
     private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
         // In a process of its own: a thread of this one that waits for itself could not be killed.
         let program = HostFile.executable("sync")
-        if program.map({ HostFile.run($0, ["-f", mountPoint]) }) != true {
-            let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if program?.run(["-f", mountPoint]) != true {
+            let descriptor = mountPoint.openDirectory()
             if descriptor >= 0 {
                 syncfs(descriptor)
                 close(descriptor)
@@ -219,8 +219,8 @@ final class MountService {
         guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else { return }
         device = mounted.device
         if geteuid() == 0 {
-            HostFile.write(
-                "\(FuseServer.readAheadByteCount >> 10)\n", to: "/sys/class/bdi/\(mounted.device)/read_ahead_kb")
+            HostString("/sys/class/bdi/\(mounted.device)/read_ahead_kb").overwrite(
+                "\(FuseServer.readAheadByteCount >> 10)\n")
         }
     }
 

@@ -15,7 +15,7 @@ enum StatsCommand {
         Shows what a mount has done and how its store is filled; of a store that is not mounted, the latter.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
         if arguments.has("json") && arguments.has("prometheus") {
             throw CommandError("--json, --prometheus: choose one")
@@ -33,7 +33,7 @@ enum StatsCommand {
         }
     }
 
-    private static func text(of target: String, isPrometheus: Bool) throws(CommandError) -> String {
+    private static func text(of target: HostString, isPrometheus: Bool) throws(CommandError) -> String {
         if let mountPoint = try? MountedStore.mountPoint(target) {
             let name = isPrometheus ? VirtualXattr.statisticsPrometheus : VirtualXattr.statistics
             return try MountedStore.attribute(name, of: mountPoint)
@@ -61,7 +61,7 @@ enum SyncCommand {
         pass it on.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
         let descriptor = try MountedStore.open(target)
         defer { close(descriptor) }
@@ -84,7 +84,7 @@ enum CleanCommand {
     /// FITRIM and its `struct fstrim_range`: start, length, least length.
     private static let trim: UInt = 0xC018_5879
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
         let descriptor = try MountedStore.open(target)
         defer { close(descriptor) }
@@ -98,9 +98,9 @@ enum CleanCommand {
 /// A store that some process serves.
 enum MountedStore {
     /// The real path of a mount of ours.
-    static func mountPoint(_ typed: String) throws(CommandError) -> String {
-        let real: String
-        do throws(Errno) { real = try HostFile.realPath(typed) } catch { throw CommandError("\(typed): \(error)") }
+    static func mountPoint(_ typed: HostString) throws(CommandError) -> HostString {
+        let real: HostString
+        do throws(Errno) { real = try typed.realPath() } catch { throw CommandError("\(typed): \(error)") }
         guard let mounted = MountTable.mount(at: real), mounted.isTreering else {
             throw CommandError("\(typed): no Treering store is mounted there")
         }
@@ -108,24 +108,17 @@ enum MountedStore {
     }
 
     /// A descriptor of the root of a mount of ours.
-    static func open(_ typed: String) throws(CommandError) -> Int32 {
-        let descriptor = Glibc.open(try mountPoint(typed), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    static func open(_ typed: HostString) throws(CommandError) -> Int32 {
+        let descriptor = try mountPoint(typed).openDirectory()
         guard descriptor >= 0 else { throw CommandError("\(typed): \(Errno.last)") }
         return descriptor
     }
 
     /// The value of an extended attribute of the root.
-    static func attribute(_ name: String, of mountPoint: String) throws(CommandError) -> String {
-        // The value may grow between asking for its length and asking for itself.
-        for _ in 0..<8 {
-            let count = getxattr(mountPoint, name, nil, 0)
-            guard count >= 0 else { throw CommandError("\(mountPoint): \(Errno.last)") }
-            var bytes = [UInt8](repeating: 0, count: count + 1024)
-            let filled = getxattr(mountPoint, name, &bytes, bytes.count)
-            if filled >= 0 { return String(decoding: bytes.prefix(filled), as: UTF8.self) }
-            guard errno == ERANGE else { throw CommandError("\(mountPoint): \(Errno.last)") }
-        }
-        throw CommandError("\(mountPoint): its statistics do not hold still")
+    static func attribute(_ name: String, of mountPoint: HostString) throws(CommandError) -> String {
+        do throws(Errno) {
+            return String(decoding: try mountPoint.attribute(name), as: UTF8.self)
+        } catch { throw CommandError("\(mountPoint): \(error)") }
     }
 }
 
@@ -136,7 +129,7 @@ enum ProbeCommand {
         What this kernel offers, what the DIRECTORY's file system does, and what `auto` would choose.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, [])
         guard arguments.operands.count <= 1 else {
             throw CommandError("'\(arguments.operands[1])': one argument too many")
@@ -145,7 +138,8 @@ enum ProbeCommand {
         for line in probe.lines { print(line) }
         print("libfuse: \(FuseLibrary.version)")
         print("/dev/fuse: \(deviceState())")
-        print("fusermount3: \(HostFile.executable("fusermount3") ?? "not installed (only root can mount)")")
+        print(
+            "fusermount3: \(HostFile.executable("fusermount3")?.description ?? "not installed (only root can mount)")")
         let switchText = HostFile.text("/sys/module/fuse/parameters/enable_uring")
         let isOn = switchText?.hasPrefix("Y") ?? false
         let overRing = switchText == nil ? "not in this kernel" : isOn ? "enabled" : "off (fuse.enable_uring=N)"
@@ -155,7 +149,7 @@ enum ProbeCommand {
     }
 
     private static func deviceState() -> String {
-        let descriptor = open("/dev/fuse", O_RDWR | O_CLOEXEC)
+        let descriptor = HostString("/dev/fuse").open(O_RDWR)
         guard descriptor >= 0 else { return "cannot be opened: \(Errno.last)" }
         close(descriptor)
         return "usable"

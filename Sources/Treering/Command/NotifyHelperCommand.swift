@@ -26,9 +26,9 @@ enum NotifyHelperCommand {
     private static let graceMilliseconds: UInt32 = 100
 
     /// What the process does, from its arguments to its end. Gives the exit code.
-    static func run(_ typed: [String]) -> Int32 {
-        guard typed.count == 5, let socket = Int32(typed[0]), let connection = Int32(typed[1]),
-            let supervisor = Int32(typed[2])
+    static func run(_ typed: [HostString]) -> Int32 {
+        guard typed.count == 5, let socket = Int32(typed[0].description), let connection = Int32(typed[1].description),
+            let supervisor = Int32(typed[2].description)
         else { return 1 }
         for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
         setsid()
@@ -51,7 +51,7 @@ enum NotifyHelperCommand {
             while !progress.isOver.load(ordering: .acquiring), poll(&polled, 1, 100) <= 0 {}
         }
         // As long as the kernel is in a message of this connection, the connection is there, and its number is nobody else's.
-        if progress.isWaiting { DeadMount.abort(typed[3], at: typed[4]) }
+        if progress.isWaiting { DeadMount.abort(typed[3].description, at: typed[4]) }
         _exit(0)
     }
 

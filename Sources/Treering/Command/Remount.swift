@@ -3,16 +3,16 @@
 import Glibc
 
 enum Remount {
-    static func run(_ typed: String, _ words: [String]) throws(CommandError) -> Int32 {
-        let mountPoint: String
-        do throws(Errno) { mountPoint = try HostFile.realPath(typed) } catch {
+    static func run(_ typed: HostString, _ words: [HostString]) throws(CommandError) -> Int32 {
+        let mountPoint: HostString
+        do throws(Errno) { mountPoint = try typed.realPath() } catch {
             throw CommandError("\(typed): \(error)")
         }
         guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else {
             throw CommandError(
                 "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
         }
-        var options = try MountOptions(words: flagWords(of: mounted) + words)
+        var options = try MountOptions(words: flagWords(of: mounted).map { HostString($0) } + words)
         // Not among the words before: `sync` chooses for a mount that begins.
         if mounted.words.contains("sync"), !words.contains("async") { options.flags.isSynchronous = true }
         // Of a process of an older version nothing is known.
@@ -28,9 +28,10 @@ enum Remount {
                 "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
                 exitCode: 32)
         }
-        guard Glibc.mount(mounted.source, mountPoint, mounted.type, options.flags.bits | UInt(MS_REMOUNT), nil) == 0
-        else {
-            throw CommandError("\(typed): cannot be remounted: \(Errno.last)", exitCode: 32)
+        do throws(Errno) {
+            try mountPoint.remount(mounted.source, mounted.type, options.flags.bits)
+        } catch {
+            throw CommandError("\(typed): cannot be remounted: \(error)", exitCode: 32)
         }
         return 0
     }

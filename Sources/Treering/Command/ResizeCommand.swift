@@ -13,10 +13,10 @@ enum ResizeCommand {
     /// See `Control.resize`.
     private static let control: UInt = 0xC010_E701
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let operands = try Arguments(typed, []).operands("MOUNTPOINT or STORE", "SIZE")
         let (target, text) = (operands[0], operands[1])
-        guard let byteCount = ByteSize.parse(text), byteCount >= 64 << 20, byteCount <= 1 << 50 else {
+        guard let byteCount = ByteSize.parse(text.description), byteCount >= 64 << 20, byteCount <= 1 << 50 else {
             throw CommandError("\(text): SIZE must be a size from 64M to 1024T")
         }
         let answer: ResizeAnswer
@@ -43,9 +43,9 @@ enum ResizeCommand {
     }
 
     private static func resize(
-        mounted mountPoint: String, _ target: String, _ byteCount: UInt64
+        mounted mountPoint: HostString, _ target: HostString, _ byteCount: UInt64
     ) throws(CommandError) -> ResizeAnswer {
-        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let descriptor = mountPoint.openDirectory()
         guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
         defer { close(descriptor) }
         var numbers: (capacity: UInt64, least: UInt64) = (byteCount, 0)
@@ -53,7 +53,7 @@ enum ResizeCommand {
         return numbers.least == 0 ? .done(capacity: numbers.capacity) : .tooSmall(least: numbers.least)
     }
 
-    private static func resize(unmounted target: String, _ byteCount: UInt64) throws(CommandError) -> ResizeAnswer {
+    private static func resize(unmounted target: HostString, _ byteCount: UInt64) throws(CommandError) -> ResizeAnswer {
         let path = StoreDirectory.path(ofSource: target)
         guard try StoreDirectory.state(path) == .store else {
             throw CommandError("\(target): is neither a mounted Treering store nor a store")

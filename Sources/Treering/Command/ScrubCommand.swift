@@ -15,19 +15,19 @@ struct ScrubCommand {
     private static let cancelledCode: Int32 = 32
 
     /// As it was typed.
-    private let target: String
+    private let target: HostString
     private let descriptor: Int32
     private let isTerminal = isatty(STDOUT_FILENO) != 0
 
     /// Verifies the store that is mounted at a path; gives the exit code of fsck(8).
-    static func run(mountPoint: String, _ target: String, rate: UInt64) throws(CommandError) -> Int32 {
-        let descriptor = open(mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    static func run(mountPoint: HostString, _ target: HostString, rate: UInt64) throws(CommandError) -> Int32 {
+        let descriptor = mountPoint.openDirectory()
         guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
         defer { close(descriptor) }
         return try ScrubCommand(target: target, descriptor: descriptor).run(rate: rate)
     }
 
-    private init(target: String, descriptor: Int32) {
+    private init(target: HostString, descriptor: Int32) {
         self.target = target
         self.descriptor = descriptor
     }
@@ -172,21 +172,19 @@ struct ScrubCommand {
 
 extension MountedStore {
     /// Where a store's directory is mounted, for a process that sees that mount; nil where it is not, or out of sight.
-    static func mountPoint(ofStore path: String) -> String? {
-        var status = stat()
-        guard StoreLock.isHeld(path), stat(path, &status) == 0 else { return nil }
+    static func mountPoint(ofStore path: HostString) -> HostString? {
+        guard StoreLock.isHeld(path), let status = try? path.status() else { return nil }
         let mounts = MountTable.all().reversed().filter(\.isTreering)
         // Whether a mount says that it is this store's; nil where what it says tells nothing.
         func isNamed(_ mount: MountedFileSystem) -> Bool? {
             let source = StoreDirectory.path(ofSource: mount.source)
-            var found = stat()
-            guard stat(source, &found) == 0 else { return nil }
+            guard let found = try? source.status() else { return nil }
             if found.st_dev == status.st_dev, found.st_ino == status.st_ino { return true }
             return StoreLock.isHeld(source) ? false : nil
         }
         // Those that say so first. A mount of another store that is in use is left alone: it may not answer, and hold up whoever asks for ever.
         for mount in mounts.filter({ isNamed($0) == true }) + mounts.filter({ isNamed($0) == nil }) {
-            let descriptor = Glibc.open(mount.mountPoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            let descriptor = mount.mountPoint.openDirectory()
             guard descriptor >= 0 else { continue }
             defer { close(descriptor) }
             var numbers: (UInt64, UInt64) = (0, 0)

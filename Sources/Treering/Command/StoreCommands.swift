@@ -14,7 +14,7 @@ enum FormatCommand {
         Makes an empty store in a directory that is new or empty. Other people's files are never touched.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
         let source = try arguments.operands("STORE")[0]
         let path = StoreDirectory.path(ofSource: source)
@@ -54,8 +54,8 @@ enum FormatCommand {
 
     private static func environmentSize(_ name: String) -> UInt64? {
         let option = options.first { $0.name == name }!
-        guard let variable = option.environmentName, let text = getenv(variable) else { return nil }
-        return ByteSize.parse(String(cString: text))
+        guard let variable = option.environmentName, let text = HostString.environment(variable) else { return nil }
+        return ByteSize.parse(text.description)
     }
 }
 
@@ -72,7 +72,7 @@ enum DumpCommand {
         Shows a store's structures as text. The store may not be mounted.
         """
 
-    static func run(_ typed: [String]) throws(CommandError) -> Int32 {
+    static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let arguments = try Arguments(typed, options)
         let path = StoreDirectory.path(ofSource: try arguments.operands("STORE")[0])
         let subjects = ["segment", "inode", "index", "superblock"].filter(arguments.has)

@@ -14,54 +14,55 @@ enum StoreState: Equatable, Sendable {
     case unfinished
     case store
     /// Other people's files: the first few names.
-    case foreign([String])
+    case foreign([HostString])
 }
 
 enum StoreDirectory {
-    private static let lockName = "lock"
-    private static let segmentsName = "segments"
+    private static let lockName: HostString = "lock"
+    private static let segmentsName: HostString = "segments"
     /// There from before the first file of a store is made until its superblock is durable.
-    private static let markName = "formatting"
+    private static let markName: HostString = "formatting"
 
     /// The path of a store as it was typed: mount(8) may pass "store:/path".
-    static func path(ofSource source: String) -> String {
-        source.hasPrefix("store:") ? String(source.dropFirst("store:".count)) : source
+    static func path(ofSource source: HostString) -> HostString {
+        source.hasPrefix("store:") ? source.dropFirst("store:".utf8.count) : source
     }
 
     /// Looks at the directory. Anything but a directory or nothing is an error.
-    static func state(_ path: String) throws(CommandError) -> StoreState {
-        var status = stat()
-        guard stat(path, &status) == 0 else {
-            if errno == ENOENT { return .missing }
-            throw CommandError("\(path): \(Errno.last)")
+    static func state(_ path: HostString) throws(CommandError) -> StoreState {
+        let status: stat
+        do throws(Errno) { status = try path.status() } catch {
+            if error == .noEntry { return .missing }
+            throw CommandError("\(path): \(error)")
         }
         guard status.st_mode & S_IFMT == S_IFDIR else { throw CommandError("\(path): is not a directory") }
-        let names: [String]
-        do throws(Errno) { names = try HostFile.names(in: path) } catch { throw CommandError("\(path): \(error)") }
+        let names: [HostString]
+        do throws(Errno) { names = try path.names() } catch { throw CommandError("\(path): \(error)") }
         let isMarked = names.contains(markName)
-        if names.contains(StoreFile.superblock.path), !isMarked || hasSuperblock(path) { return .store }
+        if names.contains(HostString(StoreFile.superblock.path)), !isMarked || hasSuperblock(path) { return .store }
         let strangers = names.filter { name in
             name != lockName && name != segmentsName && name != markName && !isStaging(name)
-                && StoreFile(path: name) == nil
+                && StoreFile(name) == nil
         }
         // A new file system's own directory is no stranger.
         let foreign = strangers.filter { $0 != "lost+found" }
         if !foreign.isEmpty { return .foreign(Array(foreign.prefix(3))) }
         if isMarked { return .unfinished }
-        let segments = (try? HostFile.names(in: path + "/" + segmentsName)) ?? []
+        let segments = (try? path.appending(segmentsName).names()) ?? []
         let isBare = names.allSatisfy { $0 == lockName || $0 == segmentsName || $0 == "lost+found" } && segments.isEmpty
         return isBare ? .empty : .incomplete
     }
 
     /// A file that a mount keeps its staging in, by its name.
-    private static func isStaging(_ name: String) -> Bool {
-        name == "staging" || name.hasPrefix("staging-") && UInt64(name.dropFirst("staging-".count), radix: 16) != nil
+    private static func isStaging(_ name: HostString) -> Bool {
+        name == "staging"
+            || name.hasPrefix("staging-") && UInt64(name.dropFirst("staging-".utf8.count).description, radix: 16) != nil
     }
 
     /// Whether one of the slots at least can be read.
-    private static func hasSuperblock(_ path: String) -> Bool {
-        let descriptor = open(path + "/" + StoreFile.superblock.path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return false }
+    private static func hasSuperblock(_ path: HostString) -> Bool {
+        let name = path.appending(HostString(StoreFile.superblock.path))
+        guard let descriptor = try? RegularFile.open(name, O_RDONLY) else { return false }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: Superblock.slotByteCount)
         return Superblock.slotOffsets.contains { offset in
@@ -71,48 +72,44 @@ enum StoreDirectory {
     }
 
     /// Notes, durably, that a store is about to be made here.
-    static func beginFormat(_ path: String) throws(Errno) {
-        let descriptor = open(path + "/" + markName, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw .last }
-        close(descriptor)
+    static func beginFormat(_ path: HostString) throws(Errno) {
+        close(try RegularFile.open(path.appending(markName), O_WRONLY | O_CREAT, 0o600))
         try sync(path)
     }
 
     /// The store is whole. Durable before anything is kept in it: a mark that came back would take a damaged store for an unfinished one.
-    static func endFormat(_ path: String) throws(Errno) {
-        guard unlink(path + "/" + markName) == 0 else {
-            if errno == ENOENT { return }
-            throw .last
+    static func endFormat(_ path: HostString) throws(Errno) {
+        do throws(Errno) { try path.appending(markName).unlink() } catch {
+            if error == .noEntry { return }
+            throw error
         }
         try sync(path)
     }
 
-    private static func sync(_ path: String) throws(Errno) {
-        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    private static func sync(_ path: HostString) throws(Errno) {
+        let descriptor = path.openDirectory()
         guard descriptor >= 0 else { throw .last }
         defer { close(descriptor) }
         guard fsync(descriptor) == 0 else { throw .last }
     }
 
     /// Removes the files of a store, and the directory itself where it was made for it. Foreign files stay.
-    static func clear(_ path: String, andDirectory: Bool) {
-        let segments = path + "/" + segmentsName
-        for name in (try? HostFile.names(in: segments)) ?? [] where StoreFile(path: segmentsName + "/" + name) != nil {
-            unlink(segments + "/" + name)
+    static func clear(_ path: HostString, andDirectory: Bool) {
+        let segments = path.appending(segmentsName)
+        for name in (try? segments.names()) ?? [] where StoreFile(segmentsName.appending(name)) != nil {
+            try? segments.appending(name).unlink()
         }
-        rmdir(segments)
-        for name in (try? HostFile.names(in: path)) ?? [] where StoreFile(path: name) != nil {
-            unlink(path + "/" + name)
-        }
-        unlink(path + "/" + markName)
+        try? segments.removeDirectory()
+        for name in (try? path.names()) ?? [] where StoreFile(name) != nil { try? path.appending(name).unlink() }
+        try? path.appending(markName).unlink()
         if andDirectory {
-            unlink(path + "/" + lockName)
-            rmdir(path)
+            try? path.appending(lockName).unlink()
+            try? path.removeDirectory()
         }
     }
 
     /// What to say of a directory that is not to be touched.
-    static func refusal(_ path: String, _ names: [String]) -> CommandError {
+    static func refusal(_ path: HostString, _ names: [HostString]) -> CommandError {
         let list = names.map { "'\($0)'" }.joined(separator: ", ")
         return CommandError(
             "\(path): is neither empty nor a Treering store (it holds \(list)); nothing was changed. "
@@ -130,7 +127,7 @@ final class StoreLock: @unchecked Sendable {
     private static let pauseMilliseconds = 20
 
     /// Takes the lock, waiting a little for a process that is just leaving.
-    init(_ directory: String) throws(CommandError) {
+    init(_ directory: HostString) throws(CommandError) {
         var waited = 0
         while true {
             let descriptor = try Self.open(directory)
@@ -158,31 +155,39 @@ final class StoreLock: @unchecked Sendable {
     }
 
     /// Whether some process holds a store's lock at this moment.
-    static func isHeld(_ directory: String) -> Bool {
-        let descriptor = Glibc.open(directory + "/lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-        guard descriptor >= 0 else { return false }
+    static func isHeld(_ directory: HostString) -> Bool {
+        guard let descriptor = try? RegularFile.open("\(directory)/lock", O_RDONLY) else { return false }
         defer { close(descriptor) }
         return linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0
             && errno == EWOULDBLOCK
     }
 
-    private static func open(_ directory: String) throws(CommandError) -> Int32 {
-        let path = directory + "/lock"
-        var opened = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        // On a host that cannot be written to, an existing lock will do, and so will none.
-        if opened < 0 && errno == EROFS { opened = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) }
-        if opened < 0 && errno == ENOENT { opened = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
-        guard opened >= 0 else { throw CommandError("\(path): cannot be opened: \(Errno.last)") }
-        return opened
+    private static func open(_ directory: HostString) throws(CommandError) -> Int32 {
+        let path: HostString = "\(directory)/lock"
+        do throws(Errno) {
+            do throws(Errno) { return try RegularFile.open(path, O_RDWR | O_CREAT, 0o600) } catch {
+                // On a host that cannot be written to, an existing lock will do, and so will none.
+                guard error == .readOnly else { throw error }
+            }
+            do throws(Errno) { return try RegularFile.open(path, O_RDONLY) } catch {
+                guard error == .noEntry else { throw error }
+            }
+            let descriptor = directory.openDirectory()
+            guard descriptor >= 0 else { throw .last }
+            return descriptor
+        } catch {
+            if error == .invalid { throw CommandError("\(path): is not a regular file; remove it") }
+            throw CommandError("\(path): cannot be opened: \(error)")
+        }
     }
 
     /// A file that was removed while this process waited for it locks nothing.
-    private static func isCurrent(_ descriptor: Int32, _ directory: String) -> Bool {
+    private static func isCurrent(_ descriptor: Int32, _ directory: HostString) -> Bool {
         var held = stat()
-        var named = stat()
         guard fstat(descriptor, &held) == 0 else { return false }
         if held.st_mode & 0o170000 == 0o040000 { return true }
-        return stat(directory + "/lock", &named) == 0 && named.st_ino == held.st_ino && named.st_dev == held.st_dev
+        guard let named = try? HostString("\(directory)/lock").status() else { return false }
+        return named.st_ino == held.st_ino && named.st_dev == held.st_dev
     }
 
     deinit { close(descriptor) }
@@ -198,7 +203,8 @@ final class StoreLock: @unchecked Sendable {
         let count = pread(descriptor, &bytes, bytes.count, 0)
         let digits = String(decoding: bytes.prefix(max(0, count)).prefix { (48...57).contains($0) }, as: UTF8.self)
         guard let pid = Int32(digits) else { return "another process" }
-        let command = (HostFile.text("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").joined(separator: " ")
+        let words = (HostString("/proc/\(pid)/cmdline").contents() ?? []).split(separator: 0)
+        let command = words.map { HostString(bytes: $0).description }.joined(separator: " ")
         return command.isEmpty ? "process \(pid)" : "process \(pid) (\(command))"
     }
 }

@@ -8,8 +8,8 @@ import Glibc
 
 /// Keeps a mount served.
 final class Supervisor {
-    private let source: String
-    private let mountPoint: String
+    private let source: HostString
+    private let mountPoint: HostString
     private let log: LogSink
     /// In the child, to the end of the mount: with what it hands over, and where to tell that. Gives the exit code.
     private let serve: (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
@@ -26,7 +26,7 @@ final class Supervisor {
     private var connection: HeldConnection?
 
     init(
-        source: String, mountPoint: String, log: LogSink, onReady: @escaping () -> Void,
+        source: HostString, mountPoint: HostString, log: LogSink, onReady: @escaping () -> Void,
         serve: @escaping (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
     ) {
         self.source = source
@@ -241,7 +241,7 @@ struct ProcessTitle {
     private let original: [UInt8]
 
     /// Puts a text in their place, as much of it as there is room for; nil where that cannot be done.
-    init?(_ text: String) {
+    init?(_ text: HostString) {
         // proc(5): fields 48 and 49 are where the arguments begin and end; the second field may hold blanks and brackets.
         guard let stat = HostFile.text("/proc/self/stat"), let bracket = stat.lastIndex(of: ")") else { return nil }
         let fields = stat[stat.index(after: bracket)...].split(separator: " ")
@@ -250,7 +250,7 @@ struct ProcessTitle {
         else { return nil }
         place = UnsafeMutableRawBufferPointer(start: pointer, count: Int(end - start))
         original = Array(place)
-        var bytes = Array(text.utf8.prefix(place.count - 1))
+        var bytes = Array(text.bytes.prefix(place.count - 1))
         bytes += [UInt8](repeating: 0, count: place.count - bytes.count)
         place.copyBytes(from: bytes)
     }

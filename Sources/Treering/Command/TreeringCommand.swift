@@ -11,7 +11,7 @@ public enum TreeringCommand {
         let summary: String
         let usage: String
         let options: [CommandOption]
-        let run: @Sendable ([String]) throws(CommandError) -> Int32
+        let run: @Sendable ([HostString]) throws(CommandError) -> Int32
     }
 
     private static let subcommands: [Subcommand] = [
@@ -50,26 +50,33 @@ public enum TreeringCommand {
     /// Known to the design, to come.
     private static let later = ["bench", "repair"]
 
-    /// Runs the command line (without the program's name) and returns the exit code.
-    public static func run(_ arguments: [String]) -> Int32 {
+    /// Runs this process's command line and returns the exit code.
+    public static func main() -> Int32 {
+        // Before anything is opened: it must not lie where messages go.
+        StandardDescriptors.open()
         ProcessLimits.prepare()
+        return run(HostString.arguments)
+    }
+
+    static func run(_ arguments: [HostString]) -> Int32 {
         guard let first = arguments.first else {
             StandardError.print(overview)
             return 1
         }
         switch first {
         case "--help", "-h", "help":
-            let topic = arguments.dropFirst().first.flatMap { name in subcommands.first { $0.name == name } }
+            let topic = arguments.dropFirst().first.flatMap { name in subcommands.first { HostString($0.name) == name }
+            }
             print(topic.map(help) ?? overview)
             return 0
         case "--version", "-V", "version":
             print(versionText)
             return 0
-        case NotifyHelper.subcommand: return NotifyHelperCommand.run(Array(arguments.dropFirst()))
+        case HostString(NotifyHelper.subcommand): return NotifyHelperCommand.run(Array(arguments.dropFirst()))
         default: break
         }
-        guard let subcommand = subcommands.first(where: { $0.name == first }) else {
-            let reason = later.contains(first) ? "not in this version" : "unknown command"
+        guard let subcommand = subcommands.first(where: { HostString($0.name) == first }) else {
+            let reason = later.contains(first.description) ? "not in this version" : "unknown command"
             let names = subcommands.map(\.name).joined(separator: ", ")
             StandardError.print("treering: \(first): \(reason); there are \(names). See `treering --help`.")
             return 1
@@ -86,7 +93,7 @@ public enum TreeringCommand {
         do throws(CommandError) {
             return try subcommand.run(rest)
         } catch {
-            StandardError.print("treering \(first): " + error.message)
+            StandardError.print("treering \(subcommand.name): " + error.message)
             return error.exitCode
         }
     }

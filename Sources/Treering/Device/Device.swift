@@ -47,6 +47,12 @@ enum StoreFile: Hashable, Sendable {
         }
     }
 
+    /// The same for a path as the host tells it.
+    init?(_ path: HostString) {
+        guard let text = String(validating: path.bytes, as: UTF8.self) else { return nil }
+        self.init(path: text)
+    }
+
     private static func digits(_ number: SegmentNumber) -> String {
         let text = String(number.rawValue, radix: 16)
         return String(repeating: "0", count: 8 - text.count) + text

@@ -30,7 +30,7 @@ struct EngineProbe: Sendable {
     let direct: DirectSupport?
 
     /// Asks the kernel; with a directory, also what direct I/O its host has. ENOENT and such become the explanation.
-    init(directory: String? = nil, queueDepth: Int = DeviceOptions().queueDepth) {
+    init(directory: HostString? = nil, queueDepth: Int = DeviceOptions().queueDepth) {
         kernel = Self.kernelName()
         ring = Self.tryRing(queueDepth)
         let limit = linux_memory_lock_limit()
@@ -39,7 +39,7 @@ struct EngineProbe: Sendable {
             direct = nil
             return
         }
-        let descriptor = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let descriptor = directory.openDirectory()
         direct = DirectSupport(descriptor, isReadOnly: false)
         if descriptor >= 0 { Glibc.close(descriptor) }
     }
@@ -98,7 +98,7 @@ struct EngineProbe: Sendable {
 
     /// The value of /proc/sys/kernel/io_uring_disabled, nil where there is none.
     static func disabledSetting() -> Int? {
-        let descriptor = Glibc.open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC)
+        let descriptor = HostString("/proc/sys/kernel/io_uring_disabled").open(O_RDONLY)
         guard descriptor >= 0 else { return nil }
         defer { Glibc.close(descriptor) }
         var digit: UInt8 = 0

@@ -49,12 +49,12 @@ final class HostDevice: HostEngine {
     let directoryNumbers: (device: UInt64, inode: UInt64)
 
     /// Makes the directory of a store where there is none; durable when it returns.
-    static func create(directory: String) throws(Errno) { try HostFiles.create(directory: directory) }
+    static func create(directory: HostString) throws(Errno) { try HostFiles.create(directory: directory) }
 
     /// Opens a store's directory with the engine asked for, or the best that this kernel allows. The process must not
     /// fork afterwards: a ring and its threads belong to the process that set them up.
     static func open(
-        directory: String, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
+        directory: HostString, engine: EngineChoice = .auto, options: DeviceOptions = DeviceOptions()
     ) throws(DeviceError) -> HostDevice {
         try check(options, engine)
         let files: HostFiles

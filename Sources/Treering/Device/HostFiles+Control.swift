@@ -4,10 +4,11 @@ import CLinux
 import Glibc
 
 extension HostFiles {
+    /// Regular files only: what else has a name of the store's is no file of it (see `RegularFile`).
     func list() throws(Errno) -> [StoreFile] {
         var found: [StoreFile] = []
-        try names(in: directory) { if let file = StoreFile(path: $0) { found.append(file) } }
-        try names(in: segments) { if let file = StoreFile(path: "segments/" + $0) { found.append(file) } }
+        for name in try names(in: directory) { if let file = StoreFile(name) { found.append(file) } }
+        for name in try names(in: segments) { if let file = StoreFile("segments/\(name)") { found.append(file) } }
         return found.sorted { $0.path < $1.path }
     }
 
@@ -118,8 +119,8 @@ extension HostFiles {
         }
     }
 
-    /// Calls `body` with every name of a directory, without "." and "..".
-    private func names(in directory: Int32, _ body: (String) -> Void) throws(Errno) {
+    /// The names of the regular files in a directory.
+    private func names(in directory: Int32) throws(Errno) -> [HostString] {
         var own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         if own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
             own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -130,16 +131,11 @@ extension HostFiles {
             Glibc.close(own)
             throw error
         }
-        defer { closedir(stream) }
-        while true {
-            errno = 0
-            guard let entry = readdir(stream) else {
-                if errno != 0 { throw .last }
-                return
-            }
-            let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!
-            let name = String(cString: start.assumingMemoryBound(to: CChar.self))
-            if name != "." && name != ".." { body(name) }
-        }
+        return try HostString.entries(closing: stream).filter { entry in
+            if entry.type != UInt8(DT_UNKNOWN) { return entry.type == UInt8(DT_REG) }
+            var status = stat()
+            return entry.name.withCString { fstatat(directory, $0, &status, AT_SYMLINK_NOFOLLOW) } == 0
+                && status.st_mode & S_IFMT == S_IFREG
+        }.map(\.name)
     }
 }

@@ -32,10 +32,13 @@ final class HostFiles: Sendable {
     static let otherDescriptorCount = 48
 
     /// Makes the directory of a store, or completes one; durable when it returns. EEXIST where a file is in the way.
-    static func create(directory path: String) throws(Errno) {
-        let made = mkdir(path, 0o700) == 0
-        if !made && errno != EEXIST { throw .last }
-        let directory = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    static func create(directory path: HostString) throws(Errno) {
+        var made = true
+        do throws(Errno) { try path.makeDirectory() } catch {
+            if error != .exists { throw error }
+            made = false
+        }
+        let directory = path.openDirectory()
         guard directory >= 0 else { throw errno == ENOTDIR ? .exists : .last }
         defer { Glibc.close(directory) }
         if mkdirat(directory, "segments", 0o700) != 0 && errno != EEXIST { throw .last }
@@ -52,8 +55,8 @@ final class HostFiles: Sendable {
     }
 
     /// Opens the directory. ENOTSUP where `direct=on` is asked for and the host refuses it.
-    init(directory path: String, options: DeviceOptions) throws(Errno) {
-        let directory = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    init(directory path: HostString, options: DeviceOptions) throws(Errno) {
+        let directory = path.openDirectory()
         guard directory >= 0 else { throw .last }
         let segments = openat(directory, "segments", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
         guard segments >= 0 else {
@@ -148,21 +151,25 @@ final class HostFiles: Sendable {
 
         func open(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
             if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
-            let access = (isReadOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW
-            let (parent, name) = Self.place(of: file, directory, segments)
-            let buffered = openat(parent, name, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
-            guard buffered >= 0 else { throw errno == ELOOP ? .invalid : .last }
+            let access = isReadOnly ? O_RDONLY : O_RDWR
+            let (parent, path) = Self.place(of: file, directory, segments)
+            let name = HostString(path)
+            if create { RegularFile.makeWay(name, in: parent) }
+            let buffered = try RegularFile.open(name, in: parent, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
             if create && mayCopyOnWrite { linux_overwrite_in_place(buffered) }
             guard usesDirect else { return Descriptors(buffered: buffered, direct: -1) }
-            let direct = openat(parent, name, access | linux_o_direct)
-            if direct < 0 && (mustBeDirect || errno == EMFILE || errno == ENFILE) {
-                let error = Errno.last
+            do throws(Errno) {
+                let direct = try RegularFile.open(name, in: parent, access | linux_o_direct)
+                return Descriptors(buffered: buffered, direct: direct)
+            } catch {
+                guard mustBeDirect || error.rawValue == EMFILE || error.rawValue == ENFILE else {
+                    return Descriptors(buffered: buffered, direct: -1)
+                }
                 Glibc.close(buffered)
                 // Whoever tries again must not find that the file is there.
-                if create { unlinkat(parent, name, 0) }
+                if create { unlinkat(parent, path, 0) }
                 throw error
             }
-            return Descriptors(buffered: buffered, direct: direct)
         }
 
         /// A file without a name: beside the store where that can be written to, else where large temporary files belong.
@@ -172,9 +179,8 @@ final class HostFiles: Sendable {
                 let opened = openat(directory, ".", access, 0o600)
                 if opened >= 0 { return opened }
             }
-            let chosen = getenv("TMPDIR").map { String(cString: $0) }
-            for place in [chosen, "/var/tmp", "/tmp"].compactMap({ $0 }) {
-                let opened = Glibc.open(place, access, 0o600)
+            for place in [HostString.environment("TMPDIR"), "/var/tmp", "/tmp"].compactMap({ $0 }) {
+                let opened = place.open(access, 0o600)
                 if opened >= 0 { return opened }
             }
             throw .last

@@ -8,10 +8,10 @@ final class PosixDevice: HostEngine {
     var engineName: String { "posix" }
 
     /// Makes the directory of a store where there is none; durable when it returns.
-    static func create(directory: String) throws(Errno) { try HostFiles.create(directory: directory) }
+    static func create(directory: HostString) throws(Errno) { try HostFiles.create(directory: directory) }
 
     /// Opens a store's directory. ENOTSUP where `direct=on` cannot be had.
-    convenience init(directory: String, options: DeviceOptions = DeviceOptions()) throws(Errno) {
+    convenience init(directory: HostString, options: DeviceOptions = DeviceOptions()) throws(Errno) {
         self.init(try HostFiles(directory: directory, options: options), options)
     }
 

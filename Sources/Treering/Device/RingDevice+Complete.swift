@@ -98,6 +98,7 @@
         /// What a completion means for its slot: a result to tell, or nil where the operation goes on elsewhere.
         private func advance(_ slot: UInt32, _ result: Int) -> Int? {
             let place = slots + Int(slot)
+            Sanitizer.takeBack(place)
             if result < 0 {
                 switch Int32(-result) {
                 case EINTR, EAGAIN, ECANCELED, EINVAL, EOPNOTSUPP, ENOSYS:

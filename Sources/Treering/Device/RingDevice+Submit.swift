@@ -107,6 +107,7 @@
                     if brokenBy.load(ordering: .relaxed) != 0 {
                         redo(slot)
                     } else {
+                        Sanitizer.handOver(slots + Int(slot))
                         prepare(slot)
                     }
                 }

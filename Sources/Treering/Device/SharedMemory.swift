@@ -5,25 +5,25 @@ import Glibc
 
 /// A mapped file. The mapping ends with the object; the file stays until `unlink`.
 final class SharedMemory: @unchecked Sendable {
-    let path: String
+    let path: HostString
     let bytes: UnsafeMutableRawBufferPointer
 
     /// Makes a new file with all of its blocks, readable and writable by its owner alone, and maps it.
-    init(creating path: String, byteCount: Int) throws(Errno) {
-        let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    init(creating path: HostString, byteCount: Int) throws(Errno) {
+        let descriptor = path.open(O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw Errno.last }
         defer { Glibc.close(descriptor) }
         // Sparse memory would end in SIGBUS when the file system below has no room.
         let result = posix_fallocate(descriptor, 0, byteCount)
         guard result == 0 else {
-            Glibc.unlink(path)
+            try? path.unlink()
             throw Errno(result)
         }
         let flags = MAP_SHARED | MAP_POPULATE
         guard let address = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, descriptor, 0), address != MAP_FAILED
         else {
             let error = Errno.last
-            Glibc.unlink(path)
+            try? path.unlink()
             throw error
         }
         self.path = path
@@ -31,13 +31,11 @@ final class SharedMemory: @unchecked Sendable {
     }
 
     /// Maps a file that is there, for reading. Refuses (EPERM) what is not a regular file of this user with mode 0600.
-    init(reading path: String, byteCountLimit: Int) throws(Errno) {
+    init(reading path: HostString, byteCountLimit: Int) throws(Errno) {
         // Looked at before it is opened, too: a stranger's fifo, or file with a lease, would keep this process waiting.
-        var status = stat()
-        guard lstat(path, &status) == 0 else { throw Errno.last }
+        var status = try path.linkStatus()
         guard Self.isOwn(status) else { throw .notPermitted }
-        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-        guard descriptor >= 0 else { throw Errno.last }
+        let descriptor = try RegularFile.open(path, O_RDONLY)
         defer { Glibc.close(descriptor) }
         guard fstat(descriptor, &status) == 0 else { throw Errno.last }
         guard Self.isOwn(status) else { throw .notPermitted }
@@ -55,38 +53,23 @@ final class SharedMemory: @unchecked Sendable {
     }
 
     /// Made, but not allocated any more: its process died in between.
-    static func isEmptyOfThisUser(_ path: String) -> Bool {
-        var status = stat()
-        return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid()
-            && status.st_size == 0
+    static func isEmptyOfThisUser(_ path: HostString) -> Bool {
+        guard let status = try? path.linkStatus() else { return false }
+        return status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_size == 0
     }
 
     deinit { munmap(bytes.baseAddress, bytes.count) }
 
     /// Whether the file still has its name.
-    var isLinked: Bool { access(path, F_OK) == 0 }
+    var isLinked: Bool { path.exists }
 
-    func unlink() { Glibc.unlink(path) }
+    func unlink() { try? path.unlink() }
 
     /// The names in a directory that begin with a prefix; none in one that is not there, or not for this user.
-    static func names(in directory: String, prefix: String) throws(Errno) -> [String] {
-        guard let stream = opendir(directory) else {
-            if [ENOENT, ENOTDIR, EACCES, EPERM].contains(errno) { return [] }
-            throw .last
+    static func names(in directory: HostString, prefix: HostString) throws(Errno) -> [HostString] {
+        do throws(Errno) { return try directory.names().filter { $0.hasPrefix(prefix) } } catch {
+            if [ENOENT, ENOTDIR, EACCES, EPERM].contains(error.rawValue) { return [] }
+            throw error
         }
-        defer { closedir(stream) }
-        var names: [String] = []
-        while true {
-            errno = 0
-            guard let entry = readdir(stream) else {
-                if errno != 0 { throw .last }
-                break
-            }
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                String(cString: UnsafeRawPointer(pointer).assumingMemoryBound(to: CChar.self))
-            }
-            if name.hasPrefix(prefix) { names.append(name) }
-        }
-        return names.sorted()
     }
 }

@@ -7,13 +7,11 @@ import Synchronization
 final class Cleaner<D: Device> {
     private let device: D
     /// The segment that takes moved blocks, and where its next run goes. It is sealed when it is full, and at the unmount.
-    private var head: (number: SegmentNumber, file: DeviceFile, incarnation: UInt32, offset: Int)?
+    private var head: (life: SegmentLife, file: DeviceFile, offset: Int)?
     /// A run's header and blocks, written at once.
     private let run = AlignedBuffer(byteCount: RunHeader.byteCount + runBlockLimit * blockByteCount)
     /// What is read of the segment to be emptied.
     private let window = AlignedBuffer(byteCount: windowByteCount)
-    /// Segments that could not be emptied, because something in them cannot be read. They are left alone until the next mount.
-    private(set) var stuckSegments: Set<SegmentNumber> = []
     /// What is known here holds as long as the core has this index (`Core.adoptCount`).
     private var generation = 0
     /// What was done since the mount; anybody may look. Bytes of records of moves, and of copied blocks with their headers.
@@ -56,30 +54,36 @@ final class Cleaner<D: Device> {
         }
     }
 
-    /// Moves everything that lives in a sealed segment elsewhere.
-    func clean(_ victim: SegmentNumber, of volume: Volume<D>) throws(Errno) {
+    /// Moves everything that lives in a sealed segment elsewhere. Nothing is done where that life of it is over.
+    func clean(_ life: SegmentLife, of volume: Volume<D>) throws(Errno) {
         isInSegment.store(true, ordering: .relaxed)
         defer { isInSegment.store(false, ordering: .relaxed) }
-        let (segment, uuid, segmentByteCount) = volume.state.withLock { state in
+        let victim = life.number
+        let found = volume.state.withLock { state -> (Segment, StoreUUID, Int)? in
             let table = state.core.table
-            precondition(table[victim].isSealed)
+            guard table.isInUse(life), table[victim].isSealed else { return nil }
+            table.hold(life)
             if generation != state.core.adoptCount {
                 // The log failed and was written again elsewhere: the head is sealed, or free.
                 generation = state.core.adoptCount
                 head = nil
-                stuckSegments = []
             }
             return (table[victim], state.superblock.blockUUID, table.segmentByteCount)
         }
+        guard let (segment, uuid, segmentByteCount) = found else { return }
+        defer { volume.state.withLock { $0.core.table.letGo(of: life) } }
         if segment.role == .hot {
             try cleanLog(victim, segment, uuid, segmentByteCount, volume)
         } else {
             try cleanRuns(victim, segment, uuid, segmentByteCount, volume)
         }
         segmentCount.add(1, ordering: .relaxed)
-        let living = volume.state.withLock { $0.core.table[victim].living }
+        let living = volume.state.withLock { state in
+            let living = state.core.table[victim].living
+            if living > 0 { state.core.table[victim].isStuck = true }
+            return living
+        }
         if living > 0 {
-            stuckSegments.insert(victim)
             volume.log("segment \(victim.rawValue) cannot be cleaned: \(living) bytes in it cannot be moved")
         }
     }
@@ -93,7 +97,7 @@ final class Cleaner<D: Device> {
         var payloads: [PayloadID] = []
         while offset < end {
             let outcome = try reader.batch(
-                in: victim, segment.file!, incarnation: segment.incarnation, at: offset, verifyPayload: false)
+                in: SegmentLife(victim, segment.incarnation), segment.file!, at: offset, verifyPayload: false)
             guard case .batch(let batch) = outcome else {
                 // What is damaged here may be whole behind it.
                 offset = try reader.candidate(segment.file!, after: offset, end: end)
@@ -119,7 +123,7 @@ final class Cleaner<D: Device> {
         while offset < segmentByteCount {
             try device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
             let found = RunHeader.decode(
-                UnsafeRawBufferPointer(header.bytes), uuid: uuid, segment: victim, incarnation: segment.incarnation)
+                UnsafeRawBufferPointer(header.bytes), uuid: uuid, in: SegmentLife(victim, segment.incarnation))
             if let found { payloads.append(contentsOf: found.payloads) }
             // Behind a header that cannot be read the next one is looked for block by block.
             offset += RunHeader.byteCount + (found?.blockCount ?? 0) * blockByteCount
@@ -328,14 +332,13 @@ final class Cleaner<D: Device> {
     /// Writes a run to the cleaner's segment, durably; gives where it lies.
     private func writeRun(
         _ copied: [Copied], _ volume: Volume<D>
-    ) throws(Errno) -> (segment: SegmentNumber, incarnation: UInt32, position: Int) {
+    ) throws(Errno) -> (life: SegmentLife, position: Int) {
         let blockCount = copied.reduce(0) { $0 + $1.blocks.count }
         let byteCount = RunHeader.byteCount + blockCount * blockByteCount
         let head = try openHead(for: byteCount, volume)
         let uuid = volume.state.withLock { $0.superblock.blockUUID }
         RunHeader.encode(
-            copied.map(\.payload), blockCount: blockCount, uuid: uuid, segment: head.number,
-            incarnation: head.incarnation, into: run.bytes)
+            copied.map(\.payload), blockCount: blockCount, uuid: uuid, in: head.life, into: run.bytes)
         do throws(Errno) {
             let bytes = run.bytes.part(0, byteCount)
             try device.wait(Submission(.write, head.file, offset: UInt64(head.offset), bytes, tag: 0))
@@ -347,12 +350,12 @@ final class Cleaner<D: Device> {
         }
         self.head!.offset = head.offset + byteCount
         copiedByteCount.add(UInt64(byteCount), ordering: .relaxed)
-        return (head.number, head.incarnation, head.offset + RunHeader.byteCount)
+        return (head.life, head.offset + RunHeader.byteCount)
     }
 
     private func openHead(
         for byteCount: Int, _ volume: Volume<D>
-    ) throws(Errno) -> (number: SegmentNumber, file: DeviceFile, incarnation: UInt32, offset: Int) {
+    ) throws(Errno) -> (life: SegmentLife, file: DeviceFile, offset: Int) {
         let segmentByteCount = volume.state.withLock { $0.core.table.segmentByteCount }
         if let head {
             if head.offset + byteCount <= segmentByteCount { return head }
@@ -373,7 +376,7 @@ final class Cleaner<D: Device> {
             return (number, segment, header)
         }
         guard let (number, segment, header) = opened else { throw .noSpace }
-        head = (number, segment.file!, segment.incarnation, SegmentHeader.byteCount)
+        head = (SegmentLife(number, segment.incarnation), segment.file!, SegmentHeader.byteCount)
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
         do throws(Errno) {
@@ -391,14 +394,14 @@ final class Cleaner<D: Device> {
         self.head = nil
         volume.state.withLock { state in
             guard state.core.adoptCount == generation else { return }
-            state.core.table.seal(head.number, lastBatch: max(state.core.log.lastBatch, BatchSequence(1)))
+            precondition(state.core.table.isInUse(head.life), "the cleaner's segment was taken from it")
+            state.core.table.seal(head.life.number, lastBatch: max(state.core.log.lastBatch, BatchSequence(1)))
         }
     }
 
     /// Tells the log where a run's payloads lie now: those that still lay in the old place.
     private func commit(
-        _ copied: [Copied], _ victim: SegmentNumber,
-        _ place: (segment: SegmentNumber, incarnation: UInt32, position: Int), _ volume: Volume<D>
+        _ copied: [Copied], _ victim: SegmentNumber, _ place: (life: SegmentLife, position: Int), _ volume: Volume<D>
     ) throws(Errno) {
         var next = 0
         while next < copied.count {
@@ -414,8 +417,7 @@ final class Cleaner<D: Device> {
                             guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }),
                                 entry.blocksSegment == victim, entry.position == one.position
                             else { return }
-                            let word = RecordIndex.word(place.segment, place.incarnation)
-                            core.writer.move(entry.origin.sequence, word: word) {
+                            core.writer.move(entry.origin.sequence, word: MovedChange.word(place.life)) {
                                 $0.payload(
                                     one.payload, entry, blocks: one.blocks, position: position,
                                     inline: UnsafeRawBufferPointer(start: nil, count: 0))

@@ -116,30 +116,15 @@ final class ConnectionState: @unchecked Sendable {
 
     // MARK: Requests
 
-    /// The request that this thread carries out, where it must not be carried out twice; 0 else.
-    private static let requestKey: pthread_key_t = {
-        var key = pthread_key_t()
-        precondition(pthread_key_create(&key, nil) == 0)
-        return key
-    }()
-
-    /// Has the record that `body` appends bear witness that `request` is done.
-    func witnessing<Result>(_ request: UInt64, _ body: () throws(Stop) -> Result) throws(Stop) -> Result {
-        pthread_setspecific(Self.requestKey, UnsafeRawPointer(bitPattern: UInt(request & ~Self.resendMark)))
-        defer { pthread_setspecific(Self.requestKey, nil) }
-        return try body()
-    }
-
-    /// Called before the record is published that carries out the request of this thread.
-    func note(_ sequence: RecordSequence) {
-        guard let request = pthread_getspecific(Self.requestKey) else { return }
+    /// Has a record bear witness that `request` is done. To be called before it is published.
+    func note(_ sequence: RecordSequence, _ request: UInt64) {
         let count: UInt64 = head.load(Self.noteCountOffset)
         let offset = Self.requestsOffset + Int(count) % Self.requestCount * Self.entryByteCount
         head.store(UInt64(0), at: offset + 8)
         atomicMemoryFence(ordering: .releasing)
         head.store(sequence.rawValue, at: offset)
         atomicMemoryFence(ordering: .releasing)
-        head.store(UInt64(UInt(bitPattern: request)), at: offset + 8)
+        head.store(request & ~Self.resendMark, at: offset + 8)
         head.store(count &+ 1, at: Self.noteCountOffset)
     }
 

@@ -58,7 +58,7 @@ extension Core {
 
     // MARK: Extended attributes
 
-    static let xattrByteCountLimit = 65_536
+    static let xattrByteCountLimit = XattrEntry.valueByteCountLimit
 
     /// What getxattr(2) gives: bytes, or a plan to read them.
     func xattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> XattrValue {
@@ -174,6 +174,12 @@ extension Core {
     /// nor does it keep access times of FUSE files by itself. What cannot be written now is left out: no read fails of it.
     func noteAccess(_ number: InodeNumber) {
         do throws(Stop) { try recordAccess(number) } catch { return }
+    }
+
+    func isAccessDue(_ number: InodeNumber) throws(Stop) -> Bool {
+        guard accessTimes.rule == .relative, !isReadOnly else { return false }
+        let inode = try self.inode(number).record
+        return !inode.inodeFlags.contains(.noAccessTime) && accessTimes.needsUpdate(inode, now())
     }
 
     func recordAccess(_ number: InodeNumber) throws(Stop) {

@@ -91,15 +91,16 @@ extension Core {
                 UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
                 let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
             else { return nil }
-            let segment = entry.blocksSegment
-            if let bytes = self.log.resident(segment, start, Int(byteCount)) {
+            // What the index names lives, so the segment is in the life in which it was written.
+            let life = self.table.life(of: entry.blocksSegment)
+            if let bytes = self.log.resident(life, start, Int(byteCount)) {
                 plan.copy(bytes)
                 return bytes.count
             }
-            guard let file = self.table[segment].file else { return nil }
+            guard let file = self.table[life.number].file else { return nil }
             let before = plan.reads.count
-            let taken = plan.add(entry, segment, file, offset: Int(offset), byteCount: Int(byteCount))
-            self.table[segment].readerCount += plan.reads.count - before
+            let taken = plan.add(entry, life, file, offset: Int(offset), byteCount: Int(byteCount))
+            for _ in before..<plan.reads.count { self.table.hold(life) }
             return taken
         }
         if added == nil {
@@ -113,7 +114,7 @@ extension Core {
 
     /// A plan's reads are over: lets go of the segments and of the buffer's claim.
     func finished(_ plan: ReadPlan) {
-        for read in plan.reads { table[read.segment].readerCount -= 1 }
+        for read in plan.reads { table.letGo(of: read.life) }
         plan.forgetReads()
     }
 

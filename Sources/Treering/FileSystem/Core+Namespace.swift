@@ -49,13 +49,15 @@ extension Core {
         try check(name: name)
         var directory = try livingDirectory(parent).record
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
+        guard UInt64(new.target?.count ?? 0) <= InodeRecord.targetByteCountLimit else { throw .failed(.nameTooLong) }
+        guard InodeRecord.isType(new.mode >> 12) else { throw .failed(.invalid) }
         let time = now()
         var inode = newInode(new, caller, time)
         let inheritance = try inherit(&inode, from: directory, caller)
         if inode.isDirectory {
             inode.linkCount = 2
             inode.parent = parent
-            directory.linkCount += 1
+            try addLink(to: &directory)
         }
         directory.modified = time
         directory.changed = time
@@ -83,6 +85,7 @@ extension Core {
 
     /// Commits a record that makes an inode; its number is used up only if it did.
     func commit(making inode: InodeRecord, freesSpace: Bool = false) throws(Stop) {
+        guard inode.inode.isPossible else { throw .failed(.noSpace) }
         log.nextInode = InodeNumber(inode.inode.rawValue + 1)
         do { try commit(freesSpace: freesSpace) } catch {
             log.nextInode = inode.inode
@@ -127,7 +130,7 @@ extension Core {
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
         let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(parent, .dirent, cookie) }
         let time = now()
-        inode.linkCount += 1
+        try addLink(to: &inode)
         inode.changed = time
         directory.modified = time
         directory.changed = time
@@ -153,7 +156,7 @@ extension Core {
         directory.changed = time
         writer.reset()
         writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
-        planUnlinked(inode, time)
+        try planUnlinked(inode, time)
         writer.inode(directory)
         try commit(freesSpace: true)
         noteUnlinked(inode)
@@ -166,23 +169,24 @@ extension Core {
         let victim = try self.inode(dirent.inode)
         try directory.requireRemoval(of: victim.record)
         guard victim.record.isDirectory else { throw .failed(.notDirectory) }
-        guard victim.derived == 0 else { throw .failed(.notEmpty) }
+        try requireEmpty(victim)
         let time = now()
         directory.modified = time
         directory.changed = time
-        directory.linkCount -= 1
+        try takeLink(from: &directory, least: 3)
         writer.reset()
         writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
-        planUnlinked(victim.record, time)
+        try planUnlinked(victim.record, time)
         writer.inode(directory)
         try commit(freesSpace: true)
         noteUnlinked(victim.record)
     }
 
     /// An inode loses a name: its record, and what happens when it was the last.
-    func planUnlinked(_ inode: InodeRecord, _ time: Timestamp) {
+    func planUnlinked(_ inode: InodeRecord, _ time: Timestamp) throws(Stop) {
         var inode = inode
-        inode.linkCount = inode.isDirectory ? 0 : inode.linkCount - 1
+        try takeLink(from: &inode, least: 1)
+        if inode.isDirectory { inode.linkCount = 0 }
         inode.changed = time
         if inode.linkCount > 0 {
             writer.inode(inode)

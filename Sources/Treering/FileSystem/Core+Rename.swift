@@ -39,7 +39,7 @@ extension Core {
             }
             if move.moved.isDirectory {
                 guard victim.record.isDirectory else { throw .failed(.notDirectory) }
-                guard victim.derived == 0 else { throw .failed(.notEmpty) }
+                try requireEmpty(victim)
             } else if victim.record.isDirectory {
                 throw .failed(.isDirectory)
             }
@@ -68,11 +68,14 @@ extension Core {
         move.from.changed = move.time
         if move.moved.isDirectory, move.isAcross {
             move.moved.parent = move.to.inode
-            move.from.linkCount -= 1
-            move.to.linkCount += 1
+            try moveLink(from: &move.from, to: &move.to)
         }
         if let victim, victim.isDirectory {
-            if move.isAcross { move.to.linkCount -= 1 } else { move.from.linkCount -= 1 }
+            if move.isAcross {
+                try takeLink(from: &move.to, least: 3)
+            } else {
+                try takeLink(from: &move.from, least: 3)
+            }
         }
         move.to.modified = move.time
         move.to.changed = move.time
@@ -86,7 +89,7 @@ extension Core {
         } else {
             writer.removeDirent(directory: move.from.inode, cookie: move.source.cookie, since: move.source.since)
         }
-        if let victim { planUnlinked(victim, move.time) }
+        if let victim { try planUnlinked(victim, move.time) }
         writer.dirent(
             directory: move.to.inode, cookie: cookie, since: since, inode: move.moved.inode, mode: move.moved.mode,
             name: move.newName)
@@ -101,6 +104,12 @@ extension Core {
         if let victim { noteUnlinked(victim) }
     }
 
+    /// A directory goes from one directory into another.
+    private func moveLink(from: inout InodeRecord, to: inout InodeRecord) throws(Stop) {
+        try takeLink(from: &from, least: 3)
+        try addLink(to: &to)
+    }
+
     private func exchange(_ move: Move, _ existing: FoundDirent, _ other: InodeRecord) throws(Stop) {
         var move = move
         var other = other
@@ -113,13 +122,11 @@ extension Core {
         if move.isAcross {
             if move.moved.isDirectory {
                 move.moved.parent = move.to.inode
-                move.from.linkCount -= 1
-                move.to.linkCount += 1
+                try moveLink(from: &move.from, to: &move.to)
             }
             if other.isDirectory {
                 other.parent = move.from.inode
-                move.to.linkCount -= 1
-                move.from.linkCount += 1
+                try moveLink(from: &move.to, to: &move.from)
             }
         }
         writer.reset()

@@ -26,6 +26,8 @@ final class Core {
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
     var connection: ConnectionState?
+    /// The kernel's number of the request that is carried out under this hold of the lock, where it must not be carried out twice; 0 else.
+    var requestInHand: UInt64 = 0
     /// Inodes that lost their last name while the kernel knew them.
     var orphanCandidates: Set<InodeNumber> = []
     /// Inodes without a name and without a lookup, to be removed by the housekeeper.
@@ -127,7 +129,7 @@ final class Core {
         }
         let preview = writer.preview(sequence: log.nextSequence)
         try find { () throws(PageMiss) in try index.touch(preview) }
-        connection?.note(log.nextSequence)
+        if requestInHand != 0 { connection?.note(log.nextSequence, requestInHand) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
         if let impossible = table.impossible {
@@ -224,7 +226,40 @@ final class Core {
 
     func check(name: UnsafeRawBufferPointer) throws(Stop) {
         guard name.count <= Int(FileSystemStatus.nameByteCountLimit) else { throw .failed(.nameTooLong) }
-        guard name.count > 0, !name.contains(UInt8(ascii: "/")), !name.contains(0) else { throw .failed(.invalid) }
+        guard NameCheck.isName(name) else {
+            throw .failed(NameCheck.isDots(name) && name.count > 0 ? .exists : .invalid)
+        }
+    }
+
+    /// An inode gets one link more.
+    func addLink(to inode: inout InodeRecord) throws(Stop) {
+        guard inode.linkCount < InodeRecord.linkCountLimit else { throw .failed(.tooManyLinks) }
+        inode.linkCount += 1
+    }
+
+    /// An inode loses a link. `least`: what it must have at least for what is taken from it; only damage has less.
+    func takeLink(from inode: inout InodeRecord, least: UInt32) throws(Stop) {
+        guard inode.linkCount >= least else {
+            throw damage("inode \(inode.inode.rawValue)", "it has \(inode.linkCount) links, but more names than that")
+        }
+        inode.linkCount -= 1
+    }
+
+    /// A directory that is to be removed has nothing in it, by its count and in the index.
+    func requireEmpty(_ directory: InodeEntry) throws(Stop) {
+        guard directory.derived == 0 else { throw .failed(.notEmpty) }
+        let number = directory.record.inode
+        let first = try find { () throws(PageMiss) in
+            try index.tree.next(atOrAfter: DirentEntry.key(number, 0)).map { $0.key }
+        }
+        guard let first, first.space == .tree, first.object == number.rawValue, first.kind == .dirent else { return }
+        throw damage("directory \(number.rawValue)", "it has names, and counts none")
+    }
+
+    /// Reports damage; gives what an operation throws that has met it.
+    func damage(_ place: String, _ reason: String) -> Stop {
+        report(CorruptionReport(place: place, reason: reason))
+        return .failed(.input)
     }
 
     func slot(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> RecordIndex.NameSlot {

@@ -51,7 +51,7 @@ extension Dump {
             let what = "moved, of record \(move.sequence.rawValue): "
             if case .payload(let payload) = move.change, !payload.isInline {
                 return what
-                    + "payload \(payload.id.rawValue): \(payload.length) bytes, \(payload.blockCount) blocks at \(payload.position) of segment \(move.blocksSegment.rawValue)"
+                    + "payload \(payload.id.rawValue): \(payload.length) bytes, \(payload.blockCount) blocks at \(payload.position) of segment \(move.blocksLife.number.rawValue)"
             }
             return what + describe(move.change, place, offset + Change.moveOverheadByteCount)
         case .skipped: return "a change of an unknown type that may be skipped"
@@ -135,7 +135,8 @@ private struct SegmentDump<D: Device> {
     private func batch(at offset: Int) throws(Errno) -> Int? {
         let first = try Self.read(dump, file, offset, block)
         guard let incarnation = BatchHeader.claimedIncarnation(first) else { return nil }
-        let outcome = try reader.batch(in: number, file, incarnation: incarnation, at: offset, verifyPayload: true)
+        let outcome = try reader.batch(
+            in: SegmentLife(number, incarnation), file, at: offset, verifyPayload: true)
         let isLeftover = header.map { $0.state == .free || $0.incarnation != incarnation } ?? false
         switch outcome {
         case .nothing:

@@ -4,7 +4,7 @@
 extension StoreView {
     /// Opens the files of a store that nobody has mounted, without changing it.
     static func open(
-        _ device: D, _ given: SuperblockPair? = nil, tails: (Superblock) -> [StagingTail] = { _ in [] },
+        _ device: D, _ given: SuperblockPair? = nil, tails: () -> [StagingTail] = { [] },
         indexCacheByteCount: Int = 256 << 20,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D> {
@@ -24,14 +24,14 @@ extension StoreView {
         for problem in rebuild.problems { log("the log is damaged: \(problem)") }
         let view = StoreView(rebuild, device)
         view.keeper = recovery
-        if !tails(superblock).isEmpty {
+        if recovery.choose(tails()).firstEpoch != nil {
             log("the staging of a killed mount is left out, since the index is damaged; repair the store to have it")
         }
         return view
     }
 
     private static func openIndex(
-        _ device: D, _ pair: SuperblockPair, _ superblock: Superblock, _ tails: (Superblock) -> [StagingTail],
+        _ device: D, _ pair: SuperblockPair, _ superblock: Superblock, _ tails: () -> [StagingTail],
         _ indexCacheByteCount: Int, _ log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D>? {
         let recovery: Recovery<D>
@@ -59,7 +59,11 @@ extension StoreView {
         }
         tell(recovery, log)
         let view = StoreView(recovery)
-        try view.take(tails(superblock), recovery, log)
+        let choice = recovery.choose(tails())
+        for (tail, reason) in choice.left {
+            log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
+        }
+        try view.take(choice.taken, recovery, log)
         try recovery.index.settle(recovery.loader)
         return view
     }

@@ -30,8 +30,16 @@ struct Exporter<D: Device> {
     private let view: StoreView<D>
     private let root: Int32
     private(set) var report = ExportReport()
-    /// The first path of each file with several names, from the top of the export.
-    private var linked: [UInt64: [UInt8]] = [:]
+    /// A file that the export has made and that has further names.
+    private struct Made {
+        /// From the top of the export.
+        var path: [UInt8]
+        /// Its identity on the host: a link to anything else is none to what the store holds.
+        var device: UInt64
+        var hostInode: UInt64
+    }
+
+    private var linked: [UInt64: Made] = [:]
     /// Directories on the way or done: a damaged store may lead to one twice.
     private var seen = BitSet()
     private let isRoot = geteuid() == 0
@@ -44,9 +52,13 @@ struct Exporter<D: Device> {
         /// Its identity on the host, so that the way up is the way that was come.
         var device: UInt64
         var hostInode: UInt64
+        /// It was there before: it stays as it is.
+        var isForeign: Bool
     }
 
     private var levels: [Level] = []
+    /// Directories that their owner may not pass through get their modes last: links may lead into them. Those below come first.
+    private var impassable: [(path: [UInt8], record: InodeRecord)] = []
     private var here: Int32
     private var path: [UInt8] = []
 
@@ -69,7 +81,7 @@ struct Exporter<D: Device> {
             report.add("/: there is no root directory")
             return
         }
-        enter(.root)
+        enter(.root, isForeign: false)
         while let level = levels.last {
             if let name = try view.name(in: level.inode, after: level.cookie) {
                 levels[levels.count - 1].cookie = name.cookie
@@ -78,37 +90,57 @@ struct Exporter<D: Device> {
                 try leave()
             }
         }
+        for (path, record) in impassable { try dress(path, record) }
     }
 
     // MARK: Directories
 
-    private mutating func enter(_ inode: InodeNumber) {
+    private mutating func enter(_ inode: InodeNumber, isForeign: Bool) {
         var status = stat()
         fstat(here, &status)
         levels.append(
             Level(
                 inode: inode, pathByteCount: path.count, device: UInt64(status.st_dev),
-                hostInode: UInt64(status.st_ino)))
+                hostInode: UInt64(status.st_ino), isForeign: isForeign))
         if inode.rawValue < BitSet.limit { seen.insert(inode.rawValue) }
     }
 
-    /// A directory is filled: gives it its attributes and goes back to the one above.
+    /// A directory is filled: goes back to the one above, and gives this one its attributes.
     private mutating func leave() throws(MountError) {
         let level = levels.removeLast()
-        if let entry = try view.inode(level.inode) { try dress(here, entry.record) }
         report.directoryCount += 1
-        guard let parent = levels.last else { return }
-        let up = openat(here, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        var status = stat()
-        guard up >= 0, fstat(up, &status) == 0, UInt64(status.st_dev) == parent.device,
-            UInt64(status.st_ino) == parent.hostInode
-        else {
-            if up >= 0 { close(up) }
-            throw MountError(.host, "\(shownPath): somebody moved directories of the export while it ran")
+        // Before its mode may forbid the way.
+        var up: Int32 = -1
+        if let parent = levels.last {
+            var status = stat()
+            up = openat(here, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard up >= 0, fstat(up, &status) == 0, UInt64(status.st_dev) == parent.device,
+                UInt64(status.st_ino) == parent.hostInode
+            else {
+                if up >= 0 { close(up) }
+                throw MountError(.host, "\(shownPath): somebody moved directories of the export while it ran")
+            }
         }
+        if !level.isForeign, let entry = try view.inode(level.inode) {
+            if !isRoot, up >= 0, entry.record.mode & 0o100 == 0 {
+                impassable.append((path, entry.record))
+            } else {
+                try dress(here, entry.record)
+            }
+        }
+        guard up >= 0, let parent = levels.last else { return }
         close(here)
         here = up
         path.removeLast(path.count - parent.pathByteCount)
+    }
+
+    private mutating func dress(_ path: [UInt8], _ record: InodeRecord) throws(MountError) {
+        self.path = path
+        let name = HostString(bytes: path.dropFirst())
+        let directory = name.withCString { openat(root, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
+        guard directory >= 0 else { return report.add("\(shownPath): its mode cannot be set: \(Errno.last)") }
+        defer { close(directory) }
+        try dress(directory, record)
     }
 
     private var shownPath: String { path.isEmpty ? "/" : path.withUnsafeBytes { $0.plainOrQuoted } }
@@ -146,19 +178,32 @@ struct Exporter<D: Device> {
             return false
         }
         if record.isDirectory { return makeDirectory(name) }
-        if record.linkCount > 1, let first = linked[name.inode.rawValue] {
-            if link(first, bytes) { return false }
-        }
+        if record.linkCount > 1, let first = linked[name.inode.rawValue], link(first, name) { return false }
+        let isMade: Bool
         switch record.type {
-        case 0o100000: try exportFile(name, record)
-        case 0o120000: try exportSymlink(name, record)
-        case 0o010000, 0o140000, 0o020000, 0o060000: try exportSpecial(name, record)
+        case 0o100000: isMade = try exportFile(name, record)
+        case 0o120000: isMade = try exportSymlink(name, record)
+        case 0o010000, 0o140000, 0o020000, 0o060000: isMade = try exportSpecial(name, record)
         default:
             report.add("\(shownPath): it is of no known type")
             return false
         }
-        if record.linkCount > 1 { linked[name.inode.rawValue] = path }
+        if isMade, record.linkCount > 1 { remember(name) }
         return false
+    }
+
+    /// What was just made may get further names.
+    private mutating func remember(_ name: StoreView<D>.Name) {
+        guard let status = status(name) else { return }
+        linked[name.inode.rawValue] = Made(
+            path: path, device: UInt64(status.st_dev), hostInode: UInt64(status.st_ino))
+    }
+
+    /// What a name leads to on the host; links are not followed.
+    private func status(_ name: StoreView<D>.Name) -> stat? {
+        var status = stat()
+        let result = HostString(bytes: name.bytes).withCString { fstatat(here, $0, &status, AT_SYMLINK_NOFOLLOW) }
+        return result == 0 ? status : nil
     }
 
     private mutating func makeDirectory(_ name: StoreView<D>.Name) -> Bool {
@@ -166,44 +211,57 @@ struct Exporter<D: Device> {
             report.add("\(shownPath): this directory has another name already")
             return false
         }
-        let terminated = name.bytes + [0]
-        let made = terminated.withCString { mkdirat(here, $0, 0o700) }
-        if made != 0, errno != EEXIST {
+        let text = HostString(bytes: name.bytes)
+        let isMade = text.withCString { mkdirat(here, $0, 0o700) } == 0
+        if !isMade, errno != EEXIST {
             report.add("\(shownPath): \(Errno.last)")
             return false
         }
-        let opened = terminated.withCString { openat(here, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
+        let opened = text.withCString { openat(here, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
         guard opened >= 0 else {
             report.add("\(shownPath): \(Errno.last)")
             return false
         }
+        // Of one that was there and may not be passed through there is no way back.
+        guard isMade || faccessat(opened, ".", W_OK | X_OK, AT_EACCESS) == 0 else {
+            report.add("\(shownPath): this directory was there and cannot be filled: \(Errno.last)")
+            close(opened)
+            return false
+        }
         close(here)
         here = opened
-        enter(name.inode)
+        enter(name.inode, isForeign: !isMade)
         return true
     }
 
-    private mutating func link(_ first: [UInt8], _ name: [UInt8]) -> Bool {
-        let from = Array(first.dropFirst()) + [0]
-        let made = from.withCString { from in (name + [0]).withCString { linkat(root, from, here, $0, 0) } }
-        if made == 0 {
-            report.linkCount += 1
-            return true
+    /// Gives a file that was made a further name; false where it has to become a copy.
+    private mutating func link(_ first: Made, _ name: StoreView<D>.Name) -> Bool {
+        let (from, to) = (HostString(bytes: first.path.dropFirst()), HostString(bytes: name.bytes))
+        guard from.withCString({ from in to.withCString { linkat(root, from, here, $0, 0) } }) == 0 else {
+            let isTaken = errno == EEXIST
+            // Too long a path, a host without links: a copy is better than nothing.
+            report.add("\(shownPath): \(isTaken ? "" : "cannot be linked and becomes a copy: ")\(Errno.last)")
+            return isTaken
         }
-        // Too long a path, a host without links: a copy is better than nothing.
-        if errno != EEXIST { report.add("\(shownPath): cannot be linked (\(Errno.last)); it becomes a copy") }
-        return errno == EEXIST
+        guard let made = status(name), UInt64(made.st_dev) == first.device, UInt64(made.st_ino) == first.hostInode
+        else {
+            _ = to.withCString { unlinkat(here, $0, 0) }
+            report.add("\(shownPath): somebody changed the export while it ran; it becomes a copy")
+            return false
+        }
+        report.linkCount += 1
+        return true
     }
 
     // MARK: Files
 
-    private mutating func exportFile(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
-        let file = (name.bytes + [0]).withCString {
+    private mutating func exportFile(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) -> Bool {
+        let file = HostString(bytes: name.bytes).withCString {
             openat(here, $0, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         }
         guard file >= 0 else {
             report.add("\(shownPath): \(Errno.last)")
-            return
+            return false
         }
         defer { close(file) }
         let size = off_t(clamping: record.size)
@@ -236,6 +294,7 @@ struct Exporter<D: Device> {
         }
         try exportAttributes(file, name.inode)
         try dress(file, record)
+        return true
     }
 
     private static func write(_ file: Int32, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer) -> Errno? {
@@ -251,7 +310,7 @@ struct Exporter<D: Device> {
         return nil
     }
 
-    private mutating func exportSymlink(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
+    private mutating func exportSymlink(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) -> Bool {
         var target: [UInt8] = []
         var isWhole = record.size > 0 && record.size < UInt64(PATH_MAX)
         if isWhole {
@@ -264,34 +323,36 @@ struct Exporter<D: Device> {
         }
         guard isWhole, !target.contains(0) else {
             report.add("\(shownPath): the target of this symbolic link cannot be read")
-            return
+            return false
         }
-        let made = (target + [0]).withCString { target in
-            (name.bytes + [0]).withCString { symlinkat(target, here, $0) }
+        let made = HostString(bytes: target).withCString { target in
+            HostString(bytes: name.bytes).withCString { symlinkat(target, here, $0) }
         }
         guard made == 0 else {
             report.add("\(shownPath): \(Errno.last)")
-            return
+            return false
         }
         report.otherCount += 1
         dressByName(name, record, setsMode: false)
+        return true
     }
 
-    private mutating func exportSpecial(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) {
+    private mutating func exportSpecial(_ name: StoreView<D>.Name, _ record: InodeRecord) throws(MountError) -> Bool {
         // The kernel's 32-bit encoding: minor 7–0, major 19–8, minor 31–20.
         let number = UInt64(record.deviceNumber)
         let major = number >> 8 & 0xFFF
         let minor = number & 0xFF | number >> 12 & 0xFFF00
         let device = (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & ~0xFF) << 12
-        let made = (name.bytes + [0]).withCString {
+        let made = HostString(bytes: name.bytes).withCString {
             mknodat(here, $0, mode_t(record.type | 0o600), record.type & 0o020000 != 0 ? dev_t(device) : 0)
         }
         guard made == 0 else {
             report.add("\(shownPath): \(Errno.last)")
-            return
+            return false
         }
         report.otherCount += 1
         dressByName(name, record, setsMode: true)
+        return true
     }
 
     // MARK: Attributes
@@ -305,7 +366,7 @@ struct Exporter<D: Device> {
                 report.add("\(shownPath): the extended attribute \(shown) cannot be read")
                 continue
             }
-            let result = (attribute.name + [0]).withCString { name in
+            let result = HostString(bytes: attribute.name).withCString { name in
                 value.withUnsafeBytes { fsetxattr(file, name, $0.baseAddress, $0.count, 0) }
             }
             if result != 0 { report.add("\(shownPath): the extended attribute \(shown) cannot be set: \(Errno.last)") }
@@ -315,25 +376,21 @@ struct Exporter<D: Device> {
     /// Owner, mode and times of an open file or directory, in the order in which each keeps what the others set.
     private mutating func dress(_ file: Int32, _ record: InodeRecord) throws(MountError) {
         if record.isDirectory { try exportAttributes(file, record.inode) }
-        if isRoot {
-            if fchown(file, record.uid, record.gid) != 0 { report.foreignOwnerCount += 1 }
-        } else if record.uid != geteuid() {
-            report.foreignOwnerCount += 1
-        }
-        if fchmod(file, mode_t(record.mode & 0o7777)) != 0 { report.add("\(shownPath): \(Errno.last)") }
+        let isOwned = isRoot ? fchown(file, record.uid, record.gid) == 0 : record.uid == geteuid()
+        if !isOwned { report.foreignOwnerCount += 1 }
+        // A program that ran as its owner does not run as whoever exports it.
+        let bits: UInt32 = isOwned || record.isDirectory ? 0o7777 : 0o1777
+        if fchmod(file, mode_t(record.mode & bits)) != 0 { report.add("\(shownPath): \(Errno.last)") }
         var times = Self.times(record)
         if futimens(file, &times) != 0 { report.add("\(shownPath): its times cannot be set: \(Errno.last)") }
     }
 
     private mutating func dressByName(_ name: StoreView<D>.Name, _ record: InodeRecord, setsMode: Bool) {
-        (name.bytes + [0]).withCString { text in
-            if isRoot {
-                if fchownat(here, text, record.uid, record.gid, AT_SYMLINK_NOFOLLOW) != 0 {
-                    report.foreignOwnerCount += 1
-                }
-            } else if record.uid != geteuid() {
-                report.foreignOwnerCount += 1
-            }
+        HostString(bytes: name.bytes).withCString { text in
+            let isOwned =
+                isRoot
+                ? fchownat(here, text, record.uid, record.gid, AT_SYMLINK_NOFOLLOW) == 0 : record.uid == geteuid()
+            if !isOwned { report.foreignOwnerCount += 1 }
             // What was just made under this name is not a symbolic link here.
             if setsMode, fchmodat(here, text, mode_t(record.mode & 0o7777), 0) != 0 {
                 report.add("\(shownPath): \(Errno.last)")
@@ -349,12 +406,5 @@ struct Exporter<D: Device> {
         [record.accessed, record.modified].map {
             timespec(tv_sec: Int($0.seconds), tv_nsec: Int($0.nanoseconds))
         }
-    }
-}
-
-extension [UInt8] {
-    /// The bytes, which end with a zero, as a C string.
-    fileprivate func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
-        withUnsafeBytes { body($0.baseAddress!.assumingMemoryBound(to: CChar.self)) }
     }
 }

@@ -9,7 +9,7 @@ extension Attributes {
             accessed: record.accessed, modified: record.modified, changed: record.changed, born: record.born,
             flags: record.inodeFlags.intersection(.settable))
         if isDirectory {
-            byteCount = entry.derived * 32
+            byteCount = min(entry.derived, InodeEntry.derivedLimit(mode)) * 32
             storedByteCount = 0
         }
     }

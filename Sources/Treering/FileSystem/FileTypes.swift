@@ -46,8 +46,10 @@ struct Attributes: Hashable, Sendable {
     var deviceNumber: UInt32
     /// In bytes; for a directory the number of its entries (without "." and "..") times 32.
     var byteCount: UInt64
-    /// Bytes that extents name; st_blocks is this in units of 512, rounded up.
+    /// Bytes that extents name.
     var storedByteCount: UInt64
+    /// The same as st_blocks has it: in units of 512, rounded up.
+    var blockCount: UInt64 { storedByteCount / 512 + (storedByteCount % 512 == 0 ? 0 : 1) }
     var accessed: Timestamp
     var modified: Timestamp
     var changed: Timestamp

@@ -7,17 +7,8 @@ import Glibc
 final class HostStaging {
     /// This machine's present boot.
     static func bootID() -> StoreUUID {
-        guard let file = fopen("/proc/sys/kernel/random/boot_id", "r") else { return StoreUUID(high: 0, low: 0) }
-        defer { fclose(file) }
-        var digits: [UInt64] = []
-        while digits.count < 32 {
-            let character = fgetc(file)
-            if character < 0 { break }
-            guard let digit = Character(UnicodeScalar(UInt8(truncatingIfNeeded: character))).hexDigitValue else {
-                continue
-            }
-            digits.append(UInt64(digit))
-        }
+        let text = HostString("/proc/sys/kernel/random/boot_id").contents() ?? []
+        let digits = text.compactMap { Character(UnicodeScalar($0)).hexDigitValue }.map { UInt64($0) }
         guard digits.count == 32 else { return StoreUUID(high: 0, low: 0) }
         return StoreUUID(
             high: digits[..<16].reduce(0) { $0 << 4 | $1 }, low: digits[16...].reduce(0) { $0 << 4 | $1 })
@@ -29,50 +20,51 @@ final class HostStaging {
         return generator.next() | 1
     }
 
-    let directory: String
+    let directory: HostString
     private let uuid: StoreUUID
     private let device: UInt64
     private let inode: UInt64
     private let log: @Sendable (String) -> Void
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
-    /// What dead mounts left, and where.
+    /// What killed mounts left, and where.
     private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
+    /// What of it is not replayed, or cannot be read.
+    private(set) var left: [(path: HostString, byteCount: Int)] = []
 
-    static let sharedDirectory = "/dev/shm"
+    static let sharedDirectory: HostString = "/dev/shm"
     static let byteCountLimit = 5 << 30
 
     /// - Parameter directory: the store's directory.
-    init(directory: String, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
+    init(directory: HostString, uuid: StoreUUID, log: @escaping @Sendable (String) -> Void) throws(Errno) {
         self.directory = directory
         self.uuid = uuid
         self.log = log
-        var status = stat()
-        guard stat(directory, &status) == 0 else { throw Errno.last }
+        let status = try directory.status()
         device = UInt64(status.st_dev)
         inode = UInt64(status.st_ino)
     }
 
-    private var prefix: String { "treering-\(uuid)-" }
+    private var prefix: HostString { "treering-\(uuid.description)-" }
 
-    /// Finds what dead mounts of this store left on this machine since it booted. What does not match is left and reported; what the system
+    /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
-    func findTails(_ superblock: Superblock, isReadOnly: Bool = false) throws(MountError) {
-        let places: [String]
+    func findTails(isReadOnly: Bool = false) throws(MountError) {
+        let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
             throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
         }
         for path in places {
             let memory: SharedMemory
             if SharedMemory.isEmptyOfThisUser(path) {
-                Glibc.unlink(path)
+                try? path.unlink()
                 continue
             }
             do throws(Errno) { memory = try SharedMemory(reading: path, byteCountLimit: Self.byteCountLimit) } catch {
                 guard isReadOnly || Self.isStrange(error) else {
                     throw MountError("what a killed mount left in \(path) cannot be read now", error)
                 }
-                log("left \(path) alone: \(error)")
+                leave(path, Self.owner(of: path) ?? "\(error)", byteCount: 0)
                 continue
             }
             let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes))
@@ -81,27 +73,33 @@ final class HostStaging {
                 memory.unlink()
                 continue
             }
-            if let tail, isOurs(tail.header), tail.header.epoch > superblock.epoch, tail.recordCount == 0 {
-                // That mount died before it began.
-                if !isReadOnly { memory.unlink() }
-                continue
-            }
-            guard let tail, matches(tail.header, superblock) else {
-                log(
-                    "left \(path) alone: it belongs to another copy of this store or to another boot, and is not replayed"
-                )
+            guard let tail, isOurs(tail.header) else {
+                leave(
+                    path, "it belongs to another copy of this store or to another boot", byteCount: memory.bytes.count)
                 continue
             }
             tails.append((tail, memory))
         }
-        let isSameBoot = superblock.bootID == Self.bootID()
-        let isMissing =
-            superblock.stagingIdentity != 0 && !tails.contains { $0.tail.header.identity == superblock.stagingIdentity }
-        if !superblock.isClean, isSameBoot, isMissing {
-            log(
-                "the staging of the last mount is gone although the machine was not restarted: operations that were not synced may be lost"
-            )
+    }
+
+    /// What is replayed of what was found. The rest stays where it is, and is reported.
+    func keep(_ choice: StagingChoice) {
+        for (tail, reason) in choice.left {
+            guard let (_, memory) = tails.first(where: { $0.tail === tail }) else { continue }
+            leave(memory.path, "\(reason). What it holds and the store does not is lost", byteCount: memory.bytes.count)
         }
+        tails.removeAll { found in !choice.taken.contains { $0 === found.tail } }
+    }
+
+    private func leave(_ path: HostString, _ reason: String, byteCount: Int) {
+        log("left the staging \(path) alone: \(reason)")
+        left.append((path, byteCount))
+    }
+
+    /// What to say of a file that belongs to another user.
+    private static func owner(of path: HostString) -> String? {
+        guard let status = try? path.linkStatus(), status.st_uid != geteuid() else { return nil }
+        return "it belongs to user \(status.st_uid), and is read by a mount of that user only"
     }
 
     /// Why a file in a directory that everybody may write to is not ours, or not there any more.
@@ -110,7 +108,7 @@ final class HostStaging {
     }
 
     /// The headers of what dead mounts of a store left on this machine since it booted.
-    static func headers(directory: String, uuid: StoreUUID) -> [StagingHeader] {
+    static func headers(directory: HostString, uuid: StoreUUID) -> [StagingHeader] {
         guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
         return ((try? candidates(directory, staging.prefix)) ?? []).compactMap { path in
             guard let memory = try? SharedMemory(reading: path, byteCountLimit: byteCountLimit),
@@ -120,13 +118,9 @@ final class HostStaging {
         }
     }
 
-    private static func candidates(_ directory: String, _ prefix: String) throws(Errno) -> [String] {
+    private static func candidates(_ directory: HostString, _ prefix: HostString) throws(Errno) -> [HostString] {
         try SharedMemory.names(in: sharedDirectory, prefix: prefix).map { "\(sharedDirectory)/\($0)" }
             + SharedMemory.names(in: directory, prefix: "staging-").map { "\(directory)/\($0)" }
-    }
-
-    private func matches(_ header: StagingHeader, _ superblock: Superblock) -> Bool {
-        isOurs(header) && header.epoch <= superblock.epoch && header.generation <= superblock.generation
     }
 
     private func isOurs(_ header: StagingHeader) -> Bool {
@@ -158,9 +152,15 @@ final class HostStaging {
         return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
     }
 
-    /// What dead mounts left is durable in the log now.
-    func dropTails() {
-        for (_, memory) in tails { memory.unlink() }
+    /// What killed mounts left is durable in the log now, up to the record with the sequence `next`.
+    func dropTails(before next: RecordSequence) {
+        for (tail, memory) in tails {
+            if tail.highestSequence < next {
+                memory.unlink()
+            } else {
+                leave(memory.path, "some of its operations are damaged", byteCount: memory.bytes.count)
+            }
+        }
         tails.removeAll()
     }
 

@@ -6,7 +6,7 @@ typealias HostVolume = Volume<HostDevice>
 extension Volume where D == HostDevice {
     /// Mounts the store in `directory`, takes in what a dead mount left in staging, and starts the housekeeper.
     static func mount(
-        _ device: HostDevice, _ options: VolumeOptions, directory: String, log: LogSink, isServed: Bool = true
+        _ device: HostDevice, _ options: VolumeOptions, directory: HostString, log: LogSink, isServed: Bool = true
     ) throws(MountError) -> HostVolume {
         let say: @Sendable (String) -> Void = { log.notice($0) }
         let uuid = try SuperblockPair.read(device).newest().uuid

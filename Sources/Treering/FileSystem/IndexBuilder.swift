@@ -19,6 +19,8 @@ final class IndexBuilder<D: Device> {
         index = RecordIndex(
             tree: Index(uuid: uuid, cacheLimitByteCount: max(cacheByteCount, 64 << 10), building: building),
             table: table)
+        // Its pages are this builder's own, and some entries are not complete before the end.
+        index.tree.checksEntries = false
         index.tree.fetchNow = { [unowned self] miss in self.fetchNow(miss) }
     }
 

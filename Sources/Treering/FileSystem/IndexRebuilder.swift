@@ -86,8 +86,10 @@ struct IndexRebuilder<D: Device> {
             }
             let superblockFile = try device.open(.superblock, create: false)
             defer { device.close(superblockFile) }
+            var superblock = recovery.superblock
+            superblock.staging.settle(last: recovery.lastBatchEpoch, next: segmentLog.nextSequence)
             let state = VolumeState(
-                core: core, indexFile: file, superblockFile: superblockFile, superblock: recovery.superblock,
+                core: core, indexFile: file, superblockFile: superblockFile, superblock: superblock,
                 slots: recovery.pair.summary)
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)

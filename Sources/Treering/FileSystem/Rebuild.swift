@@ -91,8 +91,7 @@ final class Rebuild<D: Device> {
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
-                    in: source.number, source.file, incarnation: source.header.incarnation, at: offset,
-                    verifyPayload: false)
+                    in: source.header.life, source.file, at: offset, verifyPayload: false)
             }
             guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
@@ -175,10 +174,10 @@ final class Rebuild<D: Device> {
         context.epoch = max(source.header.epoch, context.epoch)
         // A segment ends with a batch that says so, where recovery declared it, or where the log does.
         let mustExist = source.lastBatch > last || source.lastBatch == .zero
-        let isHead = source.number == logEnd.segment && source.header.incarnation == logEnd.incarnation
+        let isHead = source.header.life == logEnd.life
         return try Recovery<D>.reading { () throws(Errno) in
             try mender.mend(
-                source.number, source.file, incarnation: source.header.incarnation, at: offset,
+                source.header.life, source.file, at: offset,
                 end: isHead ? min(end, Int(logEnd.offsetInSegment)) : end, after: context,
                 last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit, mustExist: mustExist,
                 headChecksum: isHead ? logEnd.lastChecksum : nil)

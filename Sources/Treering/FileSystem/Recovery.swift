@@ -27,6 +27,8 @@ final class Recovery<D: Device> {
     /// The log is known to have been durable through here.
     private(set) var settled: BatchSequence
     private(set) var epoch: MountEpoch
+    /// The epoch of the log's last batch, as far as it is known.
+    private(set) var lastBatchEpoch: MountEpoch
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
     /// Where the batches lie that `replay` found, and that nothing says are durable.
@@ -99,6 +101,7 @@ final class Recovery<D: Device> {
         position = superblock.position
         settled = position.lastBatch
         epoch = superblock.checkpointEpoch
+        lastBatchEpoch = epoch
         nextSequence = superblock.highestSequence.next
         nextInode = superblock.nextInode
         try openSegments()
@@ -265,6 +268,7 @@ final class Recovery<D: Device> {
             }
         }
         settled = walk.durable
+        lastBatchEpoch = walk.epoch
         unsettledBatches.removeAll { $0.batch <= settled }
         sealBlocks(through: position.lastBatch)
         if walk.abandonedBatchCount > 0 {
@@ -312,7 +316,7 @@ final class Recovery<D: Device> {
         let header = segment.header
         return try Self.reading { () throws(Errno) in
             try mender.mend(
-                header.number, segment.file, incarnation: header.incarnation, at: offset,
+                header.life, segment.file, at: offset,
                 end: header.end == 0 ? reader.segmentByteCount : Int(header.end), after: context, last: last,
                 through: last ?? BatchSequence(counterLimit), mustExist: true)
         }
@@ -368,6 +372,7 @@ final class Recovery<D: Device> {
     /// Follows the log to its end without applying it, for a rebuild.
     func findEnd() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
+        defer { lastBatchEpoch = walk.epoch }
         while true {
             while let batch = try Self.reading({ () throws(Errno) in try walk.next() }) {
                 nextInode = max(nextInode, batch.header.nextInode)
@@ -463,12 +468,10 @@ final class Recovery<D: Device> {
             guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {
                 return
             }
-            let number = move.blocksSegment
+            let number = move.blocksLife.number
             let header = headers[number]?.header
             guard table.contains(number), table[number].state != .inUse else { return }
-            guard let header, header.state == .inUse, header.role == .cold,
-                header.incarnation == move.blocksIncarnation
-            else {
+            guard let header, header.state == .inUse, header.role == .cold, header.life == move.blocksLife else {
                 throw MountError(
                     .damaged, "segment \(number.rawValue) is missing or damaged, and the log has moved blocks to it")
             }

@@ -3,8 +3,7 @@
 /// A block, or inline bytes, that an entry named when it was looked at.
 struct ScrubPiece {
     var payload: PayloadID
-    var segment: SegmentNumber
-    var incarnation: UInt32
+    var life: SegmentLife
     /// Of the payload; 0 for what is inline.
     var block: Int
     /// In the segment.
@@ -13,7 +12,7 @@ struct ScrubPiece {
     var checksum: UInt32
 
     var end: Int { position + byteCount }
-    var place: String { "segment \(segment.rawValue) at \(position)" }
+    var place: String { "segment \(life.number.rawValue) at \(position)" }
 }
 
 extension Scrub {
@@ -25,9 +24,10 @@ extension Scrub {
         guard let entry = PayloadEntry(decoding: value) else { return }
         let segment = entry.blocksSegment
         // What is still on its way to the disk is the next scrub's.
-        guard core.table.contains(segment), !core.log.isPending(segment, entry.position) else { return }
+        guard core.table.contains(segment) else { return }
+        let life = core.table.life(of: segment)
+        guard !core.log.isPending(life, entry.position) else { return }
         let payload = PayloadID(key.object)
-        let incarnation = core.table[segment].incarnation
         let byteCount = entry.isInline ? Int(entry.length) : entry.storedCount * blockByteCount
         let isPossible =
             Int(entry.position) + byteCount <= core.table.segmentByteCount
@@ -40,7 +40,7 @@ extension Scrub {
         if entry.isInline {
             pieces.append(
                 ScrubPiece(
-                    payload: payload, segment: segment, incarnation: incarnation, block: 0,
+                    payload: payload, life: life, block: 0,
                     position: Int(entry.position), byteCount: Int(entry.length), checksum: entry.checksum(ofStored: 0)))
             return
         }
@@ -48,7 +48,7 @@ extension Scrub {
             guard named > 0 else { return }
             pieces.append(
                 ScrubPiece(
-                    payload: payload, segment: segment, incarnation: incarnation, block: block,
+                    payload: payload, life: life, block: block,
                     position: Int(entry.position(ofStored: index)), byteCount: blockByteCount,
                     checksum: entry.checksum(ofStored: index)))
         }
@@ -64,14 +64,14 @@ extension Scrub {
                     effect: "reading it gives EIO; a repair makes the index anew"))
         }
         misplaced = []
-        pieces.sort { ($0.segment.rawValue, $0.position) < ($1.segment.rawValue, $1.position) }
+        pieces.sort { ($0.life.number.rawValue, $0.position) < ($1.life.number.rawValue, $1.position) }
         var first = 0
         while first < pieces.count {
             let start = Self.blockStart(pieces[first].position)
             var end = first + 1
             var reach = pieces[first].end
-            while end < pieces.count, pieces[end].segment == pieces[first].segment,
-                pieces[end].incarnation == pieces[first].incarnation, pieces[end].position - reach <= Self.gapLimit,
+            while end < pieces.count, pieces[end].life == pieces[first].life,
+                pieces[end].position - reach <= Self.gapLimit,
                 Self.blockEnd(pieces[end].end) - start <= Self.windowByteCount
             {
                 reach = max(reach, pieces[end].end)
@@ -89,7 +89,7 @@ extension Scrub {
         let begin = monotonicNanoseconds()
         let bytes = window.bytes.part(0, end - start)
         let one = pieces.first!
-        let read = try holding(one.segment, incarnation: one.incarnation) { file in
+        let read = try holding(one.life) { file in
             device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0)).result
         }
         var doubtful: [ScrubPiece] = []
@@ -116,7 +116,7 @@ extension Scrub {
             let begin = monotonicNanoseconds()
             let start = Self.blockStart(now.position)
             let bytes = window.bytes.part(0, Self.blockEnd(now.end) - start)
-            let completion = try holding(now.segment, incarnation: now.incarnation) { file in
+            let completion = try holding(now.life) { file in
                 device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
             }
             try paced(bytes.count, since: begin)
@@ -158,7 +158,6 @@ extension Scrub {
 
 extension ScrubPiece {
     fileprivate func isSamePlace(as other: ScrubPiece) -> Bool {
-        segment == other.segment && incarnation == other.incarnation && position == other.position
-            && checksum == other.checksum
+        life == other.life && position == other.position && checksum == other.checksum
     }
 }

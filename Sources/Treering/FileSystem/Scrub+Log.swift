@@ -3,9 +3,8 @@
 
 extension Scrub {
     /// A segment as it is at the moment.
-    private struct Life {
-        var number: SegmentNumber
-        var incarnation: UInt32
+    private struct Walked {
+        var life: SegmentLife
         var role: SegmentHeader.Role
         var isSealed: Bool
         var firstBatch: BatchSequence
@@ -26,12 +25,12 @@ extension Scrub {
     }
 
     private func verify(_ number: SegmentNumber) throws(ScrubStop) {
-        let (found, uuid) = try locked { (self.life(of: number, $0.core), $0.core.log.uuid) }
-        guard let life = found else { return }
-        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: life.segmentByteCount)
-        try verifyHeader(life, reader)
-        guard life.role == .hot else { return }
-        let damage = try walk(life, reader)
+        let (found, uuid) = try locked { (self.segment(number, $0.core), $0.core.log.uuid) }
+        guard let segment = found else { return }
+        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: segment.segmentByteCount)
+        try verifyHeader(segment, reader)
+        guard segment.role == .hot else { return }
+        let damage = try walk(segment, reader)
         guard !damage.isEmpty else { return }
         for (range, reason) in damage {
             report(
@@ -42,10 +41,10 @@ extension Scrub {
                 ))
         }
         // What the cleaner repeats in the head keeps its old sequence: only of a segment that is closed is it known what came from where.
-        if life.isSealed { try noteSource(life, reader) }
+        if segment.isSealed { try noteSource(segment, reader) }
     }
 
-    private func life(of number: SegmentNumber, _ core: Core) -> Life? {
+    private func segment(_ number: SegmentNumber, _ core: Core) -> Walked? {
         guard core.table.contains(number) else { return nil }
         let segment = core.table[number]
         // What holds nothing is recycled soon. The header of a segment is there before anything living names it.
@@ -54,20 +53,20 @@ extension Scrub {
         let last = segment.isSealed ? min(segment.lastBatch, written) : written
         guard segment.role == .cold || segment.firstBatch <= last else { return nil }
         let size = core.table.segmentByteCount
-        return Life(
-            number: number, incarnation: segment.incarnation, role: segment.role, isSealed: segment.isSealed,
+        return Walked(
+            life: core.table.life(of: number), role: segment.role, isSealed: segment.isSealed,
             firstBatch: segment.firstBatch, lastBatch: last, end: segment.end == 0 ? size : Int(segment.end),
             segmentByteCount: size)
     }
 
     // MARK: Header
 
-    private func verifyHeader(_ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) {
+    private func verifyHeader(_ segment: Walked, _ reader: BatchReader<D>) throws(ScrubStop) {
         var problem: String?
         for _ in 0..<2 {
             let start = monotonicNanoseconds()
-            let read = try holding(life.number, incarnation: life.incarnation) { file in
-                Self.problem(ofHeader: life, reader, file)
+            let read = try holding(segment.life) { file in
+                Self.problem(ofHeader: segment, reader, file)
             }
             estimate.log.add(UInt64(SegmentHeader.byteCount))
             try paced(SegmentHeader.byteCount, since: start)
@@ -75,17 +74,17 @@ extension Scrub {
             problem = read
             if problem == nil { return }
         }
-        guard let problem, try isStill(life) else { return }
+        guard let problem, try isStill(segment) else { return }
         report(
             Finding(
-                place: "segment \(life.number.rawValue), its header", reason: problem,
+                place: "segment \(segment.life.number.rawValue), its header", reason: problem,
                 effect: "nothing is lost; a repair writes it anew"))
     }
 
-    private static func problem(ofHeader life: Life, _ reader: BatchReader<D>, _ file: DeviceFile) -> String? {
+    private static func problem(ofHeader segment: Walked, _ reader: BatchReader<D>, _ file: DeviceFile) -> String? {
         do throws(SegmentProblem) {
-            guard let header = try reader.segmentHeader(life.number, file) else { return "it is not there" }
-            guard header.state == .inUse, header.incarnation == life.incarnation, header.role == life.role else {
+            guard let header = try reader.segmentHeader(segment.life.number, file) else { return "it is not there" }
+            guard header.state == .inUse, header.life == segment.life, header.role == segment.role else {
                 return "it is that of an earlier life"
             }
             return nil
@@ -97,10 +96,9 @@ extension Scrub {
         }
     }
 
-    private func isStill(_ life: Life) throws(ScrubStop) -> Bool {
+    private func isStill(_ segment: Walked) throws(ScrubStop) -> Bool {
         try locked { state in
-            guard let now = self.life(of: life.number, state.core) else { return false }
-            return now.incarnation == life.incarnation
+            self.segment(segment.life.number, state.core)?.life == segment.life
         }
     }
 
@@ -108,14 +106,14 @@ extension Scrub {
 
     /// Follows the batches from the first through the last; gives what lies between whole ones and is not one. Whole batches go to `onBatch`.
     private func walk(
-        _ life: Life, _ reader: BatchReader<D>, onBatch: (FoundBatch) -> Void = { _ in }
+        _ segment: Walked, _ reader: BatchReader<D>, onBatch: (FoundBatch) -> Void = { _ in }
     ) throws(ScrubStop) -> [(range: Range<Int>, reason: String)] {
         var damage: [(range: Range<Int>, reason: String)] = []
         var offset = SegmentHeader.byteCount
         var last: BatchSequence?
         reader.firstReadByteCount = 16 << 10
-        while offset < life.end, last.map({ $0 < life.lastBatch }) ?? true {
-            switch try batch(at: offset, life, reader, onBatch) {
+        while offset < segment.end, last.map({ $0 < segment.lastBatch }) ?? true {
+            switch try batch(at: offset, segment, reader, onBatch) {
             case .whole(let header):
                 last = header.sequence
                 offset += header.byteCount
@@ -123,12 +121,12 @@ extension Scrub {
                 // About as much as the last one had.
                 reader.firstReadByteCount = min(64 << 10, max(8 << 10, header.payloadAreaOffset))
             case .broken(let reason):
-                guard let next = try nextWhole(after: offset, life, reader) else {
-                    if try !isStill(life) { return [] }
-                    damage.append((offset..<life.end, reason))
+                guard let next = try nextWhole(after: offset, segment, reader) else {
+                    if try !isStill(segment) { return [] }
+                    damage.append((offset..<segment.end, reason))
                     return damage
                 }
-                if try !isStill(life) { return [] }
+                if try !isStill(segment) { return [] }
                 damage.append((offset..<next, reason))
                 offset = next
             case .over: return []
@@ -146,15 +144,15 @@ extension Scrub {
 
     /// What is at a place where a batch must be. Damage is read twice.
     private func batch(
-        at offset: Int, _ life: Life, _ reader: BatchReader<D>, _ onBatch: (FoundBatch) -> Void
+        at offset: Int, _ segment: Walked, _ reader: BatchReader<D>, _ onBatch: (FoundBatch) -> Void
     ) throws(ScrubStop) -> Found {
         var found = Found.over
         for _ in 0..<2 {
             let start = monotonicNanoseconds()
-            let read = try holding(life.number, incarnation: life.incarnation) { file -> Found in
+            let read = try holding(segment.life) { file -> Found in
                 do throws(Errno) {
                     let outcome = try reader.batch(
-                        in: life.number, file, incarnation: life.incarnation, at: offset, verifyPayload: false)
+                        in: segment.life, file, at: offset, verifyPayload: false)
                     switch outcome {
                     case .batch(let batch):
                         onBatch(batch)
@@ -176,17 +174,17 @@ extension Scrub {
     }
 
     /// The next place at which a whole batch of this life begins.
-    private func nextWhole(after offset: Int, _ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) -> Int? {
+    private func nextWhole(after offset: Int, _ segment: Walked, _ reader: BatchReader<D>) throws(ScrubStop) -> Int? {
         var offset = offset
         while true {
             let start = monotonicNanoseconds()
             let from = offset
-            let read = try holding(life.number, incarnation: life.incarnation) { file in
-                (try? reader.candidate(file, after: from, end: life.end)) ?? life.end
+            let read = try holding(segment.life) { file in
+                (try? reader.candidate(file, after: from, end: segment.end)) ?? segment.end
             }
-            guard let next = read, next < life.end else { return nil }
+            guard let next = read, next < segment.end else { return nil }
             try paced(next - offset, since: start)
-            if case .whole = try batch(at: next, life, reader, { _ in }) { return next }
+            if case .whole = try batch(at: next, segment, reader, { _ in }) { return next }
             offset = next
         }
     }
@@ -196,11 +194,11 @@ extension Scrub {
     /// Remembers what the whole batches of a segment brought, so that entries from the others can be told.
     private static var lostSequenceLimit: Int { 1 << 21 }
 
-    private func noteSource(_ life: Life, _ reader: BatchReader<D>) throws(ScrubStop) {
+    private func noteSource(_ segment: Walked, _ reader: BatchReader<D>) throws(ScrubStop) {
         // So many that memory stays bounded; of the rest the segment alone is told.
-        guard lostSources.values.reduce(0, { $0 + $1.sequences.count }) < Self.lostSequenceLimit else { return }
+        guard lostSources.values.reduce(0, { $0 + $1.count }) < Self.lostSequenceLimit else { return }
         var sequences: Set<RecordSequence> = []
-        _ = try walk(life, reader) { batch in
+        _ = try walk(segment, reader) { batch in
             batch.forEachRecord { record, _ in
                 sequences.insert(record.sequence)
                 record.forEachChange { change, _, _ in
@@ -208,8 +206,8 @@ extension Scrub {
                 }
             }
         }
-        if try isStill(life) {
-            lostSources[life.number] = LostSource(incarnation: life.incarnation, sequences: sequences)
+        if try isStill(segment) {
+            lostSources[segment.life] = sequences
         }
     }
 
@@ -217,8 +215,9 @@ extension Scrub {
     func noteIfLost(_ key: IndexKey, _ value: UnsafeRawBufferPointer) {
         guard !lostSources.isEmpty, key.space == .tree, value.count >= Origin.byteCount else { return }
         let origin = Origin(decoding: value)
-        guard let source = lostSources[origin.segment], !source.sequences.contains(origin.sequence),
-            volume.state.heldState.core.table[origin.segment].incarnation == source.incarnation,
+        let table = volume.state.heldState.core.table
+        guard table.contains(origin.segment), let source = lostSources[table.life(of: origin.segment)],
+            !source.contains(origin.sequence),
             lostEntries.count < ScrubStatus.findingLimit || lostEntries[key.object] != nil
         else { return }
         lostEntries[key.object, default: 0] += 1

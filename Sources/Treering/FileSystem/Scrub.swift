@@ -30,8 +30,8 @@ final class Scrub<D: Device> {
     /// Payloads whose entries cannot be true, to be reported.
     var misplaced: [PayloadID] = []
     var misplacedCount = 0
-    /// Segments of which a part of the log is lost.
-    var lostSources: [SegmentNumber: LostSource] = [:]
+    /// Sealed segments of which a part of the log is lost: what the rest of them brought.
+    var lostSources: [SegmentLife: Set<RecordSequence>] = [:]
     /// Entries that came from there, by inode.
     var lostEntries: [UInt64: Int] = [:]
     /// How much is read of what, to tell how much is left.
@@ -46,12 +46,6 @@ final class Scrub<D: Device> {
         /// Of the payload; 0 for what is inline.
         var block: Int
         var place: CorruptionReport
-    }
-
-    /// A sealed segment with a hole in its log: what the rest of it brought.
-    struct LostSource {
-        var incarnation: UInt32
-        var sequences: Set<RecordSequence>
     }
 
     init(_ volume: Volume<D>, pause: @escaping (_ byteCount: Int, _ start: UInt64) -> Bool) {
@@ -131,14 +125,14 @@ final class Scrub<D: Device> {
 
     /// Reads from a segment while it is in this life, and held so that it stays in it. Nil where that is over.
     func holding<Result>(
-        _ number: SegmentNumber, incarnation: UInt32, _ body: (DeviceFile) -> Result
+        _ life: SegmentLife, _ body: (DeviceFile) -> Result
     ) throws(ScrubStop) -> Result? {
         let file = try locked { state -> DeviceFile? in
             let table = state.core.table
-            guard table.contains(number), table[number].state == .inUse, table[number].incarnation == incarnation,
-                !table[number].isBeingReset, let file = table[number].file
-            else { return nil }
-            table[number].readerCount += 1
+            guard table.isInUse(life), !table[life.number].isBeingReset, let file = table[life.number].file else {
+                return nil
+            }
+            table.hold(life)
             state.beginScrubRead()
             return file
         }
@@ -146,7 +140,7 @@ final class Scrub<D: Device> {
         let result = body(file)
         afterRead()
         volume.change { state, telling in
-            state.core.table[number].readerCount -= 1
+            state.core.table.letGo(of: life)
             state.endScrubRead(telling)
         }
         return result

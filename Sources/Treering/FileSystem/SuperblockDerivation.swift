@@ -41,6 +41,8 @@ struct SuperblockDerivation<D: Device> {
         let areBothWhole = copies.slots.allSatisfy { (try? $0.get()) != nil }
         if let copy, derivation.isCurrent(copy, areBothWhole: areBothWhole) {
             derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
+            // The newer copy may have passed staging over.
+            if !areBothWhole { derived.superblock.staging = StagingHistory(passedCount: copy.staging.passedCount) }
         } else {
             derived = try derivation.fromLog(copy)
         }
@@ -143,6 +145,8 @@ struct SuperblockDerivation<D: Device> {
             position: end.position, formattedSeconds: copy?.formattedSeconds ?? 0, inodeCount: 0,
             checkpointEpoch: end.epoch, indexRoot: noIndex)
         superblock.ownBlockUUID = copy?.ownBlockUUID
+        superblock.staging.passedCount = copy?.staging.passedCount ?? 0
+        superblock.staging.settle(last: end.epoch, next: end.header.lastRecord.next)
         guard hashKey != nil else {
             return DerivedSuperblock(
                 superblock: superblock, source: "the headers of the segments and the log",
@@ -175,8 +179,7 @@ struct SuperblockDerivation<D: Device> {
         do throws(Errno) {
             for header in hot where found.map({ header.firstBatch > $0.header.sequence }) ?? true {
                 let outcome = try reader.batch(
-                    in: header.number, segments[header.number]!.file, incarnation: header.incarnation,
-                    at: SegmentHeader.byteCount, verifyPayload: false)
+                    in: header.life, segments[header.number]!.file, at: SegmentHeader.byteCount, verifyPayload: false)
                 guard case .batch(let first) = outcome else { continue }
                 let start = LogPosition(
                     lastBatch: BatchSequence(header.firstBatch.rawValue - 1),

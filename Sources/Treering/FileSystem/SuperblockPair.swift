@@ -6,7 +6,7 @@ struct SuperblockPair {
 
     /// Set where neither slot is whole and the first of `slots` is what the rest of the store says.
     private(set) var derived: DerivedSuperblock?
-    private var isMissing = false
+    private var missing: String?
 
     /// Reads both slots. A file cut short counts as damaged, one that is not there as foreign.
     static func read<D: Device>(_ device: D, open file: DeviceFile? = nil) throws(MountError) -> SuperblockPair {
@@ -36,8 +36,10 @@ struct SuperblockPair {
                 } catch { slots.append(.failure(error)) }
             }
         } catch {
-            if error == .noEntry {
-                return SuperblockPair(slots: [.failure(.foreign), .failure(.foreign)], isMissing: true)
+            // EINVAL: what has its name is not a regular file.
+            if error == .noEntry || error == .invalid {
+                let missing = error == .noEntry ? "the file is not there" : "it is not a regular file"
+                return SuperblockPair(slots: [.failure(.foreign), .failure(.foreign)], missing: missing)
             }
             throw MountError("the superblock cannot be read", error)
         }
@@ -59,7 +61,7 @@ struct SuperblockPair {
 
     /// Why there is no slot to go by.
     private var loss: String {
-        if isMissing { return "the file is not there" }
+        if let missing { return missing }
         let reasons = slots.map { slot -> String in
             if case .failure(.damaged(let text)) = slot { text } else { "no superblock" }
         }

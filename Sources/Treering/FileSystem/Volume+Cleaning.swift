@@ -101,10 +101,11 @@ extension Volume {
 
     /// Whether there is room for what is moved: what the heads do not hold takes a segment for blocks and one for the log, besides what
     /// removals may need next. A victim that gives back a quarter may borrow one of those.
-    func mayClean(_ victim: SegmentNumber, _ log: SegmentLog) -> Bool {
-        let living = Int(log.table[victim].living)
+    func mayClean(_ victim: SegmentLife, _ log: SegmentLog) -> Bool {
+        let victim = log.table[victim.number]
+        let living = Int(victim.living)
         // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
-        let recordByteCount = log.table[victim].role == .cold ? living / 16 : living / 2 * 3
+        let recordByteCount = victim.role == .cold ? living / 16 : living / 2 * 3
         let needed = (cleaner.headRoom(log) < living ? 1 : 0) + (log.headRoom < recordByteCount ? 1 : 0)
         let isForRemovals = log.isShort(for: .removal)
         let borrowed = living <= log.table.segmentByteCount / 4 * 3 ? 1 : 0
@@ -113,17 +114,13 @@ extension Volume {
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
-    func clean(_ victim: SegmentNumber) -> Int64? {
-        let gain = state.withLock { state -> Int64 in
-            state.core.table[victim].readerCount += 1
-            return Int64(state.core.table.segmentByteCount) - state.core.table[victim].living
-        }
-        defer { state.withLock { $0.core.table[victim].readerCount -= 1 } }
+    func clean(_ victim: SegmentLife) -> Int64? {
+        let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].living }
         do {
             try cleaner.clean(victim, of: self)
             return gain
         } catch {
-            log("cleaning segment \(victim.rawValue) failed: \(error)")
+            log("cleaning segment \(victim.number.rawValue) failed: \(error)")
             return nil
         }
     }
@@ -134,7 +131,9 @@ extension Volume {
     /// with least in it. Nil when none is worth the work.
     ///
     /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
-    private func chooseVictim(_ state: VolumeState, isUrgent: Bool) -> SegmentNumber? {
+    private func chooseVictim(
+        _ state: VolumeState, isUrgent: Bool, of segments: SegmentNumbers = .all
+    ) -> SegmentLife? {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
@@ -144,24 +143,24 @@ extension Volume {
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
             guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
-                segment.living <= limit, !cleaner.stuckSegments.contains(number)
+                segment.living <= limit, segments.contains(number), !segment.isStuck
             else { continue }
             let use = Double(segment.living) / size
             let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
             let score = isUrgent ? 1 - use : (1 - use) * age / (1 + use)
             if best == nil || score > best!.score { best = (number, score) }
         }
-        return best?.number
+        return best.map { table.life(of: $0.number) }
     }
 
     /// Empties the segment with most to gain, if that is worth the work and there is room for it.
-    func cleanOne() -> Bool {
+    func cleanOne(of segments: SegmentNumbers = .all) -> Bool {
         guard !isCleaning else { return false }
         isCleaning = true
         defer { isCleaning = false }
         for attempt in 0..<2 {
-            let found = state.withLock { state -> (SegmentNumber, Bool)? in
-                chooseVictim(state, isUrgent: true).map { ($0, mayClean($0, state.core.log)) }
+            let found = state.withLock { state -> (SegmentLife, Bool)? in
+                chooseVictim(state, isUrgent: true, of: segments).map { ($0, mayClean($0, state.core.log)) }
             }
             guard let (victim, mayClean) = found else { return false }
             if mayClean { return clean(victim) != nil }

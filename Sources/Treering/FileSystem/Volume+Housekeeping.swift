@@ -152,12 +152,14 @@ extension Volume {
         }
         do throws(Errno) {
             try replaceStaging { (geometry, epoch, generation) throws(Errno) in
-                try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                // Before anything lies in it: a successor believes the staging that the superblock names.
+                var superblock = state.withLock { $0.superblock }
+                superblock.stagingIdentity = hostStaging.identity
+                try writeSuperblock(superblock)
+                return staging
             }
             isStagingLost = false
-            var superblock = state.withLock { $0.superblock }
-            superblock.stagingIdentity = hostStaging.identity
-            try writeSuperblock(superblock)
         } catch {
             if !isStagingLost && !isOver {
                 log("no staging can be made in the store (\(error)): a killed daemon would lose what is not synced")

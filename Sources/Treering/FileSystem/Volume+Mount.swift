@@ -88,7 +88,9 @@ extension Volume {
             uuid: options.uuid, generation: 0, epoch: MountEpoch(1), isClean: true,
             capacityByteCount: capacity / UInt64(segmentByteCount) * UInt64(segmentByteCount),
             segmentByteCount: UInt32(segmentByteCount),
-            hashKey: options.hashKey, nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
+            hashKey: options.hashKey,
+            staging: StagingHistory(void: MountEpoch(1), passed: MountEpoch(1), next: RecordSequence(1)),
+            nextInode: InodeNumber(2), highestSequence: .zero, checkpoint: .zero,
             position: LogPosition(
                 lastBatch: .zero, lastChecksum: 0, segment: SegmentNumber(0), incarnation: 0, offsetInSegment: 4096),
             formattedSeconds: options.now().seconds, inodeCount: 0, sharedByteCount: 0,
@@ -149,15 +151,14 @@ extension Volume {
                 throw MountError("what was recovered cannot be made durable", error)
             }
         }
-        let epoch = MountEpoch(recovery.epoch.rawValue + 1)
         let ownStaging = options.isReadOnly ? nil : hostStaging
-        try ownStaging?.findTails(recovery.superblock)
-        let tails = tails + (ownStaging?.tails.map(\.tail) ?? [])
+        let choice = try chooseStaging(tails, ownStaging, recovery, isReadOnly: options.isReadOnly)
+        let epoch = MountEpoch(max(recovery.epoch, choice.highestEpoch).rawValue + 1)
         let geometry = StagingGeometry(
             // What staging holds must find room again after a crash: in a small store it is small.
             stagingByteCount: min(options.stagingByteCount, Int(clamping: superblock.capacityByteCount / 32)),
             segmentByteCount: recovery.table.segmentByteCount,
-            holding: tails.map(\.header))
+            holding: choice.taken.map(\.header))
         let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
             uuid: superblock.blockUUID, hashKey: superblock.hashKey, epoch: epoch, table: recovery.table,
@@ -178,10 +179,9 @@ extension Volume {
         volume.state.withLock { $0.writtenBefore = recovery.written }
         if !options.isReadOnly {
             do throws(Errno) {
-                try volume.begin(epoch, hostStaging)
+                try volume.begin(epoch, hostStaging, choice, recovery)
                 try volume.replay(
-                    tails, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next))
-                hostStaging?.dropTails()
+                    choice, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next), hostStaging)
             } catch {
                 throw MountError("the mount cannot be begun", error)
             }
@@ -198,47 +198,6 @@ extension Volume {
             volume.reclaimIfShort(.removal)
         }
         return volume
-    }
-
-    /// Raises the epoch durably: from here on the store is not clean.
-    private func begin(_ epoch: MountEpoch, _ staging: HostStaging?) throws(Errno) {
-        var superblock = state.withLock { $0.superblock }
-        superblock.epoch = epoch
-        superblock.isClean = false
-        superblock.bootID = staging == nil ? StoreUUID(high: 0, low: 0) : HostStaging.bootID()
-        superblock.stagingIdentity = staging?.identity ?? 0
-        try writeSuperblock(superblock)
-    }
-
-    private static func makeStaging(
-        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>,
-        _ host: HostStaging?
-    ) throws(MountError) -> Staging {
-        guard let host else { return given ?? Staging(geometry: geometry) }
-        do throws(Errno) {
-            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
-        } catch {
-            throw MountError("staging cannot be made", error)
-        }
-    }
-
-    /// Appends again what a dead mount had acknowledged and not written, and makes it durable.
-    private func replay(_ tails: [StagingTail], _ revised: RevisedLog) throws(Errno) {
-        var count = 0
-        // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
-        isCleaning = true
-        defer { isCleaning = false }
-        while true {
-            let sequence = state.withLock { $0.core.log.nextSequence }
-            guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
-            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
-            count += 1
-        }
-        if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
-        if let lost = tails.map(\.highestSequence).max(), lost >= state.withLock({ $0.core.log.nextSequence }) {
-            log("the staging of the last mount holds operations that do not continue the log; they are lost")
-        }
-        if !tails.isEmpty { try syncAndWait() }
     }
 
     /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
@@ -283,7 +242,7 @@ extension Recovery {
     var canContinueSegment: Bool {
         let segment = position.segment
         return table[segment].state == .inUse && table[segment].lastBatch == .zero && table[segment].end == 0
-            && table[segment].incarnation == position.incarnation
+            && table.life(of: segment) == position.life
     }
 
     /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
@@ -376,8 +335,7 @@ extension Recovery {
                 try write(header, file)
             }
             let outcome = try reader.batch(
-                in: batch.segment, file, incarnation: table[batch.segment].incarnation, at: batch.offset,
-                verifyPayload: true)
+                in: table.life(of: batch.segment), file, at: batch.offset, verifyPayload: true)
             guard case .batch(let found) = outcome, found.checksum == batch.checksum else {
                 log(
                     "batch \(batch.batch.rawValue) was whole a moment ago, and is not any more: the disk loses what was written"

@@ -1,4 +1,5 @@
-// The operations as FuseServer calls them: each runs under the lock, is short, and never waits.
+// The operations as FuseServer calls them: each runs under the lock, is short, and never waits. `request` is the kernel's number of a
+// request that must not be carried out twice (`Operation.isOnce`).
 
 extension Volume {
     func lookup(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
@@ -37,9 +38,9 @@ extension Volume {
     }
 
     func make(
-        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ caller: Caller
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ caller: Caller, for request: UInt64
     ) throws(Stop) -> Attributes {
-        try run { (core) throws(Stop) in try core.make(parent, name, new, caller) }
+        try run(for: request) { (core) throws(Stop) in try core.make(parent, name, new, caller) }
     }
 
     /// A regular file without a name.
@@ -47,24 +48,27 @@ extension Volume {
         try run { (core) throws(Stop) in try core.makeUnnamed(parent, mode, caller) }
     }
 
-    func link(_ inode: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
-        try run { (core) throws(Stop) in try core.link(inode, parent, name) }
+    func link(
+        _ inode: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, for request: UInt64
+    ) throws(Stop) -> Attributes {
+        try run(for: request) { (core) throws(Stop) in try core.link(inode, parent, name) }
     }
 
-    func unlink(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
-        try run { (core) throws(Stop) in try core.unlink(parent, name) }
+    func unlink(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer, for request: UInt64) throws(Stop) {
+        try run(for: request) { (core) throws(Stop) in try core.unlink(parent, name) }
     }
 
-    func removeDirectory(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
-        try run { (core) throws(Stop) in try core.removeDirectory(parent, name) }
+    func removeDirectory(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer, for request: UInt64) throws(Stop) {
+        try run(for: request) { (core) throws(Stop) in try core.removeDirectory(parent, name) }
     }
 
     func rename(
         _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
         _ newName: UnsafeRawBufferPointer,
-        _ flags: RenameFlags, _ caller: Caller
+        _ flags: RenameFlags, _ caller: Caller, for request: UInt64
     ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags, caller) }
+        try run(for: request) { (core) throws(Stop) in try core.rename(parent, name, newParent, newName, flags, caller)
+        }
     }
 
     /// Calls `body` for entries after `cookie` (0: from the start) until it returns false. After a block it begins anew.
@@ -149,13 +153,13 @@ extension Volume {
 
     func setXattr(
         _ inode: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ flags: SetXattrFlags,
-        _ caller: Caller
+        _ caller: Caller, for request: UInt64
     ) throws(Stop) {
-        try run { (core) throws(Stop) in try core.setXattr(inode, name, value, flags, caller) }
+        try run(for: request) { (core) throws(Stop) in try core.setXattr(inode, name, value, flags, caller) }
     }
 
-    func removeXattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
-        try run { (core) throws(Stop) in try core.removeXattr(inode, name) }
+    func removeXattr(_ inode: InodeNumber, _ name: UnsafeRawBufferPointer, for request: UInt64) throws(Stop) {
+        try run(for: request) { (core) throws(Stop) in try core.removeXattr(inode, name) }
     }
 
     func inodeFlags(_ inode: InodeNumber) throws(Stop) -> InodeFlags {
@@ -168,6 +172,11 @@ extension Volume {
 
     func checkOpen(_ inode: InodeNumber, writes: Bool, appends: Bool) throws(Stop) {
         try run { (core) throws(Stop) in try core.checkOpen(inode, writes: writes, appends: appends) }
+    }
+
+    /// Whether a read would move the time of the last access because of a change since then, or because it is a day old.
+    func isAccessDue(_ inode: InodeNumber) throws(Stop) -> Bool {
+        try run { (core) throws(Stop) in try core.isAccessDue(inode) }
     }
 
     /// A number that other stores most likely do not have.

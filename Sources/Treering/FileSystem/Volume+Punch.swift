@@ -3,8 +3,7 @@
 
 /// Dead blocks of a segment, until no superblock slot needs them any more.
 struct DeadBlocks {
-    var segment: SegmentNumber
-    var incarnation: UInt32
+    var life: SegmentLife
     /// The first checkpoint that froze them dead.
     var since: CheckpointNumber
     /// In bytes of the segment.
@@ -16,8 +15,6 @@ struct Puncher {
     /// False once the host has said that it cannot.
     var isSupported = true
     var waiting: [DeadBlocks] = []
-    /// The incarnation and the living bytes of each segment when it was looked through last.
-    var seen: [SegmentNumber: (incarnation: UInt32, living: Int64)] = [:]
     /// What is known here holds as long as the core has this index (`Core.adoptCount`).
     var generation = 0
 }
@@ -45,10 +42,9 @@ extension Volume {
         for dead in due {
             let start = monotonicNanoseconds()
             let (file, isRead) = state.withLock { state -> (DeviceFile?, Bool) in
-                let segment = state.core.table[dead.segment]
-                guard segment.isSealed, segment.incarnation == dead.incarnation, segment.living > 0 else {
-                    return (nil, false)
-                }
+                guard state.core.table.isInUse(dead.life) else { return (nil, false) }
+                let segment = state.core.table[dead.life.number]
+                guard segment.isSealed, segment.living > 0 else { return (nil, false) }
                 return (segment.file, segment.readerCount > 0)
             }
             // Who reads now may have begun when the blocks lived. Whoever begins later does not ask for them.
@@ -98,18 +94,20 @@ extension Volume {
     // MARK: Finding dead blocks
 
     /// Looks through the segment in which most has died since that was done last; false when none is worth it.
-    func findDeadBlocks() -> Bool {
+    func findDeadBlocks(in segments: SegmentNumbers = .all) -> Bool {
         guard puncher.isSupported, !isOver else { return false }
         forgetIfAdopted()
-        guard let number = state.withLock({ segmentToSearch($0) }) else { return false }
+        guard let number = state.withLock({ segmentToSearch($0, segments) }) else { return false }
         let start = monotonicNanoseconds()
-        let (segment, uuid, segmentByteCount) = state.withLock { state -> (Segment, StoreUUID, Int) in
-            state.core.table[number].readerCount += 1
-            return (state.core.table[number], state.superblock.blockUUID, state.core.table.segmentByteCount)
+        let (life, segment, uuid, segmentByteCount) = state.withLock { state in
+            let table = state.core.table
+            let life = table.life(of: number)
+            table.hold(life)
+            table[number].livingWhenSearched = table[number].living
+            return (life, table[number], state.superblock.blockUUID, table.segmentByteCount)
         }
-        puncher.seen[number] = (segment.incarnation, segment.living)
-        defer { state.withLock { $0.core.table[number].readerCount -= 1 } }
-        let search = DeadBlockSearch(volume: self, number: number, segment: segment, generation: puncher.generation)
+        defer { state.withLock { $0.core.table.letGo(of: life) } }
+        let search = DeadBlockSearch(volume: self, life: life, segment: segment, generation: puncher.generation)
         do throws(Errno) {
             if segment.role == .hot {
                 try search.batches(BatchReader(device: device, uuid: uuid, segmentByteCount: segmentByteCount))
@@ -124,23 +122,23 @@ extension Volume {
         if !ranges.isEmpty {
             // What was found dead is dead in the next checkpoint that is frozen.
             let since = state.withLock { $0.core.index.tree.building }
-            puncher.waiting.removeAll { $0.segment == number }
-            puncher.waiting.append(
-                DeadBlocks(segment: number, incarnation: segment.incarnation, since: since, ranges: ranges))
+            puncher.waiting.removeAll { $0.life == life }
+            puncher.waiting.append(DeadBlocks(life: life, since: since, ranges: ranges))
         }
         pauseCleaning(since: start)
         return true
     }
 
-    private func segmentToSearch(_ state: VolumeState) -> SegmentNumber? {
+    private func segmentToSearch(_ state: VolumeState, _ segments: SegmentNumbers) -> SegmentNumber? {
         let table = state.core.table
         let durable = state.core.log.tracker.durable
         var best: (number: SegmentNumber, dead: Int64)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
-            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable else { continue }
-            let seen = puncher.seen[number].flatMap { $0.incarnation == segment.incarnation ? $0.living : nil }
-            let dead = (seen ?? Int64(table.segmentByteCount)) - segment.living
+            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable, segments.contains(number) else {
+                continue
+            }
+            let dead = (segment.livingWhenSearched ?? Int64(table.segmentByteCount)) - segment.living
             guard dead >= Int64(options.punchByteCountMinimum), dead > best?.dead ?? 0 else { continue }
             best = (number, dead)
         }
@@ -151,16 +149,16 @@ extension Volume {
 /// Finds the blocks of data in a sealed segment that nothing names. A block that is dead stays dead.
 private final class DeadBlockSearch<D: Device> {
     let volume: Volume<D>
-    let number: SegmentNumber
+    let life: SegmentLife
     let segment: Segment
     let generation: Int
     /// Offsets in the segment.
     private var dead: Set<Int> = []
     private var living: Set<Int> = []
 
-    init(volume: Volume<D>, number: SegmentNumber, segment: Segment, generation: Int) {
+    init(volume: Volume<D>, life: SegmentLife, segment: Segment, generation: Int) {
         self.volume = volume
-        self.number = number
+        self.life = life
         self.segment = segment
         self.generation = generation
     }
@@ -183,7 +181,7 @@ private final class DeadBlockSearch<D: Device> {
         var offset = SegmentHeader.byteCount
         while offset < end {
             let outcome = try reader.batch(
-                in: number, segment.file!, incarnation: segment.incarnation, at: offset, verifyPayload: false)
+                in: life, segment.file!, at: offset, verifyPayload: false)
             // What is damaged is left as it is, and whatever is behind it.
             guard case .batch(let batch) = outcome else { return }
             // Where its payloads lie in a mended batch is not sure enough.
@@ -205,7 +203,9 @@ private final class DeadBlockSearch<D: Device> {
         try look(at: payloads.map(\.id)) { index, entry in
             let payload = payloads[index]
             let all = (0..<payload.blockCount).map { payload.position + $0 * blockByteCount }
-            guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return (dead: all, living: []) }
+            guard let entry, !entry.isInline, entry.blocksSegment == self.life.number else {
+                return (dead: all, living: [])
+            }
             guard Int(entry.position) == payload.position else { return (dead: [], living: all) }
             return (dead: all, living: Self.living(entry))
         }
@@ -217,7 +217,7 @@ private final class DeadBlockSearch<D: Device> {
         while offset < segmentByteCount {
             try volume.device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
             let found = RunHeader.decode(
-                UnsafeRawBufferPointer(header.bytes), uuid: uuid, segment: number, incarnation: segment.incarnation)
+                UnsafeRawBufferPointer(header.bytes), uuid: uuid, in: life)
             // Behind the last run, or behind a damaged header, where what looks like one may be data.
             guard let found else { return }
             let start = offset + RunHeader.byteCount
@@ -225,7 +225,7 @@ private final class DeadBlockSearch<D: Device> {
             let all = stride(from: start, to: min(offset, segmentByteCount), by: blockByteCount)
             dead.formUnion(all)
             try look(at: found.payloads) { _, entry in
-                guard let entry, !entry.isInline, entry.blocksSegment == self.number else { return ([], []) }
+                guard let entry, !entry.isInline, entry.blocksSegment == self.life.number else { return ([], []) }
                 return ([], Self.living(entry))
             }
         }

@@ -85,8 +85,10 @@ extension Volume {
             // Shut down meanwhile: what was written is found by the next mount.
             guard !log.isClosed else { return }
             let table = recovery.table
-            for (index, segment) in state.core.table.segments.enumerated() {
-                table[SegmentNumber(UInt32(index))].readerCount = segment.readerCount
+            for (index, segment) in state.core.table.segments.enumerated() where segment.readerCount > 0 {
+                let life = SegmentLife(SegmentNumber(UInt32(index)), segment.incarnation)
+                precondition(table.isInUse(life), "what is read is durable, and durable segments live on")
+                table[life.number].readerCount = segment.readerCount
             }
             log.resume(
                 rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,
@@ -185,8 +187,7 @@ private struct Rehoming<D: Device> {
         }
         guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }
         used.append(table[number].file!)
-        position.segment = number
-        position.incarnation = table[number].incarnation
+        position.life = table.life(of: number)
         position.offsetInSegment = UInt32(SegmentHeader.byteCount)
     }
 

@@ -140,17 +140,18 @@ extension Volume {
     /// Empties the segments beyond the new number, one a round; true while there is more to do.
     private func vacate(_ resize: Resize) throws(Errno) -> Bool {
         // Anew each round: the table is another one when the log was written again elsewhere.
-        let (prepared, living) = state.withLock { state -> ([SegmentNumber], [SegmentNumber]) in
+        let (prepared, living) = state.withLock { state -> ([SegmentNumber], [SegmentLife]) in
             let table = state.core.table
             table.limit(to: resize.count)
-            return (table.beyondLimit(.prepared), table.beyondLimit(.inUse))
+            return (table.beyondLimit(.prepared), table.beyondLimit(.inUse).map { table.life(of: $0) })
         }
         for number in prepared { try giveBack(number) }
         if living.isEmpty { return try leaveHead(beyond: resize.count) }
         cleaner.seal(self)
         if try leaveHead(beyond: resize.count) { return true }
         let victim = state.withLock { state in
-            living.first { state.core.table[$0].isSealed && state.core.table[$0].living > 0 }
+            let table = state.core.table
+            return living.first { table.isInUse($0) && table[$0.number].isSealed && table[$0.number].living > 0 }
         }
         guard let victim else {
             // Dead, or read at this moment.
@@ -165,7 +166,7 @@ extension Volume {
         guard !isCleaning else { return true }
         isCleaning = true
         defer { isCleaning = false }
-        guard clean(victim) != nil, !cleaner.stuckSegments.contains(victim) else { throw .input }
+        guard clean(victim) != nil, !state.withLock({ $0.core.table[victim.number].isStuck }) else { throw .input }
         return true
     }
 

@@ -102,7 +102,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// wait in vain; what keeps the store may, as long as the log is not closed.
     @inline(__always)
     func run<Result>(
-        isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
+        for request: UInt64 = 0, isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
     ) throws(Stop) -> Result {
         var submissions: [Submission] = []
         var needsHousekeeping = false
@@ -112,7 +112,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
+            core.requestInHand = request
             defer {
+                core.requestInHand = 0
                 if !core.log.outbox.isEmpty { swap(&submissions, &core.log.outbox) }
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
@@ -124,7 +126,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             } catch {
                 switch error {
                 case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
-                    if state.badPages.contains(miss.address) { throw .failed(.input) }
+                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
                     if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }

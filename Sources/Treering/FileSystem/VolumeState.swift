@@ -62,6 +62,7 @@ final class VolumeState {
         var submission: Submission?
     }
 
+    /// By address alone: a page that is not in memory keeps its address until it is.
     private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
     /// Waiters that were taken out and are being run again.
@@ -71,7 +72,7 @@ final class VolumeState {
     private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
-    private(set) var badPages: Set<PageAddress> = []
+    private(set) var badPages: Set<PagePointer> = []
     let indexFile: DeviceFile
     /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
     let superblockFile: DeviceFile
@@ -197,11 +198,11 @@ final class VolumeState {
         let waiters = pending.waiters
         let tree = core.index.tree
         if completion.result == fetch.buffer.count {
-            do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(address, error) }
+            do throws(CorruptionReport) { try tree.install(fetch) } catch { bad(fetch.miss.pointer, error) }
         } else {
             tree.cancelFetch(fetch)
             let reason = completion.error.map { "reading failed: \($0)" } ?? "the file ends inside it"
-            bad(address, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
+            bad(fetch.miss.pointer, CorruptionReport(place: "index page \(address.rawValue)", reason: reason))
         }
         for waiter in waiters {
             if let page = HeldPage(tree, address) { waiter.attempt.pages.append(page) }
@@ -210,11 +211,11 @@ final class VolumeState {
         ready.append(contentsOf: waiters.map(goOn))
     }
 
-    /// What could not be read may be readable again, and an address may have been used again: the next operation tries.
+    /// What could not be read may be readable again: the next operation tries.
     func forgetBadPages() { if !badPages.isEmpty { badPages.removeAll() } }
 
-    private func bad(_ address: PageAddress, _ report: CorruptionReport) {
-        badPages.insert(address)
+    private func bad(_ page: PagePointer, _ report: CorruptionReport) {
+        badPages.insert(page)
         core.report(report)
     }
 

@@ -60,6 +60,7 @@ struct BatchHeader: Equatable, Sendable {
     /// What the next batch calls the checksum of this one, where that is not the header's own: the batch was mended.
     var mendedChecksum: UInt32?
 
+    var life: SegmentLife { SegmentLife(segment, incarnation) }
     var isMended: Bool { mendedChecksum != nil }
 
     /// Where the payload area begins, from the start of the batch, in bytes.
@@ -110,7 +111,7 @@ struct BatchHeader: Equatable, Sendable {
     /// The header at the start of `bytes` with its checksum in the chain; nil when there is none that is whole and of this segment's
     /// present life. `room` is what is left of the segment from here on.
     static func decode(
-        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, segment: SegmentNumber, incarnation: UInt32, room: Int
+        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in life: SegmentLife, room: Int
     ) -> (header: BatchHeader, checksum: UInt32)? {
         guard bytes.count >= byteCount, bytes.load(0, as: UInt64.self) == magic else { return nil }
         let bytes = bytes.part(0, byteCount)
@@ -126,7 +127,7 @@ struct BatchHeader: Equatable, Sendable {
             firstRecord: RecordSequence(bytes.load(80)), lastRecord: RecordSequence(bytes.load(88)),
             nextInode: InodeNumber(bytes.load(96)), durable: BatchSequence(bytes.load(104)),
             mendedChecksum: bytes.load(15, as: UInt8.self) & 2 != 0 ? bytes.load(112, as: UInt32.self) : nil)
-        guard header.uuid == uuid, header.segment == segment, header.incarnation == incarnation,
+        guard header.uuid == uuid, header.life == life,
             header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room, header.hasPossibleCounters
         else { return nil }
         return (header, header.mendedChecksum ?? checksum)

@@ -71,8 +71,14 @@ struct MovedChange {
 
     var change: Change { Record.decodeChange(bytes, isMoved: true)! }
     var until: BatchSequence { BatchSequence(word) }
-    var blocksSegment: SegmentNumber { SegmentNumber(UInt32(truncatingIfNeeded: word)) }
-    var blocksIncarnation: UInt32 { UInt32(truncatingIfNeeded: word >> 32) }
+    /// The segment that holds a payload's blocks.
+    var blocksLife: SegmentLife {
+        SegmentLife(SegmentNumber(UInt32(truncatingIfNeeded: word)), UInt32(truncatingIfNeeded: word >> 32))
+    }
+    /// What a move says of it.
+    static func word(_ blocks: SegmentLife) -> UInt64 {
+        UInt64(blocks.number.rawValue) | UInt64(blocks.incarnation) << 32
+    }
 }
 
 /// Where the value of an extended attribute is.

@@ -54,6 +54,9 @@ struct UsageEntry: Hashable {
         self.role = role
     }
 
+    /// More than the entries of a segment can be charged with, and little enough to be summed up over all segments.
+    static let livingByteCountLimit: Int64 = 1 << 36
+
     init?(decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count == Self.byteCount, let state = SegmentHeader.State(rawValue: bytes.load(40)),
             let role = SegmentHeader.Role(rawValue: bytes.load(41))
@@ -66,6 +69,10 @@ struct UsageEntry: Hashable {
         end = bytes.load(36)
         self.state = state
         self.role = role
+        guard firstBatch.isPossible, lastBatch.isPossible, epoch.rawValue <= counterLimit,
+            incarnation <= UInt32(Int32.max), end <= UInt32(SegmentHeader.byteCountLimit),
+            (-Self.livingByteCountLimit...Self.livingByteCountLimit).contains(living)
+        else { return nil }
     }
 }
 
@@ -132,7 +139,10 @@ struct TombstoneEntry: Hashable {
         until = BatchSequence(bytes.load(24))
         from = bytes.load(32)
         to = bytes.load(40)
+        guard charge <= Self.chargeLimit, since.isPossible, until.isPossible else { return nil }
     }
+
+    private static let chargeLimit: UInt32 = 4096
 }
 
 /// A range of a file, or all of an inode, that is gone while some of its entries still stand. They are older than
@@ -167,5 +177,6 @@ struct RemovalEntry: Hashable {
         guard bytes.count == Self.byteCount else { return nil }
         from = bytes.load(0)
         to = bytes.load(8)
+        guard from < to else { return nil }
     }
 }

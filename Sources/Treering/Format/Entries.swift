@@ -68,7 +68,14 @@ struct InodeEntry: Hashable {
         origin = Origin(decoding: bytes)
         record = InodeRecord(inode: inode, decoding: bytes, at: 16)
         derived = bytes.load(112)
+        guard record.isPossible || record.mode == 0 else { return nil }
     }
+
+    /// What extents of a file can name at most, and the entries that a directory can have: each counts 32 bytes in its size.
+    static func derivedLimit(_ mode: UInt32) -> UInt64 {
+        mode & 0o170000 == 0o040000 ? UInt64(Int64.max) / 32 : UInt64(Int64.max)
+    }
+
 }
 
 /// A directory entry. Key: (tree, directory, dirent, cookie).
@@ -126,6 +133,7 @@ struct DirentEntry {
         since = BatchSequence(bytes.load(16))
         inode = InodeNumber(bytes.load(24))
         name = bytes.part(32, bytes.count - 32)
+        guard InodeRecord.isType(UInt32(type)), since.isPossible, inode.isPossible else { return nil }
     }
 }
 
@@ -197,6 +205,17 @@ struct XattrEntry {
         value =
             payload == 0
             ? .inline(bytes.part(36 + nameCount, Int(valueCount))) : .payload(PayloadID(payload), byteCount: valueCount)
+        guard since.isPossible, nameCount > 0, Self.isPossible(payload, valueCount) else { return nil }
+    }
+
+    /// The longest value, which lies in a payload. Source: XATTR_SIZE_MAX.
+    static let valueByteCountLimit = 65_536
+
+    /// Whether a value can lie there and be so long.
+    static func isPossible(_ payload: UInt64, _ byteCount: UInt32) -> Bool {
+        payload == 0
+            ? byteCount <= inlineByteCountLimit
+            : payload <= counterLimit && byteCount > 0 && byteCount <= valueByteCountLimit
     }
 }
 
@@ -247,6 +266,8 @@ struct ExtentEntry: Hashable {
         payload = PayloadID(bytes.load(16))
         payloadOffset = bytes.load(24)
         let end = UInt64(payloadOffset) + UInt64(length)
-        guard length > 0, isReserved ? payloadOffset == 0 : end <= PayloadRecord.byteCountLimit else { return nil }
+        guard length > 0, payload.rawValue <= counterLimit,
+            isReserved ? payloadOffset == 0 : end <= PayloadRecord.byteCountLimit
+        else { return nil }
     }
 }

@@ -71,6 +71,8 @@ extension Superblock {
         (280, .long, "index: entries"), (288, .long, "index: pages of the file"), (296, .long, "index: pages in use"),
         (304, .word, "index: first page of the bitmap"), (320, .long, "bytes that files share"),
         (328, .long, "checkpoint that counted them"), (336, .uuid, "uuid of the blocks, if another"),
+        (352, .long, "staging is void through mount epoch"), (360, .long, "and was passed over through"),
+        (368, .long, "where the next record had sequence"), (376, .long, "killed mounts passed over"),
     ])
 }
 

@@ -25,6 +25,17 @@ struct SegmentNumber: Hashable, Comparable, Sendable {
     static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
+/// One life of a segment. A segment that is recycled begins another one under the same number, so whatever is remembered of a segment
+/// for longer than one hold of the lock is remembered of a life.
+struct SegmentLife: Hashable, Sendable {
+    let number: SegmentNumber
+    let incarnation: UInt32
+    init(_ number: SegmentNumber, _ incarnation: UInt32) {
+        self.number = number
+        self.incarnation = incarnation
+    }
+}
+
 /// The age of a record: raised by one for each, decides who wins per key and per byte range, kept when a record's change moves.
 struct RecordSequence: Hashable, Comparable, Sendable {
     let rawValue: UInt64

@@ -14,6 +14,8 @@ struct PageExpectation: Sendable {
     var pageCount: UInt64
     /// Only the root may be without entries.
     var isRoot: Bool
+    /// Tests of the tree itself have entries of their own.
+    var checksEntries = true
 }
 
 extension IndexPage {
@@ -32,7 +34,9 @@ extension IndexPage {
             throw page.damage(expected, "it has no entries")
         }
         try page.validateKeys(expected, stride: stride)
-        if page.isLeaf { try page.validateValues(expected) } else { try page.validateChildren(expected) }
+        guard page.isLeaf else { return try page.validateChildren(expected) }
+        try page.validateValues(expected)
+        if expected.checksEntries { try page.validateEntries(expected) }
     }
 
     static func validateHeader(
@@ -96,6 +100,16 @@ extension IndexPage {
         guard isTiled else { throw damage(expected, "values overlap or leave the page") }
         guard total + deadByteCount == Self.byteCount - heapStart else {
             throw damage(expected, "values do not add up to the space in use")
+        }
+    }
+
+    /// Every entry is one that can be.
+    private func validateEntries(_ expected: PageExpectation) throws(CorruptionReport) {
+        for position in 0..<count {
+            let key = leafKey(position)
+            if let problem = key.problem(UnsafeRawBufferPointer(value(position))) {
+                throw damage(expected, "the entry \(key) cannot be: \(problem)")
+            }
         }
     }
 

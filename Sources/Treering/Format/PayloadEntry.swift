@@ -53,6 +53,9 @@ struct PayloadEntry {
     static let headerByteCount = 48
     static let byteCountLimit = headerByteCount + 8 * (PayloadRecord.byteCountLimit / blockByteCount) + 32
 
+    /// Beyond the end of every segment, and few enough that a block further can be counted.
+    static let positionLimit = UInt32(4 * SegmentHeader.byteCountLimit)
+
     /// The whole value; only its header and counts are ever changed.
     let bytes: UnsafeRawBufferPointer
 
@@ -67,7 +70,7 @@ struct PayloadEntry {
         guard length > 0, length <= PayloadRecord.byteCountLimit, width == 0 || width == 4, storage <= 2,
             storedCount > 0, storedCount <= (isInline ? 1 : PayloadRecord.blockCount(length)),
             storage != 1 || storedCount == PayloadRecord.blockCount(length),
-            bytes.count == countsOffset + storedCount * width
+            bytes.count == countsOffset + storedCount * width, position <= Self.positionLimit
         else { return nil }
         if isPartial, !bitmap.isValid(length, storedCount: storedCount) { return nil }
     }

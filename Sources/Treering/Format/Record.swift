@@ -133,10 +133,13 @@ struct Record {
         guard change.load(2, as: UInt8.self) == Change.version || change.load(3, as: UInt8.self) & 1 != 0 else {
             return nil
         }
-        switch change.load(0, as: UInt16.self) {
+        let type: UInt16 = change.load(0)
+        guard !hasObject(type) || count >= 16 && change.load(8, as: UInt64.self) < counterLimit else { return nil }
+        switch type {
         case 1:
             guard count == 16 + InodeRecord.byteCount else { return nil }
-            return .inode(InodeRecord(inode: InodeNumber(change.load(8)), decoding: change, at: 16))
+            let inode = InodeRecord(inode: InodeNumber(change.load(8)), decoding: change, at: 16)
+            return inode.isPossible ? .inode(inode) : nil
         case 2: return decodeDirent(change)
         case 3, 5:
             guard count == 32 else { return nil }
@@ -183,10 +186,16 @@ struct Record {
         }
     }
 
+    /// Whether the body of such a change begins with the number of what it is about.
+    private static func hasObject(_ type: UInt16) -> Bool { (1...10).contains(type) || type == 14 }
+
     private static func decodeDirent(_ change: UnsafeRawBufferPointer) -> Change? {
         guard change.count > 42 else { return nil }
         let nameLength = Int(change.load(41, as: UInt8.self))
-        guard nameLength > 0, change.count == 42 + nameLength else { return nil }
+        guard nameLength > 0, change.count == 42 + nameLength,
+            NameCheck.isPossible(cookie: change.load(16)), NameCheck.isName(change.part(42, nameLength)),
+            InodeNumber(change.load(32)).isPossible, InodeRecord.isType(UInt32(change.load(40, as: UInt8.self)))
+        else { return nil }
         return .dirent(
             directory: InodeNumber(change.load(8)), cookie: change.load(16), since: BatchSequence(change.load(24)),
             inode: InodeNumber(change.load(32)), type: change.load(40), name: change.part(42, nameLength))
@@ -199,7 +208,8 @@ struct Record {
         let payload: UInt64 = change.load(32)
         let inlineLength = payload == 0 ? Int(valueLength) : 0
         guard nameLength > 0, change.count == 45 + nameLength + inlineLength,
-            payload != 0 || valueLength <= XattrEntry.inlineByteCountLimit
+            XattrEntry.isPossible(payload, valueLength), NameCheck.isPossible(cookie: change.load(16)),
+            NameCheck.isAttribute(change.part(45, nameLength))
         else { return nil }
         return .xattr(
             inode: InodeNumber(change.load(8)), cookie: change.load(16), since: BatchSequence(change.load(24)),
@@ -225,7 +235,7 @@ struct Record {
         let bitmapCount = storage == 2 ? PayloadRecord.bitmapByteCount(length) : 0
         let position: UInt32 = change.load(8 + 32)
         guard change.count == fixed + checksumCount * 4 + bitmapCount + inlineCount,
-            position % UInt32(blockByteCount) == 0
+            position % UInt32(blockByteCount) == 0, position <= UInt32(SegmentHeader.byteCountLimit)
         else { return nil }
         let bitmap = change.part(fixed + checksumCount * 4, bitmapCount)
         guard storage != 2 || BlockBitmap(bitmap).isValid(length, storedCount: checksumCount) else { return nil }

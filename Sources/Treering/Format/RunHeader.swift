@@ -23,7 +23,7 @@ enum RunHeader {
     static let payloadCountLimit = (byteCount - 64) / 8
 
     static func encode(
-        _ payloads: [PayloadID], blockCount: Int, uuid: StoreUUID, segment: SegmentNumber, incarnation: UInt32,
+        _ payloads: [PayloadID], blockCount: Int, uuid: StoreUUID, in life: SegmentLife,
         into bytes: UnsafeMutableRawBufferPointer
     ) {
         precondition(payloads.count <= payloadCountLimit)
@@ -31,8 +31,8 @@ enum RunHeader {
         bytes.store(magic, at: 0)
         bytes.store(1 as UInt16, at: 12)
         uuid.encode(into: bytes, at: 16)
-        bytes.store(segment.rawValue, at: 32)
-        bytes.store(incarnation, at: 36)
+        bytes.store(life.number.rawValue, at: 32)
+        bytes.store(life.incarnation, at: 36)
         bytes.store(UInt32(payloads.count), at: 40)
         bytes.store(UInt32(blockCount), at: 44)
         for (index, payload) in payloads.enumerated() { bytes.store(payload.rawValue, at: 64 + index * 8) }
@@ -41,14 +41,14 @@ enum RunHeader {
 
     /// The payloads of the run that begins with `bytes`, and the number of blocks in it; nil where there is none of this life of the segment.
     static func decode(
-        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, segment: SegmentNumber, incarnation: UInt32
+        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in life: SegmentLife
     ) -> (payloads: [PayloadID], blockCount: Int)? {
         guard bytes.count >= byteCount, bytes.load(0, as: UInt64.self) == magic else { return nil }
         let block = bytes.part(0, byteCount)
         let count = Int(block.load(40, as: UInt32.self))
         guard block.load(8, as: UInt32.self) == Checksum.crc32c(block, withHoleAt: 8),
             block.load(12, as: UInt16.self) == 1, StoreUUID(decoding: block, at: 16) == uuid,
-            block.load(32, as: UInt32.self) == segment.rawValue, block.load(36, as: UInt32.self) == incarnation,
+            SegmentLife(SegmentNumber(block.load(32)), block.load(36)) == life,
             count <= payloadCountLimit
         else { return nil }
         let payloads = (0..<count).map { PayloadID(block.load(64 + $0 * 8)) }

@@ -26,6 +26,8 @@ struct SegmentHeader: Equatable, Sendable {
     }
 
     static let byteCount = 4096
+    /// The largest segment.
+    static let byteCountLimit = 64 << 20
     static let magic: UInt64 = 0x544E_4D47_4553_5254  // "TRSEGMNT"
 
     enum State: UInt8 {
@@ -47,6 +49,8 @@ struct SegmentHeader: Equatable, Sendable {
     var segmentByteCount: UInt32
     var end: UInt32 = 0
     var forSuperblock: ForSuperblock?
+
+    var life: SegmentLife { SegmentLife(number, incarnation) }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)

@@ -55,9 +55,11 @@ struct StagingHeader: Equatable, Sendable {
         recordAreaByteCount = bytes.load(100)
         payloadAreaByteCount = bytes.load(104)
         let block = UInt32(blockByteCount)
-        guard slotCount > 0, slotCount <= 64, recordAreaByteCount >= block, recordAreaByteCount % block == 0,
+        guard epoch.rawValue <= counterLimit / 2, slotCount > 0, slotCount <= 64, recordAreaByteCount >= block,
+            recordAreaByteCount % block == 0,
             payloadAreaByteCount % block == 0, recordAreaByteCount <= 64 << 20, payloadAreaByteCount <= 64 << 20
         else { return nil }
+        guard epoch.rawValue <= counterLimit, generation <= counterLimit else { return nil }
         let slot = Int(block) + Int(recordAreaByteCount) + Int(payloadAreaByteCount)
         guard whole.count >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
     }

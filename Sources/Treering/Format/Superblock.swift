@@ -45,7 +45,11 @@
 ///        320    8 bytes that files share
 ///        328    8 the checkpoint that counted those; where it is another one, nobody has
 ///        336   16 uuid of the blocks: what segments, batches and index pages carry; zero where that is the store uuid
-///        352  160 zero
+///        352    8 staging of mounts through this epoch is void (`StagingHistory`); zero: written by a version that did not note it
+///        360    8 staging of mounts through this epoch was passed over
+///        368    8 the sequence that the next record would have got then
+///        376    8 killed mounts that were passed over since formatting
+///        384  128 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
 ///
@@ -80,6 +84,8 @@ struct Superblock: Equatable {
     var hashKey: StoreUUID
     var bootID = StoreUUID(high: 0, low: 0)
     var stagingIdentity: UInt64 = 0
+    /// Which staging continues the log.
+    var staging = StagingHistory()
     var nextInode: InodeNumber
     var highestSequence: RecordSequence
     var checkpoint: CheckpointNumber
@@ -128,6 +134,10 @@ struct Superblock: Equatable {
         bytes.store(sharedByteCount ?? 0, at: 320)
         bytes.store(sharedByteCount == nil ? 0 : checkpoint.rawValue, at: 328)
         ownBlockUUID?.encode(into: bytes, at: 336)
+        bytes.store(staging.void.rawValue, at: 352)
+        bytes.store(staging.passed.rawValue, at: 360)
+        bytes.store(staging.next.rawValue, at: 368)
+        bytes.store(staging.passedCount, at: 376)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -202,6 +212,9 @@ extension Superblock {
         reservedByteCount = bytes.load(232)
         written = WrittenByteCounts(asked: bytes.load(240), moved: bytes.load(248))
         if checkpoint != .zero, bytes.load(328) == checkpoint.rawValue { sharedByteCount = bytes.load(320) }
+        staging = StagingHistory(
+            void: MountEpoch(bytes.load(352)), passed: MountEpoch(bytes.load(360)),
+            next: RecordSequence(bytes.load(368)), passedCount: bytes.load(376))
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
@@ -224,7 +237,8 @@ extension Superblock {
         let counters = [
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
             position.lastBatch.rawValue, UInt64(position.incarnation) << 32, inodeCount, reservedByteCount,
-            written.asked, written.moved, sharedByteCount ?? 0,
+            written.asked, written.moved, sharedByteCount ?? 0, staging.void.rawValue, staging.passed.rawValue,
+            staging.next.rawValue, staging.passedCount,
         ]
         guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }
@@ -273,6 +287,12 @@ struct LogPosition: Hashable, Sendable {
         self.segment = segment
         self.incarnation = incarnation
         self.offsetInSegment = offsetInSegment
+    }
+
+    /// The segment in which the log goes on.
+    var life: SegmentLife {
+        get { SegmentLife(segment, incarnation) }
+        set { (segment, incarnation) = (newValue.number, newValue.incarnation) }
     }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {

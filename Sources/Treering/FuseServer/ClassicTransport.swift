@@ -1,5 +1,5 @@
-// Requests from /dev/fuse, read by a few threads that block there. Each reads into memory of its own and has libfuse decode the
-// request in place; a request that must wait keeps its memory and the reader takes another piece.
+// Requests from /dev/fuse, read by a few threads that block there. Each has libfuse decode what it read in place; a request that
+// must wait keeps its memory, and the reader takes another one.
 //
 // The loop reads the descriptor itself instead of calling fuse_session_receive_buf: that function would own and allocate the
 // memory, and prints to stderr where it should not.
@@ -8,22 +8,27 @@ import CFuse3
 import Glibc
 import Synchronization
 
-/// What one reader thread has at hand. Used by its own thread only.
+/// What one reader thread has in hand. Used by its own thread only.
 private final class Reader: @unchecked Sendable {
-    let transport: ClassicTransport
-    var memory: RequestMemory?
-    var opcode: UInt32 = 0
-    /// It has a request that it has not seen answered.
+    unowned let transport: ClassicTransport
+    let number: Int32
+    /// The request that it reads or that libfuse handles.
+    var request: Request?
+    /// That request is read, and this thread has not seen it answered.
     var isBusy = false
-    init(_ transport: ClassicTransport) { self.transport = transport }
+    init(_ transport: ClassicTransport, _ number: Int32) {
+        self.transport = transport
+        self.number = number
+    }
 }
 
 /// The transport over /dev/fuse.
 final class ClassicTransport: Transport {
     private nonisolated(unsafe) let session: OpaquePointer
-    private let readerCount: Int
+    /// Set once, by `init`.
+    private nonisolated(unsafe) var readers: [Reader] = []
     private let pool: RequestPool
-    private let mountPoint: String
+    private let mountPoint: HostString
     /// The process that has a successor go on when this one is killed; 0 for none.
     private let supervisor: pid_t
     /// What the kernel calls the mount ("0:45"); nil until that is known.
@@ -38,7 +43,7 @@ final class ClassicTransport: Transport {
     private let runningCount = Atomic<Int>(0)
     private let isStopping = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
-    /// The reader that a thread is.
+    /// The reader that a thread is: whether it may wait. Nothing of a request is found by it.
     private static let readerKey: pthread_key_t = {
         var key = pthread_key_t()
         precondition(pthread_key_create(&key, nil) == 0)
@@ -52,16 +57,18 @@ final class ClassicTransport: Transport {
 
     /// Reads from a mounted session. At most `requestLimit` requests, payloads up to `payloadByteCount`, are under way.
     init(
-        session: OpaquePointer, mountPoint: String, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
+        session: OpaquePointer, mountPoint: HostString, readerCount: Int, requestLimit: Int, payloadByteCount: Int,
         supervisor: pid_t, onEnd: @escaping @Sendable () -> Void
     ) {
         self.session = session
         self.mountPoint = mountPoint
         self.supervisor = supervisor
-        self.readerCount = readerCount
+        // With all readers waiting for the kernel there is a place left, for a request that comes back.
         pool = RequestPool(
-            payloadByteCount: payloadByteCount, countLimit: max(requestLimit, readerCount), isResident: supervisor != 0)
+            payloadByteCount: payloadByteCount, placeLimit: max(requestLimit, readerCount + 1),
+            isResident: supervisor != 0)
         self.onEnd = onEnd
+        readers = (0..<readerCount).map { Reader(self, Int32($0)) }
     }
 
     private static var reader: Reader? {
@@ -71,12 +78,13 @@ final class ClassicTransport: Transport {
 
     var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
 
-    var rawRequest: UnsafeRawBufferPointer {
-        guard let memory = Self.reader?.memory else { return UnsafeRawBufferPointer(start: nil, count: 0) }
-        return UnsafeRawBufferPointer(memory.bytes)
+    func request(inHandOf reader: Int32) -> Request {
+        guard let request = readers[Int(reader)].request else { preconditionFailure("a reader has no request in hand") }
+        return request
     }
 
-    var rawOpcode: UInt32 { Self.reader?.opcode ?? 0 }
+    /// Requests that are read and not answered, and those being read.
+    var liveRequestCount: Int { pool.liveCount }
 
     func invalidateAttributes(_ inode: InodeNumber) {
         // A negative offset leaves the cached pages alone.
@@ -107,25 +115,20 @@ final class ClassicTransport: Transport {
         return words.flatMap { word in withUnsafeBytes(of: word) { Array($0) } }
     }
 
-    func takeRequestMemory() -> RequestMemory? {
-        guard let reader = Self.reader else { return nil }
-        return reader.memory.take()
-    }
-
     func start() throws(Errno) {
         var action = sigaction()
         action.__sigaction_handler.sa_handler = { _ in }
         sigaction(Self.wakeSignal, &action, nil)
-        for index in 0..<readerCount {
+        for reader in readers {
             runningCount.add(1, ordering: .acquiringAndReleasing)
-            let argument = Unmanaged.passRetained(Reader(self)).toOpaque()
+            let argument = Unmanaged.passRetained(reader).toOpaque()
             var thread = pthread_t()
             let result = pthread_create(&thread, nil, { ClassicTransport.run($0!) }, argument)
             guard result == 0 else {
                 runningCount.subtract(1, ordering: .acquiringAndReleasing)
                 Unmanaged<Reader>.fromOpaque(argument).release()
                 // Fewer readers than asked for will do, but not none.
-                if index == 0 { throw Errno(result) }
+                if reader.number == 0 { throw Errno(result) }
                 break
             }
             threads.withLock { $0.append(Thread(handle: thread)) }
@@ -153,7 +156,7 @@ final class ClassicTransport: Transport {
             return threads
         }
         for thread in all { pthread_join(thread.handle, nil) }
-        pool.waitUntilAllReturned()
+        pool.waitUntilNoneLives()
     }
 
     private static func run(_ argument: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
@@ -162,7 +165,7 @@ final class ClassicTransport: Transport {
         pthread_setspecific(Self.readerKey, argument)
         transport.serve(reader)
         pthread_setspecific(Self.readerKey, nil)
-        reader.memory = nil
+        reader.request = nil
         if transport.runningCount.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
             transport.pool.close()
             transport.onEnd()
@@ -176,30 +179,31 @@ final class ClassicTransport: Transport {
         idleCount.add(1, ordering: .relaxed)
         defer { idleCount.subtract(1, ordering: .relaxed) }
         while !isStopping.load(ordering: .acquiring) {
-            guard let memory = reader.memory ?? pool.take() else { return }
-            reader.memory = memory
-            let byteCount = read(descriptor, memory.bytes.baseAddress!, memory.bytes.count)
+            guard let taken = reader.request ?? pool.take() else { return }
+            reader.request = taken
+            let byteCount = read(descriptor, taken.bytes.baseAddress!, taken.bytes.count)
             let error = errno
             guard byteCount > 0 else {
                 // ENOENT: the request was interrupted before it could be read. ENODEV: unmounted or aborted.
                 if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
                 return
             }
-            InitReply.note(UnsafeRawBufferPointer(memory.bytes))
-            reader.opcode = RawRequest.translate(memory.bytes)
-            request.mem = memory.bytes.baseAddress
+            taken.accept(readBy: reader.number)
+            request.mem = taken.bytes.baseAddress
             request.size = byteCount
             reader.isBusy = true
             idleCount.subtract(1, ordering: .relaxed)
             fuse_session_process_buf(session, &request)
             beIdle(reader)
+            if taken.isParked { reader.request = nil }
         }
     }
 
-    /// Told before a thread answers a request: a reader counts as idle from then on.
+    /// Told before a thread answers a request: its reader counts as idle from then on.
     @inline(__always)
-    static func noteReply() {
-        if let reader { reader.transport.beIdle(reader) }
+    static func noteReply(to number: UInt64) {
+        guard let reader, reader.isBusy, reader.request?.number == number else { return }
+        reader.transport.beIdle(reader)
     }
 
     @inline(__always)

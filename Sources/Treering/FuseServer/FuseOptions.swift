@@ -24,12 +24,15 @@ struct FuseOptions: Sendable {
     var inflightLimit = 1024
     var open = OpenMode.none
     var writebackCache = false
+    /// Asynchronous direct reads and writes go on while their thread does something else. Linux does not drop what others have cached
+    /// meanwhile when such a write completes (docs/posix.md).
+    var asyncDirect = true
     /// POSIX access control lists. The kernel then checks permissions whatever else is said.
     var accessLists = true
     /// Mounts with ids mapped (mount_setattr(2)). The kernel takes it only where it checks permissions.
     var idmappedMounts = true
     /// What /proc/mounts shows as the source.
-    var fsname = ""
+    var fsname: HostString = ""
     /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").
     var mountFlags: [String] = []
     /// Flags of mount(2), where there are some that libfuse does not know: set, by root, once it is mounted.

@@ -130,7 +130,8 @@ struct SetXattrOperation: Operation {
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
         try reply.asCaller { (caller) throws(Stop) in
-            try volume.setXattr(inode, name, value, SetXattrFlags(rawValue: flags), caller)
+            try volume.setXattr(
+                inode, name, value, SetXattrFlags(rawValue: flags), caller, for: reply.number)
         }
     }
 }
@@ -143,7 +144,7 @@ struct RemoveXattrOperation: Operation {
     let name: UnsafeRawBufferPointer
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.removeXattr(inode, name)
+        try volume.removeXattr(inode, name, for: reply.number)
     }
 }
 
@@ -157,17 +158,19 @@ extension FuseServer {
     static func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.getattr = { request, inode, _ in
             let server = FuseServer.of(request)
-            if server.rawOpcode == RawRequest.statx {
-                server.perform(StatxOperation(inode: InodeNumber(inode)), Reply(request!))
+            let reply = Reply(request!)
+            if reply.opcode == RawRequest.statx {
+                server.perform(StatxOperation(inode: InodeNumber(inode)), reply)
             } else {
-                server.perform(AttributesOperation(inode: InodeNumber(inode)), Reply(request!))
+                server.perform(AttributesOperation(inode: InodeNumber(inode)), reply)
             }
         }
         table.setattr = { request, inode, wanted, mask, _ in
+            let reply = Reply(request!)
             var changes = AttributeChanges(wanted!.pointee, mask)
-            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(FuseServer.of(request).rawRequest)
+            changes.killsPrivileges = RawRequest.setattrKillsPrivileges(reply.rawRequest)
             let operation = SetAttributesOperation(inode: InodeNumber(inode), changes: changes)
-            FuseServer.of(request).perform(operation, Reply(request!))
+            FuseServer.of(request).perform(operation, reply)
         }
         table.getxattr = { request, inode, name, byteLimit in
             let operation = XattrOperation(

@@ -18,13 +18,18 @@ private struct OpenOperation: Operation {
     let inode: InodeNumber
     let writes: Bool
     let appends: Bool
+    /// For reading that is somebody's access.
+    let isAccess: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
         try volume.checkOpen(inode, writes: writes, appends: appends)
+        return isAccess ? try volume.isAccessDue(inode) : false
     }
 
-    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) {
-        reply.opened(keepsCache: true, cachesDirectory: false)
+    /// A read from the kernel's cache is not told of. Where the first one after a change has to move the time of the last access, what
+    /// the kernel has cached goes.
+    func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
+        reply.opened(keepsCache: !answer, cachesDirectory: false)
     }
 }
 
@@ -63,14 +68,15 @@ extension FuseServer {
         table.create = { request, parent, name, mode, _ in
             let server = FuseServer.of(request)
             let parent = InodeNumber(parent)
-            if server.rawOpcode == RawRequest.tmpfile {
-                server.perform(UnnamedOperation(parent: parent, mode: mode), Reply(request!))
+            let reply = Reply(request!)
+            if reply.opcode == RawRequest.tmpfile {
+                server.perform(UnnamedOperation(parent: parent, mode: mode), reply)
             } else if server.options.open == .handle {
                 let operation = CreateOperation(
                     parent: parent, name: FuseServer.bytes(name), mode: mode & 0o7777 | FileType.regular)
-                server.perform(operation, Reply(request!))
+                server.perform(operation, reply)
             } else {
-                Reply(request!).error(.notImplemented)
+                reply.error(.notImplemented)
             }
         }
         table.flush = { request, _, _ in Reply(request!).error(.notImplemented) }
@@ -79,7 +85,8 @@ extension FuseServer {
             table.open = { request, inode, info in
                 let flags = info!.pointee.flags
                 let operation = OpenOperation(
-                    inode: InodeNumber(inode), writes: flags & O_ACCMODE != O_RDONLY, appends: flags & O_APPEND != 0)
+                    inode: InodeNumber(inode), writes: flags & O_ACCMODE != O_RDONLY, appends: flags & O_APPEND != 0,
+                    isAccess: OpenFlags.isAccess(flags))
                 FuseServer.of(request).perform(operation, Reply(request!))
             }
             table.opendir = { request, _, _ in Reply(request!).opened(keepsCache: true, cachesDirectory: true) }
@@ -103,7 +110,7 @@ extension FuseServer {
         want(FUSE_CAP_NO_OPEN_SUPPORT, options.open == .none)
         want(FUSE_CAP_NO_OPENDIR_SUPPORT, options.open == .none)
         want(FUSE_CAP_ASYNC_READ)
-        want(FUSE_CAP_ASYNC_DIO)
+        want(FUSE_CAP_ASYNC_DIO, options.asyncDirect)
         want(FUSE_CAP_PARALLEL_DIROPS)
         // "auto": entries come with attributes at the start of a listing and as long as somebody looks them up.
         want(FUSE_CAP_READDIRPLUS)

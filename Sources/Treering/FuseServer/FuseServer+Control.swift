@@ -100,23 +100,26 @@ extension FuseServer {
         }
     }
 
-    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. All that is free
-    /// goes, whatever range was named. For administrators and for the user who serves the mount.
+    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. For administrators and for
+    /// the user who serves the mount.
     private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         guard !volume.isReadOnly else { return reply.error(.readOnly) }
         let start: UInt64 = bytes.load(0)
         let least: UInt64 = bytes.load(16)
-        let parked = park(reply)
-        volume.trim { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
+        guard let segments = volume.segmentsToTrim(from: start, byteCount: bytes.load(8), least: least) else {
+            return reply.error(.invalid)
+        }
+        let parked = ParkedReply(reply)
+        volume.trim(segments) { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
     }
 
     /// For administrators and for the user who serves the mount.
     private func resize(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
-        let parked = park(reply)
+        let parked = ParkedReply(reply)
         volume.resize(to: bytes.load(0)) { answer in
             parked.answer { reply in
                 switch answer {
@@ -134,7 +137,7 @@ extension FuseServer {
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         guard let word = requester.word(at: UInt(bitPattern: argument)) else { return reply.error(.badAddress) }
         guard let mode = HostVolume.ShutDownMode(rawValue: word) else { return reply.error(.invalid) }
-        let parked = park(reply)
+        let parked = ParkedReply(reply)
         volume.shutDown(mode, mayWait: transport.mayWait) { errno in
             parked.answer { reply in
                 if let errno { return reply.error(errno) }

@@ -127,11 +127,12 @@ extension FuseServer {
         }
         table.write = { request, inode, payload, byteCount, offset, info in
             let server = FuseServer.of(request)
+            let reply = Reply(request!)
             let operation = WriteOperation(
                 inode: InodeNumber(inode), offset: UInt64(bitPattern: Int64(offset)),
                 payload: UnsafeRawBufferPointer(start: payload, count: byteCount),
-                flags: server.writeFlags(info))
-            server.perform(operation, Reply(request!))
+                flags: server.writeFlags(reply, info))
+            server.perform(operation, reply)
         }
         table.readlink = { request, inode in
             FuseServer.of(request).perform(ReadLinkOperation(inode: InodeNumber(inode)), Reply(request!))
@@ -171,9 +172,9 @@ extension FuseServer {
         }
     }
 
-    /// How the kernel wants this thread's WRITE to be taken.
-    private func writeFlags(_ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
-        var flags: WriteFlags = RawRequest.writeKillsPrivileges(rawRequest) ? .killsPrivileges : []
+    /// How the kernel wants a WRITE to be taken.
+    private func writeFlags(_ reply: borrowing Reply, _ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
+        var flags: WriteFlags = RawRequest.writeKillsPrivileges(reply.rawRequest) ? .killsPrivileges : []
         // Written back from the kernel's cache, which keeps the times where it collects writes.
         let isFromCache = info?.pointee.writepage == 1
         if options.writebackCache && isFromCache { flags.insert(.keepsTimes) }
@@ -182,7 +183,7 @@ extension FuseServer {
     }
 
     private func sync(_ reply: consuming Reply) {
-        let parked = park(reply)
+        let parked = ParkedReply(reply)
         volume.sync(mayWait: transport.mayWait) { errno in
             parked.answer { reply in
                 if let errno { reply.error(errno) } else { reply.success() }

@@ -33,7 +33,7 @@ struct MakeOperation: Operation {
     func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.make(parent, name, new, reply.caller)
+        try volume.make(parent, name, new, reply.caller, for: reply.number)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -51,7 +51,7 @@ struct CreateOperation: Operation {
     func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.make(parent, name, NewInode(mode: mode), reply.caller)
+        try volume.make(parent, name, NewInode(mode: mode), reply.caller, for: reply.number)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -84,7 +84,7 @@ struct LinkOperation: Operation {
     func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.link(inode, parent, name)
+        try volume.link(inode, parent, name, for: reply.number)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -101,7 +101,11 @@ struct RemoveOperation: Operation {
     static var isOnce: Bool { true }
 
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        if isDirectory { try volume.removeDirectory(parent, name) } else { try volume.unlink(parent, name) }
+        if isDirectory {
+            try volume.removeDirectory(parent, name, for: reply.number)
+        } else {
+            try volume.unlink(parent, name, for: reply.number)
+        }
     }
 }
 
@@ -121,7 +125,7 @@ struct RenameOperation: Operation {
         guard known.isSuperset(of: wanted), !wanted.contains(.exchange) || wanted == .exchange else {
             throw .failed(.invalid)
         }
-        try volume.rename(parent, name, newParent, newName, wanted, reply.caller)
+        try volume.rename(parent, name, newParent, newName, wanted, reply.caller, for: reply.number)
     }
 }
 

@@ -7,7 +7,8 @@ import Synchronization
 
 /// One request of the kernel as a value: what to do with the volume, and how to answer.
 ///
-/// It may be run several times: whatever it points to lives in the request's memory, which is kept until the answer.
+/// It may be run several times: whatever it points to lives in the request's memory, which the reply keeps until the answer. One that waits
+/// for other requests of the kernel points to nothing there.
 protocol Operation: SendableMetatype {
     associatedtype Answer
     /// Whether it changes the store: where an acknowledgement has to wait for the disk (`ack=`), its reply does.
@@ -46,7 +47,7 @@ final class FuseServer: @unchecked Sendable {
     /// What a successor of this process takes over; nil where there would be none.
     let connection: ConnectionState?
     /// Set once before the session starts, because the transport needs the session and the session this object.
-    private(set) unowned var transport: any Transport
+    private(set) var transport: any Transport
     /// Set by INIT: the kernel has asked and been told what this server can do.
     let isInitialized = Atomic<Bool>(false)
     private let writeback = KernelWriteback()
@@ -67,11 +68,12 @@ final class FuseServer: @unchecked Sendable {
 
     func use(_ transport: any Transport) { self.transport = transport }
 
+    /// Requests that are not answered yet; 0 while there is no transport.
+    var liveRequestCount: Int { transport.liveRequestCount }
+
     /// To be called before the transport stops serving a kernel that goes on.
     func stop() { writeback.stop() }
 
-    var rawRequest: UnsafeRawBufferPointer { transport.rawRequest }
-    var rawOpcode: UInt32 { transport.rawOpcode }
     func invalidateAttributes(_ inode: InodeNumber) { transport.invalidateAttributes(inode) }
 
     func markInitialized() {
@@ -91,22 +93,19 @@ final class FuseServer: @unchecked Sendable {
                 noteFailure(of: operation)
                 reply.error(errno)
             case .blocked(let blocker):
-                let parked = ParkedOperation(operation, ParkedReply(reply, transport.takeRequestMemory()))
-                park(parked, blocker, nil)
+                park(ParkedOperation(operation, ParkedReply(reply)), blocker, nil)
             }
             return
         }
         guard O.isMutation && !volume.acknowledgesStaged else { return operation.finish(answer, reply, self) }
-        acknowledge(operation, answer, ParkedReply(reply, transport.takeRequestMemory()))
+        acknowledge(operation, answer, ParkedReply(reply))
     }
 
     /// Runs an operation, or tells what it did when it ran in a process that is gone.
     @inline(__always)
     private func run<O: Operation>(_ operation: O, _ reply: borrowing Reply) throws(Stop) -> O.Answer {
-        guard O.isOnce, let connection else { return try operation.run(volume, reply) }
-        if connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
-        let number = reply.number
-        return try connection.witnessing(number) { [volume] () throws(Stop) in try operation.run(volume, reply) }
+        if O.isOnce, let connection, connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
+        return try operation.run(volume, reply)
     }
 
     private func noteFailure<O: Operation>(of operation: O) {
@@ -151,10 +150,15 @@ final class FuseServer: @unchecked Sendable {
     func perform<O: Operation>(
         _ operation: O, after inode: InodeNumber, _ range: Range<UInt64>, _ reply: consuming Reply
     ) {
-        // It keeps no memory of the transport's: the kernel's WRITEs need that.
-        let waiting = ParkedOperation(operation, ParkedReply(reply, nil))
+        // The kernel's WRITEs need its memory and its place.
+        reply.stepAside()
+        let waiting = ParkedOperation(operation, ParkedReply(reply))
         let hasBegun = writeback.begin(inode, range, through: transport) { [self] isWhole in
-            waiting.reply.answer { if isWhole { perform(waiting.operation, $0) } else { $0.error(.input) } }
+            waiting.reply.answer { reply in
+                guard isWhole else { return reply.error(.input) }
+                reply.comeBack()
+                perform(waiting.operation, reply)
+            }
         }
         // The kernel then does without, for good.
         if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }
@@ -166,9 +170,6 @@ final class FuseServer: @unchecked Sendable {
         if delay > 0 && transport.mayWait { rest(nanoseconds: delay) }
     }
 
-    /// A reply that waits for I/O with nothing left to run.
-    func park(_ reply: consuming Reply) -> ParkedReply { ParkedReply(reply, transport.takeRequestMemory()) }
-
     /// Answers with what a plan reads.
     func answer(
         _ plan: ReadPlan, _ reply: consuming Reply, _ body: @escaping @Sendable (ReadPlan, consuming Reply) -> Void
@@ -177,7 +178,7 @@ final class FuseServer: @unchecked Sendable {
             body(plan, reply)
             return volume.recycle(plan)
         }
-        let parked = park(reply)
+        let parked = ParkedReply(reply)
         volume.execute(plan, mayWait: transport.mayWait) { [volume] plan, errno in
             parked.answer { reply in
                 if let errno { return reply.error(errno) }
@@ -220,9 +221,8 @@ private final class NoTransport: Transport {
     static let shared = NoTransport()
     var mayWait: Bool { false }
     var isOver: Bool { true }
-    func takeRequestMemory() -> RequestMemory? { nil }
-    var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
-    var rawOpcode: UInt32 { 0 }
+    var liveRequestCount: Int { 0 }
+    func request(inHandOf reader: Int32) -> Request { preconditionFailure("a request without a transport") }
     func invalidateAttributes(_ inode: InodeNumber) {}
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {}
     func start() throws(Errno) { throw .notImplemented }

@@ -8,16 +8,16 @@ final class FuseSession: @unchecked Sendable {
     /// libfuse's session, for the transport.
     let handle: OpaquePointer
     private let server: FuseServer
-    private let mountPoint: String
+    private let mountPoint: HostString
     private var isMounted = false
 
     /// Makes a session whose requests the server answers. `mountPoint` is absolute.
-    init(_ server: FuseServer, mountPoint: String) throws(Errno) {
+    init(_ server: FuseServer, mountPoint: HostString) throws(Errno) {
         self.server = server
         self.mountPoint = mountPoint
-        var words = ["treering", "-o", Self.mountOptions(server.options).joined(separator: ",")]
+        var words: [HostString] = ["treering", "-o", Self.mountOptions(server.options)]
         if server.options.isDebug { words.append("-d") }
-        var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) }
+        var pointers: [UnsafeMutablePointer<CChar>?] = words.map(\.copy)
         defer { for pointer in pointers { free(pointer) } }
         let count = Int32(words.count)
         var table = server.callbacks()
@@ -33,6 +33,8 @@ final class FuseSession: @unchecked Sendable {
     }
 
     deinit {
+        // libfuse's requests point to its session.
+        precondition(server.liveRequestCount == 0, "a session ends before its requests are answered")
         if isMounted { fuse_session_unmount(handle) }
         fuse_session_destroy(handle)
     }
@@ -41,7 +43,7 @@ final class FuseSession: @unchecked Sendable {
     /// is in the log that libfuse writes to.
     func mount() throws(Errno) {
         errno = 0
-        guard fuse_session_mount(handle, mountPoint) == 0 else { throw errno > 0 ? .last : .input }
+        guard mountPoint.withCString({ fuse_session_mount(handle, $0) }) == 0 else { throw errno > 0 ? .last : .input }
         isMounted = true
         InitReply.allowsIdmap.store(server.options.idmappedMounts, ordering: .relaxed)
         InitReply.intercept(handle)
@@ -53,11 +55,11 @@ final class FuseSession: @unchecked Sendable {
     /// The mount point is no longer ours: the kernel has unmounted it, or somebody was asked to.
     func forgetMount() { isMounted = false }
 
-    private static func mountOptions(_ options: FuseOptions) -> [String] {
-        func escaped(_ text: String) -> String {
-            String(text.flatMap { $0 == "," || $0 == "\\" ? ["\\", $0] : [$0] })
-        }
-        return options.mountFlags + ["fsname=" + escaped(options.fsname), "subtype=treering"]
+    private static func mountOptions(_ options: FuseOptions) -> HostString {
+        let name = HostString(
+            bytes: options.fsname.bytes.flatMap { ",\\".utf8.contains($0) ? [UInt8(ascii: "\\"), $0] : [$0] })
+        let flags = options.mountFlags.map { $0 + "," }.joined()
+        return "\(flags)fsname=\(name),subtype=treering"
     }
 }
 
@@ -72,9 +74,10 @@ enum FuseLog {
             guard let format, let arguments else { return }
             var text = [CChar](repeating: 0, count: 1024)
             vsnprintf(&text, text.count, format, arguments)
-            var line = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-            while line.hasSuffix("\n") { line.removeLast() }
-            FuseLog.sink.write(LogSink.Level(rawValue: Int32(clamping: level.rawValue)) ?? .info, line)
+            var line = HostString(cString: &text).bytes
+            while line.last == UInt8(ascii: "\n") { line.removeLast() }
+            let shown = HostString(bytes: line).description
+            FuseLog.sink.write(LogSink.Level(rawValue: Int32(clamping: level.rawValue)) ?? .info, shown)
         }
     }
 }

@@ -15,7 +15,7 @@ final class NotifyHelper {
 
     /// Starts the process; nil where that cannot be. `device` is what the kernel calls the mount, `supervisor` the process that holds the
     /// connection too and has a successor go on with it; 0 for none.
-    init?(connection: Int32, device: String, mountPoint: String, supervisor: pid_t) {
+    init?(connection: Int32, device: String, mountPoint: HostString, supervisor: pid_t) {
         var ends: [Int32] = [-1, -1]
         let kind = Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue)
         guard socketpair(AF_UNIX, kind, 0, &ends) == 0 else { return nil }
@@ -25,13 +25,10 @@ final class NotifyHelper {
         defer { posix_spawn_file_actions_destroy(&actions) }
         // Onto itself: it is then not closed.
         for descriptor in [ends[1], connection] { posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor) }
-        let arguments = [
-            "treering", Self.subcommand, "\(ends[1])", "\(connection)", "\(supervisor)", device, mountPoint,
+        let arguments: [HostString] = [
+            "\(Self.subcommand)", "\(ends[1])", "\(connection)", "\(supervisor)", "\(device)", mountPoint,
         ]
-        var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
-        var child: pid_t = 0
-        guard posix_spawn(&child, "/proc/self/exe", &actions, nil, &words, environ) == 0 else {
+        guard let child = HostString("/proc/self/exe").start(arguments, title: "treering", &actions) else {
             close(ends[0])
             return nil
         }

@@ -7,11 +7,13 @@ enum RawRequest {
     static let tmpfile: UInt32 = 51
     /// FUSE_STATX. Its body begins like GETATTR's.
     static let statx: UInt32 = 52
+    /// `fuse_in_header.pid`.
+    static let pidOffset = 32
     private static let getattr: UInt32 = 3
     private static let create: UInt32 = 35
 
     /// Gives the opcode of a request just read, and replaces it where libfuse must take it for another. The callback that it calls
-    /// then looks at `Transport.rawOpcode`.
+    /// then looks at `Reply.opcode`.
     @inline(__always)
     static func translate(_ request: UnsafeMutableRawBufferPointer) -> UInt32 {
         let opcode: UInt32 = UnsafeRawBufferPointer(request).load(4)
@@ -22,9 +24,6 @@ enum RawRequest {
         }
         return opcode
     }
-
-    /// `fuse_in_header.unique`.
-    static func number(_ request: UnsafeRawBufferPointer) -> UInt64 { request.count >= 16 ? request.load(8) : 0 }
 
     /// `fuse_write_in.write_flags` & FUSE_WRITE_KILL_SUIDGID.
     static func writeKillsPrivileges(_ request: UnsafeRawBufferPointer) -> Bool {

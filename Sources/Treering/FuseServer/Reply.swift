@@ -2,66 +2,67 @@
 
 import CFuse3
 import Glibc
-import Synchronization
 
 /// The duty to answer one request, exactly once: each method consumes it. Dropping one answers EIO and counts as a defect.
 ///
-/// No lock may be held while answering: the kernel may drop its last reference to an inode and come back at once.
+/// It owns its request, memory and all, until the answer is given. No lock may be held while answering: the kernel may drop its last
+/// reference to an inode and come back at once.
 struct Reply: ~Copyable {
-    private let request: fuse_req_t
-    /// The request's number, with the kernel's mark where it is sent again; 0 where nobody would need it.
-    let number: UInt64
-
-    /// Replies that were dropped unanswered; anything but 0 is an error in FuseServer.
-    static let defectCount = Atomic<Int>(0)
+    private let request: Request
 
     /// For how long the kernel may use what it was told, in seconds: practically for ever, since nothing changes a
     /// store but through it.
     private static let cacheSeconds = 1e9
 
-    init(_ request: fuse_req_t) {
-        self.request = request
-        let server = FuseServer.of(request)
-        number = server.connection == nil ? 0 : RawRequest.number(server.rawRequest)
+    /// To be called once for each request, by the callback that libfuse hands it to.
+    init(_ handle: fuse_req_t) {
+        request = FuseServer.of(handle).transport.request(inHandOf: fuse_req_ctx(handle)!.pointee.pid)
+        request.begin(handle)
     }
 
-    deinit {
-        Self.defectCount.add(1, ordering: .relaxed)
-        fuse_reply_err(request, EIO)
-    }
+    deinit { request.replyEnded() }
+
+    /// The request's number, with the kernel's mark where it is sent again.
+    var number: UInt64 { request.number }
+    /// The request's opcode as the kernel sent it.
+    var opcode: UInt32 { request.opcode }
+    /// The request as the kernel sent it: for fields that libfuse does not hand on.
+    var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(request.bytes) }
+
+    /// The request is going to wait.
+    borrowing func park() { request.park() }
+    /// The request waits for others of the kernel, which get its memory and its place.
+    borrowing func stepAside() { request.stepAside() }
+    /// It goes on. Waits for a place.
+    borrowing func comeBack() { request.comeBack() }
 
     /// Who asks. User and group are known for requests that make an inode; for others they are all ones where idmapped mounts are
     /// allowed. The umask is that of requests that make an inode, 0 where the kernel has applied it already.
     var caller: Caller {
-        let context = fuse_req_ctx(request)!
+        let context = fuse_req_ctx(request.pending)!
         return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: context.pointee.umask)
     }
 
-    var requester: Requester { Requester(pid: fuse_req_ctx(request)!.pointee.pid) }
+    var requester: Requester { Requester(pid: request.pid) }
 
     consuming func error(_ error: Errno) {
-        fuse_reply_err(request, error.rawValue)
-        discard self
+        _ = request.answer { fuse_reply_err($0, error.rawValue) }
     }
 
     consuming func success() {
-        fuse_reply_err(request, 0)
-        discard self
+        _ = request.answer { fuse_reply_err($0, 0) }
     }
 
     /// For requests that the kernel wants no answer to (forget).
     consuming func none() {
-        fuse_reply_none(request)
-        discard self
+        request.answer { fuse_reply_none($0) }
     }
 
     /// An inode that the kernel now knows once more. False when the kernel did not take it (the request was
     /// interrupted): the lookup must be taken back then.
     consuming func entry(_ attributes: Attributes) -> Bool {
         var entry = parameters(attributes)
-        let result = fuse_reply_entry(request, &entry)
-        discard self
-        return result == 0
+        return request.answer { fuse_reply_entry($0, &entry) } == 0
     }
 
     /// The same for a file that is open by being made.
@@ -70,17 +71,15 @@ struct Reply: ~Copyable {
         var info = fuse_file_info()
         info.keep_cache = 1
         info.noflush = 1
-        let result = fuse_reply_create(request, &entry, &info)
-        discard self
-        return result == 0
+        return request.answer { fuse_reply_create($0, &entry, &info) } == 0
     }
 
     private borrowing func parameters(_ attributes: Attributes) -> fuse_entry_param {
         var entry = fuse_entry_param()
         entry.ino = attributes.inode.rawValue
         // The kernel wants none for the root.
-        entry.generation = attributes.inode == .root ? 0 : UInt64(FuseServer.of(request).generation)
-        entry.attr = stat(attributes)
+        entry.generation = attributes.inode == .root ? 0 : UInt64(FuseServer.of(request.pending).generation)
+        entry.attr = attributes.status
         entry.attr_timeout = Self.cacheSeconds
         entry.entry_timeout = Self.cacheSeconds
         return entry
@@ -90,67 +89,59 @@ struct Reply: ~Copyable {
     consuming func missingEntry() {
         var entry = fuse_entry_param()
         entry.entry_timeout = Self.cacheSeconds
-        fuse_reply_entry(request, &entry)
-        discard self
+        _ = request.answer { fuse_reply_entry($0, &entry) }
     }
 
     consuming func attributes(_ attributes: Attributes) {
-        var status = stat(attributes)
-        fuse_reply_attr(request, &status, Self.cacheSeconds)
-        discard self
+        var status = attributes.status
+        _ = request.answer { fuse_reply_attr($0, &status, Self.cacheSeconds) }
     }
 
     /// What statx(2) shows, the time of birth included, as `struct fuse_statx_out`: 32 bytes about how long it is valid, then
     /// `struct fuse_statx`, laid out like `struct statx`.
     consuming func statx(_ attributes: Attributes) {
-        let request = self.request
         _ = withUnsafeTemporaryAllocation(byteCount: 288, alignment: 8) { bytes in
             bytes.zero(0, 288)
             bytes.store(UInt64(Self.cacheSeconds), at: 0)
             StatxLayout.encode(attributes, into: UnsafeMutableRawBufferPointer(rebasing: bytes[32...]))
-            return fuse_reply_buf(request, bytes.baseAddress!.assumingMemoryBound(to: CChar.self), 288)
+            let start = bytes.baseAddress!.assumingMemoryBound(to: CChar.self)
+            return request.answer { fuse_reply_buf($0, start, 288) }
         }
-        discard self
     }
 
     /// The answer to ioctl(2): what it writes to its argument.
     consuming func control<Word: FixedWidthInteger>(_ words: [Word]) {
-        let request = self.request
-        _ = words.withUnsafeBytes { fuse_reply_ioctl(request, 0, $0.baseAddress, $0.count) }
-        discard self
+        words.withUnsafeBytes { bytes in
+            _ = request.answer { fuse_reply_ioctl($0, 0, bytes.baseAddress, bytes.count) }
+        }
     }
 
     /// Data; false when the kernel did not take it.
     @discardableResult
     consuming func bytes(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        let result = fuse_reply_buf(request, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
-        discard self
-        return result == 0
+        let start = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+        return request.answer { fuse_reply_buf($0, start, bytes.count) } == 0
     }
 
     consuming func bytes(_ bytes: [UInt8]) {
-        let request = self.request
-        _ = bytes.withUnsafeBytes {
-            fuse_reply_buf(request, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count)
+        bytes.withUnsafeBytes { bytes in
+            let start = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+            _ = request.answer { fuse_reply_buf($0, start, bytes.count) }
         }
-        discard self
     }
 
     consuming func written(_ byteCount: Int) {
-        fuse_reply_write(request, byteCount)
-        discard self
+        _ = request.answer { fuse_reply_write($0, byteCount) }
     }
 
     /// Where lseek(2) found what it looked for.
     consuming func offset(_ offset: UInt64) {
-        fuse_reply_lseek(request, off_t(offset))
-        discard self
+        _ = request.answer { fuse_reply_lseek($0, off_t(clamping: offset)) }
     }
 
     /// How long the value of an extended attribute or the list of names is.
     consuming func xattrByteCount(_ byteCount: Int) {
-        fuse_reply_xattr(request, byteCount)
-        discard self
+        _ = request.answer { fuse_reply_xattr($0, byteCount) }
     }
 
     /// The answer to open(2) when handles are kept (`open=handle`).
@@ -159,24 +150,12 @@ struct Reply: ~Copyable {
         info.keep_cache = keepsCache ? 1 : 0
         info.cache_readdir = cachesDirectory ? 1 : 0
         info.noflush = 1
-        fuse_reply_open(request, &info)
-        discard self
+        _ = request.answer { fuse_reply_open($0, &info) }
     }
 
     consuming func status(_ status: FileSystemStatus) {
-        var answer = statvfs()
-        let block = FileSystemStatus.blockByteCount
-        answer.f_bsize = UInt(block)
-        answer.f_frsize = UInt(block)
-        answer.f_blocks = UInt(status.totalByteCount / block)
-        answer.f_bfree = UInt(status.freeByteCount / block)
-        answer.f_bavail = UInt(status.availableByteCount / block)
-        answer.f_files = UInt(status.inodeCount)
-        answer.f_ffree = UInt(status.freeInodeCount)
-        answer.f_favail = UInt(status.freeInodeCount)
-        answer.f_namemax = UInt(FileSystemStatus.nameByteCountLimit)
-        fuse_reply_statfs(request, &answer)
-        discard self
+        var answer = status.figures
+        _ = request.answer { fuse_reply_statfs($0, &answer) }
     }
 
     /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is room.
@@ -187,8 +166,8 @@ struct Reply: ~Copyable {
         status.st_ino = UInt(entry.inode.rawValue)
         status.st_mode = entry.type
         return fuse_add_direntry(
-            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status,
-            off_t(entry.cookie))
+            request.pending, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &status,
+            off_t(clamping: entry.cookie))
     }
 
     /// The same for readdirplus. `isKnown` is false for "." and "..", whose inodes the kernel does not take.
@@ -199,27 +178,24 @@ struct Reply: ~Copyable {
         var parameters = self.parameters(attributes)
         if !isKnown { parameters.ino = 0 }
         return fuse_add_direntry_plus(
-            request, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &parameters,
-            off_t(entry.cookie))
+            request.pending, room.baseAddress?.assumingMemoryBound(to: CChar.self), room.count, name, &parameters,
+            off_t(clamping: entry.cookie))
     }
 }
 
-/// A reply on its way through an escaping closure: for requests that wait, never for those answered at once. It keeps
-/// the request's memory too, which bounds how many wait and tells the transport when none is left.
+/// A reply on its way through an escaping closure: for requests that wait, never for those answered at once.
 final class ParkedReply: @unchecked Sendable {
     private var reply: Reply?
-    private var memory: RequestMemory?
 
-    init(_ reply: consuming Reply, _ memory: RequestMemory?) {
+    init(_ reply: consuming Reply) {
+        reply.park()
         self.reply = consume reply
-        self.memory = memory
     }
 
     /// Answers. A second call is a defect.
     func answer(_ body: (consuming Reply) -> Void) {
         guard let taken = reply.take() else { preconditionFailure("a request was about to be answered twice") }
         body(taken)
-        memory = nil
     }
 
     /// The reply, to be looked at while it waits.
@@ -231,22 +207,41 @@ final class ParkedReply: @unchecked Sendable {
     }
 }
 
-extension stat {
+extension Attributes {
     /// What stat(2) shows. Sizes of blocks are those of the store, so that programs write whole ones.
-    init(_ attributes: Attributes) {
-        self.init()
-        st_ino = UInt(attributes.inode.rawValue)
-        st_mode = attributes.mode
-        st_nlink = UInt(attributes.linkCount)
-        st_uid = attributes.uid
-        st_gid = attributes.gid
-        st_rdev = dev_t(kernelEncoding: attributes.deviceNumber)
-        st_size = Int(attributes.byteCount)
-        st_blksize = Int(FileSystemStatus.blockByteCount)
-        st_blocks = Int((attributes.storedByteCount + 511) / 512)
-        st_atim = timespec(attributes.accessed)
-        st_mtim = timespec(attributes.modified)
-        st_ctim = timespec(attributes.changed)
+    var status: stat {
+        var status = stat()
+        status.st_ino = UInt(inode.rawValue)
+        status.st_mode = mode
+        status.st_nlink = UInt(linkCount)
+        status.st_uid = uid
+        status.st_gid = gid
+        status.st_rdev = dev_t(kernelEncoding: deviceNumber)
+        status.st_size = Int(clamping: byteCount)
+        status.st_blksize = Int(FileSystemStatus.blockByteCount)
+        status.st_blocks = Int(blockCount)
+        status.st_atim = timespec(accessed)
+        status.st_mtim = timespec(modified)
+        status.st_ctim = timespec(changed)
+        return status
+    }
+}
+
+extension FileSystemStatus {
+    /// What statvfs(3) shows.
+    var figures: statvfs {
+        var figures = statvfs()
+        let block = Self.blockByteCount
+        figures.f_bsize = UInt(block)
+        figures.f_frsize = UInt(block)
+        figures.f_blocks = UInt(totalByteCount / block)
+        figures.f_bfree = UInt(freeByteCount / block)
+        figures.f_bavail = UInt(availableByteCount / block)
+        figures.f_files = UInt(inodeCount)
+        figures.f_ffree = UInt(freeInodeCount)
+        figures.f_favail = UInt(freeInodeCount)
+        figures.f_namemax = UInt(Self.nameByteCountLimit)
+        return figures
     }
 }
 
@@ -264,7 +259,7 @@ extension dev_t {
 }
 
 /// `struct fuse_statx` (include/uapi/linux/fuse.h).
-private enum StatxLayout {
+enum StatxLayout {
     /// STATX_BASIC_STATS and STATX_BTIME.
     private static let mask: UInt32 = 0x7FF | 0x800
     /// STATX_ATTR_IMMUTABLE, _APPEND, _NODUMP have the numbers of the flags.
@@ -280,7 +275,7 @@ private enum StatxLayout {
         bytes.store(UInt16(truncatingIfNeeded: attributes.mode), at: 28)
         bytes.store(attributes.inode.rawValue, at: 32)
         bytes.store(attributes.byteCount, at: 40)
-        bytes.store((attributes.storedByteCount + 511) / 512, at: 48)
+        bytes.store(attributes.blockCount, at: 48)
         bytes.store(UInt64(Self.attributes.rawValue), at: 56)
         let times = [attributes.accessed, attributes.born, attributes.changed, attributes.modified]
         for (index, time) in times.enumerated() {

@@ -18,7 +18,7 @@ struct Requester {
         guard pid > 0, let text = Self.contents("/proc/\(pid)/status") else { return Identity() }
         var identity = Identity()
         // Capabilities of another user namespace are worth nothing here.
-        let isOurs = Self.link("/proc/\(pid)/ns/user") == Self.link("/proc/self/ns/user")
+        let isOurs = HostString("/proc/\(pid)/ns/user").linkTarget() == HostString("/proc/self/ns/user").linkTarget()
         for line in text.split(separator: "\n") {
             let words = line.split(whereSeparator: { $0 == "\t" || $0 == " " })
             switch words.first {
@@ -55,23 +55,8 @@ struct Requester {
         return isRead ? value : nil
     }
 
-    private static func contents(_ path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 8192)
-        while true {
-            let count = read(descriptor, &chunk, chunk.count)
-            guard count > 0 else { return count == 0 ? String(decoding: bytes, as: UTF8.self) : nil }
-            bytes.append(contentsOf: chunk[..<count])
-        }
-    }
-
-    private static func link(_ path: String) -> String {
-        var target = [UInt8](repeating: 0, count: 64)
-        let count = target.withUnsafeMutableBytes { readlink(path, $0.baseAddress!, $0.count) }
-        return String(decoding: target.prefix(max(0, count)), as: UTF8.self)
+    private static func contents(_ path: HostString) -> String? {
+        path.contents().map { String(decoding: $0, as: UTF8.self) }
     }
 }
 

@@ -7,16 +7,11 @@ protocol Transport: AnyObject, Sendable {
     /// next request. A lone request then does its I/O without a hop to another thread.
     var mayWait: Bool { get }
 
-    /// The memory that the request being handled on this thread lives in (names and payload point into it). Whoever
-    /// parks the request keeps this until it is answered; the transport goes on with other memory. Nil on threads that
-    /// handle no request just now, or when it was taken already.
-    func takeRequestMemory() -> RequestMemory?
+    /// The request that libfuse calls a callback for. `reader` is the number of a process as libfuse tells it (see `Request.accept`).
+    func request(inHandOf reader: Int32) -> Request
 
-    /// The request that this thread handles, as the kernel sent it: for fields that libfuse does not hand on. Empty elsewhere.
-    var rawRequest: UnsafeRawBufferPointer { get }
-
-    /// The opcode of that request as the kernel sent it (see `RawRequest.translate`); 0 elsewhere.
-    var rawOpcode: UInt32 { get }
+    /// Requests that are read and not answered, and those being read.
+    var liveRequestCount: Int { get }
 
     /// Has the kernel ask for an inode's attributes again.
     func invalidateAttributes(_ inode: InodeNumber)

@@ -62,6 +62,8 @@ final class Index {
     }
 
     let uuid: StoreUUID
+    /// Whether entries must be such as `IndexKey.problem` lets pass.
+    var checksEntries = true
     /// The cache's bound in pages.
     let limitPageCount: Int
     var cache: PageCache
@@ -192,7 +194,7 @@ final class Index {
             fetch.buffer,
             PageExpectation(
                 uuid: uuid, pointer: miss.pointer, level: miss.level, lower: miss.lower, upper: miss.upper,
-                pageCount: pageCount, isRoot: miss.isRoot))
+                pageCount: pageCount, isRoot: miss.isRoot, checksEntries: checksEntries))
         if canWrite {
             guard allocator.isUsed(miss.address) else { throw fail("the bitmap says that it is free") }
             guard !bitmapPages.contains(miss.address) else { throw fail("it belongs to the bitmap") }

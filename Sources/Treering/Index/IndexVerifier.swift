@@ -24,6 +24,7 @@ struct IndexVerifier: ~Copyable {
     private let root: IndexRoot
     private let uuid: StoreUUID
     private let range: ClosedRange<IndexKey>
+    private let checksEntries: Bool
     private let read: Reader
     private let onEntry: (IndexKey, UnsafeRawBufferPointer) -> Void
     private let onPage: (IndexPage) -> Void
@@ -35,24 +36,27 @@ struct IndexVerifier: ~Copyable {
     /// Checks every page that `root` leads to, calling back for each entry, page (before its entries) and damage. Within a
     /// part of the keys it looks only at pages that may hold them, and not at the bitmap.
     static func verify(
-        root: IndexRoot, uuid: StoreUUID, within range: ClosedRange<IndexKey> = .min ... .max, read: @escaping Reader,
+        root: IndexRoot, uuid: StoreUUID, within range: ClosedRange<IndexKey> = .min ... .max,
+        checksEntries: Bool = true, read: @escaping Reader,
         onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void = { _, _ in },
         onPage: @escaping (IndexPage) -> Void = { _ in },
         onDamage: @escaping (CorruptionReport) -> Void
     ) -> IndexSummary {
         var verifier = IndexVerifier(
-            root: root, uuid: uuid, range: range, read: read, onEntry: onEntry, onPage: onPage, onDamage: onDamage)
+            root: root, uuid: uuid, range: range, checksEntries: checksEntries, read: read, onEntry: onEntry,
+            onPage: onPage, onDamage: onDamage)
         return verifier.run()
     }
 
     private init(
-        root: IndexRoot, uuid: StoreUUID, range: ClosedRange<IndexKey>, read: @escaping Reader,
+        root: IndexRoot, uuid: StoreUUID, range: ClosedRange<IndexKey>, checksEntries: Bool, read: @escaping Reader,
         onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void, onPage: @escaping (IndexPage) -> Void,
         onDamage: @escaping (CorruptionReport) -> Void
     ) {
         self.root = root
         self.uuid = uuid
         self.range = range
+        self.checksEntries = checksEntries
         self.read = read
         self.onEntry = onEntry
         self.onPage = onPage
@@ -122,7 +126,7 @@ struct IndexVerifier: ~Copyable {
                 buffer,
                 PageExpectation(
                     uuid: uuid, pointer: want.pointer, level: want.level, lower: want.lower, upper: want.upper,
-                    pageCount: root.pageCount, isRoot: want.isRoot))
+                    pageCount: root.pageCount, isRoot: want.isRoot, checksEntries: checksEntries))
         } catch {
             return report(error)
         }

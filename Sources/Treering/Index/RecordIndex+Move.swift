@@ -77,7 +77,7 @@ extension RecordIndex {
 
     private func apply(_ move: MovedChange, _ payload: PayloadRecord, at place: RecordPlace, _ offset: Int) {
         let inlinePosition = place.recordPosition + UInt32(offset + Change.moveOverheadByteCount + payload.inlineOffset)
-        let segment = payload.isInline ? place.segment : move.blocksSegment
+        let segment = payload.isInline ? place.segment : move.blocksLife.number
         let position = payload.isInline ? inlinePosition : payload.position
         if pass == .payloads { return putUnnamed(payload, place.segment, segment, position) }
         let origin = Origin(sequence: move.sequence, segment: place.segment)
@@ -180,9 +180,9 @@ extension RecordIndex {
                         byteCount: entry.length)
                 }
             case (.payloads, .payload):
-                guard let entry = PayloadEntry(decoding: value) else { return }
-                let incarnation = table[entry.blocksSegment].incarnation
-                writer.move(sequence, word: entry.isInline ? 0 : Self.word(entry.blocksSegment, incarnation)) {
+                guard let entry = PayloadEntry(decoding: value), table.contains(entry.blocksSegment) else { return }
+                let word = entry.isInline ? 0 : MovedChange.word(table.life(of: entry.blocksSegment))
+                writer.move(sequence, word: word) {
                     $0.payload(
                         PayloadID(key.object), entry, blocks: nil, position: entry.position, inline: inline)
                 }
@@ -193,11 +193,6 @@ extension RecordIndex {
             default: break
             }
         }
-    }
-
-    /// What a move says of the segment that holds a payload's blocks.
-    static func word(_ segment: SegmentNumber, _ incarnation: UInt32) -> UInt64 {
-        UInt64(segment.rawValue) | UInt64(incarnation) << 32
     }
 }
 

@@ -481,7 +481,13 @@ final class RecordIndex {
         if exists {
             tree.update(key) { bytes in
                 let derived: UInt64 = bytes.load(112)
-                bytes.store(derived &+ UInt64(bitPattern: difference), at: 112)
+                var sum = derived &+ UInt64(bitPattern: difference)
+                // An index that is being rebuilt meets the parts in another order.
+                if pass == .live, sum > UInt64(Int64.max) {
+                    table.noteImpossible("inode \(inode.rawValue) has more or less than it counts")
+                    sum = difference < 0 ? 0 : derived
+                }
+                bytes.store(sum, at: 112)
             }
             return
         }

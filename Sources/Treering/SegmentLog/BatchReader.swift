@@ -117,14 +117,14 @@ final class BatchReader<D: Device> {
 
     /// The batch at `offset`, its records and (if asked) its payload blocks verified.
     func batch(
-        in segment: SegmentNumber, _ file: DeviceFile, incarnation: UInt32, at offset: Int, verifyPayload: Bool
+        in life: SegmentLife, _ file: DeviceFile, at offset: Int, verifyPayload: Bool
     ) throws(Errno) -> BatchOutcome {
         let room = segmentByteCount - offset
         guard room >= blockByteCount else { return .nothing }
         let first = try read(file, offset, min(room, firstReadByteCount))
         guard
             let (header, checksum) = BatchHeader.decode(
-                first, uuid: uuid, segment: segment, incarnation: incarnation, room: room)
+                first, uuid: uuid, in: life, room: room)
         else { return .nothing }
         // What a mended batch could not save of its data is told by its checksums when it is read.
         let verifyPayload = verifyPayload && !header.isMended
@@ -150,7 +150,7 @@ final class BatchReader<D: Device> {
         let start = try read(file, offset, blockByteCount)
         guard start.count == blockByteCount else { return .nothing }
         return try batch(
-            in: segment, file, incarnation: start.load(BatchHeader.incarnationOffset), at: offset, verifyPayload: false)
+            in: SegmentLife(segment, start.load(BatchHeader.incarnationOffset)), file, at: offset, verifyPayload: false)
     }
 
     /// The next place after `offset` where a batch header might be; `end` when there is none.

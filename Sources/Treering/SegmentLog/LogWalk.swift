@@ -27,7 +27,7 @@ struct LogWalk<D: Device> {
         self.epoch = epoch
         durable = position.lastBatch
         let present = self.segments[position.segment]
-        endedSegment = present?.header.state != .inUse || present?.header.incarnation != position.incarnation
+        endedSegment = present?.header.state != .inUse || present?.header.life != position.life
     }
 
     /// A segment whose header has been made out after all.
@@ -82,7 +82,7 @@ struct LogWalk<D: Device> {
         let header = segment.header
         if header.end != 0, offset >= Int(header.end) { return nil }
         let outcome = try reader.batch(
-            in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: true)
+            in: header.life, segment.file, at: offset, verifyPayload: true)
         guard case .batch(let found) = outcome, found.header.follows(position.lastBatch),
             found.header.previousChecksum == position.lastChecksum, found.header.epoch >= epoch
         else { return nil }
@@ -135,7 +135,7 @@ struct LogWalk<D: Device> {
             let end = header.end == 0 ? reader.segmentByteCount : Int(header.end)
             while offset < end {
                 let outcome = try reader.batch(
-                    in: header.number, segment.file, incarnation: header.incarnation, at: offset, verifyPayload: false)
+                    in: header.life, segment.file, at: offset, verifyPayload: false)
                 if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
                     return CorruptionReport(
                         place: place,

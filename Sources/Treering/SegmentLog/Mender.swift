@@ -69,14 +69,13 @@ final class Mender<D: Device> {
     ///   - mustExist: whether the log certainly went on here; else it ends where nothing whole follows.
     /// - Returns: false where the log ends here.
     func mend(
-        _ segment: SegmentNumber, _ file: DeviceFile, incarnation: UInt32, at offset: Int, end: Int,
+        _ life: SegmentLife, _ file: DeviceFile, at offset: Int, end: Int,
         after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool,
         headChecksum: UInt32? = nil
     ) throws(Errno) -> Bool {
         guard mends.count < Self.mendLimit, end - offset >= blockByteCount else { return false }
         // Where the header can be believed it says all about the batch; else the next batch tells what is missing.
-        let outcome = try reader.batch(
-            in: segment, file, incarnation: incarnation, at: offset, verifyPayload: false)
+        let outcome = try reader.batch(in: life, file, at: offset, verifyPayload: false)
         var known: BatchHeader?
         var checksum: UInt32 = 0
         var reason = "the header of a batch is damaged"
@@ -91,7 +90,7 @@ final class Mender<D: Device> {
             reason = "a data block of a batch is damaged, or it does not follow the batch before it"
         default: break
         }
-        let next = try following(segment, file, incarnation, offset, end, context.sequence, limit)
+        let next = try following(life, file, offset, end, context.sequence, limit)
         guard known != nil || next != nil || mustExist else { return false }
         var stop = next?.offset ?? end
         if let known { stop = min(end, offset + known.byteCount) }
@@ -104,8 +103,8 @@ final class Mender<D: Device> {
         survey.findPayloads(reader, file)
         let header = BatchHeader(
             endsSegment: known?.endsSegment ?? (next == nil && headChecksum == nil), uuid: reader.uuid,
-            segment: segment,
-            incarnation: incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch), sequence: sequence,
+            segment: life.number,
+            incarnation: life.incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch), sequence: sequence,
             previousChecksum: context.checksum, recordsChecksum: 0,
             recordAreaByteCount: UInt32(survey.recordAreaByteCount), recordCount: UInt32(survey.pieceCount),
             payloadBlockCount: UInt32((stop - offset - survey.roundedAreaByteCount) / blockByteCount),
@@ -113,7 +112,7 @@ final class Mender<D: Device> {
             nextInode: max(context.nextInode, known?.nextInode ?? survey.nextInode),
             durable: known?.durable ?? context.durable,
             mendedChecksum: known != nil ? checksum : next?.header.previousChecksum ?? headChecksum ?? 0)
-        var mend = Mend(segment: segment, file: file, range: offset..<stop, reason: reason)
+        var mend = Mend(segment: life.number, file: file, range: offset..<stop, reason: reason)
         mend.lost = survey.lost
         mend.savedRecordCount = survey.records.count
         mend.patches = try survey.patches(reader, file, header)
@@ -136,7 +135,7 @@ final class Mender<D: Device> {
 
     /// The next batch of this life after `offset` whose header can be believed.
     private func following(
-        _ segment: SegmentNumber, _ file: DeviceFile, _ incarnation: UInt32, _ offset: Int, _ end: Int,
+        _ life: SegmentLife, _ file: DeviceFile, _ offset: Int, _ end: Int,
         _ sequence: BatchSequence, _ limit: BatchSequence
     ) throws(Errno) -> (offset: Int, header: BatchHeader)? {
         var place = offset
@@ -144,7 +143,7 @@ final class Mender<D: Device> {
             place = try reader.candidate(file, after: place, end: end)
             guard place < end else { return nil }
             // A data block may hold a copy of an older batch of this segment, never one of a later batch.
-            switch try reader.batch(in: segment, file, incarnation: incarnation, at: place, verifyPayload: false) {
+            switch try reader.batch(in: life, file, at: place, verifyPayload: false) {
             case .batch(let found)
             where found.header.sequence.rawValue > sequence.rawValue + 1
                 && found.header.sequence <= limit:

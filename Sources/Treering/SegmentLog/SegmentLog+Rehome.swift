@@ -19,8 +19,9 @@ extension SegmentLog {
         let area = staging.recordArea(batch.slot)
         guard
             let (header, checksum) = BatchHeader.decode(
-                UnsafeRawBufferPointer(area), uuid: uuid, segment: batch.segment,
-                incarnation: area.load(BatchHeader.incarnationOffset), room: staging.geometry.batchByteCountLimit)
+                UnsafeRawBufferPointer(area), uuid: uuid,
+                in: SegmentLife(batch.segment, area.load(BatchHeader.incarnationOffset)),
+                room: staging.geometry.batchByteCountLimit)
         else { preconditionFailure("a closed batch without a header") }
         return FoundBatch(
             header: header, checksum: checksum, offset: batch.offset,
@@ -34,7 +35,7 @@ extension SegmentLog {
         to front: UnsafeMutableRawBufferPointer
     ) -> FoundBatch {
         var found = found(batch)
-        batch.segment = position.segment
+        batch.life = position.life
         batch.offset = Int(position.offsetInSegment)
         batch.beginsSegment = beginsSegment
         front.copy(found.bytes, to: SegmentHeader.byteCount)

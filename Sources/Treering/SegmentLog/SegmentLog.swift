@@ -43,7 +43,7 @@ final class SegmentLog {
     struct Batch {
         var sequence: BatchSequence
         var slot: Int
-        var segment: SegmentNumber
+        var life: SegmentLife
         var offset: Int
         var recordByteCount = BatchHeader.byteCount
         var recordCount: UInt32 = 0
@@ -53,6 +53,7 @@ final class SegmentLog {
         var beginsSegment: Bool
         /// Where the payload area will lie, from the start of the batch: provisional while open.
         var payloadAreaOffset: Int
+        var segment: SegmentNumber { life.number }
         var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
         /// What its write transfers: the segment's header goes along with the first batch.
         var writtenByteCount: Int { byteCount + (beginsSegment ? SegmentHeader.byteCount : 0) }
@@ -261,12 +262,12 @@ final class SegmentLog {
             head = number
             beginsSegment = true
             hasOpenedHead = true
-            position.segment = number
-            position.incarnation = table[number].incarnation
+            position.life = table.life(of: number)
             position.offsetInSegment = UInt32(SegmentHeader.byteCount)
         }
         let batch = Batch(
-            sequence: position.lastBatch.next, slot: nextSlot, segment: head!, offset: Int(position.offsetInSegment),
+            sequence: position.lastBatch.next, slot: nextSlot, life: position.life,
+            offset: Int(position.offsetInSegment),
             firstRecord: nextSequence, beginsSegment: beginsSegment,
             payloadAreaOffset: staging.geometry.recordAreaByteCount)
         slots[nextSlot] = batch
@@ -331,8 +332,8 @@ final class SegmentLog {
         let records = UnsafeRawBufferPointer(staging.recordArea(slot))
             .part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount)
         let header = BatchHeader(
-            endsSegment: endsSegment, uuid: uuid, segment: batch.segment,
-            incarnation: table[batch.segment].incarnation, epoch: epoch, sequence: batch.sequence,
+            endsSegment: endsSegment, uuid: uuid, segment: batch.segment, incarnation: batch.life.incarnation,
+            epoch: epoch, sequence: batch.sequence,
             previousChecksum: position.lastChecksum, recordsChecksum: Checksum.crc32c(records),
             recordAreaByteCount: UInt32(batch.recordByteCount), recordCount: batch.recordCount,
             payloadBlockCount: UInt32(batch.payloadBlockCount), firstRecord: batch.firstRecord,
@@ -473,9 +474,13 @@ final class SegmentLog {
     // MARK: Reading what is still in memory
 
     /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
-    func resident(_ segment: SegmentNumber, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
+    ///
+    /// They are served without a look at their checksum, so they must not be of another life of the segment: a slot keeps its batch for long
+    /// after that is durable. Within one life a place is written once, by one batch.
+    func resident(_ life: SegmentLife, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
         for batch in slots {
-            guard let batch, batch.segment == segment, Int(position) >= batch.offset else { continue }
+            guard let batch, batch.life == life, Int(position) >= batch.offset, table.includes(batch.sequence, in: life)
+            else { continue }
             let offset = Int(position) - batch.offset
             if offset >= batch.payloadAreaOffset {
                 let start = offset - batch.payloadAreaOffset
@@ -489,10 +494,10 @@ final class SegmentLog {
     }
 
     /// Whether what lies at a place, or will, is not known to be written yet.
-    func isPending(_ segment: SegmentNumber, _ position: UInt32) -> Bool {
+    func isPending(_ life: SegmentLife, _ position: UInt32) -> Bool {
         slots.contains { batch in
             guard let batch else { return false }
-            return batch.segment == segment && batch.sequence > tracker.written && Int(position) >= batch.offset
+            return batch.life == life && batch.sequence > tracker.written && Int(position) >= batch.offset
         }
     }
 }

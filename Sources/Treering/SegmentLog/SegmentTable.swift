@@ -33,6 +33,22 @@ struct Segment {
     var emptySince: CheckpointNumber?
     /// Whether the index's usage entry is behind.
     var isChanged = false
+    /// It could not be emptied, because something in it cannot be read: the cleaner leaves it alone.
+    var isStuck = false
+    /// How much lived in it when it was looked through for dead blocks last.
+    var livingWhenSearched: Int64?
+
+    /// A segment that holds nothing, in its next life: what was known of the one before is gone but for what its usage entry tells.
+    func recycled(to incarnation: UInt32) -> Segment {
+        var next = Segment()
+        next.state = .prepared
+        next.role = role
+        next.incarnation = incarnation
+        next.epoch = epoch
+        next.file = file
+        next.isChanged = true
+        return next
+    }
 
     var isSealed: Bool { state == .inUse && lastBatch != .zero }
 
@@ -70,6 +86,39 @@ final class SegmentTable {
     private(set) var countLimit: Int
 
     func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
+
+    /// The life that a segment is in.
+    @inline(__always)
+    func life(of number: SegmentNumber) -> SegmentLife {
+        SegmentLife(number, segments[Int(number.rawValue)].incarnation)
+    }
+
+    /// Whether a segment is in use, in this life of it.
+    func isInUse(_ life: SegmentLife) -> Bool {
+        contains(life.number) && self[life.number].state == .inUse && self.life(of: life.number) == life
+    }
+
+    /// Whether a batch of the log lies in this life of a segment, as far as sequences tell.
+    func includes(_ batch: BatchSequence, in life: SegmentLife) -> Bool {
+        guard isInUse(life) else { return false }
+        let segment = self[life.number]
+        return segment.role == .hot && batch >= segment.firstBatch && (!segment.isSealed || batch <= segment.lastBatch)
+    }
+
+    /// Somebody reads from a segment: it stays in its life until they let go of it.
+    @inline(__always)
+    func hold(_ life: SegmentLife) {
+        precondition(self.life(of: life.number) == life, "a life that is over cannot be read")
+        self[life.number].readerCount += 1
+    }
+
+    @inline(__always)
+    func letGo(of life: SegmentLife) {
+        precondition(
+            self.life(of: life.number) == life && self[life.number].readerCount > 0,
+            "a segment was recycled while somebody read it")
+        self[life.number].readerCount -= 1
+    }
 
     /// Segments that could still be opened: prepared or not yet there.
     var freeCount: Int { max(0, countLimit - inUseCount) }
@@ -131,7 +180,7 @@ final class SegmentTable {
         segments[index].end = usage.end
         segments[index].role = usage.role
         segments[index].living = usage.living
-        livingByteCount += usage.living
+        livingByteCount &+= usage.living
         if usage.state == .inUse {
             pool.removeAll { $0 == number }
             segments[index].state = .inUse
@@ -183,14 +232,8 @@ final class SegmentTable {
     func recycle(_ number: SegmentNumber, incarnation: UInt32) {
         let index = Int(number.rawValue)
         precondition(segments[index].isSealed && segments[index].living == 0 && segments[index].readerCount == 0)
-        segments[index].state = .prepared
-        segments[index].isBeingReset = false
-        segments[index].incarnation = incarnation
-        segments[index].firstBatch = .zero
-        segments[index].lastBatch = .zero
-        segments[index].end = 0
-        segments[index].emptySince = nil
-        segments[index].isChanged = true
+        precondition(incarnation > segments[index].incarnation)
+        segments[index] = segments[index].recycled(to: incarnation)
         inUseCount -= 1
         pool.append(number)
     }

@@ -67,6 +67,9 @@ final class StagingTail {
         return isWhole ? (item.record, payload) : nil
     }
 
+    /// Whether its operations go on where a log ends whose next record gets this sequence, or all lie before.
+    func continues(_ next: RecordSequence) -> Bool { highestSequence < next || items[next] != nil }
+
     var recordCount: Int { items.count }
     var highestSequence: RecordSequence { items.keys.max() ?? .zero }
 }

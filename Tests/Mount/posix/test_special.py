@@ -8,7 +8,7 @@ import signal
 import stat
 import struct
 import time
-from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINVAL, ENOENT, ENOTTY, EPERM, ESTALE
+from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINVAL, ENOENT, ENOMEM, ENOTTY, EPERM, ESTALE
 
 import calls as c
 from suite import ALICE, BOB, test
@@ -202,10 +202,12 @@ def file_handles(t):
                 break
             os.close(fd)
             time.sleep(0.01)
-        t.expect(-ESTALE, c.open_by_handle(mount, handle[1]))
+        # ext4 says ENOMEM now and then, as far as the inode's number was taken again: that is for ext4 to know.
+        stale = (-ESTALE, -ENOMEM) if t.is_oracle else (-ESTALE,)
+        t.expect(lambda result: result in stale, c.open_by_handle(mount, handle[1]))
         for _ in range(20):
             t.file("n", b"new")
-            t.expect(-ESTALE, c.open_by_handle(mount, handle[1]), "a new file is not taken for the old one")
+            t.expect(lambda result: result in stale, c.open_by_handle(mount, handle[1]), "a new file is not taken for the old one")
             os.unlink("n")
         with t.user(ALICE):
             t.expect(-EPERM, c.open_by_handle(mount, handle[1]))

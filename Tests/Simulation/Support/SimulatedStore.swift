@@ -91,15 +91,14 @@ final class SimulatedStore {
             stagingByteCount: settings.options.stagingByteCount, segmentByteCount: settings.segmentByteCount)
         let memory = AlignedBuffer(byteCount: geometry.byteCount)
         memory.bytes.zero(0, memory.bytes.count)
-        StagingHeader(
-            uuid: uuid, epoch: MountEpoch(0), generation: 0, device: 0, directory: 0,
-            bootID: StoreUUID(high: 0, low: 0),
-            owner: 0, identity: 1, geometry: geometry
-        ).encode(into: memory.bytes)
         let staging = Staging(geometry: geometry, memory: memory.bytes, owner: memory)
         let volume = try Volume.mount(
             device, settings.options, staging: staging, tails: tails, now: { clock.time }, log: { log.lines.append($0) }
         )
+        StagingHeader(
+            uuid: uuid, epoch: volume.state.withLock { $0.core.log.epoch }, generation: 0, device: 0, directory: 0,
+            bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
+        ).encode(into: memory.bytes)
         return (volume, memory)
     }
 

@@ -37,7 +37,7 @@ enum Tampering {
             var offset = SegmentHeader.byteCount
             while offset < segmentByteCount,
                 case .batch(let batch) = try reader.batch(
-                    in: number, file, incarnation: header.incarnation, at: offset, verifyPayload: false)
+                    in: header.life, file, at: offset, verifyPayload: false)
             {
                 let bytes = try read(device, file, offset, batch.header.payloadAreaOffset)
                 found.append(Batch(header: batch.header, file: file, offset: offset, bytes: bytes))

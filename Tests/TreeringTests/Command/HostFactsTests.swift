@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct HostFactsTests {
     @Test func mountinfoLine() {
-        let line =
+        let line: HostString =
             "36 35 0:45 / /mnt/with\\040space rw,nosuid shared:1 master:2 - fuse.treering store:/a\\134b rw,user_id=0"
         let expected = MountedFileSystem(
             device: "0:45", mountPoint: "/mnt/with space", type: "fuse.treering", source: "store:/a\\b",
@@ -23,14 +23,16 @@ import Testing
     }
 
     @Test func storeStates() throws {
-        let directory = "/tmp/treering-states-\(getpid())"
-        func make(_ name: String) { close(creat(directory + "/" + name, 0o600)) }
+        let temporary = TemporaryDirectory()
+        defer { withExtendedLifetime(temporary) {} }
+        let directory: HostString = "\(temporary.path)/store"
+        func make(_ name: String) { close(HostString("\(directory)/\(name)").open(O_WRONLY | O_CREAT, 0o600)) }
         #expect(try StoreDirectory.state(directory) == .missing)
-        mkdir(directory, 0o700)
+        try directory.makeDirectory()
         #expect(try StoreDirectory.state(directory) == .empty)
         make("lock")
-        mkdir(directory + "/segments", 0o700)
-        mkdir(directory + "/lost+found", 0o700)
+        try HostString("\(directory)/segments").makeDirectory()
+        try HostString("\(directory)/lost+found").makeDirectory()
         #expect(try StoreDirectory.state(directory) == .empty)
         make("segments/00000000.seg")
         #expect(try StoreDirectory.state(directory) == .incomplete)
@@ -39,18 +41,15 @@ import Testing
         make("superblock")
         #expect(try StoreDirectory.state(directory) == .store)
         StoreDirectory.clear(directory, andDirectory: true)
-        #expect(try HostFile.names(in: directory) == ["letter.txt", "lost+found"])
-        unlink(directory + "/letter.txt")
-        rmdir(directory + "/lost+found")
-        rmdir(directory)
+        #expect(try directory.names() == ["letter.txt", "lost+found"])
     }
 
     @Test func lockIsExclusiveAndNamesItsOwner() throws {
-        let directory = "/tmp/treering-lock-\(getpid())"
-        mkdir(directory, 0o700)
-        defer { StoreDirectory.clear(directory, andDirectory: true) }
+        let temporary = TemporaryDirectory()
+        defer { withExtendedLifetime(temporary) {} }
+        let directory = temporary.path
         let lock = try StoreLock(directory)
-        #expect(HostFile.text(directory + "/lock") == "\(getpid())\n")
+        #expect(HostFile.text("\(directory)/lock") == "\(getpid())\n")
         withExtendedLifetime(lock) {
             do throws(CommandError) {
                 _ = try StoreLock(directory)

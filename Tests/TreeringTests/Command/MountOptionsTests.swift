@@ -7,11 +7,13 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct MountOptionsTests {
-    private func options(_ list: String) throws -> MountOptions { try MountOptions(words: Arguments.split(list)) }
+    private func options(_ list: String) throws -> MountOptions {
+        try MountOptions(words: Arguments.split(HostString(list)))
+    }
 
     private func message(_ list: String) -> String {
         do throws(CommandError) {
-            _ = try MountOptions(words: Arguments.split(list))
+            _ = try MountOptions(words: Arguments.split(HostString(list)))
             return ""
         } catch {
             return error.message
@@ -30,7 +32,9 @@ import Testing
     }
 
     @Test func everyOptionGoesSomewhere() {
-        for option in MountOptions.table { #expect(MountOptions.understands(example(option)), "\(option.name)") }
+        for option in MountOptions.table {
+            #expect(MountOptions.understands(HostString(example(option))), "\(option.name)")
+        }
     }
 
     @Test func namesAreUnique() {

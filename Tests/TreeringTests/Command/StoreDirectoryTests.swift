@@ -6,7 +6,7 @@ import Testing
 @testable import Treering
 
 @Suite struct StoreDirectoryTests {
-    private func format(_ path: String) throws {
+    private func format(_ path: HostString) throws {
         var options = FormatOptions()
         options.capacityByteCount = 64 << 20
         try OpenStore.makeDirectory(path)
@@ -23,7 +23,7 @@ import Testing
         #expect(try StoreDirectory.state(path) == .empty)
         try StoreDirectory.beginFormat(path)
         #expect(try StoreDirectory.state(path) == .unfinished)
-        #expect(HostFile.make(path + "/superblock", byteCount: 65536 + 4096))
+        #expect(HostFile.make("\(path)/superblock", byteCount: 65536 + 4096))
         #expect(try StoreDirectory.state(path) == .unfinished)
         StoreDirectory.clear(path, andDirectory: false)
         #expect(try StoreDirectory.state(path) == .empty)
@@ -34,19 +34,19 @@ import Testing
         defer { withExtendedLifetime(directory) {} }
         let path = directory.path
         try format(path)
-        #expect(access(path + "/formatting", F_OK) != 0)
+        #expect(!HostString("\(path)/formatting").exists)
         #expect(try StoreDirectory.state(path) == .store)
         try StoreDirectory.beginFormat(path)
         #expect(try StoreDirectory.state(path) == .store)
         try StoreDirectory.endFormat(path)
-        #expect(access(path + "/formatting", F_OK) != 0)
+        #expect(!HostString("\(path)/formatting").exists)
     }
 
     /// Without the mark, an empty superblock is damage: nothing is made anew over what may be somebody's files.
     @Test func anEmptySuperblockWithoutTheMarkIsNotUnfinished() throws {
         let directory = TemporaryDirectory()
         defer { withExtendedLifetime(directory) {} }
-        #expect(HostFile.make(directory.path + "/superblock", byteCount: 65536 + 4096))
+        #expect(HostFile.make("\(directory.path)/superblock", byteCount: 65536 + 4096))
         #expect(try StoreDirectory.state(directory.path) == .store)
     }
 
@@ -56,8 +56,8 @@ import Testing
         defer { withExtendedLifetime(directory) {} }
         let path = directory.path
         try format(path)
-        #expect(HostFile.make(path + "/staging-1f", byteCount: 4096))
-        #expect(unlink(path + "/superblock") == 0)
+        #expect(HostFile.make("\(path)/staging-1f", byteCount: 4096))
+        try HostString("\(path)/superblock").unlink()
         #expect(try StoreDirectory.state(path) == .incomplete)
     }
 
@@ -66,15 +66,15 @@ import Testing
         for name in ["staging-site", "staging.conf", "stagings", "staging-"] {
             let directory = TemporaryDirectory()
             defer { withExtendedLifetime(directory) {} }
-            #expect(HostFile.make(directory.path + "/" + name, byteCount: 10))
-            #expect(try StoreDirectory.state(directory.path) == .foreign([name]))
+            #expect(HostFile.make("\(directory.path)/\(name)", byteCount: 10))
+            #expect(try StoreDirectory.state(directory.path) == .foreign([HostString(name)]))
         }
     }
 }
 
 extension HostFile {
-    fileprivate static func make(_ path: String, byteCount: Int) -> Bool {
-        let descriptor = open(path, O_WRONLY | O_CREAT, 0o600)
+    fileprivate static func make(_ path: HostString, byteCount: Int) -> Bool {
+        let descriptor = path.open(O_WRONLY | O_CREAT, 0o600)
         defer { close(descriptor) }
         return descriptor >= 0 && ftruncate(descriptor, off_t(byteCount)) == 0
     }

@@ -44,7 +44,7 @@ import Testing
 
     @Test func theTitleIsShownCutToItsRoomAndTakenBack() throws {
         let before = try #require(HostFile.text("/proc/self/cmdline"))
-        let title = try #require(ProcessTitle("a title" + String(repeating: ".", count: 1 << 16)))
+        let title = try #require(ProcessTitle("a title\(String(repeating: ".", count: 1 << 16))"))
         let shown = try #require(HostFile.text("/proc/self/cmdline"))
         #expect(shown.hasPrefix("a title") && shown.utf8.count <= before.utf8.count)
         title.restore()

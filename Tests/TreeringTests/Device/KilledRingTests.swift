@@ -21,8 +21,8 @@
         }
 
         /// In a child: a ring with the lock registered (or not), 256 MiB of writes in flight; then it waits for its end.
-        static func writeAndWait(_ store: String, _ ready: Int32, registersLock: Bool) {
-            let lock = Glibc.open(store + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        static func writeAndWait(_ store: HostString, _ ready: Int32, registersLock: Bool) {
+            let lock = HostString("\(store)/lock").open(O_RDWR | O_CREAT, 0o600)
             guard lock >= 0, linux_flock(lock, Int32(LINUX_LOCK_EXCLUSIVE)) == 0 else { return }
             var options = DeviceOptions(fileCapacity: 8)
             if registersLock { options.lockDescriptor = lock }
@@ -66,7 +66,7 @@
             let isReady = poll(&waiting, 1, 15_000) == 1 && read(pipes[0], &byte, 1) == 1
             kill(child, SIGKILL)
             let start = now()
-            let lock = Glibc.open(store + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            let lock = HostString("\(store)/lock").open(O_RDWR | O_CREAT, 0o600)
             while linux_flock(lock, Int32(LINUX_LOCK_EXCLUSIVE)) != 0 {}
             let end = now()
             let atLock = marks(device, file)

@@ -8,23 +8,24 @@ import Testing
 
 @Suite struct PosixDeviceTests {
     let directory = TemporaryDirectory()
-    var store: String { directory.path + "/store" }
+    var store: HostString { "\(directory.path)/store" }
 
     func device(_ options: DeviceOptions = DeviceOptions()) throws -> PosixDevice {
         try PosixDevice.create(directory: store)
         return try PosixDevice(directory: store, options: options)
     }
 
+    private func make(_ path: HostString) { Glibc.close(path.open(O_WRONLY | O_CREAT, 0o600)) }
+
     @Test func createTwiceIsFine() throws {
         try PosixDevice.create(directory: store)
         try PosixDevice.create(directory: store)
-        var status = stat()
-        #expect(stat(store + "/segments", &status) == 0)
+        let status = try HostString("\(store)/segments").status()
         #expect(status.st_mode & 0o777 == 0o700)
     }
 
     @Test func createOverAFileIsRefused() throws {
-        Glibc.close(Glibc.creat(store, 0o600))
+        make(store)
         #expect(throws: Errno.exists) { try PosixDevice.create(directory: store) }
     }
 
@@ -41,8 +42,8 @@ import Testing
         device.close(try device.open(fresh, create: true))
         #expect(throws: Errno.exists) { try device.open(fresh, create: true) }
         device.close(try device.open(.superblock, create: true))
-        Glibc.close(Glibc.creat(store + "/segments/stranger", 0o600))
-        Glibc.close(Glibc.creat(store + "/lock", 0o600))
+        make("\(store)/segments/stranger")
+        make("\(store)/lock")
         #expect(try device.list() == [fresh, .superblock])
         try device.rename(fresh, to: three)
         try device.syncDirectories()
@@ -50,16 +51,41 @@ import Testing
         try device.unlink(three)
         #expect(throws: Errno.noEntry) { try device.unlink(three) }
         #expect(try device.list() == [.superblock])
-        var status = stat()
-        #expect(stat(store + "/superblock", &status) == 0 && status.st_mode & 0o777 == 0o600)
+        let status = try HostString("\(store)/superblock").status()
+        #expect(status.st_mode & 0o777 == 0o600)
     }
 
     @Test func linksAreNotFollowed() throws {
         let device = try device()
         defer { device.shutDown() }
-        Glibc.close(Glibc.creat(directory.path + "/elsewhere", 0o600))
-        #expect(symlink("../elsewhere", store + "/index") == 0)
+        make("\(directory.path)/elsewhere")
+        #expect(HostString("\(store)/index").withCString({ symlink("../elsewhere", $0) }) == 0)
         #expect(throws: Errno.self) { try device.open(.index, create: false) }
+    }
+
+    /// A pipe would keep whoever opens it waiting for its other end.
+    @Test(.timeLimit(.minutes(1))) func whatIsNoRegularFileIsNotThereAndGivesWay() throws {
+        let device = try device()
+        defer { device.shutDown() }
+        func put(_ name: String, _ make: (UnsafePointer<CChar>) -> Int32) {
+            #expect(HostString("\(store)/\(name)").withCString(make) == 0)
+        }
+        let segments = (0..<3).map { StoreFile.segment(SegmentNumber(UInt32($0))) }
+        let things: [(StoreFile, (UnsafePointer<CChar>) -> Int32)] = [
+            (.index, { mkfifo($0, 0o600) }), (.superblock, { mkdir($0, 0o700) }),
+            (segments[0], { mkfifo($0, 0o600) }), (segments[1], { symlink("/dev/zero", $0) }),
+            (segments[2], { mknod($0, S_IFSOCK | 0o600, 0) }),
+        ]
+        for (file, make) in things { put(file.path, make) }
+        #expect(try device.list() == [])
+        let reader = try PosixDevice(directory: store, options: DeviceOptions(readOnly: true))
+        defer { reader.shutDown() }
+        for (file, _) in things {
+            #expect(throws: Errno.invalid) { try device.open(file, create: false) }
+            #expect(throws: Errno.invalid) { try reader.open(file, create: false) }
+            device.close(try device.open(file, create: true))
+        }
+        #expect(try device.list().count == things.count)
     }
 
     @Test(arguments: [DirectMode.auto, .off])
@@ -127,12 +153,11 @@ import Testing
         defer { device.shutDown() }
         let file = try device.open(.segment(SegmentNumber(1)), create: true)
         try device.resize(file, to: 1 << 20)
-        var status = stat()
-        #expect(stat(store + "/segments/00000001.seg", &status) == 0)
+        var status = try HostString("\(store)/segments/00000001.seg").status()
         #expect(status.st_size == 1 << 20 && status.st_blocks * 512 >= 1 << 20)
         do {
             try device.punch(file, offset: 4096, byteCount: 1 << 19)
-            #expect(stat(store + "/segments/00000001.seg", &status) == 0)
+            status = try HostString("\(store)/segments/00000001.seg").status()
             #expect(status.st_size == 1 << 20 && status.st_blocks * 512 <= 1 << 19)
         } catch {
             #expect(error == .notSupported)

@@ -253,7 +253,7 @@ import Testing
         store.volume.housekeep()
         try store.volume.syncAndWait()
         #expect(first != second)
-        try store.volume.cleaner.clean(second, of: store.volume)
+        try store.volume.cleaner.clean(store.life(of: second), of: store.volume)
         // It is not moved: the removal comes to its end before that.
         #expect(store.volume.state.withLock { $0.core.index.removals[file] == nil })
         for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }

@@ -31,13 +31,10 @@ import Testing
 
     @Test func aRequestIsDoneWhenItsRecordWasRecovered() throws {
         let state = try ConnectionState()
-        func note(_ request: UInt64, _ sequence: UInt64) throws {
-            try state.witnessing(request) { () throws(Stop) in state.note(RecordSequence(sequence)) }
-        }
-        try note(10, 1)
-        try note(12, 2)
-        try note(14, 3)
-        state.note(RecordSequence(4))
+        func note(_ request: UInt64, _ sequence: UInt64) { state.note(RecordSequence(sequence), request) }
+        note(10, 1)
+        note(12, 2)
+        note(14, 3)
         _ = try state.takeOver(nextSequence: RecordSequence(3))
         let mark = ConnectionState.resendMark
         #expect(state.isDone(10 | mark) && state.isDone(12 | mark))
@@ -45,8 +42,8 @@ import Testing
         #expect(!state.isDone(10), "not sent again: the number of a new request")
         #expect(!state.isDone(0 | mark) && !state.isDone(16 | mark))
         // The sequence that was lost is another request's now, and the first is not taken for done at the next kill.
-        try note(16, 3)
-        try note(14 | mark, 4)
+        note(16, 3)
+        note(14 | mark, 4)
         _ = try state.takeOver(nextSequence: RecordSequence(4))
         #expect(state.isDone(16 | mark) && !state.isDone(14 | mark))
         _ = try state.takeOver(nextSequence: RecordSequence(5))
@@ -57,7 +54,7 @@ import Testing
     @Test func theLastRequestsAreKnown() throws {
         let state = try ConnectionState()
         for request in 1...100_000 as ClosedRange<UInt64> {
-            try state.witnessing(request * 2) { () throws(Stop) in state.note(RecordSequence(request)) }
+            state.note(RecordSequence(request), request * 2)
         }
         _ = try state.takeOver(nextSequence: RecordSequence(1_000_000))
         let known = state.doneRequests

@@ -11,28 +11,14 @@ import Testing
 
     private static func now() -> Timestamp { Timestamp(seconds: 1_700_000_000, nanoseconds: 1) }
 
-    private static func directory(_ name: String) throws -> String {
-        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        var template = Array("\(base)/treering-\(name)-XXXXXX".utf8CString)
-        try #require(mkdtemp(&template) != nil)
-        let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        try HostDevice.create(directory: path)
-        return path
-    }
-
-    private static func remove(_ path: String) {
-        for name in ["segments", ""] {
-            let directory = name.isEmpty ? path : "\(path)/\(name)"
-            for entry in (try? SharedMemory.names(in: directory, prefix: "")) ?? [] where entry != "." && entry != ".."
-            {
-                unlink("\(directory)/\(entry)")
-            }
-            rmdir(directory)
-        }
+    private static func directory() throws -> TemporaryDirectory {
+        let directory = TemporaryDirectory()
+        try HostDevice.create(directory: directory.path)
+        return directory
     }
 
     /// Formats a store and runs the script; every sync is waited for, so that nothing depends on timing.
-    private static func run(_ path: String, _ engine: EngineChoice, seed: UInt64) throws {
+    private static func run(_ path: HostString, _ engine: EngineChoice, seed: UInt64) throws {
         let device = try HostDevice.open(directory: path, engine: engine)
         var format = FormatOptions(capacityByteCount: 32 << 20)
         format.uuid = uuid
@@ -77,14 +63,10 @@ import Testing
         try volume.unmount()
     }
 
-    private static func contents(_ path: String) throws -> [String: [UInt8]] {
-        var result: [String: [UInt8]] = [:]
+    private static func contents(_ path: HostString) throws -> [HostString: [UInt8]] {
+        var result: [HostString: [UInt8]] = [:]
         for name in try SharedMemory.names(in: "\(path)/segments", prefix: "0") {
-            let file = try #require(fopen("\(path)/segments/\(name)", "r"))
-            defer { fclose(file) }
-            var bytes = [UInt8](repeating: 0, count: 2 << 20)
-            let count = fread(&bytes, 1, bytes.count, file)
-            result[name] = Array(bytes.prefix(count))
+            result[name] = HostString("\(path)/segments/\(name)").contents()
         }
         return result
     }
@@ -92,12 +74,9 @@ import Testing
     @Test(arguments: [1 as UInt64, 2, 3])
     func bothEnginesLeaveTheSameSegments(seed: UInt64) throws {
         guard EngineProbe().ring.reason == nil else { return }
-        let first = try Self.directory("ring")
-        let second = try Self.directory("posix")
-        defer {
-            Self.remove(first)
-            Self.remove(second)
-        }
+        let directories = (try Self.directory(), try Self.directory())
+        defer { withExtendedLifetime(directories) {} }
+        let (first, second) = (directories.0.path, directories.1.path)
         try Self.run(first, .ring, seed: seed)
         try Self.run(second, .posix, seed: seed)
         let left = try Self.contents(first)

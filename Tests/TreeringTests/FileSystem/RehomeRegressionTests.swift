@@ -315,7 +315,7 @@ import Testing
             #expect(state.core.index.removals[inode] != nil)
             #expect(state.core.table[victim].isSealed)
         }
-        try store.volume.cleaner.clean(victim, of: store.volume)
+        try store.volume.cleaner.clean(store.life(of: victim), of: store.volume)
         #expect(store.volume.cleaner.cleanedSegmentCount == 1)
         // The removal comes to its end first.
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] == nil })

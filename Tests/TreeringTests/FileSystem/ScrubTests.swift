@@ -169,7 +169,7 @@ extension Volume {
         let reader = BatchReader(
             device: store.device, uuid: StoreUUID(high: 1, low: 2), segmentByteCount: 1 << 20)
         let first = try reader.batch(
-            in: number, file, incarnation: incarnation, at: SegmentHeader.byteCount, verifyPayload: false)
+            in: SegmentLife(number, incarnation), file, at: SegmentHeader.byteCount, verifyPayload: false)
         guard case .batch(let batch) = first else {
             Issue.record("the first batch cannot be read")
             return
@@ -273,7 +273,7 @@ extension Volume {
                 state.core.table.segments.indices.filter {
                     state.core.table.segments[$0].isSealed && state.core.table.segments[$0].living > 0
                 }
-            }) { _ = store.volume.clean(SegmentNumber(UInt32(number))) }
+            }) { _ = store.volume.clean(store.life(of: SegmentNumber(UInt32(number)))) }
             for number in 0..<4 {
                 store.volume.housekeep(commits: true, checkpoints: true)
                 let name = "new \(number)"
@@ -390,7 +390,7 @@ extension Volume {
             let index = table.segments.firstIndex { $0.state == .inUse }!
             return (SegmentNumber(UInt32(index)), table.segments[index].incarnation)
         }
-        func isHeld() throws -> Bool { try scrub.holding(number, incarnation: incarnation) { _ in true } ?? false }
+        func isHeld() throws -> Bool { try scrub.holding(SegmentLife(number, incarnation)) { _ in true } ?? false }
         #expect(try isHeld())
         store.volume.state.withLock { $0.core.table[number].isBeingReset = true }
         #expect(try !isHeld())

@@ -200,7 +200,7 @@ import Testing
         try halfDead(store)
         while store.volume.findDeadBlocks() {}
         for _ in 0..<2 { try store.volume.checkpoint() }
-        let segments = store.volume.puncher.waiting.map(\.segment)
+        let segments = store.volume.puncher.waiting.map(\.life.number)
         store.volume.state.withLock { state in for number in segments { state.core.table[number].readerCount += 1 } }
         store.volume.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
@@ -282,6 +282,39 @@ import Testing
         }
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    /// FITRIM with a range: what lies elsewhere in the store stays, and what is nowhere is refused.
+    @Test func trimmingHeedsItsRange() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options())
+        let volume = store.volume
+        let inode = try store.make("gone").inode
+        for round in 0..<12 as Range<UInt64> {
+            try store.write(inode, round << 20, [UInt8](repeating: 1, count: 1 << 20))
+        }
+        try store.unlink("gone")
+        volume.forget(inode, 1)
+        for _ in 0..<8 { volume.housekeep() }
+        let pool = volume.state.withLock { Set($0.core.table.pool) }
+        func trim(_ start: UInt64, _ byteCount: UInt64) throws -> UInt64 {
+            let segments = try #require(volume.segmentsToTrim(from: start, byteCount: byteCount, least: 0))
+            let answer = Mutex<UInt64?>(nil)
+            volume.trim(segments) { count in answer.withLock { $0 = count } }
+            for _ in 0..<60 where answer.withLock({ $0 == nil }) { volume.housekeep() }
+            return try #require(answer.withLock { $0 })
+        }
+        // Nothing lies at the end of the store, and half a segment is none.
+        let free = try #require(pool.min(by: { $0.rawValue < $1.rawValue }))
+        let place = UInt64(free.rawValue) << 20
+        #expect(try trim(31 << 20, .max) == 0)
+        #expect(try trim(place, 1 << 19) == 0)
+        #expect(volume.state.withLock { Set($0.core.table.pool) } == pool)
+        #expect(try trim(place, 1 << 20) == 1 << 20)
+        #expect(volume.state.withLock { Set($0.core.table.pool) } == pool.subtracting([free]))
+        #expect(volume.segmentsToTrim(from: 32 << 20, byteCount: .max, least: 0) == nil)
+        #expect(volume.segmentsToTrim(from: 0, byteCount: 4095, least: 0) == nil)
+        #expect(volume.segmentsToTrim(from: 0, byteCount: .max, least: 2 << 20) == nil)
+        #expect(volume.segmentsToTrim(from: 0, byteCount: .max, least: 0) == .all)
     }
 
     /// Writes went on in a head that the cleaner had opened out of the reserve, and ate up what it gained: a store at 90 % ended in ENOSPC

@@ -24,15 +24,22 @@ final class TestStore {
             })
     }
 
+    /// The life that a segment is in.
+    func life(of number: SegmentNumber) -> SegmentLife { volume.state.withLock { $0.core.table.life(of: number) } }
+
     /// Staging whose memory the test can read after a kill.
     func makeStaging() -> Staging {
         let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
         stagingBuffer.bytes.zero(0, stagingBuffer.bytes.count)
-        StagingHeader(
-            uuid: StoreUUID(high: 1, low: 2), epoch: MountEpoch(2), generation: 0, device: 0, directory: 0,
-            bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
-        ).encode(into: stagingBuffer.bytes)
         return Staging(geometry: geometry, memory: stagingBuffer.bytes, owner: stagingBuffer)
+    }
+
+    /// Says in a mount's staging whose it is.
+    static func stamp(_ memory: AlignedBuffer, _ geometry: StagingGeometry, _ volume: Volume<SimulatedDevice>) {
+        StagingHeader(
+            uuid: StoreUUID(high: 1, low: 2), epoch: volume.state.withLock { $0.core.log.epoch }, generation: 0,
+            device: 0, directory: 0, bootID: StoreUUID(high: 0, low: 0), owner: 0, identity: 1, geometry: geometry
+        ).encode(into: memory.bytes)
     }
 
     init(capacity: UInt64 = 64 << 20, options: VolumeOptions = VolumeOptions(), keepsStaging: Bool = false) throws {
@@ -44,7 +51,9 @@ final class TestStore {
         volume = try Volume.mount(device, options, now: Self.now) { _ in }
         if keepsStaging {
             try volume.unmount()
-            volume = try Volume.mount(device, options, staging: makeStaging(), now: Self.now) { _ in }
+            let staging = makeStaging()
+            volume = try Volume.mount(device, options, staging: staging, now: Self.now) { _ in }
+            Self.stamp(stagingBuffer, staging.geometry, volume)
         }
     }
 
@@ -136,7 +145,7 @@ final class TestStore {
         try store.remount()
         let plan = try store.volume.perform { (core) throws(Stop) in try core.planRead(inode, at: 8192, 15 << 13) }
         #expect(plan.reads.count == 1)
-        let (segment, place) = (plan.reads[0].segment, plan.reads[0].position)
+        let (segment, place) = (plan.reads[0].life.number, plan.reads[0].position)
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 1)
         store.volume.execute(plan, mayWait: true) { plan, error in
             #expect(error == nil && Array(plan.bytes) == pieces[1...].flatMap { $0 })

@@ -157,7 +157,7 @@ import Testing
         let checksum = original.withUnsafeMutableBytes { header.encode(into: $0) }
         func decode(_ bytes: [UInt8], room: Int = 1 << 20) -> (header: BatchHeader, checksum: UInt32)? {
             bytes.withUnsafeBytes {
-                BatchHeader.decode($0, uuid: Self.uuid, segment: SegmentNumber(3), incarnation: 4, room: room)
+                BatchHeader.decode($0, uuid: Self.uuid, in: SegmentLife(SegmentNumber(3), 4), room: room)
             }
         }
         let found = decode(original)
@@ -197,7 +197,7 @@ import Testing
     }
 
     @Test func mutatedSuperblocksNeverTrap() throws {
-        let superblock = Superblock(
+        var superblock = Superblock(
             uuid: Self.uuid, generation: 1, epoch: MountEpoch(2), isClean: true, capacityByteCount: 64 << 20,
             segmentByteCount: 1 << 20, hashKey: StoreUUID(high: 3, low: 4), nextInode: InodeNumber(5),
             highestSequence: RecordSequence(6), checkpoint: CheckpointNumber(7),
@@ -208,6 +208,8 @@ import Testing
             indexRoot: IndexRoot(
                 checkpoint: CheckpointNumber(7), page: PagePointer(address: PageAddress(3), birth: CheckpointNumber(6)),
                 level: 1, entryCount: 20, pageCount: 128, usedPageCount: 6, bitmap: PageAddress(4)))
+        superblock.staging = StagingHistory(
+            void: MountEpoch(21), passed: MountEpoch(22), next: RecordSequence(23), passedCount: 24)
         var original = [UInt8](repeating: 0, count: Superblock.slotByteCount)
         original.withUnsafeMutableBytes { superblock.encode(into: $0) }
         func decode(_ bytes: [UInt8]) throws(Superblock.Refusal) -> Superblock {
@@ -216,12 +218,17 @@ import Testing
             return try Superblock(decoding: UnsafeRawBufferPointer(memory.bytes).part(0, bytes.count))
         }
         #expect(try decode(original) == superblock)
+        // One that an earlier version wrote does not say which staging is void.
+        var earlier = original
+        earlier.replaceSubrange(352..<384, with: repeatElement(0, count: 32))
+        Self.seal(&earlier, checksumAt: 8)
+        #expect(try decode(earlier).staging == StagingHistory())
         #expect(throws: Superblock.Refusal.foreign) { try decode([UInt8](repeating: 0, count: 4096)) }
         #expect(throws: Superblock.Refusal.self) { try decode(Array(original.prefix(512))) }
         var random = SimulatedRandom(seed: 8)
         for _ in 0..<5000 {
             var bytes = original
-            bytes.replaceSubrange(0..<320, with: Self.mutated(Array(original[0..<320]), &random))
+            bytes.replaceSubrange(0..<384, with: Self.mutated(Array(original[0..<384]), &random))
             Self.seal(&bytes, checksumAt: 8)
             if let found = try? decode(bytes) {
                 #expect(found.segmentCountLimit >= 8)

@@ -13,9 +13,8 @@ import Testing
         func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) { body(inode, range) }
         var mayWait: Bool { false }
         var isOver: Bool { false }
-        func takeRequestMemory() -> RequestMemory? { nil }
-        var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
-        var rawOpcode: UInt32 { 0 }
+        func request(inHandOf reader: Int32) -> Request { preconditionFailure("nobody reads requests") }
+        var liveRequestCount: Int { 0 }
         func invalidateAttributes(_ inode: InodeNumber) {}
         func start() throws(Errno) {}
         func stop() {}

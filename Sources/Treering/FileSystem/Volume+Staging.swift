@@ -1,0 +1,88 @@
+// What a mount does about staging: tells apart what killed mounts have left, makes its own, and replays what continues the log.
+
+extension Recovery {
+    /// Tells apart the staging that was found, for the log as it was recovered.
+    func choose(_ tails: [StagingTail]) -> StagingChoice {
+        StagingChoice(tails, superblock, next: nextSequence, last: lastBatchEpoch)
+    }
+}
+
+extension Volume {
+    /// What killed mounts have left, told apart; says what is lost by going on.
+    static func chooseStaging(
+        _ given: [StagingTail], _ host: HostStaging?, _ recovery: Recovery<D>, isReadOnly: Bool
+    ) throws(MountError) -> StagingChoice {
+        try host?.findTails()
+        let choice = recovery.choose(given + (host?.tails.map(\.tail) ?? []))
+        host?.keep(choice)
+        for (tail, reason) in choice.left where given.contains(where: { $0 === tail }) {
+            recovery.log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
+        }
+        guard choice.misses(recovery.superblock, bootID: HostStaging.bootID()) else { return choice }
+        if isReadOnly {
+            recovery.log(
+                "the last mount was killed: what it acknowledged and had only in staging is shown when the store is mounted for writing"
+            )
+        } else {
+            recovery.log(
+                "the last mount was killed and its staging is not here, though the machine was not restarted: another user's, in another container, or removed. The store goes on without it, and what that mount acknowledged and did not sync is lost"
+            )
+        }
+        return choice
+    }
+
+    /// Raises the epoch durably: from here on the store is not clean, and staging that this mount passes over is on its own.
+    func begin(
+        _ epoch: MountEpoch, _ staging: HostStaging?, _ choice: StagingChoice, _ recovery: Recovery<D>
+    ) throws(Errno) {
+        var superblock = state.withLock { $0.superblock }
+        superblock.staging.begin(
+            epoch, next: recovery.nextSequence, last: recovery.lastBatchEpoch, with: choice.firstEpoch,
+            passesOver: choice.misses(superblock, bootID: HostStaging.bootID()))
+        superblock.epoch = epoch
+        superblock.isClean = false
+        superblock.bootID = staging == nil ? StoreUUID(high: 0, low: 0) : HostStaging.bootID()
+        superblock.stagingIdentity = staging?.identity ?? 0
+        try writeSuperblock(superblock)
+    }
+
+    static func makeStaging(
+        _ given: Staging?, _ geometry: StagingGeometry, _ epoch: MountEpoch, _ recovery: Recovery<D>,
+        _ host: HostStaging?
+    ) throws(MountError) -> Staging {
+        guard let host else { return given ?? Staging(geometry: geometry) }
+        do throws(Errno) {
+            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
+        } catch {
+            throw MountError("staging cannot be made", error)
+        }
+    }
+
+    /// Appends again what killed mounts had acknowledged and not written, and makes it durable. Then their staging has nothing more to say.
+    func replay(_ choice: StagingChoice, _ revised: RevisedLog, _ host: HostStaging?) throws(Errno) {
+        let tails = choice.taken
+        guard !tails.isEmpty else { return }
+        var count = 0
+        // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
+        isCleaning = true
+        defer { isCleaning = false }
+        while true {
+            let sequence = state.withLock { $0.core.log.nextSequence }
+            guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
+            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
+            count += 1
+        }
+        let next = state.withLock { $0.core.log.nextSequence }
+        if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
+        if tails.contains(where: { $0.highestSequence >= next }) {
+            log("the staging of the last mount holds operations that are damaged; they and those after them are lost")
+        }
+        try syncAndWait()
+        if choice.firstEpoch != nil {
+            var superblock = state.withLock { $0.superblock }
+            superblock.staging.tookIn(superblock.epoch, next: next)
+            try writeSuperblock(superblock)
+        }
+        host?.dropTails(before: next)
+    }
+}
