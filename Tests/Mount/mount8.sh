@@ -61,6 +61,19 @@ expect_error "a remount that would promise something" "ack=durable: cannot be ch
 expect_error "the same of dirsync" "ack=durable: cannot be changed by a remount" mount -o remount,dirsync "$M"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
+# What was written before a remount,ro is not lost when the power fails: then staging is gone with the process.
+mount_again commit=300
+echo kept >"$M/kept"
+check "remount,ro before the power fails" mount -o remount,ro "$M"
+pid=$(daemon_of "$S")
+kill -9 "$pid"
+wait_gone "$pid" 20
+umount -l "$M" 2>/dev/null
+rm -f /dev/shm/treering-"$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d " ")"-*
+mount_again defaults
+equal "what was written before a remount,ro" kept "$(cat "$M/kept")"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
 mount_again user
 equal "user means neither" "nosuid nodev noexec" "$(flags | grep -oE 'nosuid|nodev|noexec' | paste -sd' ')"
 check "umount" umount "$M"
@@ -85,8 +98,16 @@ for round in 1 2 3 4 5; do
 done
 check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
 DAEMONS+=("$(daemon_of "$S")")
-expect_error "remount,rw of what was mounted read-only" "unmount it and mount it again" mount -o remount,rw "$M"
+exec 7<"$M"
+expect_error "remount,rw of what was mounted read-only, in use" "is in use" mount -o remount,rw "$M"
 equal "still read-only for all to see" ro "$(awk -v m="$M" '$2 == m {print substr($4, 1, 2)}' /proc/mounts)"
+exec 7<&-
+check "remount,rw of what was mounted read-only" mount -o remount,rw "$M"
+DAEMONS+=("$(daemon_of "$S")")
+check "writing after that" touch "$M/written"
+equal "with the options it had" "engine=$ENGINE" "$(getfattr --only-values -n treering.options "$M" 2>/dev/null | grep '^engine=')"
+equal "and the flags" "" "$(flags | grep -oE 'nosuid|nodev')"
+rm "$M/written"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
 check "with store: in fstab's way" mount -t fuse.treering "store:$S" "$M" -o "defaults,engine=$ENGINE,relatime,lazytime,strictatime"

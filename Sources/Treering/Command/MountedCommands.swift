@@ -63,11 +63,9 @@ enum SyncCommand {
 
     static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
-        let descriptor = try MountedStore.open(target)
-        defer { close(descriptor) }
-        // What the kernel holds in its own cache goes first.
-        guard syncfs(descriptor) == 0, fsync(descriptor) == 0 else {
-            throw CommandError("\(target): could not be made durable: \(Errno.last)")
+        let mountPoint = try MountedStore.mountPoint(target)
+        do throws(Errno) { try MountedStore.makeDurable(mountPoint) } catch {
+            throw CommandError("\(target): could not be made durable: \(error)")
         }
         return 0
     }
@@ -112,6 +110,15 @@ enum MountedStore {
         let descriptor = try mountPoint(typed).openDirectory()
         guard descriptor >= 0 else { throw CommandError("\(typed): \(Errno.last)") }
         return descriptor
+    }
+
+    /// Returns when everything that was acknowledged is on disk.
+    static func makeDurable(_ mountPoint: HostString) throws(Errno) {
+        let descriptor = mountPoint.openDirectory()
+        guard descriptor >= 0 else { throw .last }
+        defer { close(descriptor) }
+        // What the kernel holds in its own cache goes first.
+        guard syncfs(descriptor) == 0, fsync(descriptor) == 0 else { throw .last }
     }
 
     /// The value of an extended attribute of the root.

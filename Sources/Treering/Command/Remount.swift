@@ -1,4 +1,5 @@
-// `mount -o remount`: the kernel's flags of a mount that is there. Everything else stays as it was mounted.
+// `mount -o remount`: the kernel's flags of a mount that is there. Everything else stays as it was mounted. What was mounted read-only and
+// is to be written to is mounted anew: the process that serves it has not recovered the store, which it only read.
 
 import Glibc
 
@@ -24,16 +25,51 @@ enum Remount {
         }
         // The kernel's flag alone would promise what the serving process refuses.
         if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
-            throw CommandError(
-                "\(typed): was mounted read-only or has become so after a failure; unmount it and mount it again",
-                exitCode: 32)
+            return try mountAnew(mounted, words)
         }
         do throws(Errno) {
             try mountPoint.remount(mounted.source, mounted.type, options.flags.bits)
         } catch {
             throw CommandError("\(typed): cannot be remounted: \(error)", exitCode: 32)
         }
+        if options.flags.isReadOnly {
+            // Of a file system in the kernel nothing can be lost any more then. It has written back what it held, and passes nothing else on.
+            do throws(Errno) { try MountedStore.makeDurable(mountPoint) } catch {
+                throw CommandError(
+                    "\(typed): is read-only now, but what was written before could not be made durable: \(error)",
+                    exitCode: 32)
+            }
+        }
         return 0
+    }
+
+    /// Takes a mount that only reads away and mounts the store again, with the same options and for writing; read-only again where that
+    /// cannot be done.
+    private static func mountAnew(
+        _ mounted: MountedFileSystem, _ words: [HostString]
+    ) throws(CommandError) -> Int32 {
+        let mountPoint = mounted.mountPoint
+        let store = StoreDirectory.path(ofSource: mounted.source)
+        guard mounted.words.contains("ro"), (try? StoreDirectory.state(store)) == .store else {
+            throw CommandError(
+                "\(mountPoint): has become read-only after a failure, or its source is no path; "
+                    + "unmount it and mount it again",
+                exitCode: 32)
+        }
+        let chosen = try MountedStore.attribute(VirtualXattr.options, of: mountPoint)
+        var all = flagWords(of: mounted).filter { $0 != "ro" } + chosen.split(separator: "\n").map(String.init)
+        if StoreLock.isSupervised(store) { all.append("supervise") }
+        let given = all.map { HostString($0) } + words.filter { $0 != "remount" }
+        var arguments: [HostString] = ["mount", mounted.source, mountPoint]
+        for word in given { arguments += ["-o", word] }
+        do throws(Errno) { try mountPoint.unmount(0) } catch {
+            let reason = error.rawValue == EBUSY ? "is in use, and would have to be mounted anew" : "\(error)"
+            throw CommandError("\(mountPoint): \(reason)", exitCode: 32)
+        }
+        let program: HostString = "/proc/self/exe"
+        if program.run(arguments, title: "treering") { return 0 }
+        program.run(arguments + ["-o", "ro"], title: "treering")
+        throw CommandError("\(mountPoint): could not be mounted for writing", exitCode: 32)
     }
 
     /// The flags that a mount has, in words that later ones change.

@@ -198,6 +198,19 @@ final class StoreLock: @unchecked Sendable {
         pwrite(descriptor, text, text.utf8.count, 0)
     }
 
+    /// Whether the process that holds a store's lock has a supervisor.
+    static func isSupervised(_ directory: HostString) -> Bool {
+        let digits = (directory + "/lock").contents() ?? []
+        guard let pid = Int32(String(decoding: digits.prefix { (48...57).contains($0) }, as: UTF8.self)),
+            let status = HostString("/proc/\(pid)/status").contents()
+        else { return false }
+        let lines = String(decoding: status, as: UTF8.self).split(separator: "\n")
+        let words = lines.first { $0.hasPrefix("PPid:") }?.split(separator: "\t") ?? []
+        guard let parent = words.last.map(String.init) else { return false }
+        let name = HostString("/proc/\(parent)/comm").contents() ?? []
+        return String(decoding: name, as: UTF8.self).hasPrefix("treering-super")
+    }
+
     private static func owner(_ descriptor: Int32) -> String {
         var bytes = [UInt8](repeating: 0, count: 32)
         let count = pread(descriptor, &bytes, bytes.count, 0)

@@ -196,7 +196,8 @@ extension Core {
 
     // MARK: The whole file system
 
-    /// statvfs(3): the size is what living data can fill; free is what of it is not filled, no more than the host has.
+    /// statvfs(3): the size is what living data can fill; free is what of it is not filled, no more than the host has; available is what of
+    /// that can be written or reserved, the records for it being kept back.
     func status() -> FileSystemStatus {
         let segment = UInt64(table.segmentByteCount)
         let total = UInt64(log.livingByteCountLimit)
@@ -208,10 +209,10 @@ extension Core {
         // What lies dead in segments is as good as free: the cleaner makes it so.
         let own = UInt64(table.pool.count) * segment + UInt64(table.reclaimableByteCount)
         let host = makeable >= UInt64.max - own ? UInt64.max : makeable + own
-        let available = min(free, host)
+        let room = min(free, host)
         return FileSystemStatus(
-            totalByteCount: total, freeByteCount: available, availableByteCount: available,
-            inodeCount: index.inodeCount &+ available / 512, freeInodeCount: available / 512)
+            totalByteCount: total, freeByteCount: room, availableByteCount: Self.promisableByteCount(in: room),
+            inodeCount: index.inodeCount &+ room / 512, freeInodeCount: room / 512)
     }
 }
 

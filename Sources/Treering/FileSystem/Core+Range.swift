@@ -8,11 +8,26 @@ struct AllocateMode: OptionSet, Sendable {
     static let zeroes = AllocateMode(rawValue: 0x10)
 }
 
+/// How far an allocation has come: what it has looked at, and what it has done. It belongs to one request.
+final class AllocationWalk: @unchecked Sendable {
+    /// Everything below was looked at; nil before it has begun.
+    fileprivate var cursor: UInt64?
+    /// Bytes that are still to be reserved, as far as that is known.
+    fileprivate var missingByteCount: UInt64 = 0
+    fileprivate var isMeasured = false
+    /// What the next record reserves, and where the search for it began.
+    fileprivate var holes: [Range<UInt64>] = []
+    fileprivate var start: UInt64 = 0
+
+    fileprivate func forgetHoles() {
+        cursor = start
+        holes.removeAll()
+    }
+}
+
 extension Core {
     /// Extents that one record of a range operation brings or replaces.
     static let rangePieceLimit = 256
-    /// Records after which a range operation lets others run.
-    private static let rangeRecordLimit = 32
 
     // MARK: fallocate
 
@@ -22,7 +37,8 @@ extension Core {
     /// a modification.
     @discardableResult
     func allocate(
-        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
+        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller,
+        _ walk: AllocationWalk = AllocationWalk()
     ) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .noDevice) }
@@ -32,22 +48,30 @@ extension Core {
         let end = offset + byteCount
         switch mode {
         case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, caller)
-        case [], .keepsSize: return try reserve(inode, offset, end, mode, caller)
-        case .zeroes, [.zeroes, .keepsSize]: return try zero(inode, offset, end, mode, caller)
+        case [], .keepsSize: return try reserve(inode, offset, end, mode, caller, walk)
+        case .zeroes, [.zeroes, .keepsSize]: return try zero(inode, offset, end, mode, caller, walk)
         default: throw .failed(.notSupported)
         }
     }
 
-    /// The bytes of a range that are not reserved.
-    private func unreserved(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64 {
-        var count = to - from
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(number, from, to, withReserved: true) { piece in
-                if piece.isReserved { count -= piece.byteCount }
-                return true
-            }
+    /// Counts what of a range is to be reserved, and asks whether there is room: once, before anything is changed.
+    private func measure(
+        _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ allocation: AllocationWalk,
+        isMissing: (FilePiece) -> Bool
+    ) throws(Stop) {
+        guard !allocation.isMeasured else { return }
+        var walk = PieceWalk(allocation.cursor ?? from, to, budget: bounds.extentCount, withReserved: true)
+        if allocation.cursor == nil { allocation.missingByteCount = to - from }
+        try goOn(&walk, in: number) { piece in
+            if !isMissing(piece) { allocation.missingByteCount -= min(piece.byteCount, allocation.missingByteCount) }
+            return true
+        } after: {
+            allocation.cursor = $0
         }
-        return count
+        guard walk.isOver else { throw .blocked(.turn) }
+        try allowReservation(of: allocation.missingByteCount)
+        allocation.isMeasured = true
+        allocation.cursor = nil
     }
 
     private func modified(_ inode: InodeRecord, _ caller: Caller) throws(Stop) -> (inode: InodeRecord, hasKilled: Bool)
@@ -88,37 +112,31 @@ extension Core {
 
     /// Turns a range into a reservation, whatever it shows. One record, unless it replaces more extents than a record may.
     private func zero(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller,
+        _ walk: AllocationWalk
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
         let (low, high) = Self.blocks(around: from, to)
-        try allowReservation(of: try unreserved(old.inode, low, high))
-        var recordCount = 0
-        func commitOne() throws(Stop) {
-            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
-            recordCount += 1
-            try commit(freesSpace: true)
-        }
+        try measure(old.inode, low, high, walk) { !$0.isReserved }
         // The blocks at both ends may have many holes of a few bytes.
         var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)
         while edges.count > Self.rangePieceLimit {
             writer.reset()
             for hole in edges.suffix(Self.rangePieceLimit) {
-                writer.reserve(inode: old.inode, from: hole.from, to: hole.to)
+                writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound)
             }
-            try commitOne()
+            try commit(freesSpace: true)
             edges.removeLast(Self.rangePieceLimit)
         }
-        var cursor = from
-        while true {
-            let (start, end) = try unreservedPart(old.inode, cursor, to)
-            writer.reset()
-            if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
-            guard end < to else { break }
-            try commitOne()
-            cursor = end
+        let (start, end) = try unreservedPart(old.inode, walk.cursor ?? from, to, walk)
+        writer.reset()
+        if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
+        guard end >= to else {
+            try commit(freesSpace: true)
+            walk.cursor = end
+            throw .blocked(.turn)
         }
-        for hole in edges { writer.reserve(inode: old.inode, from: hole.from, to: hole.to) }
+        for hole in edges { writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound) }
         var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
         writer.inode(inode)
@@ -128,66 +146,100 @@ extension Core {
 
     /// Where in a range the first byte is that is not reserved, and how far one record may go from there.
     private func unreservedPart(
-        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ allocation: AllocationWalk
     ) throws(Stop) -> (start: UInt64, end: UInt64) {
-        var start = from
-        var end = to
+        var (start, end) = (from, to)
         var pieceCount = 0
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(inode, from, to, withReserved: true) { piece in
-                if pieceCount == 0, piece.offset == start, piece.isReserved {
-                    start = piece.end
-                    return true
-                }
-                pieceCount += 1
-                if pieceCount > Self.rangePieceLimit { end = piece.offset }
-                return pieceCount <= Self.rangePieceLimit
+        var walk = PieceWalk(from, to, budget: max(bounds.extentCount, Self.rangePieceLimit + 1), withReserved: true)
+        try goOn(&walk, in: inode) { piece in
+            if pieceCount == 0, piece.offset == start, piece.isReserved {
+                start = piece.end
+                return true
             }
+            pieceCount += 1
+            if pieceCount > Self.rangePieceLimit { end = piece.offset }
+            return pieceCount <= Self.rangePieceLimit
+        } after: { _ in
+            if start > from { allocation.cursor = start }
+        }
+        // What is reserved already may be a great many of pieces; and what is not is looked at from its beginning.
+        if !walk.isOver, pieceCount <= Self.rangePieceLimit {
+            guard start == from else { throw .blocked(.turn) }
+            end = walk.cursor
         }
         return (start, end)
     }
 
-    /// What of a range is not allocated.
-    private func holes(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> [(from: UInt64, to: UInt64)]
-    {
+    /// What of a range within one block is not allocated.
+    private func holes(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> [Range<UInt64>] {
         guard from < to else { return [] }
-        var holes: [(from: UInt64, to: UInt64)] = []
+        precondition(to - from <= UInt64(blockByteCount))
+        var holes: [Range<UInt64>] = []
         var filled = from
-        func note(_ start: UInt64) { if start > filled { holes.append((filled, start)) } }
         try find { () throws(PageMiss) in
+            (filled, holes) = (from, [])
             try index.forEachPiece(inode, from, to, withReserved: true) { piece in
-                note(piece.offset)
+                if piece.offset > filled { holes.append(filled..<piece.offset) }
                 filled = piece.end
                 return true
             }
         }
-        note(to)
+        if to > filled { holes.append(filled..<to) }
         return holes
     }
 
     /// Fills the holes of a range with reservations, then sets size and times.
     private func reserve(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller,
+        _ allocation: AllocationWalk
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
         let (low, high) = Self.blocks(around: from, to)
-        let holes = try holes(old.inode, low, high)
-        try allowReservation(of: holes.reduce(0) { $0 + ($1.to - $1.from) })
+        try measure(old.inode, low, high, allocation) { _ in false }
+        if allocation.cursor == nil { (allocation.cursor, allocation.start) = (low, low) }
+        try findHoles(of: old.inode, through: high, allocation)
+        // Others may have written there since they were found.
+        for hole in allocation.holes where try isAllocated(old.inode, hole.lowerBound, hole.upperBound) {
+            allocation.forgetHoles()
+            throw .blocked(.turn)
+        }
+        let isLast = allocation.cursor! >= high
         var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
-        var first = 0
-        var recordCount = 0
-        repeat {
-            guard recordCount < Self.rangeRecordLimit else { throw .blocked(.room) }
-            recordCount += 1
-            let next = min(first + Self.rangePieceLimit, holes.count)
-            writer.reset()
-            for hole in holes[first..<next] { writer.reserve(inode: old.inode, from: hole.from, to: hole.to) }
-            if next == holes.count { writer.inode(inode) }
-            try commit()
-            first = next
-        } while first < holes.count
+        writer.reset()
+        for hole in allocation.holes { writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound) }
+        if isLast { writer.inode(inode) }
+        try commit()
+        allocation.start = allocation.cursor!
+        allocation.holes.removeAll()
+        if !isLast { throw .blocked(.turn) }
         return hasKilled
+    }
+
+    /// Finds as many holes as one record takes.
+    private func findHoles(of inode: InodeNumber, through end: UInt64, _ allocation: AllocationWalk) throws(Stop) {
+        guard allocation.cursor! < end, allocation.holes.count < Self.rangePieceLimit else { return }
+        var walk = PieceWalk(allocation.cursor!, end, budget: bounds.extentCount, withReserved: true)
+        var filled = walk.cursor
+        func note(_ start: UInt64) {
+            guard start > filled else { return }
+            // A walk that went on in the middle of a hole.
+            if let last = allocation.holes.last, last.upperBound == filled {
+                allocation.holes[allocation.holes.count - 1] = last.lowerBound..<start
+            } else {
+                allocation.holes.append(filled..<start)
+            }
+            filled = start
+        }
+        try goOn(&walk, in: inode) { piece in
+            note(piece.offset)
+            filled = piece.end
+            return allocation.holes.count < Self.rangePieceLimit
+        } after: { reached in
+            if reached > filled { note(reached) }
+            allocation.cursor = reached
+        }
+        guard walk.isOver || allocation.holes.count >= Self.rangePieceLimit else { throw .blocked(.turn) }
     }
 
     /// The whole blocks that a range lies in.
@@ -207,53 +259,5 @@ extension Core {
         // None goes on any more.
         guard !isReadOnly else { throw .failed(.readOnly) }
         throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
-    }
-
-    // MARK: Promises
-
-    /// Room that so many reserved bytes may take when they are written: records are counted in.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 {
-        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
-    }
-
-    /// Segments that what is promised now may take: their ends may stay unused.
-    var promisedSegmentCount: Int {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        guard promised > 0 else { return 0 }
-        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
-        return Int(clamping: (promised + usable - 1) / usable)
-    }
-
-    /// Whether the store has room for so much more to be promised.
-    private func allowReservation(of byteCount: UInt64) throws(Stop) {
-        guard byteCount > 0 else { return }
-        guard byteCount < UInt64(Int64.max) / 2, promisedByteCount(of: byteCount) <= status().availableByteCount else {
-            throw .failed(.noSpace)
-        }
-    }
-
-    /// Commits a change of data; where the store is full for others, a range that was promised still takes it.
-    func commitData(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) {
-        do throws(Stop) { try commit() } catch {
-            guard case .failed(let errno) = error, errno == .noSpace, index.reservedByteCount > 0,
-                try isPromised(number, from, to)
-            else { throw error }
-            try commit(.write, keepsPromise: true)
-        }
-    }
-
-    /// Whether every byte of a range is allocated and some of it was never written.
-    private func isPromised(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
-        var filled = from
-        var hasReserved = false
-        try find { () throws(PageMiss) in
-            try index.forEachPiece(number, from, to, withReserved: true) { piece in
-                guard piece.offset == filled else { return false }
-                filled = piece.end
-                hasReserved = hasReserved || piece.isReserved
-                return true
-            }
-        }
-        return hasReserved && filled == to
     }
 }

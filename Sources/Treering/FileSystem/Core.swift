@@ -39,6 +39,10 @@ final class Core {
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
     var hostAvailableByteCount: UInt64 = .max
+    /// Files whose pieces are joined before more is written to what they were promised.
+    var crowded: [InodeNumber] = []
+    /// One of which no more can be gained by that.
+    var joinedInVain: InodeNumber?
     /// A removal could not go on when it was tried last.
     var isRemovalStuck = false
 
@@ -107,19 +111,13 @@ final class Core {
     /// Appends and applies what `writer` holds, or throws and changes nothing.
     func commit(freesSpace: Bool = false) throws(Stop) { try commit(freesSpace ? .removal : .write) }
 
-    /// `keepsPromise`: it may use the room that reserved ranges were promised.
-    func commit(_ tier: SpaceTier, keepsPromise: Bool = false) throws(Stop) {
+    func commit(_ tier: SpaceTier, _ claim: RoomClaim = .none) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
-        let promised = keepsPromise ? 0 : promisedByteCount(of: index.reservedByteCount)
-        log.promisedSegmentCount = keepsPromise ? 0 : promisedSegmentCount
-        if tier == .write,
-            table.livingByteCount + Int64(writer.byteCount + payloadByteCount) > log.livingByteCountLimit - promised
-        {
-            throw isRoomComing ? .blocked(.room) : .failed(.noSpace)
-        }
+        log.promisedSegmentCount = claim.usesPromises ? -log.withheldSegmentCount : promisedSegmentCount
+        if tier == .write { try requireRoom(for: writer.byteCount + payloadByteCount, claim) }
         let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break
@@ -190,7 +188,8 @@ final class Core {
 
     /// Whether it is worth while to run operations again that found no room.
     var mayHaveRoom: Bool {
-        log.mayHaveRoom && (!isDirtyLimitReached || log.isCheckpointStuck) && !(isRoomComing && isNearlyFull)
+        log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.isCheckpointStuck)
+            && !(isRoomComing && isNearlyFull)
     }
 
     /// Whether removals that are under way will make room: what was removed is taken out of the index step by step.

@@ -93,6 +93,7 @@ extension Volume {
         if state.withLock({ WritePace.isRoomLow($0.core.log) }) { freeDeadSegments() }
         sweepTombstones()
         wakeRoomWaiters()
+        joinCrowded()
         reclaimIfShort()
         let isIdle = isIdleSinceLastRound()
         // Nobody works: what is dead goes back to the host now.
@@ -248,6 +249,7 @@ extension Volume {
             reapOrphans()
             finishRemovals()
         }
+        joinCrowded()
         try waitForLog { $0.suspension == nil && $0.hasFreeSlot }
     }
 

@@ -109,10 +109,11 @@ extension Volume {
 
     /// fallocate(2). True when set-user-ID or set-group-ID bits were cleared.
     func allocate(
-        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller
+        _ inode: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller,
+        _ walk: AllocationWalk
     ) throws(Stop) -> Bool {
         try run { (core) throws(Stop) in
-            try core.allocate(inode, mode, at: offset, byteCount, caller)
+            try core.allocate(inode, mode, at: offset, byteCount, caller, walk)
         }
     }
 

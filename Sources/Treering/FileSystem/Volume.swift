@@ -66,12 +66,13 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var shortage = Shortage()
     let writePace = WritePace()
     nonisolated(unsafe) var isRemoving = false
+    nonisolated(unsafe) var isJoining = false
+    /// Staging has lost its name, and no other could be made.
+    nonisolated(unsafe) var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
     nonisolated(unsafe) var preparationFailure: Errno?
     /// The log failed and could not be written again for want of something on the host.
     nonisolated(unsafe) var isRehomingLate = false
-    /// Staging has lost its name, and no other could be made.
-    nonisolated(unsafe) var isStagingLost = false
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
@@ -308,6 +309,6 @@ extension Core {
     var wantsHousekeeping: Bool {
         log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
-            || !index.removals.isEmpty
+            || !index.removals.isEmpty || !crowded.isEmpty
     }
 }

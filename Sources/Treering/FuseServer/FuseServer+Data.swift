@@ -60,11 +60,12 @@ struct AllocateOperation: Operation {
     let mode: AllocateMode
     let offset: UInt64
     let byteCount: UInt64
+    let walk = AllocationWalk()
 
     /// True when bits of the mode were cleared.
     func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
         try reply.asCaller { (caller) throws(Stop) in
-            try volume.allocate(inode, mode, at: offset, byteCount, caller)
+            try volume.allocate(inode, mode, at: offset, byteCount, caller, walk)
         }
     }
 

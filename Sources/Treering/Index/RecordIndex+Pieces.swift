@@ -23,7 +23,7 @@ struct PieceWalk {
 }
 
 /// A part of a file that one extent shows.
-struct FilePiece {
+struct FilePiece: Equatable {
     /// In bytes of the file.
     var offset: UInt64
     var byteCount: UInt64

@@ -185,23 +185,6 @@ extension RecordIndex {
             return true
         }
     }
-
-    /// The range tombstones of an inode that lie within a range and are older than `sequence`.
-    func rangeTombstones(
-        _ inode: InodeNumber, within from: UInt64, _ to: UInt64, before sequence: RecordSequence
-    ) throws(PageMiss) -> [IndexKey] {
-        var keys: [IndexKey] = []
-        // Only a hostile record has no number.
-        guard sequence.rawValue > 0 else { return keys }
-        try tree.scan(
-            from: TombstoneEntry.key(inode, .rangeTombstone, 0),
-            through: TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue - 1)
-        ) { key, value in
-            if let entry = TombstoneEntry(decoding: value), entry.from >= from, entry.to <= to { keys.append(key) }
-            return true
-        }
-        return keys
-    }
 }
 
 extension IndexKey {

@@ -193,6 +193,7 @@ extension RecordIndex {
         TombstoneEntry(origin: origin, charge: charge, since: since, until: stamp, from: from, to: to).encode(
             into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, TombstoneEntry.byteCount)))
+        if kind == .rangeTombstone { noteRangeTombstone(inode, from, to, origin.sequence) }
         table.charge(origin.segment, charge)
     }
 

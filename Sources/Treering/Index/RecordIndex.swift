@@ -12,6 +12,8 @@ final class RecordIndex {
     var removals: [InodeNumber: [PendingRemoval]] = [:]
     /// How many of those make room for an extent that stands for theirs, and the bytes of these. See RecordIndex+Replacement.swift.
     var replacementCount = 0
+    /// Of files with very many: see RangeTombstones.swift.
+    var rangeTombstones: [InodeNumber: RangeTombstones] = [:]
     /// A write over more extents than this replaces them in steps.
     var replacedExtentLimit = 256
     var replacedByteCount: UInt64 = 0
@@ -189,7 +191,7 @@ final class RecordIndex {
                 origin: origin, type: type, since: since == .zero ? stamp : since, inode: inode, name: name)
             put(entry, directory, cookie)
         case .removeDirent(let directory, let cookie, let since):
-            if present(removeKeyed(DirentEntry.key(directory, cookie))) { adjustDerived(directory, by: -1) }
+            if removeKeyed(DirentEntry.key(directory, cookie)) { adjustDerived(directory, by: -1) }
             bury(directory, .dirent, cookie, since, until, origin, charge: 32)
         case .xattr(let inode, let cookie, let since, let name, let value):
             let entry = XattrEntry(origin: origin, since: since == .zero ? stamp : since, name: name, value: value)
@@ -213,8 +215,6 @@ final class RecordIndex {
         case .payload, .move, .skipped: break
         }
     }
-
-    private func present(_ value: Bool) -> Bool { value }
 
     private func put(_ inode: InodeRecord, _ origin: Origin) {
         let key = InodeEntry.key(inode.inode)
@@ -469,6 +469,7 @@ final class RecordIndex {
             }
             unname(payload, 0, length)
         }
+        forgetRangeTombstone(key)
         guard removeCharge(key) else { return false }
         _ = tree.remove(key)
         return true

@@ -75,7 +75,8 @@ final class SegmentLog {
     var isCheckpointStuck = false
     /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
     var withheldSegmentCount = 0
-    /// Free segments that writes leave to ranges that were promised; set for each operation.
+    /// Free segments that writes leave to ranges that were promised, or, for what was promised, may take of those that the index came to
+    /// fill; set for each operation.
     var promisedSegmentCount = 0
     /// When the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
     var writeStandstill: Standstill?
@@ -186,7 +187,9 @@ final class SegmentLog {
 
     /// Removals and the cleaner live on what writes leave alone. The head may be one of those segments then, and writes that went on in
     /// it would eat up what the cleaner gains.
-    private var isReserveInUse: Bool { !isHostFull && table.freeCount < reservedSegmentCount(.write) }
+    private var isReserveInUse: Bool {
+        !isHostFull && table.freeCount < reservedSegmentCount(.write) + min(0, promisedSegmentCount)
+    }
 
     /// Whether what was asked for last found no segment to go on in.
     var isShortOfSegments: Bool { isShort(for: .write) && (head == nil || isReserveInUse) }

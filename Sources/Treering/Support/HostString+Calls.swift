@@ -157,8 +157,8 @@ extension HostString {
 
     /// Runs the program at this path to its end; whether it succeeded.
     @discardableResult
-    func run(_ arguments: [HostString]) -> Bool {
-        guard let child = start(arguments) else { return false }
+    func run(_ arguments: [HostString], title: HostString? = nil) -> Bool {
+        guard let child = start(arguments, title: title) else { return false }
         var status: Int32 = 0
         while waitpid(child, &status, 0) < 0 { if errno != EINTR { return false } }
         return status == 0

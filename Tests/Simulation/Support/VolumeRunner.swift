@@ -97,7 +97,7 @@ extension Operation {
                 try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
             }
         case .allocate(let inode, let mode, let offset, let count):
-            try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged)
+            try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged, listing.allocation)
         case .copyRange(let source, let from, let target, let to, let count):
             // Within one file the source may grow by what is copied: what counts is where it ended before.
             if listing.cursor == 0, let size = try? core.inode(InodeNumber(source)).record.size {
@@ -173,6 +173,7 @@ extension Operation {
         var limit: UInt64 = 0
         var entries: [ListedEntry] = []
         let names = XattrListWalk()
+        let allocation = AllocationWalk()
         private var walk: SeekWalk?
 
         func seek(_ target: SeekTarget, from offset: UInt64) -> SeekWalk {

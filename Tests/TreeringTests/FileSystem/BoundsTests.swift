@@ -144,6 +144,47 @@ import Testing
         #expect(missCount(store) - before <= pageCount(store))
     }
 
+    /// Each removal looked at all that came before it. What it covers is found by where it lies.
+    @Test func punchingManyTimes() throws {
+        let count: UInt64 = 3000
+        let store = try TestStore(capacity: 128 << 20)
+        let inode = try store.make("punched").inode
+        func punch(_ from: UInt64, _ byteCount: UInt64) throws {
+            _ = try store.volume.perform { (core) throws(Stop) in
+                try core.allocate(inode, [.punchesHole, .keepsSize], at: from, byteCount, TestStore.caller)
+            }
+        }
+        try store.write(inode, count * 8192, [1])
+        for number in 0..<count { try store.write(inode, number * 8192, [1]) }
+        // What was written lies in older segments, so that the tombstones live on.
+        try store.write(try store.make("other").inode, 0, [UInt8](repeating: 1, count: 3 << 20))
+        var order = Array(0..<count)
+        var random = IndexRandom(seed: 7)
+        order.shuffle(using: &random)
+        for number in order { try punch(number * 8192, 4096) }
+        let known = store.volume.state.withLock { $0.core.index.rangeTombstones[inode] }
+        #expect(known?.isWhole == true && known?.count == Int(count))
+        // Found by a walk and by offset, it is the same.
+        for (from, to) in [(0, 8192), (8192 * 10, 8192 * 500), (4000, 8192 * 40 + 100)] as [(UInt64, UInt64)] {
+            let (byOffset, all) = try store.volume.perform { (core) throws(Stop) in
+                try core.find { () throws(PageMiss) in
+                    let found = try core.index.rangeTombstones(inode, within: from, to, before: core.log.nextSequence)
+                    core.index.pass = .names
+                    defer { core.index.pass = .live }
+                    let walked = try core.index.rangeTombstones(inode, within: from, to, before: core.log.nextSequence)
+                    return (Set(found), Set(walked))
+                }
+            }
+            #expect(!all.isEmpty && byOffset == all)
+        }
+        // One that covers many takes their place.
+        try punch(0, 8192 * (count / 2))
+        #expect(store.volume.state.withLock { $0.core.index.rangeTombstones[inode]?.count } == Int(count / 2) + 1)
+        try store.remount()
+        try punch(8192 * (count - 10), 8192)
+        try check(store)
+    }
+
     // MARK: Replacing many extents
 
     /// What a check finds in the store as a kill would leave it: nothing. The index made from the log equals the live one.

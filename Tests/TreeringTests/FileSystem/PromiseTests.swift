@@ -1,0 +1,129 @@
+// What statfs shows can be had, and what was reserved can be written, in pieces of any size, on a store that is full for others.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct PromiseTests {
+    private static var options: VolumeOptions {
+        var options = VolumeOptions()
+        options.stagingByteCount = 1 << 20
+        options.indexCacheByteCount = 4 << 20
+        return options
+    }
+
+    private func reserve(_ store: TestStore, _ inode: InodeNumber, _ offset: UInt64, _ count: UInt64) throws {
+        _ = try store.volume.perform { (core) throws(Stop) in
+            try core.allocate(inode, [], at: offset, count, TestStore.caller)
+        }
+    }
+
+    /// Writes until there is no room; gives how much that was.
+    @discardableResult
+    private func fill(_ store: TestStore, _ name: String) throws -> UInt64 {
+        let inode = try store.make(name).inode
+        var offset: UInt64 = 0
+        for count in [64 << 10, 4096] {
+            do {
+                while true {
+                    try store.write(inode, offset, [UInt8](repeating: 7, count: count))
+                    offset += UInt64(count)
+                }
+            } catch let error as Errno { #expect(error == .noSpace) }
+        }
+        return offset
+    }
+
+    private func check(_ store: TestStore) throws {
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
+    }
+
+    /// A sixteenth more than that was asked for.
+    @Test func allThatIsAvailableCanBeReserved() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let inode = try store.make("file").inode
+        for _ in 0..<3 {
+            let available = try store.volume.status().availableByteCount
+            if available == 0 { break }
+            try reserve(store, inode, try store.lookup("file").byteCount, available)
+        }
+        #expect(try store.volume.status().availableByteCount == 0)
+        let size = try store.lookup("file").byteCount
+        for offset in stride(from: 0, to: size, by: 32 << 10) {
+            let count = min(32 << 10, size - offset)
+            try store.write(inode, offset, [UInt8](repeating: 1, count: Int(count)))
+        }
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
+        try check(store)
+    }
+
+    @Test func allThatIsAvailableCanBeWritten() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let available = try store.volume.status().availableByteCount
+        #expect(try fill(store, "file") >= available)
+        try check(store)
+    }
+
+    /// Pieces of 1,000 bytes ended in ENOSPC at 80 %, of 80 bytes at 21 %; what takes blocks and part of another took the other's as well.
+    @Test(arguments: [80, 1000, 3100, 5000, 8200]) func whatWasPromisedIsWrittenInPieces(count: Int) throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let inode = try store.make("promised").inode
+        let size: UInt64 = count == 80 ? 1 << 20 : 6 << 20
+        try reserve(store, inode, 0, size)
+        try fill(store, "filler")
+        var offset: UInt64 = 0
+        while offset < size {
+            let length = min(UInt64(count), size - offset)
+            do {
+                try store.write(
+                    inode, offset, [UInt8](repeating: UInt8(truncatingIfNeeded: offset), count: Int(length)))
+            } catch {
+                Issue.record("\(error) at \(offset) of \(size)")
+                break
+            }
+            offset += length
+        }
+        for offset in stride(from: 0, to: size, by: count) where offset % 97 == 0 {
+            let length = min(UInt64(count), size - offset)
+            let expected = [UInt8](repeating: UInt8(truncatingIfNeeded: offset), count: Int(length))
+            #expect(try store.read(inode, offset, Int(length)) == expected)
+        }
+        #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
+        try check(store)
+    }
+
+    /// A block here, a block there: nothing to be joined with.
+    @Test func whatWasPromisedIsWrittenInSinglePieces() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let inode = try store.make("promised").inode
+        let blockCount: UInt64 = 1024
+        try reserve(store, inode, 0, blockCount * 4096)
+        try fill(store, "filler")
+        for part in [0, 2000, 700, 3900] as [UInt64] {
+            for block in 0..<blockCount {
+                let place = block * 389 % blockCount * 4096 + part
+                try store.write(inode, place, [UInt8](repeating: UInt8(truncatingIfNeeded: part), count: 80))
+            }
+        }
+        #expect(try store.read(inode, 389 * 4096 + 700, 80) == [UInt8](repeating: 188, count: 80))
+        try check(store)
+    }
+
+    /// What a removal was still freeing was not waited for.
+    @Test func aReservationWaitsForWhatComesFree() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let pieces = try store.make("pieces").inode
+        for piece in 0..<3000 as Range<UInt64> {
+            try store.write(pieces, piece * 200, [UInt8](repeating: 1, count: 150))
+        }
+        let inode = try store.make("file").inode
+        try fill(store, "filler")
+        #expect(throws: Errno.noSpace) { try reserve(store, inode, 0, 512 << 10) }
+        try store.unlink("pieces")
+        store.volume.state.withLock { $0.core.forget(pieces, 1) }
+        #expect(store.volume.state.withLock { $0.core.isRoomComing })
+        try reserve(store, inode, 0, 512 << 10)
+        try check(store)
+    }
+}
