@@ -129,10 +129,67 @@ static inline int linux_direct_alignment(int descriptor, uint32_t *memory, uint3
     return 0;
 }
 
+// include/uapi/linux/fs.h: flags of a file, and include/uapi/linux/magic.h.
+#include <sys/ioctl.h>
+#include <sys/vfs.h>
+enum { LINUX_NOCOW_FLAG = 0x00800000, LINUX_BTRFS = 0x9123683E, LINUX_OVERLAY = 0x794C7630 };
+
+/// Whether a directory lies on a file system that writes to new places what is overwritten, as far as a file does not say otherwise.
+static inline int linux_may_copy_on_write(int directory) {
+    struct statfs status;
+    if (fstatfs(directory, &status) != 0) return 0;
+    return (unsigned)status.f_type == (unsigned)LINUX_BTRFS || (unsigned)status.f_type == (unsigned)LINUX_OVERLAY;
+}
+
+/// Has an empty file overwritten in place, where its file system knows that.
+static inline void linux_overwrite_in_place(int descriptor) {
+    int flags = 0;
+    if (ioctl(descriptor, _IOR('f', 1, long), &flags) != 0) return;
+    flags |= LINUX_NOCOW_FLAG;
+    ioctl(descriptor, _IOW('f', 2, long), &flags);
+}
+
+/// Whether a file on btrfs is written to new places when it is overwritten.
+static inline int linux_is_copied_on_write(int descriptor) {
+    struct statfs status;
+    int flags = 0;
+    if (fstatfs(descriptor, &status) != 0 || (unsigned)status.f_type != (unsigned)LINUX_BTRFS) return 0;
+    return ioctl(descriptor, _IOR('f', 1, long), &flags) == 0 && !(flags & LINUX_NOCOW_FLAG);
+}
+
 /// getrlimit and setrlimit with plain numbers (the enumeration does not import everywhere).
 static inline uint64_t linux_memory_lock_limit(void) {
     struct rlimit limit;
     return getrlimit((__rlimit_resource_t)8, &limit) == 0 ? (uint64_t)limit.rlim_cur : 0;
+}
+
+/// Raises a soft limit to the hard one; returns the limit then in force, all ones: none.
+static inline uint64_t linux_raise_limit(int resource) {
+    struct rlimit limit;
+    if (getrlimit((__rlimit_resource_t)resource, &limit) != 0) return UINT64_MAX;
+    if (limit.rlim_cur != limit.rlim_max) {
+        struct rlimit raised = limit;
+        raised.rlim_cur = limit.rlim_max;
+        if (setrlimit((__rlimit_resource_t)resource, &raised) == 0) limit = raised;
+    }
+    return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+}
+enum {
+    LINUX_LIMIT_CPU = 0, LINUX_LIMIT_FILE_SIZE = 1, LINUX_LIMIT_DATA = 2, LINUX_LIMIT_LOCKED = 8, LINUX_LIMIT_ADDRESSES = 9,
+};
+
+extern int pthread_setattr_default_np(const pthread_attr_t *);
+extern int pthread_getattr_default_np(pthread_attr_t *);
+
+/// Gives threads that are made from here on stacks of at least this size, whatever `ulimit -s` says.
+static inline void linux_raise_thread_stack(size_t wanted) {
+    pthread_attr_t attributes;
+    size_t size = 0;
+    if (pthread_getattr_default_np(&attributes) != 0) return;
+    if (pthread_attr_getstacksize(&attributes, &size) == 0 && size < wanted &&
+        pthread_attr_setstacksize(&attributes, wanted) == 0)
+        pthread_setattr_default_np(&attributes);
+    pthread_attr_destroy(&attributes);
 }
 
 /// Raises the soft limit of open files to `wanted` as far as the hard limit allows; returns the limit then in force.

@@ -65,6 +65,44 @@ check "what was written after that is there" timeout 100 python3 "$WORK/fill.py"
 stop_mount "$S" "$M"
 check_store "$S"
 
+# What else a process inherits.
+inherits() { # WHAT COMMANDS... : a mount begun by a shell after these commands
+    local what=$1
+    printf '#!/bin/sh\n%s\nexec %s "$@"\n' "$2" "$program" >"$WORK/limited"
+    rm -rf "$S"
+    TREERING=$WORK/limited
+    start_mount "$S" "$M" "capacity=64M,index_cache=8M,commit=1"
+    TREERING=$program
+    check "$what: writing" timeout 60 python3 "$WORK/fill.py" write "$M" 6 20
+    check "$what: sync" timeout 60 "$TREERING" sync "$M"
+    check "$what: what was written is there" timeout 60 python3 "$WORK/fill.py" verify "$M" 6 20
+    stop_mount "$S" "$M"
+    equal "$what: modes" "" "$(find "$S" ! -type d ! -perm 600 -o -type d ! -perm 700)"
+    check_store "$S"
+}
+inherits "umask 0777" 'umask 0777'
+inherits "a small stack" 'ulimit -S -s 64'
+inherits "limits that may be raised" 'ulimit -S -f 100; ulimit -S -d 100000; ulimit -S -v 100000; ulimit -S -t 1; ulimit -S -l 64'
+inherits "signals ignored" 'trap "" CHLD HUP TERM PIPE'
+refused() { # WHAT PATTERN COMMANDS
+    printf '#!/bin/sh\n%s\nexec %s "$@"\n' "$3" "$program" >"$WORK/limited"
+    rm -rf "$S"
+    expect_error "$1" "$2" timeout 60 "$WORK/limited" mount "$S" "$M" -o "engine=$ENGINE"
+    [ -e "$S" ] && fail "$1: something was made"
+    return 0
+}
+refused "ulimit -f" 'no file may become larger than [0-9]+ KiB \(ulimit -f\)' 'ulimit -f 1000'
+refused "ulimit -v" 'no more than 300 MiB of memory .*ulimit -v' 'ulimit -v 307200'
+refused "ulimit -d" 'no more than 100 MiB of memory .*ulimit -d' 'ulimit -d 102400'
+"$TREERING" format "$S" --capacity 64M >/dev/null
+printf '#!/bin/sh\nulimit -n 64\nexec %s "$@"\n' "$program" >"$WORK/limited"
+said=$("$WORK/limited" mount "$S" "$M" -o "engine=$ENGINE" 2>&1)
+MOUNTS+=("$M")
+check "few descriptors are said at the mount: $said" grep -q 'only 64 files may be open (ulimit -n)' <<<"$said"
+for number in XFSZ USR2 ALRM VTALRM PROF IO; do kill -$number "$(daemon_of "$S")"; done
+check "stray signals end nothing" touch "$M/file"
+stop_mount "$S" "$M"
+
 # More segments than the table of descriptors ever has places.
 if [ "$LONG" = 1 ]; then
     count=19000

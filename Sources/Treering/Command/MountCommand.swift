@@ -77,6 +77,7 @@ enum MountCommand {
         MountService.prepareSignals()
         FuseLog.send(to: log.sink)
         do throws(CommandError) {
+            try ProcessLimits.checkMemory(options)
             let (store, volume) = try open(plan, options, log.sink)
             // The lock is let go last, when nothing of this process can touch the store any more.
             defer { store.device.shutDown() }
@@ -115,6 +116,7 @@ enum MountCommand {
             let store = try OpenStore(plan.store, lock, options.engine, options.device)
             opened = store
             log.notice(store.device.sentence)
+            for warning in ProcessLimits.warnings(store.device.files) { log.warning("\(plan.source): \(warning)") }
             if isEmpty {
                 try store.format(options.format)
                 log.notice("\(plan.source) was formatted")
@@ -157,6 +159,7 @@ struct OpenStore {
 
     /// Opens the device of a directory that this process has locked.
     init(_ path: HostString, _ lock: StoreLock, _ engine: EngineChoice, _ options: DeviceOptions) throws(CommandError) {
+        if !options.readOnly { try ProcessLimits.checkFileSize() }
         self.path = path
         self.lock = lock
         var options = options

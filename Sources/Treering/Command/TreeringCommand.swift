@@ -54,6 +54,7 @@ public enum TreeringCommand {
     public static func main() -> Int32 {
         // Before anything is opened: it must not lie where messages go.
         StandardDescriptors.open()
+        ProcessLimits.prepare()
         return run(HostString.arguments)
     }
 

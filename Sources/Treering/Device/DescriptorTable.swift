@@ -58,6 +58,8 @@ final class DescriptorTable: @unchecked Sendable {
         var name: StoreFile
         var isPinned: Bool
         var isKept = false
+        /// From `open` to `close`.
+        var isOpen = true
 
         init(_ name: StoreFile) {
             self.name = name
@@ -70,8 +72,6 @@ final class DescriptorTable: @unchecked Sendable {
     private static let chunkFileCount = 4096
     /// Added to `useCount` while a file is being closed.
     private static let closing: Int32 = -1 << 30
-    /// How many others are closed for one that cannot be opened. A limit that was lowered below what is open is not met by closing all of it.
-    private static let makeRoomLimit = 2
     /// How long a use waits while the system has no descriptor left.
     private static let patienceNanoseconds: UInt64 = 5_000_000_000
 
@@ -180,14 +180,16 @@ final class DescriptorTable: @unchecked Sendable {
 
     private func reopenPatiently(_ file: DeviceFile) throws(Errno) -> Descriptors {
         let start = monotonicNanoseconds()
+        var isFirst = true
         while true {
             let error: Errno
-            switch monitor.withLock({ reopenWithLock(file, mayWait: true) }) {
+            switch monitor.withLock({ reopenWithLock(file, mayWait: true, mayMakeRoom: isFirst) }) {
             case .success(let found): return found
             case .failure(let failure): error = failure
             }
             let isOver = monotonicNanoseconds() - start > Self.patienceNanoseconds
             guard error.isShortage, !isOver else { throw error }
+            isFirst = false
             rest(nanoseconds: 10_000_000)
         }
     }
@@ -252,14 +254,11 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Opens, and closes some others for it where the process or the system has no descriptor left.
+    /// Opens, and closes another for it where the process or the system has no descriptor left; not for a new file, without which all goes on.
     private func openMakingRoom(_ name: StoreFile, create: Bool) throws(Errno) -> Descriptors {
-        var attempts = 0
-        while true {
-            do throws(Errno) { return try openFile(name, create) } catch {
-                attempts += 1
-                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit, makeRoom() else { throw error }
-            }
+        do throws(Errno) { return try openFile(name, create) } catch {
+            guard !create, error.isShortageOfFiles, makeRoom() else { throw error }
+            return try openFile(name, create)
         }
     }
 
@@ -303,7 +302,9 @@ final class DescriptorTable: @unchecked Sendable {
     func close(_ file: DeviceFile) {
         monitor.withLock {
             let entry = self[file.rawValue]
+            precondition(entry.pointee.isOpen, "a device file closed twice")
             precondition(entry.pointee.useCount.load(ordering: .acquiring) == 0, "a device file closed while in use")
+            entry.pointee.isOpen = false
             let found = Descriptors(
                 entry.pointee.descriptors.exchange(Descriptors.none.entry, ordering: .acquiringAndReleasing))
             if entry.pointee.isPinned { pinnedCount -= 1 }
@@ -313,8 +314,6 @@ final class DescriptorTable: @unchecked Sendable {
                 freePlaces.append(entry.pointee.place)
                 idle.broadcast()
             }
-            // A later use of this number traps or, where it was given away again, finds another file: as with descriptors.
-            entry.pointee.isPinned = true
             freeFiles.append(file.rawValue)
         }
     }
@@ -350,7 +349,9 @@ final class DescriptorTable: @unchecked Sendable {
 
     // MARK: Under the lock
 
-    private func reopenWithLock(_ number: DeviceFile, mayWait: Bool) -> Result<Descriptors, Errno> {
+    private func reopenWithLock(
+        _ number: DeviceFile, mayWait: Bool, mayMakeRoom: Bool = true
+    ) -> Result<Descriptors, Errno> {
         precondition(!isClosed, "a call after the end of the device")
         let file = self[number.rawValue]
         while true {
@@ -359,8 +360,7 @@ final class DescriptorTable: @unchecked Sendable {
                 file.pointee.useCount.add(1, ordering: .acquiringAndReleasing)
                 return .success(present)
             }
-            // Whoever used it knows its number: it has been opened, and not closed since.
-            precondition(!file.pointee.isPinned, "a device file that is not open")
+            precondition(file.pointee.isOpen && !file.pointee.isPinned, "a device file that is not open")
             guard let place = freePlaces.popLast() ?? takeFromAnother(maySync: mayWait) else {
                 guard mayWait, let place = waitForPlace() else { return .failure(Errno(EMFILE)) }
                 // Another thread may have opened it meanwhile.
@@ -368,7 +368,7 @@ final class DescriptorTable: @unchecked Sendable {
                 continue
             }
             do throws(Errno) {
-                let descriptors = try openWithLock(file.pointee.name, mayWait)
+                let descriptors = try openWithLock(file.pointee.name, mayWait, mayMakeRoom)
                 missCount += 1
                 file.pointee.useCount.add(1, ordering: .acquiringAndReleasing)
                 install(descriptors, number.rawValue, at: place)
@@ -380,16 +380,14 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    private func openWithLock(_ name: StoreFile, _ mayWait: Bool) throws(Errno) -> Descriptors {
-        var attempts = 0
-        while true {
-            do throws(Errno) { return try openFile(name, false) } catch {
-                attempts += 1
-                guard error.isShortageOfFiles, attempts <= Self.makeRoomLimit,
-                    let place = takeFromAnother(maySync: mayWait)
-                else { throw error }
-                freePlaces.append(place)
+    /// Closes another only if it may: a shortage that lasts is not ended by closing one after the other.
+    private func openWithLock(_ name: StoreFile, _ mayWait: Bool, _ mayMakeRoom: Bool) throws(Errno) -> Descriptors {
+        do throws(Errno) { return try openFile(name, false) } catch {
+            guard mayMakeRoom, error.isShortageOfFiles, let place = takeFromAnother(maySync: mayWait) else {
+                throw error
             }
+            freePlaces.append(place)
+            return try openFile(name, false)
         }
     }
 

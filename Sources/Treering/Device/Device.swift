@@ -161,6 +161,8 @@ protocol Device: AnyObject, Sendable {
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno)
     /// The first part of a file at or after `offset` for which the host keeps no blocks, nil where there is none or the host cannot tell.
     func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>?
+    /// Whether the host writes to new places what is overwritten, so that it may need more room than the file has bytes.
+    func isCopiedOnWrite(_ file: DeviceFile) -> Bool
     /// Renames over an existing file. Durable only after `syncDirectories`.
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno)
     func unlink(_ file: StoreFile) throws(Errno)
@@ -172,4 +174,5 @@ protocol Device: AnyObject, Sendable {
 extension Device {
     func makeProgress() -> Bool { false }
     func keepOpen(_ segments: [DeviceFile]) {}
+    func isCopiedOnWrite(_ file: DeviceFile) -> Bool { false }
 }

@@ -31,6 +31,7 @@ extension HostEngine {
         try files.punch(file, offset: offset, byteCount: byteCount)
     }
     func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>? { files.hole(in: file, from: offset) }
+    func isCopiedOnWrite(_ file: DeviceFile) -> Bool { files.isCopiedOnWrite(file) }
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) { try files.rename(file, to: newName) }
     func unlink(_ file: StoreFile) throws(Errno) { try files.unlink(file) }
     func syncDirectories() throws(Errno) { try files.syncDirectories() }

@@ -42,7 +42,8 @@ extension HostFiles {
             default:
                 // The host may have grown the file part of the way.
                 try? truncate(descriptor, off_t(before))
-                throw error
+                // No file may become so large (RLIMIT_FSIZE): for a store that is a full disk.
+                throw error.rawValue == EFBIG ? .noSpace : error
             }
         }
     }
@@ -73,6 +74,12 @@ extension HostFiles {
             return UInt64(start)..<(end < 0 ? count : UInt64(end))
         }
         return found ?? nil
+    }
+
+    func isCopiedOnWrite(_ file: DeviceFile) -> Bool {
+        guard mayCopyOnWrite else { return false }
+        let found = try? withDescriptor(of: file) { (descriptor) throws(Errno) in linux_is_copied_on_write(descriptor) }
+        return (found ?? 0) != 0
     }
 
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno) {
@@ -115,7 +122,7 @@ extension HostFiles {
     /// The names of the regular files in a directory.
     private func names(in directory: Int32) throws(Errno) -> [HostString] {
         var own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        while own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
+        if own < 0, errno == EMFILE || errno == ENFILE, table.makeRoom() {
             own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         }
         guard own >= 0 else { throw .last }

@@ -13,6 +13,8 @@ final class HostFiles: Sendable {
     let segments: Int32
     let direct: DirectSupport
     let isReadOnly: Bool
+    /// The host may write to new places what is overwritten (btrfs). Files are made so that it does not.
+    let mayCopyOnWrite: Bool
     /// The soft limit of open files, raised as far as was needed and allowed.
     let descriptorLimit: Int
     let table: DescriptorTable
@@ -72,6 +74,7 @@ final class HostFiles: Sendable {
         self.segments = segments
         self.direct = direct
         isReadOnly = options.readOnly
+        mayCopyOnWrite = linux_may_copy_on_write(directory) != 0
         let mustBeDirect = options.direct == .on
         self.mustBeDirect = mustBeDirect
         let each = direct.isUsable ? 2 : 1
@@ -81,7 +84,7 @@ final class HostFiles: Sendable {
         sequentialReads = SequentialReads(capacity: max(1, placeCount))
         let opener = Opener(
             directory: directory, segments: segments, usesDirect: direct.isUsable, mustBeDirect: mustBeDirect,
-            isReadOnly: options.readOnly)
+            isReadOnly: options.readOnly, mayCopyOnWrite: mayCopyOnWrite)
         table = DescriptorTable(placeCount: max(1, placeCount)) { (file, create) throws(Errno) in
             try opener.open(file, create: create)
         }
@@ -144,6 +147,7 @@ final class HostFiles: Sendable {
         let usesDirect: Bool
         let mustBeDirect: Bool
         let isReadOnly: Bool
+        let mayCopyOnWrite: Bool
 
         func open(_ file: StoreFile, create: Bool) throws(Errno) -> Descriptors {
             if file == .scratch { return Descriptors(buffered: try openScratch(), direct: -1) }
@@ -152,6 +156,7 @@ final class HostFiles: Sendable {
             let name = HostString(path)
             if create { RegularFile.makeWay(name, in: parent) }
             let buffered = try RegularFile.open(name, in: parent, access | (create ? O_CREAT | O_EXCL : 0), 0o600)
+            if create && mayCopyOnWrite { linux_overwrite_in_place(buffered) }
             guard usesDirect else { return Descriptors(buffered: buffered, direct: -1) }
             do throws(Errno) {
                 let direct = try RegularFile.open(name, in: parent, access | linux_o_direct)

@@ -15,13 +15,18 @@ struct MountError: Error, Sendable, CustomStringConvertible {
 
     let kind: Kind
     let description: String
+    /// The host was short of something: later it may be possible.
+    let isShortage: Bool
 
     init(_ kind: Kind, _ description: String) {
         self.kind = kind
         self.description = description
+        isShortage = false
     }
 
     init(_ what: String, _ error: Errno) {
-        self.init(.host, "\(what): \(error)")
+        kind = .host
+        description = "\(what): \(error)"
+        isShortage = error.isShortage
     }
 }

@@ -4,6 +4,7 @@
 /// What a mount has open that recovers its own store because the log failed under it.
 struct MountedFiles {
     var indexFile: DeviceFile
+    var superblockFile: DeviceFile
     var segments: [SegmentNumber: DeviceFile]
     /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
     var superblock: Superblock
@@ -44,6 +45,8 @@ final class Recovery<D: Device> {
     private(set) var tornSegments: [SegmentNumber] = []
     /// Where the log is damaged, and what it would be if it were mended. Only for tools that say so.
     let mender: Mender<D>?
+    /// Segments whose files were closed and given back to the host.
+    private(set) var forgotten: [SegmentNumber] = []
     /// Segments whose files are gone although entries of the index lie in them.
     private(set) var missingSegments: [SegmentNumber: UsageEntry] = [:]
     /// Damage that cannot be mended: the log was followed only so far.
@@ -63,7 +66,11 @@ final class Recovery<D: Device> {
     ) throws(MountError) {
         self.device = device
         self.log = log
-        if let pair { self.pair = pair } else { self.pair = try SuperblockPair.read(device) }
+        if let pair {
+            self.pair = pair
+        } else {
+            self.pair = try SuperblockPair.read(device, open: open?.superblockFile)
+        }
         if let open { superblock = open.superblock } else { superblock = try self.pair.newest() }
         if open == nil, let complaint = self.pair.complaint { log(complaint) }
         openSegmentFiles = open?.segments ?? [:]
@@ -272,6 +279,12 @@ final class Recovery<D: Device> {
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
         // A mount that died has raised the epoch, though what it took in is of an earlier one and not in a checkpoint yet.
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
+    }
+
+    /// A segment has no file any more.
+    func forget(_ number: SegmentNumber) {
+        headers[number] = nil
+        forgotten.append(number)
     }
 
     // MARK: Salvage

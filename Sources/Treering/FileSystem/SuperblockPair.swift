@@ -9,8 +9,8 @@ struct SuperblockPair {
     private var missing: String?
 
     /// Reads both slots. A file cut short counts as damaged, one that is not there as foreign.
-    static func read<D: Device>(_ device: D) throws(MountError) -> SuperblockPair {
-        try read(device, .superblock, Superblock.slotOffsets)
+    static func read<D: Device>(_ device: D, open file: DeviceFile? = nil) throws(MountError) -> SuperblockPair {
+        try read(device, .superblock, Superblock.slotOffsets, open: file)
     }
 
     /// Reads the copies of both slots.
@@ -19,12 +19,13 @@ struct SuperblockPair {
     }
 
     private static func read<D: Device>(
-        _ device: D, _ name: StoreFile, _ offsets: [UInt64]
+        _ device: D, _ name: StoreFile, _ offsets: [UInt64], open: DeviceFile? = nil
     ) throws(MountError) -> SuperblockPair {
         var slots: [Result<Superblock, Superblock.Refusal>] = []
         do throws(Errno) {
-            let file = try device.open(name, create: false)
-            defer { device.close(file) }
+            let opened = open == nil ? try device.open(name, create: false) : nil
+            defer { if let opened { device.close(opened) } }
+            guard let file = open ?? opened else { throw .noEntry }
             let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
             for offset in offsets {
                 let completion = device.perform(Submission(.read, file, offset: offset, block.bytes, tag: 0))

@@ -78,6 +78,7 @@ extension Volume {
             return
         }
         state.withLock { $0.core.log.hasOpenedHead = false }
+        keepHeadsOpen()
         setPace()
         rehomeWhereSuspended()
         refreshHostSpace()
@@ -85,7 +86,6 @@ extension Volume {
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
         hostStaging?.touch()
         if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
-        keepHeadsOpen()
         if commits { commitByClock() }
         reapOrphans()
         finishRemovals()
@@ -326,6 +326,8 @@ extension Volume {
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
     func prepareSegment() {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
+        // Others may be closed for the new one.
+        keepHeadsOpen()
         let table = state.withLock { $0.core.table }
         let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
         let uuid = state.withLock { $0.superblock.blockUUID }
@@ -415,7 +417,7 @@ extension Volume {
             return (header, segment.file!, isKept)
         }
         // The head of the log never waits for the host to allocate blocks, nor fails for want of them.
-        if device.hole(in: file, from: 0) != nil { isKept = false }
+        if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
         try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))

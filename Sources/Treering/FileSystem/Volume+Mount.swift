@@ -16,6 +16,7 @@ struct FormatOptions: Sendable {
     var now: @Sendable () -> Timestamp = Timestamp.now
 
     static let capacityMinimum: UInt64 = 16 << 20
+    static let segmentByteCountLimit = 64 << 20
 
     /// The segment size for a capacity: the power of two near a 64th of it, from 1 MiB to 64 MiB.
     static func segmentByteCount(forCapacity capacity: UInt64) -> Int {
@@ -248,22 +249,15 @@ extension Recovery {
     func makeDurable(continuesSegment: Bool) throws(Errno) {
         // A killed mount's last names and headers may be seen and not be durable yet.
         try device.syncDirectories()
-        try writeUnsettledBatches()
+        try removeUnfinishedFiles()
+        try makingRoom { () throws(Errno) in try writeUnsettledBatches() }
         for number in walkedSegments { try device.wait(Submission(.sync, table[number].file!, tag: 0)) }
         for number in tornSegments where table[number].state != .inUse {
-            let file = table[number].file!
-            device.close(file)
-            try device.unlink(.segment(number))
-            table.note(number, file: nil, incarnation: table[number].incarnation + 8)
-        }
-        for file in try device.list() {
-            switch file {
-            case .preparing, .newIndex: try device.unlink(file)
-            default: break
-            }
+            try giveBack(number, table[number].file!, table[number].incarnation + 8)
         }
         for (number, segment) in headers.sorted(by: { $0.key < $1.key }) {
-            if table[number].state == .inUse { continue }
+            // One may have been given back meanwhile.
+            if table[number].state == .inUse || headers[number] == nil { continue }
             var header = segment.header
             if header.state == .inUse {
                 // Opened by the dead mount beyond the end of its log, or empty of anything that is still named.
@@ -271,18 +265,15 @@ extension Recovery {
                 header.incarnation += 1
                 header.firstBatch = .zero
                 header.end = 0
-                try rewrite(header, segment.file)
+                try makingRoom(besides: number) { () throws(Errno) in try rewrite(header, segment.file) }
             } else if header.incarnation > table[number].incarnation {
                 // Recycled after the checkpoint: no tombstone may rely on that before it is durable. Written again and not only flushed:
                 // a flush that failed before may have taken it for clean.
-                try rewrite(header, segment.file)
+                try makingRoom(besides: number) { () throws(Errno) in try rewrite(header, segment.file) }
             }
-            if device.hole(in: segment.file, from: 0) != nil {
-                // Punched, or copied by something that leaves zeros out: not fit for the head.
-                device.close(segment.file)
-                try device.unlink(.segment(number))
-                table.note(number, file: nil, incarnation: header.incarnation)
-                table[number].isChanged = true
+            if device.hole(in: segment.file, from: 0) != nil || device.isCopiedOnWrite(segment.file) {
+                // Punched, or copied by something that leaves zeros out, or of a host that needs room to overwrite: not fit for the head.
+                try giveBack(number, segment.file, header.incarnation)
             } else {
                 table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
             }
@@ -292,10 +283,45 @@ extension Recovery {
             var header = headers[last]?.header
         else { return }
         if header.end == 0 { header.end = position.offsetInSegment }
-        try rewrite(header, table[last].file!)
+        try makingRoom { () throws(Errno) in try rewrite(header, table[last].file!) }
         table[last].end = header.end
         table[last].lastBatch = position.lastBatch
         table[last].isChanged = true
+    }
+
+    /// Files that were not finished, and so are no part of the store.
+    private func removeUnfinishedFiles() throws(Errno) {
+        for file in try device.list() {
+            switch file {
+            case .preparing, .newIndex: try device.unlink(file)
+            default: break
+            }
+        }
+    }
+
+    /// Gives the file of a segment that holds nothing back to the host; its life is remembered.
+    private func giveBack(_ number: SegmentNumber, _ file: DeviceFile, _ incarnation: UInt32) throws(Errno) {
+        forget(number)
+        device.close(file)
+        table.note(number, file: nil, incarnation: incarnation)
+        table[number].isChanged = true
+        try device.unlink(.segment(number))
+    }
+
+    /// Does what finds no room on a full host again, as long as there are free segments to give back for it.
+    private func makingRoom(
+        besides own: SegmentNumber? = nil, _ body: () throws(Errno) -> Void
+    ) throws(Errno) {
+        while true {
+            do throws(Errno) { return try body() } catch {
+                let free = headers.filter { number, segment in
+                    number != own && segment.header.state == .free && table[number].state == .absent
+                }
+                guard error == .noSpace, let (number, segment) = free.max(by: { $0.key < $1.key }) else { throw error }
+                try giveBack(number, segment.file, segment.header.incarnation)
+                try device.syncDirectories()
+            }
+        }
     }
 
     /// Writes what was read once more. A flush may have failed under a mount that was killed then; the host may take what it lost for

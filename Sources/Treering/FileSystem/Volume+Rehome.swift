@@ -6,7 +6,8 @@ extension Volume {
     /// Whether this thread may write the log again: the housekeeper's, or any where no housekeeper runs.
     var mayRehome: Bool { housekeeper?.isCurrent ?? true }
 
-    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only.
+    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only, unless
+    /// the host is only short of something: then all wait, and it is tried again.
     @discardableResult
     func rehomeWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
@@ -27,7 +28,17 @@ extension Volume {
         do throws(MountError) {
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
+            isRehomingLate = false
         } catch let second {
+            if second.isShortage, !state.withLock({ $0.core.isVainToWait }) {
+                if !isRehomingLate {
+                    log("writing the log failed (\(error)), and all wait until it can be written again: \(second)")
+                }
+                isRehomingLate = true
+                change { state, telling in state.endRehoming(telling) }
+                rest(nanoseconds: 200_000_000)
+                return true
+            }
             log(
                 "writing the log failed (\(error)), and was not made good (\(second)): the mount is read-only now and every fsync reports EIO"
             )
@@ -45,7 +56,8 @@ extension Volume {
                 segments[SegmentNumber(UInt32(index))] = segment.file
             }
             let open = MountedFiles(
-                indexFile: state.indexFile, segments: segments, superblock: state.superblock,
+                indexFile: state.indexFile, superblockFile: state.superblockFile, segments: segments,
+                superblock: state.superblock,
                 building: core.index.tree.building.next)
             return (core.log, core.log.undurableBatches, open)
         }
@@ -54,17 +66,26 @@ extension Volume {
         try recovery.replay(through: durable)
         var rehoming = Rehoming(
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
-        try rehoming.enterBlocks()
-        // What is read is durable and lives on, unless the disk does not give back what tells so.
-        for life in state.withLock({ $0.core.table.heldLives }) where !recovery.table.isInUse(life) {
-            throw MountError(.damaged, "segment \(life.number.rawValue), which is being read, is not found again")
+        do throws(MountError) {
+            try rehoming.enterBlocks()
+            // What is read is durable and lives on, unless the disk does not give back what tells so.
+            for life in state.withLock({ $0.core.table.heldLives }) where !recovery.table.isInUse(life) {
+                throw MountError(
+                    .damaged, "segment \(life.number.rawValue), which is being read, is not found again")
+            }
+            do throws(Errno) { try rehoming.declareEnd() } catch {
+                throw MountError("the end of the old place cannot be declared", error)
+            }
+            try rehoming.moveBatches()
+            recovery.sealBlocks(through: rehoming.position.lastBatch)
+            do throws(Errno) { try rehoming.flush() } catch {
+                throw MountError("the new place cannot be flushed", error)
+            }
+        } catch {
+            // The mount keeps its table, in which these have no file any more.
+            state.withLock { state in for number in recovery.forgotten { state.core.table.dropFile(number) } }
+            throw error
         }
-        do throws(Errno) { try rehoming.declareEnd() } catch {
-            throw MountError("the end of the old place cannot be declared", error)
-        }
-        try rehoming.moveBatches()
-        recovery.sealBlocks(through: rehoming.position.lastBatch)
-        do throws(Errno) { try rehoming.flush() } catch { throw MountError("the new place cannot be flushed", error) }
         change { state, telling in
             // Shut down meanwhile: what was written is found by the next mount.
             guard !log.isClosed else { return }

@@ -71,6 +71,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     nonisolated(unsafe) var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
     nonisolated(unsafe) var preparationFailure: Errno?
+    /// The log failed and could not be written again for want of something on the host.
+    nonisolated(unsafe) var isRehomingLate = false
     /// When the clock asked for a commit and for a checkpoint last.
     nonisolated(unsafe) var lastCommit: UInt64 = 0
     nonisolated(unsafe) var lastCheckpoint: UInt64 = 0

@@ -251,6 +251,11 @@ final class SegmentTable {
         self[number].file = nil
     }
 
+    /// A segment's file is gone, whatever state the segment is in.
+    func dropFile(_ number: SegmentNumber) {
+        if self[number].state == .prepared { remove(number) } else { self[number].file = nil }
+    }
+
     /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
     func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
         var count = segments.stampCount(from: since, through: until)

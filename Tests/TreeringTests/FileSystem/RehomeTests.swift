@@ -1,5 +1,6 @@
 // A failed write or flush of the log, case by case: what is written again, where, and what a crash finds.
 
+import Glibc
 import Testing
 
 @testable import Treering
@@ -42,6 +43,44 @@ import Testing
         }
         try store.volume.unmount()
         #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
+    }
+
+    /// The host is short of room, descriptors or memory for the log and for every place it is written to again, for a while: all wait, then go
+    /// on, and a power cut during it or after it finds what was synced.
+    @Test(arguments: [ENOSPC, EMFILE, ENFILE, ENOMEM]) func aShortageThatPassesEndsNothing(number: Int32) throws {
+        let store = try TestStore()
+        let inode = try make(store)
+        try write(store, inode, 6)
+        try store.volume.syncAndWait()
+        store.device.keepHistory()
+        try write(store, inode, 7)
+        for _ in 0..<5 { store.device.inject(SimulatedFault(.failTorn(Errno(number)), kinds: kinds)) }
+        try store.volume.syncAndWait()
+        #expect(!store.volume.isReadOnly)
+        for event in store.device.crashPoints.suffix(12) {
+            for state in store.device.crashStates(at: event, exhaustiveUpTo: 2, samples: 2, seed: 1).prefix(4) {
+                let again = try Volume.mount(state.device(), VolumeOptions(), now: TestStore.now) { _ in }
+                let found = try contents(again, inode)
+                #expect(found == [UInt8](repeating: 6, count: 50_000) || found == [UInt8](repeating: 7, count: 50_000))
+            }
+        }
+        try write(store, inode, 8)
+        try store.volume.syncAndWait()
+        let crashed = store.device.crash(seed: 1).device()
+        let again = try Volume.mount(crashed, VolumeOptions(), now: TestStore.now) { _ in }
+        #expect(try contents(again, inode) == [UInt8](repeating: 8, count: 50_000))
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
+    }
+
+    /// Where it does not pass before the mount ends, the mount ends all the same.
+    @Test func aShortageDoesNotKeepAMountFromEnding() throws {
+        let store = try TestStore()
+        let inode = try make(store)
+        try store.volume.syncAndWait()
+        try write(store, inode, 7)
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: kinds, isLasting: true))
+        #expect(throws: Errno.self) { try store.volume.unmount() }
     }
 
     /// A flush that failed and lost what it was asked to keep: the next fsync must not believe the host's "all clean".

@@ -1,0 +1,126 @@
+#!/bin/bash
+# Stores on other hosts: ext4, xfs, btrfs, tmpfs, overlayfs, and an ext4 whose user has a quota. A store keeps to its capacity, a host that is full is
+# a full disk, and what it holds can be mounted afterwards. What this machine cannot make is left out.
+# alone
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+need python3
+[ "$(id -u)" = 0 ] || { say "    only root can make hosts"; finish; }
+HOSTS=()
+HOST=''
+# At the end hosts go after the mounts on them.
+finish_hosts() {
+    local host
+    trap - EXIT
+    cd / || exit 1
+    for dir in "${MOUNTS[@]}"; do is_mounted "$dir" && fusermount3 -u -z "$dir" 2>/dev/null; done
+    for pid in "${DAEMONS[@]}"; do wait_gone "$pid" 10; done
+    for host in "${HOSTS[@]}"; do umount "$host" 2>/dev/null || umount -l "$host" 2>/dev/null; done
+    finish
+}
+trap 'fail "ended early"; finish_hosts' EXIT
+
+# host NAME BYTES TYPE [MKFS OPTIONS...] : a file system in a file, at $HOST.
+host() {
+    local name=$1 size=$2 type=$3
+    shift 3
+    HOST=$WORK/$name
+    mkdir -p "$HOST"
+    command -v "mkfs.$type" >/dev/null || { say "    no mkfs.$type: $name is left out"; return 1; }
+    truncate -s "$size" "$WORK/$name.img"
+    "mkfs.$type" -q "$@" "$WORK/$name.img" >/dev/null 2>&1 || { say "    no $type can be made: $name is left out"; return 1; }
+    mount -o loop${HOST_OPTIONS:+,$HOST_OPTIONS} "$WORK/$name.img" "$HOST" 2>/dev/null || { say "    $type cannot be mounted here: $name is left out"; return 1; }
+    HOSTS+=("$HOST")
+}
+used() { df -m --output=used "$HOST" | tail -n 1 | tr -dc 0-9; }
+cat >"$WORK/overwrite.py" <<'P'
+import errno, os, random, sys
+root, memory, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+choose = random.Random(7)
+known = {}
+for number in range(rounds * 60):
+    name = f"a{number % 60}"
+    data = choose.randbytes(choose.randrange(1, 1_500_000))
+    with open(f"{root}/new", "wb") as file:
+        file.write(data)
+    os.rename(f"{root}/new", f"{root}/{name}")
+    known[name] = hash(data)
+assert all(hash(open(f"{root}/{name}", "rb").read()) == value for name, value in known.items())
+P
+# Much more is written than the store has room for; it never takes more of the host than its capacity and what the host itself needs.
+keeps_to_capacity() { # NAME [SLACK MIB]
+    local before store=$HOST/store mount=$WORK/mnt-$1
+    before=$(used)
+    mkdir -p "$mount"
+    start_mount "$store" "$mount" capacity=200M
+    check "$1: overwriting" timeout 100 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 8
+    sync -f "$HOST"
+    local took=$(($(used) - before))
+    say "    $1: 200 MiB of capacity, $took MiB of the host"
+    equal "$1: no more of the host than the capacity" yes "$([ $took -le $((200 + ${2:-10})) ] && echo yes || echo $took)"
+    equal "$1: read-only" 0 "$("$TREERING" stats "$mount" | awk '$1 == "read_only" {print $2}')"
+    kill_mount "$store" "$mount"
+    start_mount "$store" "$mount"
+    check "$1: writing after a kill" timeout 60 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 1
+    stop_mount "$store" "$mount"
+    check_store "$store"
+}
+# The host is full before the store is: writing fails as on a full disk, removing works, and then writing again.
+full_host() { # NAME
+    local store=$HOST/store mount=$WORK/mnt-$1-full
+    mkdir -p "$mount"
+    start_mount "$store" "$mount" "${2:-capacity=4G},commit=1"
+    echo kept >"$mount/kept"
+    "$TREERING" sync "$mount" >/dev/null
+    expect_error "$1: filling the host" 'No space left|Disk quota' timeout 100 dd if=/dev/urandom of="$mount/big" bs=1M count=3000 conv=fsync
+    sleep 2
+    equal "$1: read-only when full" 0 "$("$TREERING" stats "$mount" | awk '$1 == "read_only" {print $2}')"
+    check "$1: removing" timeout 60 rm "$mount/big"
+    check "$1: clean" timeout 60 "$TREERING" clean "$mount"
+    check "$1: writing again" timeout 60 dd if=/dev/urandom of="$mount/again" bs=1M count=4 conv=fsync
+    # Full once more, and killed so: it can be mounted.
+    timeout 100 dd if=/dev/urandom of="$mount/big" bs=1M count=3000 2>/dev/null
+    kill_mount "$store" "$mount"
+    start_mount "$store" "$mount"
+    equal "$1: what was there" kept "$(cat "$mount/kept")"
+    check "$1: removing after a kill" timeout 60 rm "$mount/big"
+    stop_mount "$store" "$mount"
+    check_store "$store"
+    rm -rf "$store"
+}
+both() { keeps_to_capacity "$1" "${2:-10}"; rm -rf "$HOST/store"; full_host "$1"; umount "$HOST" 2>/dev/null; rm -f "$WORK/$1.img"; }
+
+host ext4 420M ext4 && both ext4
+host xfs 480M xfs && both xfs
+host btrfs 600M btrfs && both btrfs 20
+# A store made when files were still copied on write, or on a host that was told to copy: what is recycled there goes back to the host.
+host cow 600M btrfs && {
+    mkdir "$HOST/store"
+    check "cow: format" "$TREERING" format "$HOST/store" --capacity 200M
+    for file in "$HOST/store/segments"/*.seg; do
+        cp --reflink=never "$file" "$file.copy" && mv "$file.copy" "$file"
+    done
+    keeps_to_capacity cow 20
+    [ -z "$(lsattr "$HOST"/store/segments/*.seg 2>/dev/null | awk '$1 !~ /C/')" ] && pass || say "    cow: some segments are still copied on write"
+    umount "$HOST"
+    rm -f "$WORK/cow.img"
+}
+HOST=$WORK/tmpfs
+mkdir "$HOST"
+mount -t tmpfs -o size=280M none "$HOST" && { HOSTS+=("$HOST"); both tmpfs; }
+host lower 420M ext4 && {
+    mkdir "$HOST/upper" "$HOST/work" "$HOST/lower" "$WORK/overlay"
+    if mount -t overlay -o "lowerdir=$HOST/lower,upperdir=$HOST/upper,workdir=$HOST/work" none "$WORK/overlay" 2>/dev/null; then
+        HOSTS=("$WORK/overlay" "${HOSTS[@]}")
+        HOST=$WORK/overlay
+        both overlay
+    else say "    overlayfs cannot be mounted here: it is left out"; fi
+}
+# A quota that holds for root as well: that of a project.
+if command -v xfs_quota >/dev/null && HOST_OPTIONS=prjquota host quota 600M xfs; then
+    mkdir "$HOST/store"
+    if xfs_quota -x -c "project -s -p $HOST/store 42" -c 'limit -p bhard=150m 42' "$HOST" >/dev/null 2>&1; then
+        full_host quota capacity=400M
+    else say "    quotas cannot be set here: they are left out"; fi
+fi
+finish_hosts
