@@ -98,6 +98,7 @@ private final class ParkedRequest: @unchecked Sendable {
     /// The operation of a kind, on the files that `template` has made.
     private static func body(_ kind: Kind, _ files: [InodeNumber]) -> (Core) throws(Stop) -> Void {
         let (first, last) = (files[0], files[files.count - 1])
+        let walk = AllocationWalk()
         return { (core) throws(Stop) in
             switch kind {
             case .overwrite, .append:
@@ -116,9 +117,9 @@ private final class ParkedRequest: @unchecked Sendable {
                     }
                 }
             case .truncate: _ = try core.setAttributes(first, AttributeChanges(byteCount: 100), caller)
-            case .punch: _ = try core.allocate(first, [.punchesHole, .keepsSize], at: 4096, 60_000, caller)
-            case .zero: _ = try core.allocate(first, .zeroes, at: 100, 60_000, caller)
-            case .reserve: _ = try core.allocate(first, [], at: 0, 400_000, caller)
+            case .punch: _ = try core.allocate(first, [.punchesHole, .keepsSize], at: 4096, 60_000, caller, walk)
+            case .zero: _ = try core.allocate(first, .zeroes, at: 100, 60_000, caller, walk)
+            case .reserve: _ = try core.allocate(first, [], at: 0, 400_000, caller, walk)
             case .setXattr:
                 try withName("user.name") { (name) throws(Stop) in
                     try Operation.withBytes([1, 2, 3]) { (bytes) throws(Stop) in

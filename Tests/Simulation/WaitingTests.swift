@@ -34,7 +34,8 @@ import Testing
             _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), caller)
         }
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] } != nil)
-        try store.volume.perform { (core) throws(Stop) in _ = try core.allocate(inode, [], at: 0, 4096, caller) }
+        let walk = AllocationWalk()
+        try store.volume.perform { (core) throws(Stop) in _ = try core.allocate(inode, [], at: 0, 4096, caller, walk) }
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] } == nil)
     }
 

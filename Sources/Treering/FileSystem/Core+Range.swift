@@ -38,7 +38,7 @@ extension Core {
     @discardableResult
     func allocate(
         _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller,
-        _ walk: AllocationWalk = AllocationWalk()
+        _ walk: AllocationWalk
     ) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .noDevice) }

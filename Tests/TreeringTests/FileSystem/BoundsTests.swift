@@ -150,8 +150,9 @@ import Testing
         let store = try TestStore(capacity: 128 << 20)
         let inode = try store.make("punched").inode
         func punch(_ from: UInt64, _ byteCount: UInt64) throws {
+            let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(inode, [.punchesHole, .keepsSize], at: from, byteCount, TestStore.caller)
+                try core.allocate(inode, [.punchesHole, .keepsSize], at: from, byteCount, TestStore.caller, walk)
             }
         }
         try store.write(inode, count * 8192, [1])
@@ -178,6 +179,7 @@ import Testing
             #expect(!all.isEmpty && byOffset == all)
         }
         // One that covers many takes their place.
+        try store.write(inode, 4096, [1])
         try punch(0, 8192 * (count / 2))
         #expect(store.volume.state.withLock { $0.core.index.rangeTombstones[inode]?.count } == Int(count / 2) + 1)
         try store.remount()
@@ -255,8 +257,9 @@ import Testing
             }
             expected.removeSubrange(1500...)
         case 2:
+            let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 4096, TestStore.caller)
+                try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 4096, TestStore.caller, walk)
             }
             expected = [UInt8](repeating: 0, count: count)
         case 3:

@@ -52,8 +52,9 @@ import Testing
     @Test func moreReservedThanTheSuperblockSaysIsReported() throws {
         let store = try TestStore()
         let file = try store.make("file").inode
+        let walk = AllocationWalk()
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller)
+            try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller, walk)
         }
         store.volume.state.withLock { $0.core.index.reservedByteCount = 4096 }
         try store.write(file, 0, [UInt8](repeating: 1, count: 100_000))

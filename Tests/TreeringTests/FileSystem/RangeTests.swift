@@ -10,8 +10,9 @@ import Testing
     )
         throws
     {
+        let walk = AllocationWalk()
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(inode, mode, at: offset, count, TestStore.caller)
+            try core.allocate(inode, mode, at: offset, count, TestStore.caller, walk)
         }
     }
 

@@ -245,8 +245,9 @@ import Testing
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] != nil })
         store.volume.closeLog(.input)
         #expect(throws: Errno.readOnly) {
+            let walk = AllocationWalk()
             try store.volume.perform { (core) throws(Stop) in
-                _ = try core.allocate(inode, [], at: 0, 1 << 20, TestStore.caller)
+                _ = try core.allocate(inode, [], at: 0, 1 << 20, TestStore.caller, walk)
             }
         }
     }

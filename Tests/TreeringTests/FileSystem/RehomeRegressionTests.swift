@@ -302,8 +302,9 @@ import Testing
         // More than what is removed in one step.
         for piece in 0..<100 as Range<UInt64> { try store.write(inode, piece * 8192, [1, 2, 3]) }
         try fillSegment()
+        let walk = AllocationWalk()
         try store.volume.perform { (core) throws(Stop) in
-            _ = try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 8192, TestStore.caller)
+            _ = try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 8192, TestStore.caller, walk)
         }
         try store.volume.syncAndWait()
         let victim = try #require(store.volume.state.withLock { $0.core.log.head })

@@ -43,8 +43,9 @@ import Testing
         let store = try TestStore()
         let file = try store.make("file").inode
         try damageRecords(of: store) {
+            let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller)
+                try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller, walk)
             }
         }
         let report = try repaired(store)
