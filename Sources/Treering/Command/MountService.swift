@@ -171,20 +171,34 @@ final class MountService {
     }
 
     /// The next signal, or 0 after so many seconds without one.
-    private func nextSignal(seconds: Int) -> Int32 {
+    private func nextSignal(seconds: Int = 0, milliseconds: Int = 0) -> Int32 {
         var set = Self.signals
-        var limit = timespec(tv_sec: seconds, tv_nsec: 0)
+        var limit = timespec(tv_sec: seconds, tv_nsec: milliseconds * 1_000_000)
         return max(0, sigtimedwait(&set, nil, &limit))
     }
 
     // MARK: Unmounting
 
+    /// How long unmounting on a signal waits for room on the host.
+    private static let roomSeconds = 10
+
     /// Writes back what the kernel holds, takes the mount off the tree and goes on serving for those who still have files
     /// open, but not for ever.
     private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
         // In a process of its own: a thread of this one that waits for itself could not be killed.
+        // While the log waits for room on the host, which may never come, it waits for nobody.
+        var waitedMilliseconds = 0
+        // A second signal.
+        var isHurried = false
         let program = HostFile.executable("sync")
-        if program?.run(["-f", mountPoint]) != true {
+        let isSynced = program?.run(
+            ["-f", mountPoint],
+            unless: {
+                isHurried = Self.endSignals.contains(nextSignal(milliseconds: 10))
+                waitedMilliseconds = volume.isLogSuspended ? waitedMilliseconds + 10 : 0
+                return isHurried || waitedMilliseconds > 1000 * Self.roomSeconds
+            })
+        if isSynced == nil {
             let descriptor = mountPoint.openDirectory()
             if descriptor >= 0 {
                 syncfs(descriptor)
@@ -193,7 +207,7 @@ final class MountService {
         }
         detach()
         var waited = 0
-        while !transport.isOver && waited < Self.graceSeconds {
+        while !isHurried && !transport.isOver && waited < Self.graceSeconds {
             let signal = nextSignal(seconds: 1)
             if Self.endSignals.contains(signal) { break }
             if signal == 0 { waited += 1 }

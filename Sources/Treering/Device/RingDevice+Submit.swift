@@ -96,7 +96,7 @@
                 state.free.append(contentsOf: unused)
                 state.activeCount -= unused.count
                 if state.waiterCount > 0 { room.broadcast() }
-                if state.activeCount == 0 { idle.broadcast() }
+                if state.activeCount == 0 { goIdle() }
             }
         }
 
@@ -224,8 +224,14 @@
                 state.free.append(slot)
                 state.activeCount -= 1
                 if state.waiterCount > 0 { room.signal() }
-                if state.activeCount == 0 { idle.broadcast() }
+                if state.activeCount == 0 { goIdle() }
             }
+        }
+
+        /// Nothing is in flight, so no completion comes that would take up what waits for a slot. Called with the monitor held.
+        private func goIdle() {
+            while let deferred = state.overflow.popFirst() { pool.submitWithoutWaiting(deferred) }
+            idle.broadcast()
         }
 
         /// Makes the completion thread look at `isEnding`; a broken ring's thread looks by itself.

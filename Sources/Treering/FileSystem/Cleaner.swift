@@ -36,7 +36,7 @@ final class Cleaner<D: Device> {
     var movedByteCount: UInt64 { movedRecordByteCount + movedBlockByteCount }
 
     /// The file of the segment that takes moved blocks.
-    var headFile: DeviceFile? { head?.file }
+    func headFile(_ adoptCount: Int) -> DeviceFile? { adoptCount == generation ? head?.file : nil }
 
     /// How much the segment that takes moved blocks has room for.
     func headRoom(_ log: SegmentLog) -> Int { head.map { log.table.segmentByteCount - $0.offset } ?? 0 }

@@ -19,6 +19,9 @@ final class AllocationWalk: @unchecked Sendable {
     fileprivate var holes: [Range<UInt64>] = []
     fileprivate var start: UInt64 = 0
 
+    /// A record has reserved so much.
+    fileprivate func reserved(_ byteCount: UInt64) { missingByteCount -= min(byteCount, missingByteCount) }
+
     fileprivate func forgetHoles() {
         cursor = start
         holes.removeAll()
@@ -54,7 +57,7 @@ extension Core {
         }
     }
 
-    /// Counts what of a range is to be reserved, and asks whether there is room: once, before anything is changed.
+    /// Counts what of a range is to be reserved.
     private func measure(
         _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ allocation: AllocationWalk,
         isMissing: (FilePiece) -> Bool
@@ -63,13 +66,12 @@ extension Core {
         var walk = PieceWalk(allocation.cursor ?? from, to, budget: bounds.extentCount, withReserved: true)
         if allocation.cursor == nil { allocation.missingByteCount = to - from }
         try goOn(&walk, in: number) { piece in
-            if !isMissing(piece) { allocation.missingByteCount -= min(piece.byteCount, allocation.missingByteCount) }
+            if !isMissing(piece) { allocation.reserved(piece.byteCount) }
             return true
         } after: {
             allocation.cursor = $0
         }
         guard walk.isOver else { throw .blocked(.turn) }
-        try allowReservation(of: allocation.missingByteCount)
         allocation.isMeasured = true
         allocation.cursor = nil
     }
@@ -118,6 +120,8 @@ extension Core {
         try waitForRemovals(of: old.inode)
         let (low, high) = Self.blocks(around: from, to)
         try measure(old.inode, low, high, walk) { !$0.isReserved }
+        // Asked again each time: others may have been promised the room since.
+        try allowReservation(of: walk.missingByteCount)
         // The blocks at both ends may have many holes of a few bytes.
         var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)
         while edges.count > Self.rangePieceLimit {
@@ -126,6 +130,7 @@ extension Core {
                 writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound)
             }
             try commit(freesSpace: true)
+            walk.reserved(edges.suffix(Self.rangePieceLimit).reduce(0) { $0 + UInt64($1.count) })
             edges.removeLast(Self.rangePieceLimit)
         }
         let (start, end) = try unreservedPart(old.inode, walk.cursor ?? from, to, walk)
@@ -133,6 +138,7 @@ extension Core {
         if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
         guard end >= to else {
             try commit(freesSpace: true)
+            walk.reserved(end - start)
             walk.cursor = end
             throw .blocked(.turn)
         }
@@ -203,6 +209,7 @@ extension Core {
             allocation.forgetHoles()
             throw .blocked(.turn)
         }
+        try allowReservation(of: allocation.missingByteCount)
         let isLast = allocation.cursor! >= high
         var (inode, hasKilled) = try modified(old, caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
@@ -210,6 +217,7 @@ extension Core {
         for hole in allocation.holes { writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound) }
         if isLast { writer.inode(inode) }
         try commit()
+        allocation.reserved(allocation.holes.reduce(0) { $0 + UInt64($1.count) })
         allocation.start = allocation.cursor!
         allocation.holes.removeAll()
         if !isLast { throw .blocked(.turn) }

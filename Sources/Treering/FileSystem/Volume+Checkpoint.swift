@@ -4,7 +4,10 @@ extension Volume {
     /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host that is short of something only delays it.
     func checkpointReporting() {
         do { try checkpointTwice() } catch {
-            if error.isShortage {
+            // Where a page cannot be read that a replacement needs, what the checkpoint would hold cannot be made now; the log has it.
+            let isReplacing =
+                error == .input && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
+            if error.isShortage || isReplacing {
                 let isNews = state.withLock { state in
                     defer { state.core.log.isCheckpointStuck = true }
                     return !state.core.log.isCheckpointStuck

@@ -315,12 +315,13 @@ extension Volume {
 
     /// What is written to now and next stays open.
     private func keepHeadsOpen() {
-        let next = state.withLock { state -> [DeviceFile] in
+        let (next, adoptCount) = state.withLock { state -> ([DeviceFile], Int) in
             let table = state.core.table
-            return ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
+            let files = ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
                 .compactMap { $0 }.compactMap { table[$0].file }
+            return (files, state.core.adoptCount)
         }
-        device.keepOpen(next.prefix(2) + [cleaner.headFile].compactMap { $0 } + next.dropFirst(2))
+        device.keepOpen(next.prefix(2) + [cleaner.headFile(adoptCount)].compactMap { $0 } + next.dropFirst(2))
     }
 
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.

@@ -174,9 +174,10 @@ extension Volume {
     private func giveBack(_ number: SegmentNumber) throws(Errno) {
         let file = state.withLock { $0.core.table[number].file! }
         try device.unlink(.segment(number))
-        try device.syncDirectories()
+        // Nobody may go on in a file without a name.
         state.withLock { $0.core.table.remove(number) }
         device.close(file)
+        try device.syncDirectories()
     }
 
     /// Has the log go on in a segment that stays; true when it had to.

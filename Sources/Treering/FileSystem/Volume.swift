@@ -94,6 +94,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
     var maxWriteByteCount: Int { state.withLock { $0.core.writeByteCountLimit } }
     var isReadOnly: Bool { state.withLock { $0.core.isReadOnly } }
+    /// The log has failed and is to be written again elsewhere.
+    var isLogSuspended: Bool { state.withLock { $0.core.log.suspension != nil } }
     /// Nothing is written any more.
     var isOver: Bool { state.withLock { $0.core.isOver } }
 
@@ -175,16 +177,13 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// nested, and the pages that it holds are let go only at its end.
     func resume(_ waiter: VolumeState.Waiter) {
         let attempt = waiter.attempt
-        var isEnding = false
         var next = state.withLock { $0.begin(attempt, waiter.retry) }
         while let retry = next {
             retry(attempt)
-            next = state.withLock { state in
-                isEnding = state.core.isEnding
-                return state.end(attempt)
-            }
+            next = state.withLock { $0.end(attempt) }
         }
-        if isEnding { wakeThreads() }
+        // Whoever waits for its outcome, or for all to be over, looks again.
+        wakeThreads()
     }
 
     // MARK: Completions

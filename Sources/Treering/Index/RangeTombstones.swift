@@ -60,6 +60,11 @@ struct RangeTombstones {
         ranges.sort { ($0.from, $0.sequence) < ($1.from, $1.sequence) }
     }
 
+    /// Takes out those that lie within a range and are older than a record, all in one go.
+    mutating func remove(within from: UInt64, _ to: UInt64, before sequence: RecordSequence) {
+        ranges.removeAll { $0.from >= from && $0.to <= to && $0.sequence < sequence }
+    }
+
     /// Those that lie within a range and are older than a record.
     func within(_ from: UInt64, _ to: UInt64, before sequence: RecordSequence) -> [RecordSequence] {
         var found: [RecordSequence] = []
@@ -152,7 +157,9 @@ extension RecordIndex {
 
     /// An entry leaves the tree; its page is in memory.
     func forgetRangeTombstone(_ key: IndexKey) {
-        guard key.kind == .rangeTombstone, rangeTombstones[InodeNumber(key.object)] != nil else { return }
+        guard key.kind == .rangeTombstone, let known = rangeTombstones[InodeNumber(key.object)], known.count > 0 else {
+            return
+        }
         let from = found { () throws(PageMiss) in
             try self.tree.withValue(of: key) { $0.flatMap { TombstoneEntry(decoding: $0) }?.from }
         }

@@ -66,6 +66,7 @@ extension RecordIndex {
             try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
         }
         if count <= Self.immediateEntryLimit { removeExtents(inode, from, to, before: origin.sequence) }
+        rangeTombstones[inode]?.remove(within: from, to, before: origin.sequence)
         for key in inner { _ = removeKeyed(key) }
         bury(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
         if count > Self.immediateEntryLimit {
@@ -106,6 +107,7 @@ extension RecordIndex {
             postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max), allocated)
         }
         bury(inode, .inode, 0, since, until, origin, charge: 24)
+        rangeTombstones[inode] = nil
     }
 
     /// Takes out one entry of an inode that is gone.
@@ -123,8 +125,10 @@ extension RecordIndex {
     /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
     func continueRemovals(of preferred: InodeNumber? = nil) throws(PageMiss) -> Bool {
         guard let inode = preferred.flatMap({ removals[$0] == nil ? nil : $0 }) ?? removals.first?.key,
-            let first = removals[inode]?.first
+            // What waits for a replacement does not wait for a removal of any size that came before it: nothing older is left in its range.
+            let place = removals[inode]!.firstIndex(where: { $0.replacement != nil }) ?? removals[inode]!.indices.first
         else { return false }
+        let first = removals[inode]![place]
         var isDone: Bool
         let living = table.livingByteCount
         if first.range.isWholeInode {
@@ -142,17 +146,17 @@ extension RecordIndex {
             }
             let reached = try touchSomeExtents(inode, first.cursor, first.range.to)
             removeExtents(inode, first.cursor, reached, before: first.sequence)
-            removals[inode]![0].cursor = reached
+            removals[inode]![place].cursor = reached
             isDone = reached >= first.range.to
         }
-        removals[inode]![0].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
+        removals[inode]![place].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
         if isDone {
             if let replacement = first.replacement {
                 putReplacement(replacement, inode, first.range)
             } else {
                 _ = tree.remove(RemovalEntry.key(inode, first.sequence))
             }
-            removals[inode]!.removeFirst()
+            removals[inode]!.remove(at: place)
             if removals[inode]!.isEmpty { removals[inode] = nil }
         }
         return !removals.isEmpty

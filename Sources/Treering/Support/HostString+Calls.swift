@@ -164,6 +164,21 @@ extension HostString {
         return status == 0
     }
 
+    /// The same; `givesUp` is asked again and again while it runs. Whoever is given up is killed, and goes when the kernel lets it.
+    func run(_ arguments: [HostString], unless givesUp: () -> Bool) -> Bool {
+        guard let child = start(arguments) else { return false }
+        var status: Int32 = 0
+        while true {
+            let ended = waitpid(child, &status, WNOHANG)
+            if ended == child { return status == 0 }
+            if ended < 0 && errno != EINTR { return false }
+            if givesUp() {
+                kill(child, SIGKILL)
+                return false
+            }
+        }
+    }
+
     /// Starts the program at this path, by the name of `title` where there is one; nil where that cannot be.
     func start(
         _ arguments: [HostString], title: HostString? = nil, _ actions: UnsafePointer<posix_spawn_file_actions_t>? = nil
