@@ -237,6 +237,58 @@ import Testing
         try check(store)
     }
 
+    /// A removal of any size that came before a replacement does not keep a checkpoint, or other writers, waiting.
+    @Test func aReplacementGoesBeforeARemoval() throws {
+        let store = try TestStore()
+        let inode = try fileOfPieces(store, 6000)
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), TestStore.caller)
+        }
+        let new = [UInt8](repeating: 0xEE, count: 2000)
+        try store.write(inode, 100, new)
+        #expect(volumeState(store) == (1, 1))
+        try store.volume.checkpoint()
+        #expect(volumeState(store) == (0, 1), "the removal is still under way")
+        #expect(try store.read(inode, 0, 10_000) == [UInt8](repeating: 0, count: 100) + new)
+        store.volume.housekeep(commits: true, checkpoints: true)
+        #expect(volumeState(store) == (0, 0))
+        #expect(try store.read(inode, 0, 10_000) == [UInt8](repeating: 0, count: 100) + new)
+        #expect(try extentCount(store, inode) == 1)
+        try check(store)
+    }
+
+    /// What one allocation was told it can have, another may have been promised before it is done.
+    @Test func allocationsThatAreMeasuredTogether() throws {
+        let store = try TestStore(capacity: 32 << 20)
+        store.volume.state.withLock { $0.core.bounds.extentCount = 1 }
+        let files = try ["one", "two"].map { try store.make($0).inode }
+        for file in files { for number in 0..<3 as Range<UInt64> { try store.write(file, number * 8192, [1]) } }
+        let room = try store.volume.perform { (core) throws(Stop) in core.status().availableByteCount }
+        let wanted = room / 5 * 3
+        let walks = [AllocationWalk(), AllocationWalk()]
+        var outcomes: [Errno?] = [nil, nil]
+        var isDone = [false, false]
+        // Each does a part of its work in turn.
+        while isDone.contains(false) {
+            for (index, file) in files.enumerated() where !isDone[index] {
+                do throws(Stop) {
+                    _ = try store.volume.run { (core) throws(Stop) in
+                        try core.allocate(file, .keepsSize, at: 0, wanted, TestStore.caller, walks[index])
+                    }
+                    isDone[index] = true
+                } catch {
+                    if case .failed(let errno) = error { (outcomes[index], isDone[index]) = (errno, true) }
+                    if case .blocked(.room) = error { store.volume.housekeep() }
+                }
+            }
+        }
+        #expect(outcomes.filter { $0 == nil }.count == 1 && outcomes.contains(.noSpace))
+        let (reserved, limit) = store.volume.state.withLock {
+            ($0.core.promisedByteCount(of: $0.core.index.reservedByteCount), $0.core.log.livingByteCountLimit)
+        }
+        #expect(reserved <= limit)
+    }
+
     /// A checkpoint, a truncation, a punch, a copy and a removal each while a replacement is under way.
     @Test(arguments: 0..<6) func meetsAReplacement(_ operation: Int) throws {
         let count = 4000
