@@ -75,7 +75,7 @@ extension Volume {
             state.withLock { $0.resize?.roundsLeft -= 1 }
             if try makeRoom(for: resize) { return true }
             if try vacate(resize) { return true }
-            try shrink(to: resize.count)
+            if try !shrink(to: resize.count) { return true }
             endResize(.done(capacity: state.withLock { $0.superblock.capacityByteCount }))
         } catch {
             log("the capacity could not be changed: \(error)")
@@ -192,11 +192,13 @@ extension Volume {
         return true
     }
 
-    /// Nothing lies beyond the new number any more, and no superblock slot needs anything there.
-    private func shrink(to count: Int) throws(Errno) {
-        let oldCount = state.withLock { $0.core.table.segments.count }
+    /// Nothing lies beyond the new number any more, and no superblock slot needs anything there. False where the log was written again
+    /// elsewhere meanwhile: the index that was adopted then has the usage entries again, and the table all segments.
+    private func shrink(to count: Int) throws(Errno) -> Bool {
+        let (oldCount, adoptCount) = state.withLock { ($0.core.table.segments.count, $0.core.adoptCount) }
         for number in count..<oldCount {
             try runWaiting { (core) throws(Stop) in
+                guard core.adoptCount == adoptCount else { return }
                 let key = UsageEntry.key(SegmentNumber(UInt32(number)))
                 try core.find { () throws(PageMiss) in try core.index.tree.touch(key) }
                 core.table[SegmentNumber(UInt32(number))].isChanged = false
@@ -204,12 +206,14 @@ extension Volume {
             }
         }
         puncher.waiting = []
-        let old = state.withLock { state -> UInt64 in
+        let old = state.withLock { state -> UInt64? in
+            guard state.core.adoptCount == adoptCount else { return nil }
             let old = state.superblock.capacityByteCount
             state.core.table.resize(to: count)
             state.superblock.capacityByteCount = UInt64(count) * UInt64(state.core.table.segmentByteCount)
             return old
         }
+        guard let old else { return false }
         do throws(Errno) { try checkpointTwice() } catch {
             state.withLock { state in
                 state.superblock.capacityByteCount = old
@@ -219,5 +223,6 @@ extension Volume {
         }
         // The other slot as well, so that neither names what is gone.
         checkpointReporting()
+        return true
     }
 }

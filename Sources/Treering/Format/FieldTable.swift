@@ -73,6 +73,7 @@ extension Superblock {
         (328, .long, "checkpoint that counted them"), (336, .uuid, "uuid of the blocks, if another"),
         (352, .long, "staging is void through mount epoch"), (360, .long, "and was passed over through"),
         (368, .long, "where the next record had sequence"), (376, .long, "killed mounts passed over"),
+        (384, .long, "staging being taken in is of mount epoch"),
     ])
 }
 

@@ -17,6 +17,9 @@ struct StagingHistory: Equatable, Sendable {
     /// How many killed mounts were passed over within the boot in which they died, since formatting: each may have acknowledged operations
     /// that the store does not have.
     var passedCount: UInt64 = 0
+    /// That of the mount of this epoch had been passed over and is being taken in after all, from the mount that noted this until it is
+    /// durable in the log. Zero: none. What else was passed over by then continues the log no more.
+    var taking = MountEpoch(0)
 
     /// Whether every superblock since this was first noted was written by a version that knows of it.
     var isKnown: Bool { void.rawValue > 0 }
@@ -29,7 +32,7 @@ struct StagingHistory: Equatable, Sendable {
     }
 
     private func standing(of epoch: MountEpoch, next: RecordSequence) -> StagingStanding {
-        if epoch > passed { return .valid }
+        if epoch > passed || epoch == taking { return .valid }
         return epoch > void && next == self.next ? .passed : .void
     }
 
@@ -48,7 +51,9 @@ struct StagingHistory: Equatable, Sendable {
     ) {
         settle(last: last, next: next)
         if next != self.next { void = passed }
-        passed = max(passed, MountEpoch(max(1, min(first ?? epoch, epoch).rawValue) - 1))
+        let wasPassed = first.map { $0 <= passed } ?? false
+        taking = wasPassed ? first! : MountEpoch(0)
+        passed = max(passed, MountEpoch(max(1, min(wasPassed ? epoch : first ?? epoch, epoch).rawValue) - 1))
         self.next = next
         if isMissing { passedCount += 1 }
     }
@@ -57,6 +62,7 @@ struct StagingHistory: Equatable, Sendable {
     mutating func tookIn(_ epoch: MountEpoch, next: RecordSequence) {
         void = max(void, MountEpoch(epoch.rawValue - 1))
         passed = void
+        taking = MountEpoch(0)
         self.next = next
     }
 }

@@ -49,7 +49,8 @@
 ///        360    8 staging of mounts through this epoch was passed over
 ///        368    8 the sequence that the next record would have got then
 ///        376    8 killed mounts that were passed over since formatting
-///        384  128 zero
+///        384    8 the epoch of the mount whose staging had been passed over and is being taken in; zero: none
+///        392  120 zero
 ///        512  512 room for snapshot roots, zero
 ///       1024 3072 zero
 ///
@@ -138,6 +139,7 @@ struct Superblock: Equatable {
         bytes.store(staging.passed.rawValue, at: 360)
         bytes.store(staging.next.rawValue, at: 368)
         bytes.store(staging.passedCount, at: 376)
+        bytes.store(staging.taking.rawValue, at: 384)
         indexRoot.encode(into: bytes, at: 256)
         bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
     }
@@ -214,7 +216,8 @@ extension Superblock {
         if checkpoint != .zero, bytes.load(328) == checkpoint.rawValue { sharedByteCount = bytes.load(320) }
         staging = StagingHistory(
             void: MountEpoch(bytes.load(352)), passed: MountEpoch(bytes.load(360)),
-            next: RecordSequence(bytes.load(368)), passedCount: bytes.load(376))
+            next: RecordSequence(bytes.load(368)), passedCount: bytes.load(376),
+            taking: MountEpoch(bytes.load(384)))
         do {
             indexRoot = try IndexRoot.decode(from: bytes, at: 256)
         } catch {
@@ -238,7 +241,7 @@ extension Superblock {
             generation, epoch.rawValue, nextInode.rawValue, highestSequence.rawValue, checkpoint.rawValue,
             position.lastBatch.rawValue, UInt64(position.incarnation) << 32, inodeCount, reservedByteCount,
             written.asked, written.moved, sharedByteCount ?? 0, staging.void.rawValue, staging.passed.rawValue,
-            staging.next.rawValue, staging.passedCount,
+            staging.next.rawValue, staging.passedCount, staging.taking.rawValue,
         ]
         guard indexRoot.checkpoint == checkpoint else { throw .damaged("its index is of another checkpoint") }
         guard counters.allSatisfy({ $0 <= counterLimit }) else { throw .damaged("its counters are impossible") }

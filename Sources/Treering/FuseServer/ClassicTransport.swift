@@ -186,6 +186,8 @@ final class ClassicTransport: Transport {
             guard byteCount > 0 else {
                 // ENOENT: the request was interrupted before it could be read. ENODEV: unmounted or aborted.
                 if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
+                // Those who wait for a place would not see that there is nothing more to read.
+                if byteCount == 0 || error == ENODEV { pool.close() }
                 return
             }
             taken.accept(readBy: reader.number)

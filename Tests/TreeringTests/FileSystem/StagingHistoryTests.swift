@@ -168,6 +168,36 @@ private final class TravellingStore {
         try check(store)
     }
 
+    /// Staging that had been passed over is taken in, and that is cut off when a part of it is in the log: it goes on being the one that
+    /// continues the log, and what had been passed over beside it does not.
+    @Test func takingInWhatWasPassedOverIsCutOff() {
+        func sequence(_ number: UInt64) -> RecordSequence { RecordSequence(number) }
+        let last = MountEpoch(1)
+        func standing(_ history: StagingHistory, _ epoch: UInt64, _ next: UInt64) -> StagingStanding {
+            history.standing(of: MountEpoch(epoch), next: sequence(next), last: last)
+        }
+        // Mount 2 in one place and mount 3 in another are killed; mount 4 finds what the first has left.
+        var history = StagingHistory(void: MountEpoch(1), passed: MountEpoch(1), next: sequence(10))
+        history.begin(MountEpoch(2), next: sequence(10), last: last, with: nil, passesOver: false)
+        history.begin(MountEpoch(3), next: sequence(10), last: last, with: nil, passesOver: true)
+        #expect(standing(history, 2, 10) == .passed && standing(history, 3, 10) == .valid)
+        history.begin(MountEpoch(4), next: sequence(10), last: last, with: MountEpoch(2), passesOver: true)
+        for next in [10, 14] as [UInt64] {
+            #expect(standing(history, 2, next) == .valid)
+            #expect(standing(history, 4, next) == .valid)
+        }
+        #expect(standing(history, 3, 14) == .void)
+        // Cut off, and begun again here, or in the other place, or finished.
+        var again = history
+        again.begin(MountEpoch(5), next: sequence(14), last: last, with: MountEpoch(2), passesOver: false)
+        #expect(standing(again, 2, 16) == .valid && standing(again, 3, 16) == .void)
+        var elsewhere = history
+        elsewhere.begin(MountEpoch(5), next: sequence(14), last: last, with: nil, passesOver: true)
+        #expect(standing(elsewhere, 2, 14) == .void && standing(elsewhere, 3, 14) == .void)
+        history.tookIn(MountEpoch(4), next: sequence(16))
+        #expect(standing(history, 2, 16) == .void && standing(history, 3, 16) == .void)
+    }
+
     /// Between the two a repair found something to mend, in a place that does not see what was left.
     @Test func aRepairInBetweenGoesOnWithoutWhatItDoesNotSee() throws {
         let store = try TravellingStore()
