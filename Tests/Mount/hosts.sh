@@ -1,7 +1,7 @@
 #!/bin/bash
 # Stores on other hosts: ext4, xfs, btrfs, tmpfs, overlayfs, and an ext4 whose user has a quota. A store keeps to its capacity, a host that is full is
 # a full disk, and what it holds can be mounted afterwards. What this machine cannot make is left out.
-# alone
+# once
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
