@@ -7,6 +7,8 @@ let staticRuntime = Context.environment["TREERING_STATIC"] == "1"
 
 let strict: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
+    // The simulated device is no part of what is installed: it is there in debug, and where `-Xswiftc -DSIMULATION` asks for it.
+    .define("SIMULATION", .when(configuration: .debug)),
     .treatAllWarnings(as: .error),
     .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]

@@ -7,7 +7,7 @@
 set -u
 set -o pipefail
 TREERING_SEED=$SEED TREERING_CRASH_STATES=20000 \
-    swift test -c release -Xswiftc -enable-testing --scratch-path .build-tests --skip-build --filter CrashEnumerationTests 2>&1 |
+    swift test -c release -Xswiftc -enable-testing -Xswiftc -DSIMULATION --scratch-path .build-tests --skip-build --filter CrashEnumerationTests 2>&1 |
     tee "$TMPDIR/crash.log"
 code=$?
 # "mixed operations: 8 runs: 2000 crash states, 3100 of a second crash, 248 kills, ..."

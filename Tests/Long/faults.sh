@@ -8,7 +8,7 @@ set -u
 set -o pipefail
 # So many that no call and no way is left out.
 TREERING_SEED=$SEED TREERING_CRASH_STATES=1000000 TREERING_OPERATIONS=50000 \
-    swift test -c release -Xswiftc -enable-testing --scratch-path .build-tests --skip-build --filter FaultTests 2>&1 |
+    swift test -c release -Xswiftc -enable-testing -Xswiftc -DSIMULATION --scratch-path .build-tests --skip-build --filter FaultTests 2>&1 |
     tee "$TMPDIR/faults.log"
 code=$?
 # "faults at 93 calls: (runs: 465, ...", "wrong bits in 28 reads: ..."

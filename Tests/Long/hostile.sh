@@ -7,7 +7,7 @@
 set -u
 set -o pipefail
 TREERING_SEED=$SEED TREERING_FUZZ=$SEEDS \
-    swift test -c release -Xswiftc -enable-testing --scratch-path .build-tests --skip-build --filter HostileStoreTests 2>&1 |
+    swift test -c release -Xswiftc -enable-testing -Xswiftc -DSIMULATION --scratch-path .build-tests --skip-build --filter HostileStoreTests 2>&1 |
     tee "$TMPDIR/hostile.log" | tail -n 40
 code=$?
 # "hostile stores: 2000 from seed 1: ..."

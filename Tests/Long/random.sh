@@ -7,7 +7,7 @@
 set -u
 set -o pipefail
 TREERING_SEED=$SEED TREERING_SEEDS=$SEEDS TREERING_OPERATIONS=50000 \
-    swift test -c release -Xswiftc -enable-testing --scratch-path .build-tests --skip-build --filter RandomOperationsTests 2>&1 |
+    swift test -c release -Xswiftc -enable-testing -Xswiftc -DSIMULATION --scratch-path .build-tests --skip-build --filter RandomOperationsTests 2>&1 |
     tee "$TMPDIR/random.log"
 code=$?
 # "random operations, seed 1: 50000 operations; comparison 101, kill 70, oracle 44, power cut 120, ..."

@@ -29,7 +29,16 @@ import Testing
     @Test func namingTheSimulation() {
         #expect(
             Rules.simulation([Self.lib("FileSystem", "let a = Rebuild<SimulatedDevice>.describe(key)\n")]).count == 1)
-        #expect(Rules.simulation([Self.lib("Device", "final class SimulatedDevice {}\n")]) == [])
+        let whole = "// For tests.\n\n#if SIMULATION\n    final class SimulatedDevice {}\n#endif\n"
+        #expect(Rules.simulation([Self.lib("Simulation", whole)]) == [])
+        #expect(Rules.simulation([Self.lib("Device", whole)]).count == 1)
+        #expect(Rules.simulation([Self.lib("Simulation", "final class SimulatedDevice {}\n")]).count == 1)
+    }
+
+    @Test func crowdingAFolder() {
+        let files = (0..<31).map { Self.lib("Store", "", name: "A\($0)") }
+        #expect(Rules.folderSize(files).map(\.place) == ["Store"])
+        #expect(Rules.folderSize(Array(files.dropLast())) == [])
     }
 
     @Test func keepingByThread() {

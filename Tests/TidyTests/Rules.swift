@@ -9,7 +9,12 @@ struct Violation: Hashable, CustomStringConvertible {
 
 enum Rules {
     /// The folders of `Sources/Treering`, from the top.
-    static let layers = ["Command", "FuseServer", "FileSystem", "Index", "SegmentLog", "Device", "Format", "Support"]
+    static let layers = [
+        "Command", "FuseServer", "Maintenance", "Store", "FileSystem", "Index", "SegmentLog", "Simulation", "Device",
+        "Format", "Support",
+    ]
+    /// A folder with more files is two rooms that have not been told apart yet.
+    static let fileCountLimit = 30
     static let lineLimit = 500
     static let functionLineLimit = 70
 
@@ -52,13 +57,20 @@ enum Rules {
         return found
     }
 
-    /// The device of tests is named by Device/ and tests alone.
+    /// The device of tests is named by Simulation/ and tests alone, and is no part of what is installed.
     static func simulation(_ files: [SourceFile]) -> [Violation] {
-        files.filter { $0.path.hasPrefix("Sources/") && $0.layer != "Device" }.flatMap { file in
-            file.tokens.filter { $0.text.hasPrefix("Simulated") }.map {
-                Violation(place: "\(file.path):\($0.line)", reason: "it names \($0.text), which is for tests")
-            }
+        let isWhole = { (file: SourceFile) in
+            file.text.contains("\n#if SIMULATION\n") && file.text.hasSuffix("\n#endif\n")
         }
+        let shipped = files.filter { $0.layer == "Simulation" && !isWhole($0) }.map {
+            Violation(place: $0.path, reason: "not all of it is for tests only (#if SIMULATION)")
+        }
+        return shipped
+            + files.filter { $0.path.hasPrefix("Sources/") && $0.layer != "Simulation" }.flatMap { file in
+                file.tokens.filter { $0.text.hasPrefix("Simulated") }.map {
+                    Violation(place: "\(file.path):\($0.line)", reason: "it names \($0.text), which is for tests")
+                }
+            }
     }
 
     private static func types(in file: SourceFile) -> [(name: String, isVisible: Bool)] {
@@ -138,7 +150,9 @@ enum Rules {
             "Dump+Inode",
         ]
         let homes = Set(
-            exempt.flatMap { name in ["SegmentLog", "FileSystem"].map { "Sources/Treering/\($0)/\(name).swift" } })
+            exempt.flatMap { name in
+                ["SegmentLog", "Store", "Maintenance"].map { "Sources/Treering/\($0)/\(name).swift" }
+            })
         return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") && !homes.contains($0.path) }.flatMap {
             file in
             let tokens = file.tokens
@@ -216,6 +230,13 @@ enum Rules {
     }
 
     // MARK: Size and shape
+
+    static func folderSize(_ files: [SourceFile]) -> [Violation] {
+        Dictionary(grouping: files.filter { $0.layer != nil }, by: { $0.layer! })
+            .filter { $0.value.count > fileCountLimit }.sorted { $0.key < $1.key }.map { folder, files in
+                Violation(place: folder, reason: "it has \(files.count) files, more than \(fileCountLimit)")
+            }
+    }
 
     static func fileLength(_ files: [SourceFile]) -> [Violation] {
         files.filter { $0.lineCount > lineLimit }.map {

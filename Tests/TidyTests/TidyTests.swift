@@ -41,7 +41,7 @@ import Testing
         #expect(Self.swift.count > 50)
         #expect(
             Set(Self.files.compactMap(\.layer)).isSuperset(of: [
-                "Device", "FileSystem", "Format", "Index", "SegmentLog", "Support",
+                "Device", "FileSystem", "Format", "Index", "Maintenance", "SegmentLog", "Store", "Support",
             ]))
     }
 
@@ -58,6 +58,8 @@ import Testing
     @Test func pathsAreBytes() { #expect(Rules.paths(Self.files) == []) }
 
     @Test func nothingTravelsWithAThread() { #expect(Rules.threadLocals(Self.files) == []) }
+
+    @Test func noFolderHasTooManyFiles() { #expect(Rules.folderSize(Self.files) == []) }
 
     @Test func noFileIsTooLong() {
         #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.path.hasPrefix("mount-scripts/") }) == [])

@@ -1,12 +1,6 @@
 // Segment files that are gone: an empty one takes the place of each, so that what the index remembers of it can be written to the log
 // again and the log behind it can be followed. Part of a repair.
 
-/// A stretch of the log whose segment is gone.
-struct LogGap {
-    var first: BatchSequence
-    var epoch: MountEpoch
-}
-
 struct SegmentReplacer<D: Device> {
     private let device: D
     private let recovery: Recovery<D>
