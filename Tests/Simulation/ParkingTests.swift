@@ -29,14 +29,14 @@ private final class ParkedRequest: @unchecked Sendable {
             case .failed(let errno): answers.append(errno)
             case .blocked(let blocker):
                 stops.append(blocker)
-                volume.park(blocker, attempt, mayWait: false) { [self] attempt in run(attempt) }
+                volume.park(blocker, attempt, mayWait: false) { [self] attempt, _ in run(attempt) }
             }
         }
     }
 }
 
 @Suite(.serialized) struct ParkingTests {
-    private static let caller = Caller(uid: 1, gid: 1, umask: 0, identity: .privileged)
+    private static let context = RequestContext.by(Caller(uid: 1, gid: 1, umask: 0, identity: .privileged))
 
     // MARK: What comes upon a request
 
@@ -103,31 +103,31 @@ private final class ParkedRequest: @unchecked Sendable {
             switch kind {
             case .overwrite, .append:
                 try Operation.withBytes([UInt8](repeating: 9, count: 5000)) { (bytes) throws(Stop) in
-                    _ = try core.write(first, at: kind == .append ? 1 << 20 : 1000, bytes, [], caller)
+                    _ = try core.write(first, at: kind == .append ? 1 << 20 : 1000, bytes, [], context)
                 }
             case .make:
                 try withName("new") { (name) throws(Stop) in
-                    _ = try core.make(.root, name, NewInode(mode: 0o100644), caller)
+                    _ = try core.make(.root, name, NewInode(mode: 0o100644), context)
                 }
-            case .unlink: try withName("file 7") { (name) throws(Stop) in try core.unlink(.root, name) }
+            case .unlink: try withName("file 7") { (name) throws(Stop) in try core.unlink(.root, name, .nobody) }
             case .rename:
                 try withName("file 3") { (old) throws(Stop) in
                     try withName("file 290") { (new) throws(Stop) in
-                        try core.rename(.root, old, .root, new, [], caller)
+                        try core.rename(.root, old, .root, new, [], context)
                     }
                 }
-            case .truncate: _ = try core.setAttributes(first, AttributeChanges(byteCount: 100), caller)
-            case .punch: _ = try core.allocate(first, [.punchesHole, .keepsSize], at: 4096, 60_000, caller, walk)
-            case .zero: _ = try core.allocate(first, .zeroes, at: 100, 60_000, caller, walk)
-            case .reserve: _ = try core.allocate(first, [], at: 0, 400_000, caller, walk)
+            case .truncate: _ = try core.setAttributes(first, AttributeChanges(byteCount: 100), context)
+            case .punch: _ = try core.allocate(first, [.punchesHole, .keepsSize], at: 4096, 60_000, context, walk)
+            case .zero: _ = try core.allocate(first, .zeroes, at: 100, 60_000, context, walk)
+            case .reserve: _ = try core.allocate(first, [], at: 0, 400_000, context, walk)
             case .setXattr:
                 try withName("user.name") { (name) throws(Stop) in
                     try Operation.withBytes([1, 2, 3]) { (bytes) throws(Stop) in
-                        try core.setXattr(last, name, bytes, [], caller)
+                        try core.setXattr(last, name, bytes, [], context)
                     }
                 }
-            case .copy: _ = try core.copyRange(first, at: 0, last, at: 0, 100_000, caller)
-            case .list: try core.readDirectory(.root, after: 0) { (_) throws(Stop) in true }
+            case .copy: _ = try core.copyRange(first, at: 0, last, at: 0, 100_000, context)
+            case .list: try core.readDirectory(.root, after: 0, isAccess: false) { (_) throws(Stop) in true }
             }
         }
     }
@@ -145,7 +145,7 @@ private final class ParkedRequest: @unchecked Sendable {
         for number in 0..<300 {
             let inode = try store.volume.perform { (core) throws(Stop) in
                 try Operation.withName("file \(number)") { (name) throws(Stop) in
-                    try core.make(.root, name, NewInode(mode: 0o100644), caller)
+                    try core.make(.root, name, NewInode(mode: 0o100644), context)
                 }
             }.inode
             files.append(inode)
@@ -161,7 +161,7 @@ private final class ParkedRequest: @unchecked Sendable {
     private static func write(_ store: SimulatedStore, _ inode: InodeNumber, _ offset: UInt64, _ count: Int) throws {
         try store.volume.perform { (core) throws(Stop) in
             try Operation.withBytes([UInt8](repeating: 1, count: count)) { (bytes) throws(Stop) in
-                _ = try core.write(inode, at: offset, bytes, [], caller)
+                _ = try core.write(inode, at: offset, bytes, [], context)
             }
         }
     }
@@ -172,7 +172,7 @@ private final class ParkedRequest: @unchecked Sendable {
         let store = try SimulatedStore(settings, on: copy, clock: SimulationClock())
         try store.volume.perform { (core) throws(Stop) in
             try withName("warm \(core.log.nextSequence.rawValue)") { (name) throws(Stop) in
-                _ = try core.make(.root, name, NewInode(mode: 0o100644), caller)
+                _ = try core.make(.root, name, NewInode(mode: 0o100644), context)
             }
         }
         return store
@@ -200,7 +200,7 @@ private final class ParkedRequest: @unchecked Sendable {
             requests.append(
                 ParkedRequest(store.volume) { (core) throws(Stop) in
                     try Operation.withBytes([UInt8](repeating: 2, count: 50_000)) { (bytes) throws(Stop) in
-                        _ = try core.write(inode, at: piece * 50_000, bytes, [], caller)
+                        _ = try core.write(inode, at: piece * 50_000, bytes, [], context)
                     }
                 })
         }
@@ -315,7 +315,7 @@ private final class ParkedRequest: @unchecked Sendable {
                 full.device, step, watchdog, stop: nil, "full",
                 prepare: { store in
                     try store.volume.perform { (core) throws(Stop) in
-                        _ = try core.setAttributes(files[0], AttributeChanges(byteCount: 0), Self.caller)
+                        _ = try core.setAttributes(files[0], AttributeChanges(byteCount: 0), Self.context)
                     }
                     let isWaiting = store.volume.state.withLock { $0.core.isRoomComing }
                     #expect(isWaiting)
@@ -323,7 +323,7 @@ private final class ParkedRequest: @unchecked Sendable {
                 },
                 { (core) throws(Stop) in
                     try Operation.withBytes([UInt8](repeating: 9, count: 50_000)) { (bytes) throws(Stop) in
-                        _ = try core.write(data, at: 1 << 40, bytes, [], Self.caller)
+                        _ = try core.write(data, at: 1 << 40, bytes, [], Self.context)
                     }
                 })
             #expect(isStopped)

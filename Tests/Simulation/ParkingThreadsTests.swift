@@ -26,12 +26,12 @@ private final class Seen: Sendable {
     private static func cold() throws -> (Volume<SimulatedDevice>, SimulatedDevice, [InodeNumber]) {
         let settings = StoreSettings(cacheByteCount: 1 << 20)
         let store = try SimulatedStore(settings)
-        let caller = Caller(uid: 1, gid: 1, umask: 0, identity: .privileged)
+        let context = RequestContext.by(Caller(uid: 1, gid: 1, umask: 0, identity: .privileged))
         var inodes: [InodeNumber] = []
         for number in 0..<1000 {
             let made = try store.volume.perform { (core) throws(Stop) in
                 try Operation.withName("file \(number)") { (name) throws(Stop) in
-                    try core.make(.root, name, NewInode(mode: 0o100644), caller)
+                    try core.make(.root, name, NewInode(mode: 0o100644), context)
                 }
             }
             inodes.append(made.inode)
@@ -54,16 +54,16 @@ private final class Seen: Sendable {
                 return nil
             } catch { if case .blocked(let blocker) = error { return blocker } else { return nil } }
         }
-        volume.park(try #require(miss([first, second])), nil, mayWait: false) { attempt in
+        volume.park(try #require(miss([first, second])), nil, mayWait: false) { attempt, _ in
             guard let again = miss([first, second]) else { return }
-            volume.park(again, attempt, mayWait: false) { attempt in
+            volume.park(again, attempt, mayWait: false) { attempt, _ in
                 seen.pageCounts.withLock { $0.append(attempt.pages.count) }
             }
             stage.reach(1)
             stage.wait(for: 2)
         }
         // The other thread comes to this one first, and stays there until the first thread has left.
-        volume.park(try #require(miss([second])), nil, mayWait: false) { _ in
+        volume.park(try #require(miss([second])), nil, mayWait: false) { _, _ in
             stage.reach(2)
             stage.wait(for: 3)
         }

@@ -181,7 +181,7 @@ private final class StressClient: @unchecked Sendable {
     private func attempt(_ body: Body, _ attempt: Attempt?, _ gate: Gate<VolumeReply?>, mayWait: Bool) {
         do throws(Stop) { gate.open(try volume.run(body.run)) } catch {
             guard case .blocked(let blocker) = error else { return gate.open(nil) }
-            volume.park(blocker, attempt, mayWait: mayWait) { [self] attempt in
+            volume.park(blocker, attempt, mayWait: mayWait) { [self] attempt, _ in
                 self.attempt(body, attempt, gate, mayWait: mayWait)
             }
         }

@@ -5,12 +5,12 @@ import Testing
 @testable import Treering
 
 @Suite(.serialized) struct WaitingTests {
-    private let caller = Caller(uid: 1, gid: 1, umask: 0, identity: .privileged)
+    private let context = RequestContext.by(Caller(uid: 1, gid: 1, umask: 0, identity: .privileged))
 
     private func make(_ store: SimulatedStore) throws -> InodeNumber {
         try store.volume.perform { (core) throws(Stop) in
             try Operation.withName("file") { (name) throws(Stop) in
-                try core.make(.root, name, NewInode(mode: 0o100644), caller)
+                try core.make(.root, name, NewInode(mode: 0o100644), context)
             }
         }.inode
     }
@@ -18,7 +18,7 @@ import Testing
     private func write(_ store: SimulatedStore, _ inode: InodeNumber, _ offset: UInt64, _ count: Int) throws {
         try store.volume.perform { (core) throws(Stop) in
             try Operation.withBytes([UInt8](repeating: 1, count: count)) { (bytes) throws(Stop) in
-                _ = try core.write(inode, at: offset, bytes, [], caller)
+                _ = try core.write(inode, at: offset, bytes, [], context)
             }
         }
     }
@@ -31,11 +31,11 @@ import Testing
         let inode = try make(store)
         for piece in 0..<100 as Range<UInt64> { try write(store, inode, piece * 8192, 3) }
         try store.volume.perform { (core) throws(Stop) in
-            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), caller)
+            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), context)
         }
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] } != nil)
         let walk = AllocationWalk()
-        try store.volume.perform { (core) throws(Stop) in _ = try core.allocate(inode, [], at: 0, 4096, caller, walk) }
+        try store.volume.perform { (core) throws(Stop) in _ = try core.allocate(inode, [], at: 0, 4096, context, walk) }
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] } == nil)
     }
 

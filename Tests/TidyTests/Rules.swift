@@ -217,12 +217,13 @@ enum Rules {
         }
     }
 
-    /// Nothing of a request travels with a thread: completions run on any, in the midst of other requests. Whether a thread may wait is all that a
-    /// transport keeps by it.
+    /// Nothing travels with a thread: completions run on any, in the midst of other requests.
     static func threadLocals(_ files: [SourceFile]) -> [Violation] {
-        let names: Set = ["pthread_key_create", "pthread_getspecific", "pthread_setspecific", "TaskLocal"]
-        return files.filter { $0.path.hasPrefix("Sources/") && !$0.path.hasSuffix("/ClassicTransport.swift") }.flatMap {
-            file in
+        let names: Set = [
+            "pthread_key_create", "pthread_getspecific", "pthread_setspecific", "TaskLocal", "threadDictionary",
+            "thread_local", "_Thread_local", "__thread",
+        ]
+        return files.filter { $0.path.hasPrefix("Sources/") }.flatMap { file in
             file.tokens.filter { names.contains($0.text) }.map {
                 Violation(place: "\(file.path):\($0.line)", reason: "it keeps something by thread")
             }

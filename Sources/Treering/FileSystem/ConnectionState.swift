@@ -19,8 +19,6 @@ final class ConnectionState: @unchecked Sendable {
     private static let requestCount = 1 << 16
     private static let entryByteCount = 16
     private static let capacityMinimum = 1 << 18
-    /// The kernel's mark of a request that it sends again.
-    static let resendMark: UInt64 = 1 << 63
 
     private let descriptor: Int32
     private let head: UnsafeMutableRawBufferPointer
@@ -109,10 +107,8 @@ final class ConnectionState: @unchecked Sendable {
         return counts
     }
 
-    /// Whether a request has changed the store before this process was there.
-    func isDone(_ request: UInt64) -> Bool {
-        request & Self.resendMark != 0 && doneRequests.contains(request & ~Self.resendMark)
-    }
+    /// Whether a request that is asked for once more has changed the store before this process was there.
+    func isDone(_ request: UInt64) -> Bool { doneRequests.contains(request) }
 
     // MARK: Requests
 
@@ -124,7 +120,7 @@ final class ConnectionState: @unchecked Sendable {
         atomicMemoryFence(ordering: .releasing)
         head.store(sequence.rawValue, at: offset)
         atomicMemoryFence(ordering: .releasing)
-        head.store(request & ~Self.resendMark, at: offset + 8)
+        head.store(request, at: offset + 8)
         head.store(count &+ 1, at: Self.noteCountOffset)
     }
 

@@ -83,7 +83,7 @@ extension Core {
     /// setxattr(2) of an ACL. The flags XATTR_CREATE and XATTR_REPLACE mean nothing here, as on ext4.
     func setAccessList(
         _ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
-        _ caller: Caller
+        _ context: RequestContext
     ) throws(Stop) {
         guard let list = AccessControlList(decoding: value) else { throw .failed(.invalid) }
         guard list.entries.count <= AccessControlList.entryCountLimit else { throw .failed(.noSpace) }
@@ -94,36 +94,37 @@ extension Core {
         if case .accessList = kind {
             inode.mode = inode.mode & ~0o777 | list.modeBits
             // Whoever is not in the file's group may not keep the bit, as with chmod(2).
-            if inode.mode & 0o2000 != 0, !(try caller.keepsSetGroupID(of: inode)) { inode.mode &= ~0o2000 }
+            if inode.mode & 0o2000 != 0, !(try context.caller.keepsSetGroupID(of: inode)) { inode.mode &= ~0o2000 }
             if list.isMode {
                 guard inode.inodeFlags.contains(.hasAccessList) else {
-                    writer.reset()
-                    writer.inode(inode)
-                    return try commit()
+                    return try commit(.write, context) { $0.inode(inode) }
                 }
-                return try removeAccessList(kind, inode, name)
+                return try removeAccessList(kind, inode, name, context)
             }
         }
         inode.inodeFlags.insert(kind.flag)
         let place = try place(inode.inode, name)
-        writer.reset()
-        writer.xattr(
-            inode: inode.inode, cookie: place.cookie, since: place.since, name: name, value: value, inPayload: false)
-        writer.inode(inode)
-        try commit()
+        try commit(.write, context) { writer in
+            writer.xattr(
+                inode: inode.inode, cookie: place.cookie, since: place.since, name: name, value: value,
+                inPayload: false)
+            writer.inode(inode)
+        }
     }
 
     /// Takes an ACL away; what the mode says stays. That there is none is no error, as on ext4.
-    func removeAccessList(_ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer) throws(Stop) {
+    func removeAccessList(
+        _ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer, _ context: RequestContext
+    ) throws(Stop) {
         var inode = inode
         guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(inode.inode, name, nameHash) })
         else { return }
         inode.inodeFlags.remove(kind.flag)
         inode.changed = now()
-        writer.reset()
-        writer.removeXattr(inode: inode.inode, cookie: found.cookie, since: found.since)
-        writer.inode(inode)
-        try commit(freesSpace: true)
+        try commit(.removal, context) { writer in
+            writer.removeXattr(inode: inode.inode, cookie: found.cookie, since: found.since)
+            writer.inode(inode)
+        }
     }
 
     /// The place of an attribute, old or new.
@@ -146,7 +147,10 @@ extension Core {
         return (list, place)
     }
 
-    func write(_ list: AccessControlList, _ name: StaticString, of inode: InodeNumber, _ place: XattrPlace) {
+    func write(
+        _ list: AccessControlList, _ name: StaticString, of inode: InodeNumber, _ place: XattrPlace,
+        to writer: inout RecordWriter
+    ) {
         list.bytes.withUnsafeBytes { value in
             writer.xattr(
                 inode: inode, cookie: place.cookie, since: place.since, name: XattrName.bytes(name), value: value,
@@ -192,16 +196,16 @@ extension Core {
     }
 
     /// Adds inherited lists to the record that makes the inode.
-    func write(_ inheritance: Inheritance, of inode: InodeNumber) {
+    func write(_ inheritance: Inheritance, of inode: InodeNumber, to writer: inout RecordWriter) {
         var taken: UInt64 = 0
         if let access = inheritance.access {
             taken = nameHash.cookie(XattrName.bytes(XattrName.accessListName))
-            write(access, XattrName.accessListName, of: inode, XattrPlace(cookie: taken, since: .zero))
+            write(access, XattrName.accessListName, of: inode, XattrPlace(cookie: taken, since: .zero), to: &writer)
         }
         if let defaults = inheritance.defaults {
             let cookie = nameHash.cookie(XattrName.bytes(XattrName.defaultListName))
             let place = XattrPlace(cookie: cookie == taken ? cookie + 1 : cookie, since: .zero)
-            write(defaults, XattrName.defaultListName, of: inode, place)
+            write(defaults, XattrName.defaultListName, of: inode, place, to: &writer)
         }
     }
 }

@@ -7,14 +7,15 @@ extension Core {
     func attributes(_ number: InodeNumber) throws(Stop) -> Attributes { Attributes(try inode(number)) }
 
     /// chmod(2), chown(2), truncate(2), utimensat(2).
-    func setAttributes(_ number: InodeNumber, _ changes: AttributeChanges, _ caller: Caller) throws(Stop) -> Attributes
-    {
+    func setAttributes(
+        _ number: InodeNumber, _ changes: AttributeChanges, _ context: RequestContext
+    ) throws(Stop) -> Attributes {
         let entry = try inode(number)
         var inode = entry.record
         try checkSeal(inode, changes)
         let time = now()
         inode.changed = time
-        if changes.killsPrivileges || changes.isChownOfNothing { try inode.killPrivileges(caller) }
+        if changes.killsPrivileges || changes.isChownOfNothing { try inode.killPrivileges(context.caller) }
         if let mode = changes.mode { inode.mode = inode.type | mode & 0o7777 }
         if let uid = changes.uid { inode.uid = uid }
         if let gid = changes.gid { inode.gid = gid }
@@ -22,21 +23,23 @@ extension Core {
         if let modified = changes.modified { inode.modified = modified.resolved(time) }
         if let changed = changes.changed { inode.changed = changed.resolved(time) }
         let list = changes.mode == nil ? nil : try accessListAfterChangingMode(inode)
-        writer.reset()
+        var removesTail = false
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
             // What was reserved behind the end goes too, whatever the size was.
-            if size <= inode.size, try find({ () throws(PageMiss) in try index.isAllocated(number, size, .max) }) {
-                writer.removeRange(inode: number, from: size, to: .max, since: inode.since)
+            if size <= inode.size {
+                removesTail = try find { () throws(PageMiss) in try index.isAllocated(number, size, .max) }
             }
             inode.size = size
             if changes.modified == nil { inode.modified = time }
         }
-        if let (list, place) = list { write(list, XattrName.accessListName, of: number, place) }
-        writer.inode(inode)
         // What replaces an inode takes no space for good: it works on a full store.
-        try commit(freesSpace: true)
+        try commit(.removal, context) { writer in
+            if removesTail { writer.removeRange(inode: number, from: inode.size, to: .max, since: inode.since) }
+            if let (list, place) = list { write(list, XattrName.accessListName, of: number, place, to: &writer) }
+            writer.inode(inode)
+        }
         return Attributes(try self.inode(number))
     }
 
@@ -92,7 +95,9 @@ extension Core {
 
     /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only. Run again after a block it goes on where it
     /// was; what no caller can take, because it is longer than XATTR_LIST_MAX, it does not list to its end.
-    func xattrNames(_ inode: InodeNumber, _ walk: XattrListWalk, _ caller: Caller) throws(Stop) -> [UInt8] {
+    func xattrNames(
+        _ inode: InodeNumber, _ walk: XattrListWalk, _ context: RequestContext
+    ) throws(Stop) -> [UInt8] {
         _ = try self.inode(inode)
         var budget = bounds.attributeCount
         var needsIdentity = false
@@ -104,9 +109,9 @@ extension Core {
                 budget -= 1
                 if let entry = XattrEntry(decoding: value) {
                     let isTrusted = entry.name.starts(with: "trusted.".utf8)
-                    needsIdentity = isTrusted && caller.identity == nil
+                    needsIdentity = isTrusted && context.caller.identity == nil
                     if needsIdentity { return false }
-                    if !isTrusted || caller.identity?.isAdministrator == true {
+                    if !isTrusted || context.caller.identity?.isAdministrator == true {
                         walk.names.append(contentsOf: entry.name)
                         walk.names.append(0)
                     }
@@ -123,14 +128,14 @@ extension Core {
     /// setxattr(2).
     func setXattr(
         _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
-        _ flags: SetXattrFlags, _ caller: Caller
+        _ flags: SetXattrFlags, _ context: RequestContext
     ) throws(Stop) {
         guard name.count > 0, name.count <= 255 else { throw .failed(.range) }
         let kind = try classify(name)
         guard value.count <= min(Self.xattrByteCountLimit, writeByteCountLimit) else { throw .failed(.tooBig) }
         var inode = try self.inode(number).record
         try inode.requireUnsealed()
-        guard case .ordinary = kind else { return try setAccessList(kind, inode, name, value, caller) }
+        guard case .ordinary = kind else { return try setAccessList(kind, inode, name, value, context) }
         var since = BatchSequence.zero
         let cookie: UInt64
         switch try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) }) {
@@ -146,26 +151,28 @@ extension Core {
         }
         inode.changed = now()
         let inPayload = value.count > XattrEntry.inlineByteCountLimit
-        writer.reset()
-        if inPayload { writer.payload(value) }
-        writer.xattr(inode: number, cookie: cookie, since: since, name: name, value: value, inPayload: inPayload)
-        writer.inode(inode)
-        try commit()
+        try commit(.write, context) { writer in
+            if inPayload { writer.payload(value) }
+            writer.xattr(inode: number, cookie: cookie, since: since, name: name, value: value, inPayload: inPayload)
+            writer.inode(inode)
+        }
     }
 
     /// removexattr(2).
-    func removeXattr(_ number: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+    func removeXattr(
+        _ number: InodeNumber, _ name: UnsafeRawBufferPointer, _ context: RequestContext
+    ) throws(Stop) {
         let kind = try classify(name)
         var inode = try self.inode(number).record
         try inode.requireUnsealed()
-        guard case .ordinary = kind else { return try removeAccessList(kind, inode, name) }
+        guard case .ordinary = kind else { return try removeAccessList(kind, inode, name, context) }
         guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) })
         else { throw .failed(.noData) }
         inode.changed = now()
-        writer.reset()
-        writer.removeXattr(inode: number, cookie: found.cookie, since: found.since)
-        writer.inode(inode)
-        try commit(freesSpace: true)
+        try commit(.removal, context) { writer in
+            writer.removeXattr(inode: number, cookie: found.cookie, since: found.since)
+            writer.inode(inode)
+        }
     }
 
     // MARK: Access times
@@ -176,6 +183,7 @@ extension Core {
         do throws(Stop) { try recordAccess(number) } catch { return }
     }
 
+    /// Whether a read would move the time of the last access because of a change since then, or because it is a day old.
     func isAccessDue(_ number: InodeNumber) throws(Stop) -> Bool {
         guard accessTimes.rule == .relative, !isReadOnly else { return false }
         let inode = try self.inode(number).record
@@ -189,9 +197,7 @@ extension Core {
         let time = now()
         guard accessTimes.needsUpdate(inode, time) else { return }
         inode.accessed = time
-        writer.reset()
-        writer.inode(inode)
-        try commit()
+        try commit(.write, .nobody) { $0.inode(inode) }
     }
 
     // MARK: The whole file system

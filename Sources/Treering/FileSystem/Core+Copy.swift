@@ -14,7 +14,7 @@ extension Core {
     /// copy_file_range(2). Fails only where nothing was copied.
     func copyRange(
         _ source: InodeNumber, at from: UInt64, _ target: InodeNumber, at to: UInt64, _ byteCount: UInt64,
-        _ caller: Caller
+        _ context: RequestContext
     ) throws(Stop) -> CopyResult {
         let origin = try inode(source).record
         let old = try inode(target).record
@@ -32,7 +32,7 @@ extension Core {
             do throws(Stop) {
                 let step = try share(
                     source, from + result.byteCount, target, to + result.byteCount, count - result.byteCount,
-                    caller)
+                    context)
                 result.byteCount += step.byteCount
                 result.hasKilledPrivileges = result.hasKilledPrivileges || step.hasKilled
                 pieceCount += step.pieceCount
@@ -47,7 +47,7 @@ extension Core {
     /// One record's part of a copy.
     private func share(
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64, _ byteCount: UInt64,
-        _ caller: Caller
+        _ context: RequestContext
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         // No further than what one record may replace.
         let limit = try find { () throws(PageMiss) in
@@ -76,7 +76,7 @@ extension Core {
         let isWhole = end == pieces.count
         pieces.removeSubrange(end...)
         let reached = isWhole ? walk.cursor - from : pieces.last!.end
-        return try shared(pieces, reached, target, to, caller)
+        return try shared(pieces, reached, target, to, context)
     }
 
     /// How many of the pieces, from the first on, may be named once more.
@@ -94,24 +94,23 @@ extension Core {
     }
 
     private func shared(
-        _ pieces: [FilePiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ caller: Caller
+        _ pieces: [FilePiece], _ byteCount: UInt64, _ target: InodeNumber, _ to: UInt64, _ context: RequestContext
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         var inode = try self.inode(target).record
-        let hasKilled = try inode.killPrivilegesUnlessEntitled(caller)
+        let hasKilled = try inode.killPrivilegesUnlessEntitled(context.caller)
         inode.modified = now()
         inode.changed = inode.modified
         inode.size = max(inode.size, to + byteCount)
-        writer.reset()
-        if try showsDataInHoles(pieces, byteCount, target, to) {
-            writer.removeRange(inode: target, from: to, to: to + byteCount, since: inode.since)
+        let clears = try showsDataInHoles(pieces, byteCount, target, to)
+        try commitData(target, to, to + byteCount, context) { writer in
+            if clears { writer.removeRange(inode: target, from: to, to: to + byteCount, since: inode.since) }
+            for piece in pieces {
+                writer.extent(
+                    inode: target, offset: to + piece.offset, payload: piece.payload,
+                    payloadOffset: piece.payloadOffset, byteCount: UInt32(piece.byteCount))
+            }
+            writer.inode(inode)
         }
-        for piece in pieces {
-            writer.extent(
-                inode: target, offset: to + piece.offset, payload: piece.payload, payloadOffset: piece.payloadOffset,
-                byteCount: UInt32(piece.byteCount))
-        }
-        writer.inode(inode)
-        try commitData(target, to, to + byteCount)
         return (byteCount, pieces.count + 1, hasKilled)
     }
 

@@ -4,8 +4,8 @@ extension Core {
     /// write(2): all bytes or none. `bytes` are copied once, into staging. True when privileges were killed.
     @discardableResult
     func write(
-        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags = [],
-        _ caller: Caller = .nobody
+        _ number: InodeNumber, at offset: UInt64, _ bytes: UnsafeRawBufferPointer, _ flags: WriteFlags,
+        _ context: RequestContext
     ) throws(Stop) -> Bool {
         guard bytes.count > 0 else { return false }
         precondition(bytes.count <= writeByteCountLimit)
@@ -14,21 +14,28 @@ extension Core {
         guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
         if inode.isImmutable || inode.isAppendOnly && !flags.contains(.appends) { throw .failed(.notPermitted) }
         let time = now()
-        let hasKilled = flags.contains(.killsPrivileges) ? try inode.killPrivileges(caller) : false
+        let hasKilled = flags.contains(.killsPrivileges) ? try inode.killPrivileges(context.caller) : false
         inode.size = max(inode.size, offset + UInt64(bytes.count))
         if !flags.contains(.keepsTimes) {
             inode.modified = time
             inode.changed = time
         }
-        writer.reset()
-        writer.payload(bytes)
-        writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
-        writer.inode(inode)
-        try commitData(number, offset, offset + UInt64(bytes.count))
+        try commitData(number, offset, offset + UInt64(bytes.count), context) { writer in
+            writer.payload(bytes)
+            writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
+            writer.inode(inode)
+        }
         return hasKilled
     }
 
-    /// read(2): what to copy, what to zero, what to read; the first part of it where that is much.
+    /// read(2). `isAccess`: it counts as somebody's access. Hand the plan to `Volume.execute`.
+    func read(_ number: InodeNumber, at offset: UInt64, _ byteCount: Int, isAccess: Bool) throws(Stop) -> ReadPlan {
+        let plan = try planRead(number, at: offset, byteCount)
+        if isAccess { noteAccess(number) }
+        return plan
+    }
+
+    /// What to copy, what to zero, what to read; the first part of it where that is much.
     func planRead(_ number: InodeNumber, at offset: UInt64, _ byteCount: Int) throws(Stop) -> ReadPlan {
         let inode = try self.inode(number).record
         guard !inode.isDirectory else { throw .failed(.isDirectory) }
@@ -66,7 +73,13 @@ extension Core {
         plan.allotScratch(&readBuffers)
     }
 
-    /// readlink(2).
+    /// readlink(2). Hand the plan to `Volume.execute`.
+    func readLink(_ number: InodeNumber) throws(Stop) -> ReadPlan {
+        let plan = try planReadLink(number)
+        noteAccess(number)
+        return plan
+    }
+
     func planReadLink(_ number: InodeNumber) throws(Stop) -> ReadPlan {
         let inode = try self.inode(number).record
         guard inode.isSymbolicLink else { throw .failed(.invalid) }

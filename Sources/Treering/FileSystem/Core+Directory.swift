@@ -4,10 +4,17 @@ extension Core {
     static let cookieOfSelf: UInt64 = 1
     static let cookieOfParent: UInt64 = 2
 
-    /// Calls `body` for entries after `cookie` until it returns false. When a page is missing after some entries were taken, it ends as
-    /// if the buffer were full.
+    /// Calls `body` for entries after `cookie` (0: from the start) until it returns false. When a page is missing after some entries were
+    /// taken, it ends as if the buffer were full. After a block it begins anew. `isAccess`: it counts as somebody's access.
     func readDirectory(
-        _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) throws(Stop) -> Bool
+        _ number: InodeNumber, after cookie: UInt64, isAccess: Bool, _ body: (DirectoryEntry) throws(Stop) -> Bool
+    ) throws(Stop) {
+        try takeEntries(of: number, after: cookie, body)
+        if isAccess { noteAccess(number) }
+    }
+
+    private func takeEntries(
+        of number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry) throws(Stop) -> Bool
     ) throws(Stop) {
         var takenCount = 0
         do throws(Stop) {
@@ -51,9 +58,9 @@ extension Core {
 
     /// The same with attributes; counts a lookup for each entry taken, "." and ".." excepted.
     func readDirectoryPlus(
-        _ number: InodeNumber, after cookie: UInt64, _ body: (DirectoryEntry, Attributes) -> Bool
+        _ number: InodeNumber, after cookie: UInt64, isAccess: Bool, _ body: (DirectoryEntry, Attributes) -> Bool
     ) throws(Stop) {
-        try readDirectory(number, after: cookie) { (entry) throws(Stop) in
+        try readDirectory(number, after: cookie, isAccess: isAccess) { (entry) throws(Stop) in
             guard let inode = try self.find({ () throws(PageMiss) in try self.index.inode(entry.inode) }) else {
                 if entry.cookie > Self.cookieOfParent {
                     self.report(

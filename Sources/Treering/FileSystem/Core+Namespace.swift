@@ -44,7 +44,7 @@ extension Core {
 
     /// mknod(2), mkdir(2), symlink(2).
     func make(
-        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ caller: Caller
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ context: RequestContext
     ) throws(Stop) -> Attributes {
         try check(name: name)
         var directory = try livingDirectory(parent).record
@@ -52,8 +52,8 @@ extension Core {
         guard UInt64(new.target?.count ?? 0) <= InodeRecord.targetByteCountLimit else { throw .failed(.nameTooLong) }
         guard InodeRecord.isType(new.mode >> 12) else { throw .failed(.invalid) }
         let time = now()
-        var inode = newInode(new, caller, time)
-        let inheritance = try inherit(&inode, from: directory, caller)
+        var inode = newInode(new, context.caller, time)
+        let inheritance = try inherit(&inode, from: directory, context.caller)
         if inode.isDirectory {
             inode.linkCount = 2
             inode.parent = parent
@@ -62,17 +62,17 @@ extension Core {
         directory.modified = time
         directory.changed = time
         let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(parent, .dirent, cookie) }
-        writer.reset()
-        writer.inode(inode)
-        writer.dirent(
-            directory: parent, cookie: cookie, since: since, inode: inode.inode, mode: inode.mode, name: name)
-        writer.inode(directory)
-        write(inheritance, of: inode.inode)
-        if let target = new.target {
-            writer.payload(target)
-            writer.extent(inode: inode.inode, offset: 0, byteCount: UInt32(target.count))
+        try commit(making: inode, .write, context) { writer in
+            writer.inode(inode)
+            writer.dirent(
+                directory: parent, cookie: cookie, since: since, inode: inode.inode, mode: inode.mode, name: name)
+            writer.inode(directory)
+            write(inheritance, of: inode.inode, to: &writer)
+            if let target = new.target {
+                writer.payload(target)
+                writer.extent(inode: inode.inode, offset: 0, byteCount: UInt32(target.count))
+            }
         }
-        try commit(making: inode)
         raiseLookups(inode.inode)
         return Attributes(try self.inode(inode.inode))
     }
@@ -83,31 +83,21 @@ extension Core {
             deviceNumber: new.deviceNumber, size: UInt64(new.target?.count ?? 0), since: .zero, now: time)
     }
 
-    /// Commits a record that makes an inode; its number is used up only if it did.
-    func commit(making inode: InodeRecord, freesSpace: Bool = false) throws(Stop) {
-        guard inode.inode.isPossible else { throw .failed(.noSpace) }
-        log.nextInode = InodeNumber(inode.inode.rawValue + 1)
-        do { try commit(freesSpace: freesSpace) } catch {
-            log.nextInode = inode.inode
-            throw error
-        }
-    }
-
     /// open(2) with O_TMPFILE: a file without a name, that link(2) may give one. An orphan until then.
-    func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ caller: Caller) throws(Stop) -> Attributes {
+    func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ context: RequestContext) throws(Stop) -> Attributes {
         let directory = try self.directory(parent).record
         try directory.requireNewNames()
         // The kernel asks for a directory that was removed as well, and ext4 has this for it.
         guard directory.linkCount > 0 else { throw .failed(.notPermitted) }
         let time = now()
-        var inode = newInode(NewInode(mode: 0o100000 | mode & 0o7777), caller, time)
-        let inheritance = try inherit(&inode, from: directory, caller)
+        var inode = newInode(NewInode(mode: 0o100000 | mode & 0o7777), context.caller, time)
+        let inheritance = try inherit(&inode, from: directory, context.caller)
         inode.linkCount = 0
-        writer.reset()
-        writer.inode(inode)
-        write(inheritance, of: inode.inode)
-        writer.orphan(inode.inode)
-        try commit(making: inode)
+        try commit(making: inode, .write, context) { writer in
+            writer.inode(inode)
+            write(inheritance, of: inode.inode, to: &writer)
+            writer.orphan(inode.inode)
+        }
         raiseLookups(inode.inode)
         orphanCandidates.insert(inode.inode)
         return Attributes(try self.inode(inode.inode))
@@ -120,7 +110,9 @@ extension Core {
 
     /// link(2). What has no name may get one: whether it is a file made by O_TMPFILE, and not one that lost its last name or was made
     /// with O_EXCL, the kernel knows (I_LINKABLE) and the store does not.
-    func link(_ target: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> Attributes {
+    func link(
+        _ target: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ context: RequestContext
+    ) throws(Stop) -> Attributes {
         try check(name: name)
         var inode = try self.inode(target).record
         guard !inode.isDirectory else { throw .failed(.notPermitted) }
@@ -134,18 +126,18 @@ extension Core {
         inode.changed = time
         directory.modified = time
         directory.changed = time
-        writer.reset()
-        writer.inode(inode)
-        writer.dirent(directory: parent, cookie: cookie, since: since, inode: target, mode: inode.mode, name: name)
-        writer.inode(directory)
-        try commit()
+        try commit(.write, context) { writer in
+            writer.inode(inode)
+            writer.dirent(directory: parent, cookie: cookie, since: since, inode: target, mode: inode.mode, name: name)
+            writer.inode(directory)
+        }
         orphanCandidates.remove(target)
         raiseLookups(target)
         return Attributes(try self.inode(target))
     }
 
     /// unlink(2).
-    func unlink(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+    func unlink(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ context: RequestContext) throws(Stop) {
         var directory = try self.directory(parent).record
         guard case .found(let dirent) = try slot(parent, name) else { throw .failed(.noEntry) }
         let inode = try self.inode(dirent.inode).record
@@ -154,16 +146,18 @@ extension Core {
         let time = now()
         directory.modified = time
         directory.changed = time
-        writer.reset()
-        writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
-        try planUnlinked(inode, time)
-        writer.inode(directory)
-        try commit(freesSpace: true)
+        try commit(.removal, context) { (writer) throws(Stop) in
+            writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
+            try writeUnlinked(inode, time, to: &writer)
+            writer.inode(directory)
+        }
         noteUnlinked(inode)
     }
 
     /// rmdir(2).
-    func removeDirectory(_ parent: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) {
+    func removeDirectory(
+        _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ context: RequestContext
+    ) throws(Stop) {
         var directory = try self.directory(parent).record
         guard case .found(let dirent) = try slot(parent, name) else { throw .failed(.noEntry) }
         let victim = try self.inode(dirent.inode)
@@ -174,16 +168,16 @@ extension Core {
         directory.modified = time
         directory.changed = time
         try takeLink(from: &directory, least: 3)
-        writer.reset()
-        writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
-        try planUnlinked(victim.record, time)
-        writer.inode(directory)
-        try commit(freesSpace: true)
+        try commit(.removal, context) { (writer) throws(Stop) in
+            writer.removeDirent(directory: parent, cookie: dirent.cookie, since: dirent.since)
+            try writeUnlinked(victim.record, time, to: &writer)
+            writer.inode(directory)
+        }
         noteUnlinked(victim.record)
     }
 
     /// An inode loses a name: its record, and what happens when it was the last.
-    func planUnlinked(_ inode: InodeRecord, _ time: Timestamp) throws(Stop) {
+    func writeUnlinked(_ inode: InodeRecord, _ time: Timestamp, to writer: inout RecordWriter) throws(Stop) {
         var inode = inode
         try takeLink(from: &inode, least: 1)
         if inode.isDirectory { inode.linkCount = 0 }
@@ -209,8 +203,6 @@ extension Core {
         guard lookups[inode] == nil,
             let entry = try find({ () throws(PageMiss) in try index.inode(inode) }), entry.record.linkCount == 0
         else { return }
-        writer.reset()
-        writer.removeInode(inode, since: entry.record.since)
-        try commit(freesSpace: true)
+        try commit(.removal, .nobody) { $0.removeInode(inode, since: entry.record.since) }
     }
 }

@@ -43,19 +43,8 @@ extension Core {
         throw isRoomComing && mayFit ? .blocked(.room) : .failed(.noSpace)
     }
 
-    /// Commits a change of data. Where the store is full for others, a range that is allocated throughout still takes it: what was reserved
-    /// there was promised, and what is overwritten comes free.
-    func commitData(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) {
-        do throws(Stop) { try commit() } catch {
-            guard case .failed(let errno) = error, errno == .noSpace,
-                let released = try reservedByteCount(number, from, to)
-            else { throw error }
-            try commit(.write, .allocated(number, releasedByteCount: released))
-        }
-    }
-
     /// How many bytes of a range are reserved; nil unless every byte of it is allocated.
-    private func reservedByteCount(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64? {
+    func reservedByteCount(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64? {
         var filled = from
         var reserved: UInt64 = 0
         try find { () throws(PageMiss) in
@@ -205,11 +194,11 @@ extension Core {
             }
         }
         guard pieces == joinable.pieces else { return false }
-        writer.reset()
-        writer.payload(bytes)
-        writer.extent(inode: number, offset: joinable.from, byteCount: UInt32(bytes.count))
-        writer.inode(inode)
-        try commit(.write, .joining)
+        try commit(.write, claiming: .joining, .nobody) { writer in
+            writer.payload(bytes)
+            writer.extent(inode: number, offset: joinable.from, byteCount: UInt32(bytes.count))
+            writer.inode(inode)
+        }
         return true
     }
 }

@@ -40,7 +40,7 @@ extension Core {
     /// a modification.
     @discardableResult
     func allocate(
-        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ caller: Caller,
+        _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ context: RequestContext,
         _ walk: AllocationWalk
     ) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
@@ -50,9 +50,9 @@ extension Core {
         guard offset <= Self.sizeLimit, byteCount <= Self.sizeLimit - offset else { throw .failed(.fileTooBig) }
         let end = offset + byteCount
         switch mode {
-        case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, caller)
-        case [], .keepsSize: return try reserve(inode, offset, end, mode, caller, walk)
-        case .zeroes, [.zeroes, .keepsSize]: return try zero(inode, offset, end, mode, caller, walk)
+        case [.punchesHole, .keepsSize]: return try punch(inode, offset, end, context)
+        case [], .keepsSize: return try reserve(inode, offset, end, mode, context, walk)
+        case .zeroes, [.zeroes, .keepsSize]: return try zero(inode, offset, end, mode, context, walk)
         default: throw .failed(.notSupported)
         }
     }
@@ -86,26 +86,31 @@ extension Core {
     }
 
     private func punch(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ caller: Caller
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ context: RequestContext
     ) throws(Stop) -> Bool {
-        let (inode, hasKilled) = try modified(old, caller)
-        writer.reset()
+        let (inode, hasKilled) = try modified(old, context.caller)
+        try commit(.removal, context) { (writer) throws(Stop) in
+            try writePunch(inode, from, to, to: &writer)
+            writer.inode(inode)
+        }
+        return hasKilled
+    }
+
+    private func writePunch(
+        _ inode: InodeRecord, _ from: UInt64, _ to: UInt64, to writer: inout RecordWriter
+    ) throws(Stop) {
         // What was reserved behind the end stays.
         let to = min(to, Self.blockEnd(inode.size))
-        if from < to, from < inode.size {
-            // Whole blocks become holes; of a block's part the bytes go, but the block stays allocated.
-            let first = min(Self.blockEnd(from), to)
-            let last = max(first, to == Self.blockEnd(to) ? to : to / UInt64(blockByteCount) * UInt64(blockByteCount))
-            if try isAllocated(inode.inode, first, last) {
-                writer.removeRange(inode: inode.inode, from: first, to: last, since: inode.since)
-            }
-            for edge in [from..<first, last..<to] where try isAllocated(inode.inode, edge.lowerBound, edge.upperBound) {
-                writer.reserve(inode: inode.inode, from: edge.lowerBound, to: edge.upperBound)
-            }
+        guard from < to, from < inode.size else { return }
+        // Whole blocks become holes; of a block's part the bytes go, but the block stays allocated.
+        let first = min(Self.blockEnd(from), to)
+        let last = max(first, to == Self.blockEnd(to) ? to : to / UInt64(blockByteCount) * UInt64(blockByteCount))
+        if try isAllocated(inode.inode, first, last) {
+            writer.removeRange(inode: inode.inode, from: first, to: last, since: inode.since)
         }
-        writer.inode(inode)
-        try commit(freesSpace: true)
-        return hasKilled
+        for edge in [from..<first, last..<to] where try isAllocated(inode.inode, edge.lowerBound, edge.upperBound) {
+            writer.reserve(inode: inode.inode, from: edge.lowerBound, to: edge.upperBound)
+        }
     }
 
     private func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> Bool {
@@ -114,7 +119,7 @@ extension Core {
 
     /// Turns a range into a reservation, whatever it shows. One record, unless it replaces more extents than a record may.
     private func zero(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller,
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ context: RequestContext,
         _ walk: AllocationWalk
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
@@ -125,28 +130,25 @@ extension Core {
         // The blocks at both ends may have many holes of a few bytes.
         var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)
         while edges.count > Self.rangePieceLimit {
-            writer.reset()
-            for hole in edges.suffix(Self.rangePieceLimit) {
-                writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound)
-            }
-            try commit(freesSpace: true)
+            try commit(.removal, context) { $0.reserve(edges.suffix(Self.rangePieceLimit), in: old.inode) }
             walk.reserved(edges.suffix(Self.rangePieceLimit).reduce(0) { $0 + UInt64($1.count) })
             edges.removeLast(Self.rangePieceLimit)
         }
         let (start, end) = try unreservedPart(old.inode, walk.cursor ?? from, to, walk)
-        writer.reset()
-        if start < end { writer.reserve(inode: old.inode, from: start, to: end) }
+        let part = start < end ? [start..<end] : []
         guard end >= to else {
-            try commit(freesSpace: true)
+            try commit(.removal, context) { $0.reserve(part, in: old.inode) }
             walk.reserved(end - start)
             walk.cursor = end
             throw .blocked(.turn)
         }
-        for hole in edges { writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound) }
-        var (inode, hasKilled) = try modified(old, caller)
+        var (inode, hasKilled) = try modified(old, context.caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
-        writer.inode(inode)
-        try commit(freesSpace: true)
+        try commit(.removal, context) { writer in
+            writer.reserve(part, in: old.inode)
+            writer.reserve(edges, in: old.inode)
+            writer.inode(inode)
+        }
         return hasKilled
     }
 
@@ -196,7 +198,7 @@ extension Core {
 
     /// Fills the holes of a range with reservations, then sets size and times.
     private func reserve(
-        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ caller: Caller,
+        _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ context: RequestContext,
         _ allocation: AllocationWalk
     ) throws(Stop) -> Bool {
         try waitForRemovals(of: old.inode)
@@ -211,12 +213,12 @@ extension Core {
         }
         try allowReservation(of: allocation.missingByteCount)
         let isLast = allocation.cursor! >= high
-        var (inode, hasKilled) = try modified(old, caller)
+        var (inode, hasKilled) = try modified(old, context.caller)
         if !mode.contains(.keepsSize) { inode.size = max(inode.size, to) }
-        writer.reset()
-        for hole in allocation.holes { writer.reserve(inode: old.inode, from: hole.lowerBound, to: hole.upperBound) }
-        if isLast { writer.inode(inode) }
-        try commit()
+        try commit(.write, context) { writer in
+            writer.reserve(allocation.holes, in: old.inode)
+            if isLast { writer.inode(inode) }
+        }
         allocation.reserved(allocation.holes.reduce(0) { $0 + UInt64($1.count) })
         allocation.start = allocation.cursor!
         allocation.holes.removeAll()
@@ -267,5 +269,11 @@ extension Core {
         // None goes on any more.
         guard !isReadOnly else { throw .failed(.readOnly) }
         throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
+    }
+}
+
+extension RecordWriter {
+    fileprivate mutating func reserve(_ ranges: some Sequence<Range<UInt64>>, in inode: InodeNumber) {
+        for range in ranges { reserve(inode: inode, from: range.lowerBound, to: range.upperBound) }
     }
 }

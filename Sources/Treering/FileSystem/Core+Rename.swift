@@ -6,7 +6,7 @@ extension Core {
     func rename(
         _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
         _ newName: UnsafeRawBufferPointer,
-        _ flags: RenameFlags, _ caller: Caller
+        _ flags: RenameFlags, _ context: RequestContext
     ) throws(Stop) {
         try check(name: newName)
         let from = try directory(parent).record
@@ -18,8 +18,8 @@ extension Core {
             time: now())
         try from.requireRemoval(of: move.moved)
         if flags.contains(.whiteout) {
-            var whiteout = newInode(NewInode(mode: 0o020000), caller, move.time)
-            move.inheritance = try inherit(&whiteout, from: from, caller)
+            var whiteout = newInode(NewInode(mode: 0o020000), context.caller, move.time)
+            move.inheritance = try inherit(&whiteout, from: from, context.caller)
             move.whiteout = whiteout
         }
         switch target {
@@ -27,14 +27,14 @@ extension Core {
         case .free(let cookie):
             if flags.contains(.exchange) { throw .failed(.noEntry) }
             let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(newParent, .dirent, cookie) }
-            try rename(move, cookie: cookie, since: since, over: nil)
+            try rename(move, cookie: cookie, since: since, over: nil, context)
         case .found(let existing):
             if flags.contains(.noReplace) { throw .failed(.exists) }
             if existing.inode == source.inode { return }
             let victim = try inode(existing.inode)
             try to.requireRemoval(of: victim.record)
             if flags.contains(.exchange) {
-                try exchange(move, existing, victim.record)
+                try exchange(move, existing, victim.record, context)
                 return
             }
             if move.moved.isDirectory {
@@ -43,7 +43,7 @@ extension Core {
             } else if victim.record.isDirectory {
                 throw .failed(.isDirectory)
             }
-            try rename(move, cookie: existing.cookie, since: existing.since, over: victim.record)
+            try rename(move, cookie: existing.cookie, since: existing.since, over: victim.record, context)
         }
     }
 
@@ -61,7 +61,9 @@ extension Core {
         var isAcross: Bool { from.inode != to.inode }
     }
 
-    private func rename(_ move: Move, cookie: UInt64, since: BatchSequence, over victim: InodeRecord?) throws(Stop) {
+    private func rename(
+        _ move: Move, cookie: UInt64, since: BatchSequence, over victim: InodeRecord?, _ context: RequestContext
+    ) throws(Stop) {
         var move = move
         move.moved.changed = move.time
         move.from.modified = move.time
@@ -79,29 +81,37 @@ extension Core {
         }
         move.to.modified = move.time
         move.to.changed = move.time
-        writer.reset()
+        let tier: SpaceTier = victim == nil ? .write : .removal
+        let planned = move
+        func writeAll(to writer: inout RecordWriter) throws(Stop) {
+            self.write(planned, to: &writer)
+            if let victim { try writeUnlinked(victim, planned.time, to: &writer) }
+            writer.dirent(
+                directory: planned.to.inode, cookie: cookie, since: since, inode: planned.moved.inode,
+                mode: planned.moved.mode, name: planned.newName)
+            writer.inode(planned.moved)
+            writer.inode(planned.from)
+            if planned.isAcross { writer.inode(planned.to) }
+        }
+        if let whiteout = move.whiteout {
+            try commit(making: whiteout, tier, context, writeAll)
+        } else {
+            try commit(tier, context, writeAll)
+        }
+        if let victim { noteUnlinked(victim) }
+    }
+
+    /// What becomes of the old name.
+    private func write(_ move: Move, to writer: inout RecordWriter) {
         if let whiteout = move.whiteout {
             writer.inode(whiteout)
             writer.dirent(
                 directory: move.from.inode, cookie: move.source.cookie, since: move.source.since, inode: whiteout.inode,
                 mode: whiteout.mode, name: move.name)
-            write(move.inheritance, of: whiteout.inode)
+            write(move.inheritance, of: whiteout.inode, to: &writer)
         } else {
             writer.removeDirent(directory: move.from.inode, cookie: move.source.cookie, since: move.source.since)
         }
-        if let victim { try planUnlinked(victim, move.time) }
-        writer.dirent(
-            directory: move.to.inode, cookie: cookie, since: since, inode: move.moved.inode, mode: move.moved.mode,
-            name: move.newName)
-        writer.inode(move.moved)
-        writer.inode(move.from)
-        if move.isAcross { writer.inode(move.to) }
-        if let whiteout = move.whiteout {
-            try commit(making: whiteout, freesSpace: victim != nil)
-        } else {
-            try commit(freesSpace: victim != nil)
-        }
-        if let victim { noteUnlinked(victim) }
     }
 
     /// A directory goes from one directory into another.
@@ -110,7 +120,9 @@ extension Core {
         try addLink(to: &to)
     }
 
-    private func exchange(_ move: Move, _ existing: FoundDirent, _ other: InodeRecord) throws(Stop) {
+    private func exchange(
+        _ move: Move, _ existing: FoundDirent, _ other: InodeRecord, _ context: RequestContext
+    ) throws(Stop) {
         var move = move
         var other = other
         other.changed = move.time
@@ -129,17 +141,17 @@ extension Core {
                 try moveLink(from: &move.to, to: &move.from)
             }
         }
-        writer.reset()
-        writer.dirent(
-            directory: move.to.inode, cookie: existing.cookie, since: existing.since, inode: move.moved.inode,
-            mode: move.moved.mode, name: move.newName)
-        writer.dirent(
-            directory: move.from.inode, cookie: move.source.cookie, since: move.source.since, inode: other.inode,
-            mode: other.mode, name: move.name)
-        writer.inode(move.moved)
-        writer.inode(other)
-        writer.inode(move.from)
-        if move.isAcross { writer.inode(move.to) }
-        try commit()
+        try commit(.write, context) { writer in
+            writer.dirent(
+                directory: move.to.inode, cookie: existing.cookie, since: existing.since, inode: move.moved.inode,
+                mode: move.moved.mode, name: move.newName)
+            writer.dirent(
+                directory: move.from.inode, cookie: move.source.cookie, since: move.source.since, inode: other.inode,
+                mode: other.mode, name: move.name)
+            writer.inode(move.moved)
+            writer.inode(other)
+            writer.inode(move.from)
+            if move.isAcross { writer.inode(move.to) }
+        }
     }
 }

@@ -26,13 +26,12 @@ final class Core {
     var lookups: [InodeNumber: UInt64] = [:]
     /// Where a successor of this process would find the same; nil where there would be none.
     var connection: ConnectionState?
-    /// The kernel's number of the request that is carried out under this hold of the lock, where it must not be carried out twice; 0 else.
-    var requestInHand: UInt64 = 0
     /// Inodes that lost their last name while the kernel knew them.
     var orphanCandidates: Set<InodeNumber> = []
     /// Inodes without a name and without a lookup, to be removed by the housekeeper.
     var reapable: [InodeNumber] = []
-    var writer = RecordWriter(capacity: 16 << 10)
+    /// What each record is written with. Empty but while `commit` has one written.
+    private var writer = RecordWriter(capacity: 16 << 10)
     var readBuffers = BufferPool()
     /// The records' bytes appended since the last checkpoint was frozen.
     var appendedAtFreeze: UInt64 = 0
@@ -108,10 +107,75 @@ final class Core {
 
     // MARK: Committing
 
-    /// Appends and applies what `writer` holds, or throws and changes nothing.
-    func commit(freesSpace: Bool = false) throws(Stop) { try commit(freesSpace ? .removal : .write) }
+    /// Has `body` write a record, and appends and applies that; or throws and changes nothing. One record is written at a time, from its
+    /// beginning to its end: what an operation leaves half written no other one sees.
+    @inline(__always)
+    @discardableResult
+    func commit<Result>(
+        _ tier: SpaceTier, claiming claim: RoomClaim = .none, _ context: RequestContext,
+        _ body: (inout RecordWriter) throws(Stop) -> Result
+    ) throws(Stop) -> Result {
+        try writing { (writer) throws(Stop) in
+            let result = try body(&writer)
+            try append(&writer, tier, claim, context.onceNumber)
+            return result
+        }
+    }
 
-    func commit(_ tier: SpaceTier, _ claim: RoomClaim = .none) throws(Stop) {
+    /// The same for what may come to nothing: a record without a change is not appended.
+    @discardableResult
+    func commitUnlessEmpty<Result>(
+        _ tier: SpaceTier, _ context: RequestContext, _ body: (inout RecordWriter) throws(Stop) -> Result
+    ) throws(Stop) -> Result {
+        try writing { (writer) throws(Stop) in
+            let result = try body(&writer)
+            if writer.changeCount > 0 { try append(&writer, tier, .none, context.onceNumber) }
+            return result
+        }
+    }
+
+    /// Commits a change of data. Where the store is full for others, a range that is allocated throughout still takes it: what was reserved
+    /// there was promised, and what is overwritten comes free.
+    @inline(__always)
+    func commitData(
+        _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ context: RequestContext,
+        _ body: (inout RecordWriter) throws(Stop) -> Void
+    ) throws(Stop) {
+        try writing { (writer) throws(Stop) in
+            try body(&writer)
+            do throws(Stop) { try append(&writer, .write, .none, context.onceNumber) } catch {
+                guard case .failed(let errno) = error, errno == .noSpace,
+                    let released = try reservedByteCount(number, from, to)
+                else { throw error }
+                try append(&writer, .write, .allocated(number, releasedByteCount: released), context.onceNumber)
+            }
+        }
+    }
+
+    /// Commits a record that makes an inode; its number is used up only if it did.
+    func commit(
+        making inode: InodeRecord, _ tier: SpaceTier, _ context: RequestContext,
+        _ body: (inout RecordWriter) throws(Stop) -> Void
+    ) throws(Stop) {
+        guard inode.inode.isPossible else { throw .failed(.noSpace) }
+        log.nextInode = InodeNumber(inode.inode.rawValue + 1)
+        do throws(Stop) { try commit(tier, context, body) } catch {
+            log.nextInode = inode.inode
+            throw error
+        }
+    }
+
+    /// Lends the writer, which is empty before and afterwards.
+    @inline(__always)
+    private func writing<Result>(_ body: (inout RecordWriter) throws(Stop) -> Result) throws(Stop) -> Result {
+        precondition(writer.isEmpty, "a record is begun inside another")
+        defer { writer.reset() }
+        return try body(&writer)
+    }
+
+    private func append(
+        _ writer: inout RecordWriter, _ tier: SpaceTier, _ claim: RoomClaim, _ onceNumber: UInt64?
+    ) throws(Stop) {
         guard !isReadOnly else { throw .failed(.readOnly) }
         guard !writer.isImpossible else {
             throw damage("an operation", "it would log an inode or a name that cannot be")
@@ -130,7 +194,7 @@ final class Core {
         }
         let preview = writer.preview(sequence: log.nextSequence)
         try find { () throws(PageMiss) in try index.touch(preview) }
-        if requestInHand != 0 { connection?.note(log.nextSequence, requestInHand) }
+        if let onceNumber { connection?.note(log.nextSequence, onceNumber) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
         if let impossible = table.impossible {

@@ -11,15 +11,26 @@ struct Caller: Sendable {
     /// What the kernel does not send along; asked for where it matters (`Blocker.identity`).
     var identity: Identity?
 
-    /// For operations that ask for no one.
-    static let nobody = Caller(uid: 0, gid: 0, umask: 0)
-
     /// Whether a file of this group may keep S_ISGID although it is not executable by the group, or for a change of mode.
     /// Source: the kernel's setattr_should_drop_sgid.
     func keepsSetGroupID(of inode: InodeRecord) throws(Stop) -> Bool {
         guard let identity else { throw .blocked(.identity) }
         return identity.keepsSetGroupID || gid == inode.gid || identity.groups.contains(inode.gid)
     }
+}
+
+/// What an operation knows of the request that asks for it: one value, from the kernel's request to the commit of its record.
+struct RequestContext: Sendable {
+    var caller: Caller
+    /// The number of a request that must not be carried out twice. Its record is noted beside it, for whoever takes the connection over.
+    /// Nil where a second time does no harm.
+    var onceNumber: UInt64?
+
+    /// For what no request asks for, and for what does not depend on who asks.
+    static var nobody: RequestContext { .by(Caller(uid: 0, gid: 0, umask: 0)) }
+
+    /// On behalf of somebody.
+    static func by(_ caller: Caller) -> RequestContext { RequestContext(caller: caller, onceNumber: nil) }
 }
 
 /// Groups and privileges of a process.

@@ -53,7 +53,7 @@ extension Core {
     }
 
     /// FS_IOC_SETFLAGS. Whether the caller may was decided by the kernel.
-    func setInodeFlags(_ number: InodeNumber, _ wanted: InodeFlags) throws(Stop) {
+    func setInodeFlags(_ number: InodeNumber, _ wanted: InodeFlags, _ context: RequestContext) throws(Stop) {
         guard InodeFlags.settable.isSuperset(of: wanted) else { throw .failed(.notSupported) }
         var inode = try self.inode(number).record
         // chattr(1) is for files and directories; the kernel does not ask for others.
@@ -62,9 +62,7 @@ extension Core {
         let unseals = inode.isSealed && wanted.isDisjoint(with: .sealing)
         inode.inodeFlags = inode.inodeFlags.subtracting(.settable).union(wanted)
         inode.changed = now()
-        writer.reset()
-        writer.inode(inode)
-        try commit(freesSpace: unseals)
+        try commit(unseals ? .removal : .write, context) { $0.inode(inode) }
     }
 
     /// open(2) of an immutable or append-only file, where the kernel tells of it. `appends`: O_APPEND without O_TRUNC.

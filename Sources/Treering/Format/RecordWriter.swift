@@ -34,6 +34,8 @@ struct RecordWriter: ~Copyable {
         precondition((position > 0) == (payload != nil))
     }
 
+    var isEmpty: Bool { changeCount == 0 }
+
     mutating func reset() {
         byteCount = Record.headerByteCount
         changeCount = 0

@@ -43,13 +43,6 @@ final class ClassicTransport: Transport {
     private let runningCount = Atomic<Int>(0)
     private let isStopping = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
-    /// The reader that a thread is: whether it may wait. Nothing of a request is found by it.
-    private static let readerKey: pthread_key_t = {
-        var key = pthread_key_t()
-        precondition(pthread_key_create(&key, nil) == 0)
-        return key
-    }()
-
     private struct Thread: @unchecked Sendable { let handle: pthread_t }
 
     /// Interrupts a read(2) that must end; its handler does nothing.
@@ -71,12 +64,9 @@ final class ClassicTransport: Transport {
         readers = (0..<readerCount).map { Reader(self, Int32($0)) }
     }
 
-    private static var reader: Reader? {
-        guard let pointer = pthread_getspecific(readerKey) else { return nil }
-        return Unmanaged<Reader>.fromOpaque(pointer).takeUnretainedValue()
-    }
+    var hasIdleReader: Bool { idleCount.load(ordering: .relaxed) > 0 }
 
-    var mayWait: Bool { idleCount.load(ordering: .relaxed) > 0 && pthread_getspecific(Self.readerKey) != nil }
+    func noteAnswer(by reader: Int32) { beIdle(readers[Int(reader)]) }
 
     func request(inHandOf reader: Int32) -> Request {
         guard let request = readers[Int(reader)].request else { preconditionFailure("a reader has no request in hand") }
@@ -162,9 +152,7 @@ final class ClassicTransport: Transport {
     private static func run(_ argument: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
         let reader = Unmanaged<Reader>.fromOpaque(argument).takeRetainedValue()
         let transport = reader.transport
-        pthread_setspecific(Self.readerKey, argument)
         transport.serve(reader)
-        pthread_setspecific(Self.readerKey, nil)
         reader.request = nil
         if transport.runningCount.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
             transport.pool.close()
@@ -199,13 +187,6 @@ final class ClassicTransport: Transport {
             beIdle(reader)
             if taken.isParked { reader.request = nil }
         }
-    }
-
-    /// Told before a thread answers a request: its reader counts as idle from then on.
-    @inline(__always)
-    static func noteReply(to number: UInt64) {
-        guard let reader, reader.isBusy, reader.request?.number == number else { return }
-        reader.transport.beIdle(reader)
     }
 
     @inline(__always)

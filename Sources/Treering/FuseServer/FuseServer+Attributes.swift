@@ -4,29 +4,29 @@ import CFuse3
 import Glibc
 
 /// GETATTR.
-struct AttributesOperation: Operation {
+struct AttributesOperation: CoreOperation {
     let inode: InodeNumber
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes { try volume.attributes(inode) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes { try core.attributes(inode) }
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
 }
 
 /// STATX.
-struct StatxOperation: Operation {
+struct StatxOperation: CoreOperation {
     let inode: InodeNumber
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes { try volume.attributes(inode) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes { try core.attributes(inode) }
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.statx(answer) }
 }
 
 /// SETATTR.
-struct SetAttributesOperation: Operation {
+struct SetAttributesOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let changes: AttributeChanges
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try reply.asCaller { (caller) throws(Stop) in try volume.setAttributes(inode, changes, caller) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes {
+        try core.setAttributes(inode, changes, context)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) { reply.attributes(answer) }
@@ -55,7 +55,7 @@ extension AttributeChanges {
 }
 
 /// GETXATTR and LISTXATTR; `byteLimit` 0 asks for the length alone.
-struct XattrOperation: Operation {
+struct XattrOperation: CoreOperation {
     let inode: InodeNumber
     /// Nil lists the names.
     let name: UnsafeRawBufferPointer?
@@ -68,25 +68,19 @@ struct XattrOperation: Operation {
         walk = name == nil ? XattrListWalk() : nil
     }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> XattrValue {
-        guard let name else {
-            let walk = walk!
-            return .bytes(try reply.asCaller { (caller) throws(Stop) in try volume.xattrNames(inode, walk, caller) })
-        }
-        if inode == .root, let text = Self.virtual(name, volume) { return .bytes(Array(text.utf8)) }
-        return try volume.xattr(inode, name)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> XattrValue {
+        guard let name else { return .bytes(try core.xattrNames(inode, walk!, context)) }
+        return try core.xattr(inode, name)
     }
 
     func finish(_ answer: XattrValue, _ reply: consuming Reply, _ server: FuseServer) {
         let limit = byteLimit
         switch answer {
-        case .bytes(let bytes):
-            if limit > 0 && bytes.count > limit { return reply.error(.range) }
-            if limit == 0 { reply.xattrByteCount(bytes.count) } else { reply.bytes(bytes) }
+        case .bytes(let bytes): Self.answer(bytes, limit, reply)
         case .plan(let plan):
             if limit == 0 {
                 reply.xattrByteCount(plan.byteCount)
-                return server.volume.execute(plan, mayWait: false) { [volume = server.volume] plan, _ in
+                return server.volume.execute(plan, mayWait: false) { [volume = server.volume] plan, _, _ in
                     volume.recycle(plan)
                 }
             }
@@ -96,8 +90,13 @@ struct XattrOperation: Operation {
         }
     }
 
+    static func answer(_ bytes: [UInt8], _ limit: Int, _ reply: consuming Reply) {
+        if limit > 0 && bytes.count > limit { return reply.error(.range) }
+        if limit == 0 { reply.xattrByteCount(bytes.count) } else { reply.bytes(bytes) }
+    }
+
     /// Attributes of the root that are not stored and not listed.
-    private static func virtual(_ name: UnsafeRawBufferPointer, _ volume: HostVolume) -> String? {
+    static func virtual(_ name: UnsafeRawBufferPointer, _ volume: HostVolume) -> String? {
         guard name.count >= VirtualXattr.statistics.utf8.count else { return nil }
         if name.elementsEqual(VirtualXattr.statistics.utf8) { return volume.statistics() }
         if name.elementsEqual(VirtualXattr.statisticsPrometheus.utf8) { return volume.statisticsPrometheus() }
@@ -120,7 +119,7 @@ enum VirtualXattr {
 }
 
 /// SETXATTR.
-struct SetXattrOperation: Operation {
+struct SetXattrOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let name: UnsafeRawBufferPointer
@@ -128,29 +127,26 @@ struct SetXattrOperation: Operation {
     let flags: Int32
     static var isOnce: Bool { true }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try reply.asCaller { (caller) throws(Stop) in
-            try volume.setXattr(
-                inode, name, value, SetXattrFlags(rawValue: flags), caller, for: reply.number)
-        }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
+        try core.setXattr(inode, name, value, SetXattrFlags(rawValue: flags), context)
     }
 }
 
 /// REMOVEXATTR.
-struct RemoveXattrOperation: Operation {
+struct RemoveXattrOperation: CoreOperation {
     static var isMutation: Bool { true }
     static var isOnce: Bool { true }
     let inode: InodeNumber
     let name: UnsafeRawBufferPointer
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
-        try volume.removeXattr(inode, name, for: reply.number)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
+        try core.removeXattr(inode, name, context)
     }
 }
 
 /// STATFS.
-struct StatusOperation: Operation {
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> FileSystemStatus { try volume.status() }
+struct StatusOperation: CoreOperation {
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> FileSystemStatus { core.status() }
     func finish(_ answer: FileSystemStatus, _ reply: consuming Reply, _ server: FuseServer) { reply.status(answer) }
 }
 
@@ -173,9 +169,13 @@ extension FuseServer {
             FuseServer.of(request).perform(operation, reply)
         }
         table.getxattr = { request, inode, name, byteLimit in
-            let operation = XattrOperation(
-                inode: InodeNumber(inode), name: FuseServer.bytes(name), byteLimit: byteLimit)
-            FuseServer.of(request).perform(operation, Reply(request!))
+            let server = FuseServer.of(request)
+            let reply = Reply(request!)
+            let (inode, name) = (InodeNumber(inode), FuseServer.bytes(name))
+            if inode == .root, let text = XattrOperation.virtual(name, server.volume) {
+                return XattrOperation.answer(Array(text.utf8), byteLimit, reply)
+            }
+            server.perform(XattrOperation(inode: inode, name: name, byteLimit: byteLimit), reply)
         }
         table.listxattr = { request, inode, byteLimit in
             let operation = XattrOperation(inode: InodeNumber(inode), name: nil, byteLimit: byteLimit)

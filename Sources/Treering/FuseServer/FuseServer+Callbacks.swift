@@ -14,16 +14,16 @@ enum FileType {
 }
 
 /// OPEN, where the kernel tells of it.
-private struct OpenOperation: Operation {
+private struct OpenOperation: CoreOperation {
     let inode: InodeNumber
     let writes: Bool
     let appends: Bool
     /// For reading that is somebody's access.
     let isAccess: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try volume.checkOpen(inode, writes: writes, appends: appends)
-        return isAccess ? try volume.isAccessDue(inode) : false
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Bool {
+        try core.checkOpen(inode, writes: writes, appends: appends)
+        return isAccess ? try core.isAccessDue(inode) : false
     }
 
     /// A read from the kernel's cache is not told of. Where the first one after a change has to move the time of the last access, what

@@ -40,12 +40,12 @@ private enum ExtendedFlags {
 }
 
 /// FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR.
-private struct GetFlagsOperation: Operation {
+private struct GetFlagsOperation: CoreOperation {
     let inode: InodeNumber
     let isExtended: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> InodeFlags {
-        try volume.inodeFlags(inode)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> InodeFlags {
+        try core.inodeFlags(inode)
     }
 
     func finish(_ answer: InodeFlags, _ reply: consuming Reply, _ server: FuseServer) {
@@ -57,12 +57,14 @@ private struct GetFlagsOperation: Operation {
 }
 
 /// FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR.
-private struct SetFlagsOperation: Operation {
+private struct SetFlagsOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let flags: InodeFlags
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) { try volume.setInodeFlags(inode, flags) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
+        try core.setInodeFlags(inode, flags, context)
+    }
 
     func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) {
         // The time of the change is another now.
@@ -137,8 +139,9 @@ extension FuseServer {
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         guard let word = requester.word(at: UInt(bitPattern: argument)) else { return reply.error(.badAddress) }
         guard let mode = HostVolume.ShutDownMode(rawValue: word) else { return reply.error(.invalid) }
+        let mayWait = mayWait(reply)
         let parked = ParkedReply(reply)
-        volume.shutDown(mode, mayWait: transport.mayWait) { errno in
+        volume.shutDown(mode, mayWait: mayWait) { errno in
             parked.answer { reply in
                 if let errno { return reply.error(errno) }
                 reply.control([] as [UInt32])

@@ -4,15 +4,15 @@ import CFuse3
 import Glibc
 
 /// READ.
-struct ReadOperation: Operation {
+struct ReadOperation: CoreOperation {
     let inode: InodeNumber
     let offset: UInt64
     let byteCount: Int
     /// Not with O_NOATIME.
     let isAccess: Bool
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan {
-        try volume.read(inode, at: offset, byteCount, isAccess: isAccess)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> ReadPlan {
+        try core.read(inode, at: offset, byteCount, isAccess: isAccess)
     }
 
     func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
@@ -21,10 +21,10 @@ struct ReadOperation: Operation {
 }
 
 /// READLINK.
-struct ReadLinkOperation: Operation {
+struct ReadLinkOperation: CoreOperation {
     let inode: InodeNumber
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> ReadPlan { try volume.readLink(inode) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> ReadPlan { try core.readLink(inode) }
 
     func finish(_ answer: ReadPlan, _ reply: consuming Reply, _ server: FuseServer) {
         server.answer(answer, reply) { plan, reply in reply.bytes(plan.bytes) }
@@ -32,7 +32,7 @@ struct ReadLinkOperation: Operation {
 }
 
 /// WRITE.
-struct WriteOperation: Operation {
+struct WriteOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let offset: UInt64
@@ -40,21 +40,21 @@ struct WriteOperation: Operation {
     let flags: WriteFlags
 
     /// True when bits of the mode were cleared.
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try reply.asCaller { (caller) throws(Stop) in try volume.write(inode, at: offset, payload, flags, caller) }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Bool {
+        try core.write(inode, at: offset, payload, flags, context)
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
         // Before the reply, or the kernel goes on showing the old mode.
         if answer { server.invalidateAttributes(inode) }
-        server.holdBack(payload.count)
+        server.holdBack(payload.count, reply)
         reply.written(payload.count)
     }
 }
 
 /// FALLOCATE. Set-user-ID bits are the server's affair (HANDLE_KILLPRIV_V2), and the request does not say whether the caller
 /// may keep them: who has CAP_FSETID may.
-struct AllocateOperation: Operation {
+struct AllocateOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let mode: AllocateMode
@@ -63,10 +63,8 @@ struct AllocateOperation: Operation {
     let walk = AllocationWalk()
 
     /// True when bits of the mode were cleared.
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Bool {
-        try reply.asCaller { (caller) throws(Stop) in
-            try volume.allocate(inode, mode, at: offset, byteCount, caller, walk)
-        }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Bool {
+        try core.allocate(inode, mode, at: offset, byteCount, context, walk)
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
@@ -76,7 +74,7 @@ struct AllocateOperation: Operation {
 }
 
 /// COPY_FILE_RANGE.
-struct CopyRangeOperation: Operation {
+struct CopyRangeOperation: CoreOperation {
     static var isMutation: Bool { true }
     let source: InodeNumber
     let from: UInt64
@@ -84,10 +82,8 @@ struct CopyRangeOperation: Operation {
     let to: UInt64
     let byteCount: UInt64
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> CopyResult {
-        try reply.asCaller { (caller) throws(Stop) in
-            try volume.copyRange(source, at: from, target, at: to, byteCount, caller)
-        }
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> CopyResult {
+        try core.copyRange(source, at: from, target, at: to, byteCount, context)
     }
 
     func finish(_ answer: CopyResult, _ reply: consuming Reply, _ server: FuseServer) {
@@ -98,14 +94,14 @@ struct CopyRangeOperation: Operation {
 
 /// LSEEK for SEEK_DATA and SEEK_HOLE. What looks like a hole may have been written through a mapping, and the kernel asks without
 /// writing that back first: so it is made to, and asked again.
-struct SeekOperation: Operation {
+struct SeekOperation: CoreOperation {
     let inode: InodeNumber
     let walk: SeekWalk
     /// What was found before the kernel wrote back what it had there.
     var before: SeekResult?
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> SeekResult {
-        try volume.seek(inode, walk)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> SeekResult {
+        try core.seek(inode, walk)
     }
 
     func finish(_ answer: SeekResult, _ reply: consuming Reply, _ server: FuseServer) {
@@ -184,8 +180,9 @@ extension FuseServer {
     }
 
     private func sync(_ reply: consuming Reply) {
+        let mayWait = mayWait(reply)
         let parked = ParkedReply(reply)
-        volume.sync(mayWait: transport.mayWait) { errno in
+        volume.sync(mayWait: mayWait) { errno in
             parked.answer { reply in
                 if let errno { reply.error(errno) } else { reply.success() }
             }

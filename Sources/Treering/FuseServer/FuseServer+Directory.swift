@@ -11,16 +11,22 @@ struct ListOperation: Operation {
     let withAttributes: Bool
 
     /// The bytes of the answer, in a buffer that `finish` frees.
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> UnsafeMutableRawBufferPointer {
+    func run(
+        _ volume: HostVolume, _ context: RequestContext, _ reply: borrowing Reply
+    ) throws(Stop) -> UnsafeMutableRawBufferPointer {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: byteLimit, alignment: 8)
         var filled = 0
         do throws(Stop) {
-            if withAttributes {
-                try volume.readDirectoryPlus(inode, after: cookie) { entry, attributes in
-                    add(entry, attributes, reply, buffer, &filled)
+            try volume.run { (core) throws(Stop) in
+                if withAttributes {
+                    try core.readDirectoryPlus(inode, after: cookie, isAccess: true) { entry, attributes in
+                        add(entry, attributes, reply, buffer, &filled)
+                    }
+                } else {
+                    try core.readDirectory(inode, after: cookie, isAccess: true) { entry in
+                        add(entry, nil, reply, buffer, &filled)
+                    }
                 }
-            } else {
-                try volume.readDirectory(inode, after: cookie) { entry in add(entry, nil, reply, buffer, &filled) }
             }
         } catch {
             buffer.deallocate()

@@ -4,13 +4,13 @@ import CFuse3
 import Glibc
 
 /// LOOKUP. A name that is not there is told as an entry without an inode, which the kernel remembers.
-struct LookupOperation: Operation {
+struct LookupOperation: CoreOperation {
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes? {
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes? {
         do throws(Stop) {
-            return try volume.lookup(parent, name)
+            return try core.lookup(parent, name)
         } catch {
             if case .failed(.noEntry) = error { return nil }
             throw error
@@ -24,16 +24,18 @@ struct LookupOperation: Operation {
 }
 
 /// MKNOD, MKDIR, SYMLINK.
-struct MakeOperation: Operation {
+struct MakeOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let new: NewInode
     static var isOnce: Bool { true }
-    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes {
+        try volume.run { (core) throws(Stop) in try core.lookup(parent, name) }
+    }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.make(parent, name, new, reply.caller, for: reply.number)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes {
+        try core.make(parent, name, new, context)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -42,16 +44,18 @@ struct MakeOperation: Operation {
 }
 
 /// CREATE, where the kernel tells of opening: it asks for names that are not there, and holds the directory meanwhile.
-struct CreateOperation: Operation {
+struct CreateOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let mode: UInt32
     static var isOnce: Bool { true }
-    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes {
+        try volume.run { (core) throws(Stop) in try core.lookup(parent, name) }
+    }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.make(parent, name, NewInode(mode: mode), reply.caller, for: reply.number)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes {
+        try core.make(parent, name, NewInode(mode: mode), context)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -60,13 +64,13 @@ struct CreateOperation: Operation {
 }
 
 /// TMPFILE. The answer is CREATE's; where the kernel is not told of open files it asks for no RELEASE either.
-struct UnnamedOperation: Operation {
+struct UnnamedOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
     let mode: UInt32
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.makeUnnamed(parent, mode, reply.caller)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes {
+        try core.makeUnnamed(parent, mode, context)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -75,16 +79,18 @@ struct UnnamedOperation: Operation {
 }
 
 /// LINK. The reply's attributes bring the kernel's link count up to date.
-struct LinkOperation: Operation {
+struct LinkOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     static var isOnce: Bool { true }
-    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes { try volume.lookup(parent, name) }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Attributes {
+        try volume.run { (core) throws(Stop) in try core.lookup(parent, name) }
+    }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Attributes {
-        try volume.link(inode, parent, name, for: reply.number)
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Attributes {
+        try core.link(inode, parent, name, context)
     }
 
     func finish(_ answer: Attributes, _ reply: consuming Reply, _ server: FuseServer) {
@@ -93,24 +99,24 @@ struct LinkOperation: Operation {
 }
 
 /// UNLINK and RMDIR.
-struct RemoveOperation: Operation {
+struct RemoveOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
     let isDirectory: Bool
     static var isOnce: Bool { true }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
         if isDirectory {
-            try volume.removeDirectory(parent, name, for: reply.number)
+            try core.removeDirectory(parent, name, context)
         } else {
-            try volume.unlink(parent, name, for: reply.number)
+            try core.unlink(parent, name, context)
         }
     }
 }
 
 /// RENAME and RENAME2.
-struct RenameOperation: Operation {
+struct RenameOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
@@ -119,13 +125,13 @@ struct RenameOperation: Operation {
     let flags: UInt32
     static var isOnce: Bool { true }
 
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) {
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
         let wanted = RenameFlags(rawValue: flags)
         let known: RenameFlags = [.noReplace, .exchange, .whiteout]
         guard known.isSuperset(of: wanted), !wanted.contains(.exchange) || wanted == .exchange else {
             throw .failed(.invalid)
         }
-        try volume.rename(parent, name, newParent, newName, wanted, reply.caller, for: reply.number)
+        try core.rename(parent, name, newParent, newName, wanted, context)
     }
 }
 

@@ -13,13 +13,27 @@ protocol Operation: SendableMetatype {
     associatedtype Answer
     /// Whether it changes the store: where an acknowledgement has to wait for the disk (`ack=`), its reply does.
     static var isMutation: Bool { get }
-    func run(_ volume: HostVolume, _ reply: borrowing Reply) throws(Stop) -> Answer
+    /// `context` names the caller where the operation is a mutation. `reply` is for what the answer is made of, on the way.
+    func run(_ volume: HostVolume, _ context: RequestContext, _ reply: borrowing Reply) throws(Stop) -> Answer
     func finish(_ answer: Answer, _ reply: consuming Reply, _ server: FuseServer)
     /// Whether doing it a second time would fail, or do something else: a kernel that sends the request again, because nobody answered
     /// it, is given `repeatedAnswer`.
     static var isOnce: Bool { get }
     /// The answer to what is done already.
     func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer
+}
+
+/// An operation of the core alone.
+protocol CoreOperation: Operation {
+    /// Runs under the volume's lock. `context` names the caller where the operation is a mutation.
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) -> Answer
+}
+
+extension CoreOperation {
+    @inline(__always)
+    func run(_ volume: HostVolume, _ context: RequestContext, _ reply: borrowing Reply) throws(Stop) -> Answer {
+        try volume.run { (core) throws(Stop) in try run(core, context) }
+    }
 }
 
 extension Operation {
@@ -93,30 +107,50 @@ final class FuseServer: @unchecked Sendable {
                 noteFailure(of: operation)
                 reply.error(errno)
             case .blocked(let blocker):
-                park(ParkedOperation(operation, ParkedReply(reply)), blocker, nil)
+                let reader = reply.reader
+                park(ParkedOperation(operation, ParkedReply(reply)), blocker, nil, reader)
             }
             return
         }
         guard O.isMutation && !volume.acknowledgesStaged else { return operation.finish(answer, reply, self) }
-        acknowledge(operation, answer, ParkedReply(reply))
+        let reader = reply.reader
+        acknowledge(operation, answer, ParkedReply(reply), reader)
     }
 
-    /// Runs an operation, or tells what it did when it ran in a process that is gone.
+    /// Runs an operation, or tells what it did when it ran in a process that is gone. Where it needs to know more of who asks, finds that out
+    /// and runs it again.
     @inline(__always)
     private func run<O: Operation>(_ operation: O, _ reply: borrowing Reply) throws(Stop) -> O.Answer {
-        if O.isOnce, let connection, connection.isDone(reply.number) { return try operation.repeatedAnswer(volume) }
-        return try operation.run(volume, reply)
+        if O.isOnce, reply.isResent, let connection, connection.isDone(reply.number) {
+            return try operation.repeatedAnswer(volume)
+        }
+        var context: RequestContext = O.isMutation ? reply.context(isOnce: O.isOnce) : .nobody
+        while true {
+            do throws(Stop) { return try operation.run(volume, context, reply) } catch {
+                guard case .blocked(.identity) = error, context.caller.identity == nil else { throw error }
+            }
+            context.caller.identity = reply.requester.identity
+        }
     }
+
+    /// Whether whoever runs this may wait for I/O: a reader, where another one is there for the next request.
+    private func mayWait(_ reader: Int32?) -> Bool { reader != nil && transport.hasIdleReader }
+
+    func mayWait(_ reply: borrowing Reply) -> Bool { mayWait(reply.reader) }
 
     private func noteFailure<O: Operation>(of operation: O) {
         if let write = operation as? WriteOperation { writeback.noteFailedWrite(write.inode) }
     }
 
-    private func park<O: Operation>(_ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?) {
-        volume.park(blocker, attempt, mayWait: transport.mayWait) { [self] attempt in retry(parked, attempt) }
+    private func park<O: Operation>(
+        _ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?, _ reader: Int32?
+    ) {
+        volume.park(blocker, attempt, mayWait: mayWait(reader)) { [self] attempt, isWithin in
+            retry(parked, attempt, isWithin ? reader : nil)
+        }
     }
 
-    private func retry<O: Operation>(_ parked: ParkedOperation<O>, _ attempt: Attempt) {
+    private func retry<O: Operation>(_ parked: ParkedOperation<O>, _ attempt: Attempt, _ reader: Int32?) {
         let operation = parked.operation
         let answer: O.Answer
         do throws(Stop) {
@@ -125,20 +159,24 @@ final class FuseServer: @unchecked Sendable {
             switch error {
             case .failed(let errno):
                 noteFailure(of: operation)
-                parked.reply.answer { $0.error(errno) }
-            case .blocked(let blocker): park(parked, blocker, attempt)
+                parked.reply.answer(by: reader) { $0.error(errno) }
+            case .blocked(let blocker): park(parked, blocker, attempt, reader)
             }
             return
         }
-        if O.isMutation && !volume.acknowledgesStaged { return acknowledge(operation, answer, parked.reply) }
-        parked.reply.answer { operation.finish(answer, $0, self) }
+        if O.isMutation && !volume.acknowledgesStaged {
+            return acknowledge(operation, answer, parked.reply, reader)
+        }
+        parked.reply.answer(by: reader) { operation.finish(answer, $0, self) }
     }
 
     /// Answers when what the operation did has reached the disk as far as `ack=` asks for.
-    private func acknowledge<O: Operation>(_ operation: O, _ answer: O.Answer, _ reply: ParkedReply) {
+    private func acknowledge<O: Operation>(
+        _ operation: O, _ answer: O.Answer, _ reply: ParkedReply, _ reader: Int32?
+    ) {
         let done = Done(operation, answer, reply)
-        volume.whenAcknowledged(mayWait: transport.mayWait) { [self] errno in
-            done.reply.answer { reply in
+        volume.whenAcknowledged(mayWait: mayWait(reader)) { [self] errno, isWithin in
+            done.reply.answer(by: isWithin ? reader : nil) { reply in
                 if let errno { return reply.error(errno) }
                 done.operation.finish(done.answer, reply, self)
             }
@@ -165,9 +203,9 @@ final class FuseServer: @unchecked Sendable {
     }
 
     /// Has the writer of so many bytes wait where free segments are few. Others go on: only a thread waits that leaves another one for them.
-    func holdBack(_ byteCount: Int) {
+    func holdBack(_ byteCount: Int, _ reply: borrowing Reply) {
         let delay = volume.writePace.delay(ofByteCount: byteCount)
-        if delay > 0 && transport.mayWait { rest(nanoseconds: delay) }
+        if delay > 0 && mayWait(reply) { rest(nanoseconds: delay) }
     }
 
     /// Answers with what a plan reads.
@@ -178,9 +216,10 @@ final class FuseServer: @unchecked Sendable {
             body(plan, reply)
             return volume.recycle(plan)
         }
+        let reader = reply.reader
         let parked = ParkedReply(reply)
-        volume.execute(plan, mayWait: transport.mayWait) { [volume] plan, errno in
-            parked.answer { reply in
+        volume.execute(plan, mayWait: mayWait(reader)) { [volume] plan, errno, isWithin in
+            parked.answer(by: isWithin ? reader : nil) { reply in
                 if let errno { return reply.error(errno) }
                 body(plan, reply)
             }
@@ -219,10 +258,11 @@ private final class Done<O: Operation>: @unchecked Sendable {
 /// What stands in until there is a transport; no request can come meanwhile.
 private final class NoTransport: Transport {
     static let shared = NoTransport()
-    var mayWait: Bool { false }
+    var hasIdleReader: Bool { false }
     var isOver: Bool { true }
     var liveRequestCount: Int { 0 }
     func request(inHandOf reader: Int32) -> Request { preconditionFailure("a request without a transport") }
+    func noteAnswer(by reader: Int32) {}
     func invalidateAttributes(_ inode: InodeNumber) {}
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {}
     func start() throws(Errno) { throw .notImplemented }

@@ -63,7 +63,6 @@ enum InitReply {
             if isInit, InitReply.isSilent.load(ordering: .relaxed) {
                 return (0..<Int(count)).reduce(0) { $0 + vectors![$1].iov_len }
             }
-            ClassicTransport.noteReply(to: InitReply.number(vectors!))
             return Glibc.writev(descriptor, vectors, count)
         }
         // The transport reads by itself.
@@ -108,16 +107,12 @@ enum InitReply {
         guard write(fuse_session_fd(session), &header, 16) == 16 else { throw .last }
     }
 
-    /// The number of the request that a reply is for; 0 for a notification.
-    @inline(__always)
-    private static func number(_ vectors: UnsafePointer<iovec>) -> UInt64 {
-        UnsafeRawPointer(vectors[0].iov_base!).loadUnaligned(fromByteOffset: uniqueOffset, as: UInt64.self)
-    }
-
     /// True for the answer to INIT.
     @inline(__always)
     private static func complete(_ vectors: UnsafeMutablePointer<iovec>, _ count: Int32) -> Bool {
-        let unique = number(vectors)
+        // 0 for a notification.
+        let header = UnsafeRawPointer(vectors[0].iov_base!)
+        let unique = header.loadUnaligned(fromByteOffset: uniqueOffset, as: UInt64.self)
         guard unique == request.load(ordering: .relaxed), unique != 0 else { return false }
         request.store(0, ordering: .relaxed)
         guard count >= 2, vectors[1].iov_len >= flagsOffset + 4 else { return true }

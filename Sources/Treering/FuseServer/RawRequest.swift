@@ -9,6 +9,8 @@ enum RawRequest {
     static let statx: UInt32 = 52
     /// `fuse_in_header.pid`.
     static let pidOffset = 32
+    /// FUSE_UNIQUE_RESEND: the mark in the number of a request that the kernel sends again.
+    static let resendMark: UInt64 = 1 << 63
     private static let getattr: UInt32 = 3
     private static let create: UInt32 = 35
 

@@ -9,6 +9,8 @@ import Glibc
 /// reference to an inode and come back at once.
 struct Reply: ~Copyable {
     private let request: Request
+    /// The reader that has the request in hand and runs this; nil on any other thread.
+    fileprivate(set) var reader: Int32?
 
     /// For how long the kernel may use what it was told, in seconds: practically for ever, since nothing changes a
     /// store but through it.
@@ -16,21 +18,28 @@ struct Reply: ~Copyable {
 
     /// To be called once for each request, by the callback that libfuse hands it to.
     init(_ handle: fuse_req_t) {
-        request = FuseServer.of(handle).transport.request(inHandOf: fuse_req_ctx(handle)!.pointee.pid)
+        let number = fuse_req_ctx(handle)!.pointee.pid
+        request = FuseServer.of(handle).transport.request(inHandOf: number)
+        reader = number
         request.begin(handle)
     }
 
     deinit { request.replyEnded() }
 
-    /// The request's number, with the kernel's mark where it is sent again.
+    /// The request's number.
     var number: UInt64 { request.number }
+    /// The kernel sends it again, because a process that is gone has not answered it.
+    var isResent: Bool { request.isResent }
     /// The request's opcode as the kernel sent it.
     var opcode: UInt32 { request.opcode }
     /// The request as the kernel sent it: for fields that libfuse does not hand on.
     var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(request.bytes) }
 
-    /// The request is going to wait.
-    borrowing func park() { request.park() }
+    /// The request is going to wait, and to be answered by whichever thread.
+    mutating func park() {
+        request.park()
+        reader = nil
+    }
     /// The request waits for others of the kernel, which get its memory and its place.
     borrowing func stepAside() { request.stepAside() }
     /// It goes on. Waits for a place.
@@ -43,26 +52,38 @@ struct Reply: ~Copyable {
         return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: context.pointee.umask)
     }
 
+    /// What the store is to know of the request. `isOnce`: it must not be carried out twice.
+    func context(isOnce: Bool) -> RequestContext {
+        RequestContext(caller: caller, onceNumber: isOnce ? number : nil)
+    }
+
     var requester: Requester { Requester(pid: request.pid) }
 
+    /// Gives the answer.
+    @inline(__always)
+    private borrowing func answer<Result>(_ body: (fuse_req_t) -> Result) -> Result {
+        if let reader { FuseServer.of(request.pending).transport.noteAnswer(by: reader) }
+        return request.answer(body)
+    }
+
     consuming func error(_ error: Errno) {
-        _ = request.answer { fuse_reply_err($0, error.rawValue) }
+        _ = answer { fuse_reply_err($0, error.rawValue) }
     }
 
     consuming func success() {
-        _ = request.answer { fuse_reply_err($0, 0) }
+        _ = answer { fuse_reply_err($0, 0) }
     }
 
     /// For requests that the kernel wants no answer to (forget).
     consuming func none() {
-        request.answer { fuse_reply_none($0) }
+        answer { fuse_reply_none($0) }
     }
 
     /// An inode that the kernel now knows once more. False when the kernel did not take it (the request was
     /// interrupted): the lookup must be taken back then.
     consuming func entry(_ attributes: Attributes) -> Bool {
         var entry = parameters(attributes)
-        return request.answer { fuse_reply_entry($0, &entry) } == 0
+        return answer { fuse_reply_entry($0, &entry) } == 0
     }
 
     /// The same for a file that is open by being made.
@@ -71,7 +92,7 @@ struct Reply: ~Copyable {
         var info = fuse_file_info()
         info.keep_cache = 1
         info.noflush = 1
-        return request.answer { fuse_reply_create($0, &entry, &info) } == 0
+        return answer { fuse_reply_create($0, &entry, &info) } == 0
     }
 
     private borrowing func parameters(_ attributes: Attributes) -> fuse_entry_param {
@@ -89,12 +110,12 @@ struct Reply: ~Copyable {
     consuming func missingEntry() {
         var entry = fuse_entry_param()
         entry.entry_timeout = Self.cacheSeconds
-        _ = request.answer { fuse_reply_entry($0, &entry) }
+        _ = answer { fuse_reply_entry($0, &entry) }
     }
 
     consuming func attributes(_ attributes: Attributes) {
         var status = attributes.status
-        _ = request.answer { fuse_reply_attr($0, &status, Self.cacheSeconds) }
+        _ = answer { fuse_reply_attr($0, &status, Self.cacheSeconds) }
     }
 
     /// What statx(2) shows, the time of birth included, as `struct fuse_statx_out`: 32 bytes about how long it is valid, then
@@ -105,14 +126,14 @@ struct Reply: ~Copyable {
             bytes.store(UInt64(Self.cacheSeconds), at: 0)
             StatxLayout.encode(attributes, into: UnsafeMutableRawBufferPointer(rebasing: bytes[32...]))
             let start = bytes.baseAddress!.assumingMemoryBound(to: CChar.self)
-            return request.answer { fuse_reply_buf($0, start, 288) }
+            return answer { fuse_reply_buf($0, start, 288) }
         }
     }
 
     /// The answer to ioctl(2): what it writes to its argument.
     consuming func control<Word: FixedWidthInteger>(_ words: [Word]) {
         words.withUnsafeBytes { bytes in
-            _ = request.answer { fuse_reply_ioctl($0, 0, bytes.baseAddress, bytes.count) }
+            _ = answer { fuse_reply_ioctl($0, 0, bytes.baseAddress, bytes.count) }
         }
     }
 
@@ -120,28 +141,28 @@ struct Reply: ~Copyable {
     @discardableResult
     consuming func bytes(_ bytes: UnsafeRawBufferPointer) -> Bool {
         let start = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
-        return request.answer { fuse_reply_buf($0, start, bytes.count) } == 0
+        return answer { fuse_reply_buf($0, start, bytes.count) } == 0
     }
 
     consuming func bytes(_ bytes: [UInt8]) {
         bytes.withUnsafeBytes { bytes in
             let start = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
-            _ = request.answer { fuse_reply_buf($0, start, bytes.count) }
+            _ = answer { fuse_reply_buf($0, start, bytes.count) }
         }
     }
 
     consuming func written(_ byteCount: Int) {
-        _ = request.answer { fuse_reply_write($0, byteCount) }
+        _ = answer { fuse_reply_write($0, byteCount) }
     }
 
     /// Where lseek(2) found what it looked for.
     consuming func offset(_ offset: UInt64) {
-        _ = request.answer { fuse_reply_lseek($0, off_t(clamping: offset)) }
+        _ = answer { fuse_reply_lseek($0, off_t(clamping: offset)) }
     }
 
     /// How long the value of an extended attribute or the list of names is.
     consuming func xattrByteCount(_ byteCount: Int) {
-        _ = request.answer { fuse_reply_xattr($0, byteCount) }
+        _ = answer { fuse_reply_xattr($0, byteCount) }
     }
 
     /// The answer to open(2) when handles are kept (`open=handle`).
@@ -150,12 +171,12 @@ struct Reply: ~Copyable {
         info.keep_cache = keepsCache ? 1 : 0
         info.cache_readdir = cachesDirectory ? 1 : 0
         info.noflush = 1
-        _ = request.answer { fuse_reply_open($0, &info) }
+        _ = answer { fuse_reply_open($0, &info) }
     }
 
     consuming func status(_ status: FileSystemStatus) {
-        var answer = status.figures
-        _ = request.answer { fuse_reply_statfs($0, &answer) }
+        var figures = status.figures
+        _ = answer { fuse_reply_statfs($0, &figures) }
     }
 
     /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is room.
@@ -188,13 +209,15 @@ final class ParkedReply: @unchecked Sendable {
     private var reply: Reply?
 
     init(_ reply: consuming Reply) {
+        var reply = consume reply
         reply.park()
         self.reply = consume reply
     }
 
-    /// Answers. A second call is a defect.
-    func answer(_ body: (consuming Reply) -> Void) {
-        guard let taken = reply.take() else { preconditionFailure("a request was about to be answered twice") }
+    /// Answers. A second call is a defect. `reader`: the one that has the request in hand still, on its own thread.
+    func answer(by reader: Int32? = nil, _ body: (consuming Reply) -> Void) {
+        guard var taken = reply.take() else { preconditionFailure("a request was about to be answered twice") }
+        taken.reader = reader
         body(taken)
     }
 

@@ -12,8 +12,12 @@ import Synchronization
 final class Request: @unchecked Sendable {
     /// What was read. The payload of a WRITE in it is aligned to a page. Empty once the request has stepped aside.
     private(set) var bytes: UnsafeMutableRawBufferPointer
-    /// The kernel's number of the request, with the mark where it is sent again.
-    private(set) var number: UInt64 = 0
+    /// The kernel's number of the request, as it was read.
+    private var unique: UInt64 = 0
+    /// The same whenever the kernel sends it.
+    var number: UInt64 { unique & ~RawRequest.resendMark }
+    /// The kernel sends it again, because a process that is gone has not answered it.
+    var isResent: Bool { unique & RawRequest.resendMark != 0 }
     /// The opcode as the kernel sent it (see `RawRequest.translate`).
     private(set) var opcode: UInt32 = 0
     /// The thread that made the request, as this process sees it.
@@ -47,7 +51,7 @@ final class Request: @unchecked Sendable {
         precondition(handle == nil && !isParked, "a request was read to the memory of one that is not answered")
         InitReply.note(UnsafeRawBufferPointer(bytes))
         let words = UnsafeRawBufferPointer(bytes)
-        number = words.load(8)
+        unique = words.load(8)
         pid = words.load(RawRequest.pidOffset)
         opcode = RawRequest.translate(bytes)
         bytes.store(reader, at: RawRequest.pidOffset)

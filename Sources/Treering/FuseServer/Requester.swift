@@ -59,15 +59,3 @@ struct Requester {
         path.contents().map { String(decoding: $0, as: UTF8.self) }
     }
 }
-
-extension Reply {
-    /// Runs an operation on behalf of whoever asks; where it needs to know more of them, finds that out and runs it again.
-    borrowing func asCaller<Result>(_ body: (Caller) throws(Stop) -> Result) throws(Stop) -> Result {
-        var caller = self.caller
-        do throws(Stop) { return try body(caller) } catch {
-            guard case .blocked(.identity) = error else { throw error }
-        }
-        caller.identity = requester.identity
-        return try body(caller)
-    }
-}

@@ -3,12 +3,15 @@
 
 /// A source of requests. It calls libfuse, which calls FuseServer's callbacks, on threads of its own.
 protocol Transport: AnyObject, Sendable {
-    /// Whether the calling thread may wait for I/O: it is one of the transport's own and another one is there for the
-    /// next request. A lone request then does its I/O without a hop to another thread.
-    var mayWait: Bool { get }
+    /// Whether a reader is there for the next request, so that another one may wait for I/O: a lone request then does it without a hop to
+    /// another thread.
+    var hasIdleReader: Bool { get }
 
     /// The request that libfuse calls a callback for. `reader` is the number of a process as libfuse tells it (see `Request.accept`).
     func request(inHandOf reader: Int32) -> Request
+
+    /// A reader is about to answer the request that it has in hand: it counts as idle from now on. To be called on its own thread.
+    func noteAnswer(by reader: Int32)
 
     /// Requests that are read and not answered, and those being read.
     var liveRequestCount: Int { get }

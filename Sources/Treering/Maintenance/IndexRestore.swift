@@ -70,20 +70,22 @@ struct IndexRestore<D: Device> {
         }
     }
 
-    private func commit(_ write: (Core) throws(Stop) -> Void) throws(MountError) { try volume.repairing(write) }
+    private func commit(_ write: (inout RecordWriter) -> Void) throws(MountError) {
+        try volume.repairing(write)
+    }
 
     private func remove(_ item: Surplus) throws(MountError) {
         let inode = InodeNumber(item.key.object)
         switch item.key.kind {
         case .inode:
-            try commit { (core) throws(Stop) in core.writer.removeInode(inode, since: item.since) }
+            try commit { $0.removeInode(inode, since: item.since) }
         case .dirent:
-            try commit { (core) throws(Stop) in
-                core.writer.removeDirent(directory: inode, cookie: item.key.subkey, since: item.since)
+            try commit { writer in
+                writer.removeDirent(directory: inode, cookie: item.key.subkey, since: item.since)
             }
         case .xattr:
-            try commit { (core) throws(Stop) in
-                core.writer.removeXattr(inode: inode, cookie: item.key.subkey, since: item.since)
+            try commit { writer in
+                writer.removeXattr(inode: inode, cookie: item.key.subkey, since: item.since)
             }
         case .extent:
             try clear(inode, item.key.subkey, item.key.subkey + item.byteCount, item.since)
@@ -102,8 +104,8 @@ struct IndexRestore<D: Device> {
             }
             let low = next?.0 ?? to
             if low > cursor {
-                try commit { (core) throws(Stop) in
-                    core.writer.removeRange(inode: inode, from: start, to: min(low, to), since: since)
+                try commit { writer in
+                    writer.removeRange(inode: inode, from: start, to: min(low, to), since: since)
                 }
             }
             guard let next else { return }
@@ -120,12 +122,12 @@ struct IndexRestore<D: Device> {
         case (.tree, .inode):
             guard let entry = value.withUnsafeBytes({ InodeEntry(inode: inode, decoding: $0) }), entry.record.mode != 0
             else { return }
-            try commit { (core) throws(Stop) in core.writer.inode(entry.record) }
+            try commit { $0.inode(entry.record) }
         case (.tree, .dirent):
-            try commit { (core) throws(Stop) in
+            try commit { writer in
                 value.withUnsafeBytes { bytes in
                     guard let entry = DirentEntry(decoding: bytes) else { return }
-                    core.writer.dirent(
+                    writer.dirent(
                         directory: inode, cookie: key.subkey, since: entry.since, inode: entry.inode,
                         mode: UInt32(entry.type) << 12, name: entry.name)
                 }
@@ -135,8 +137,8 @@ struct IndexRestore<D: Device> {
             guard let entry = value.withUnsafeBytes({ ExtentEntry(decoding: $0) }) else { return }
             guard !entry.isReserved else {
                 let end = key.subkey + UInt64(entry.length)
-                return try commit { (core) throws(Stop) in
-                    core.writer.reserve(inode: inode, from: key.subkey, to: end)
+                return try commit { writer in
+                    writer.reserve(inode: inode, from: key.subkey, to: end)
                 }
             }
             lost += try volume.rewrite(view, inode, key.subkey, key.subkey + UInt64(entry.length))
@@ -149,14 +151,14 @@ struct IndexRestore<D: Device> {
     ) throws(MountError) {
         switch kind {
         case .dirent:
-            try commit { (core) throws(Stop) in
-                core.writer.removeDirent(directory: inode, cookie: subkey, since: entry.since)
+            try commit { writer in
+                writer.removeDirent(directory: inode, cookie: subkey, since: entry.since)
             }
         case .xattr:
-            try commit { (core) throws(Stop) in
-                core.writer.removeXattr(inode: inode, cookie: subkey, since: entry.since)
+            try commit { writer in
+                writer.removeXattr(inode: inode, cookie: subkey, since: entry.since)
             }
-        case .inode: try commit { (core) throws(Stop) in core.writer.removeInode(inode, since: entry.since) }
+        case .inode: try commit { $0.removeInode(inode, since: entry.since) }
         case .rangeTombstone: try clear(inode, entry.from, entry.to, entry.since)
         default: break
         }
@@ -172,15 +174,10 @@ struct IndexRestore<D: Device> {
 }
 
 extension Volume {
-    /// Commits what `write` puts into the writer, waiting for what it needs.
-    func repairing(_ write: (Core) throws(Stop) -> Void) throws(MountError) {
+    /// Commits what `write` writes, waiting for what it needs.
+    func repairing(_ write: (inout RecordWriter) -> Void) throws(MountError) {
         do throws(Errno) {
-            try runWaiting { (core) throws(Stop) in
-                core.writer.reset()
-                try write(core)
-                guard core.writer.changeCount > 0 else { return }
-                try core.commit(freesSpace: true)
-            }
+            try runWaiting { (core) throws(Stop) in try core.commitUnlessEmpty(.removal, .nobody, write) }
         } catch { throw MountError("a repair cannot be written to the log", error) }
     }
 
@@ -196,9 +193,9 @@ extension Volume {
             for piece in pieces {
                 for start in stride(from: 0, to: piece.bytes.count, by: limit) {
                     let count = min(limit, piece.bytes.count - start)
-                    try repairing { (core) throws(Stop) in
-                        piece.bytes.withUnsafeBytes { core.writer.payload($0.part(start, count)) }
-                        core.writer.extent(
+                    try repairing { writer in
+                        piece.bytes.withUnsafeBytes { writer.payload($0.part(start, count)) }
+                        writer.extent(
                             inode: inode, offset: piece.offset + UInt64(start), byteCount: UInt32(count))
                     }
                 }
@@ -228,9 +225,9 @@ extension Volume {
         while done < byteCount {
             let count = Int(min(UInt64(maxWriteByteCount), byteCount - done))
             let place = offset + done
-            try repairing { (core) throws(Stop) in
-                core.writer.lostPayload(byteCount: count)
-                core.writer.extent(inode: inode, offset: place, byteCount: UInt32(count))
+            try repairing { writer in
+                writer.lostPayload(byteCount: count)
+                writer.extent(inode: inode, offset: place, byteCount: UInt32(count))
             }
             done += UInt64(count)
         }
@@ -240,7 +237,8 @@ extension Volume {
     func setAttribute(
         _ inode: InodeNumber, _ attribute: StoreView<D>.Attribute, _ entry: [UInt8]
     ) throws(MountError) {
-        try repairing { (core) throws(Stop) in
+        let limit = maxWriteByteCount
+        try repairing { writer in
             entry.withUnsafeBytes { bytes in
                 guard let entry = XattrEntry(decoding: bytes) else { return }
                 var count = attribute.value?.count ?? 0
@@ -249,17 +247,17 @@ extension Volume {
                     count = Int(length)
                     inPayload = true
                 }
-                guard count <= core.writeByteCountLimit else { return }
+                guard count <= limit else { return }
                 let value = attribute.value ?? [UInt8](repeating: 0, count: count)
                 value.withUnsafeBytes { value in
                     if inPayload {
                         if attribute.value == nil {
-                            core.writer.lostPayload(byteCount: count)
+                            writer.lostPayload(byteCount: count)
                         } else {
-                            core.writer.payload(value)
+                            writer.payload(value)
                         }
                     }
-                    core.writer.xattr(
+                    writer.xattr(
                         inode: inode, cookie: attribute.cookie, since: entry.since, name: entry.name, value: value,
                         inPayload: inPayload)
                 }

@@ -20,6 +20,8 @@ struct TreeRepair<D: Device> {
         var shown: String { name.withUnsafeBytes { $0.quoted } }
     }
 
+    private var now: Timestamp { volume.state.withLock { $0.core.now() } }
+
     static var lostName: [UInt8] { Array("lost+found".utf8) }
 
     init(_ volume: Volume<D>) {
@@ -64,8 +66,8 @@ struct TreeRepair<D: Device> {
             try adopt(InodeNumber(number))
         case .orphanOfNothing(let number):
             guard try view.inode(InodeNumber(number)) == nil else { return }
-            try volume.repairing { (core) throws(Stop) in
-                core.writer.removeInode(InodeNumber(number), since: BatchSequence(1))
+            try volume.repairing { writer in
+                writer.removeInode(InodeNumber(number), since: BatchSequence(1))
             }
         case .accessLists(let number, let lists): try setLists(InodeNumber(number), lists)
         case .malformedList(let number, let cookie): try removeList(InodeNumber(number), cookie)
@@ -75,24 +77,24 @@ struct TreeRepair<D: Device> {
     private func change(_ inode: InodeNumber, _ body: (inout InodeRecord) -> Void) throws(MountError) {
         guard var record = try view.inode(inode)?.record else { return }
         body(&record)
-        try volume.repairing { (core) throws(Stop) in core.writer.inode(record) }
+        try volume.repairing { $0.inode(record) }
     }
 
     private func remove(_ place: Place) throws(MountError) {
-        try volume.repairing { (core) throws(Stop) in
-            core.writer.removeDirent(directory: place.directory, cookie: place.cookie, since: place.since)
+        try volume.repairing { writer in
+            writer.removeDirent(directory: place.directory, cookie: place.cookie, since: place.since)
         }
     }
 
     // MARK: Inodes
 
     private mutating func makeRoot() throws(MountError) {
-        try volume.repairing { (core) throws(Stop) in
-            core.writer.inode(
+        try volume.repairing { writer in
+            writer.inode(
                 InodeRecord(
                     inode: .root, mode: 0o040755, linkCount: 2, uid: geteuid(), gid: getegid(), deviceNumber: 0,
                     size: 0,
-                    since: BatchSequence(1), now: core.now()))
+                    since: BatchSequence(1), now: now))
         }
         steps.append("there was no root directory: a new one was made")
     }
@@ -111,12 +113,12 @@ struct TreeRepair<D: Device> {
         let size = isDirectory ? 0 : last.map { $0.0 + UInt64($0.1.length) } ?? 0
         let isSymlink = place?.type == 10 && last != nil && size <= InodeRecord.targetByteCountLimit
         let mode: UInt32 = isDirectory ? 0o040700 : isSymlink ? 0o120777 : 0o100600
-        try volume.repairing { (core) throws(Stop) in
+        try volume.repairing { writer in
             var record = InodeRecord(
                 inode: number, mode: mode, linkCount: isDirectory ? 2 : 1, uid: geteuid(), gid: getegid(),
-                deviceNumber: 0, size: size, since: BatchSequence(1), now: core.now())
+                deviceNumber: 0, size: size, since: BatchSequence(1), now: now)
             if isDirectory { record.parent = place?.directory ?? .root }
-            core.writer.inode(record)
+            writer.inode(record)
         }
         steps.append("inode \(number.rawValue): its owner, mode and times were lost; it has new ones")
         if place == nil { try adopt(number) }
@@ -145,8 +147,8 @@ struct TreeRepair<D: Device> {
             }
         }
         guard let since else { return }
-        try volume.repairing { (core) throws(Stop) in
-            core.writer.removeXattr(inode: number, cookie: cookie, since: since)
+        try volume.repairing { writer in
+            writer.removeXattr(inode: number, cookie: cookie, since: since)
         }
     }
 
@@ -189,14 +191,14 @@ struct TreeRepair<D: Device> {
                 } else {
                     record.linkCount = 1
                 }
-                core.writer.reset()
-                core.writer.inode(record)
-                name.withUnsafeBytes {
-                    core.writer.dirent(
-                        directory: home, cookie: cookie, since: .zero, inode: number, mode: record.mode, name: $0)
+                try core.commit(.removal, .nobody) { writer in
+                    writer.inode(record)
+                    name.withUnsafeBytes {
+                        writer.dirent(
+                            directory: home, cookie: cookie, since: .zero, inode: number, mode: record.mode, name: $0)
+                    }
+                    writer.inode(directory)
                 }
-                core.writer.inode(directory)
-                try core.commit(freesSpace: true)
             }
         } catch { throw MountError("inode \(number.rawValue) cannot be put into /lost+found", error) }
         steps.append("inode \(number.rawValue) had no name: it is /lost+found/#\(number.rawValue) now")
@@ -212,7 +214,7 @@ struct TreeRepair<D: Device> {
                         return entry.inode
                     }
                     let caller = Caller(uid: geteuid(), gid: getegid(), umask: 0)
-                    return try core.make(.root, name, NewInode(mode: 0o040700), caller).inode
+                    return try core.make(.root, name, NewInode(mode: 0o040700), .by(caller)).inode
                 }
             }
         } catch { throw MountError("/lost+found cannot be made", error) }

@@ -414,13 +414,12 @@ final class SegmentLog {
 
     // MARK: Durability
 
-    /// Sees to it that everything appended so far becomes durable; gives the batch to wait for.
-    func requestDurable() -> BatchSequence {
+    /// Sees to it that everything appended so far becomes durable, that is `lastBatch` and what was before it.
+    func requestDurable() {
         closeBatch(durable: true)
         tracker.want(lastBatch)
         requested = lastBatch
         pumpSyncs()
-        return lastBatch
     }
 
     /// A flush that nobody asked for, so that slots become free before all of them wait for one.

@@ -154,7 +154,9 @@ final class Cleaner<D: Device> {
             let start = (next, cursor)
             let time = monotonicNanoseconds()
             let (reached, found, byteCount, leaving) = try step(volume) { (core) throws(Stop) in
-                try Self.moveEntries(items, from: start, victim, core)
+                try core.commitUnlessEmpty(.recovery, .nobody) { (writer) throws(Stop) in
+                    try Self.moveEntries(items, from: start, victim, core, &writer)
+                }
             }
             (next, cursor) = reached
             if let leaving { try volume.finishRemovals(of: leaving) }
@@ -168,14 +170,13 @@ final class Cleaner<D: Device> {
     /// removals must be finished: a copy of what is removed already would lie behind its tombstone, and come back to life.
     private static func moveEntries(
         _ items: [(candidate: RecordIndex.Candidate, inline: UnsafeRawBufferPointer)], from start: (Int, IndexKey?),
-        _ victim: SegmentNumber, _ core: Core
+        _ victim: SegmentNumber, _ core: Core, _ writer: inout RecordWriter
     ) throws(Stop) -> (reached: (Int, IndexKey?), payloads: [PayloadID], byteCount: Int, leaving: InodeNumber?) {
         var (next, cursor) = start
         var payloads: [PayloadID] = []
         var written: Set<IndexKey> = []
         var leaving: InodeNumber?
-        core.writer.reset()
-        while next < items.count, core.writer.byteCount < recordByteCountLimit {
+        while next < items.count, writer.byteCount < recordByteCountLimit {
             let item = items[next]
             let rest = RecordIndex.Candidate(first: cursor ?? item.candidate.first, last: item.candidate.last)
             // An extent that replaces others in steps is not in the tree yet.
@@ -211,12 +212,10 @@ final class Cleaner<D: Device> {
                 }
             }
             try core.find { () throws(PageMiss) in
-                try core.index.writeMove(of: key, inline: item.inline, into: &core.writer)
+                try core.index.writeMove(of: key, inline: item.inline, into: &writer)
             }
         }
-        let byteCount = core.writer.changeCount > 0 ? core.writer.byteCount : 0
-        if byteCount > 0 { try core.commit(.recovery) }
-        return ((next, cursor), payloads, byteCount, leaving)
+        return ((next, cursor), payloads, writer.isEmpty ? 0 : writer.byteCount, leaving)
     }
 
     // MARK: Blocks
@@ -405,34 +404,40 @@ final class Cleaner<D: Device> {
     ) throws(Errno) {
         var next = 0
         while next < copied.count {
-            let first = next
-            next = try step(volume) { (core) throws(Stop) in
-                core.writer.reset()
-                var next = first
-                while next < copied.count, core.writer.byteCount < Self.recordByteCountLimit {
-                    let one = copied[next]
-                    let position = UInt32(place.position + one.start * blockByteCount)
-                    try core.find { () throws(PageMiss) in
-                        try core.index.tree.withValue(of: PayloadEntry.key(one.payload)) { value in
-                            guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }),
-                                entry.blocksSegment == victim, entry.position == one.position
-                            else { return }
-                            core.writer.move(entry.origin.sequence, word: MovedChange.word(place.life)) {
-                                $0.payload(
-                                    one.payload, entry, blocks: one.blocks, position: position,
-                                    inline: UnsafeRawBufferPointer(start: nil, count: 0))
-                            }
-                        }
+            let rest = copied[next...]
+            let byteCount: Int
+            (next, byteCount) = try step(volume) { (core) throws(Stop) in
+                try core.commitUnlessEmpty(.recovery, .nobody) { (writer) throws(Stop) in
+                    let next = try Self.moveCopied(rest, victim, place, core, &writer)
+                    return (next, writer.isEmpty ? 0 : writer.byteCount)
+                }
+            }
+            repeatedByteCount.add(UInt64(byteCount), ordering: .relaxed)
+        }
+    }
+
+    /// One record's part of that; gives where to go on.
+    private static func moveCopied(
+        _ copied: ArraySlice<Copied>, _ victim: SegmentNumber, _ place: (life: SegmentLife, position: Int),
+        _ core: Core, _ writer: inout RecordWriter
+    ) throws(Stop) -> Int {
+        for (index, one) in zip(copied.indices, copied) {
+            guard writer.byteCount < recordByteCountLimit else { return index }
+            let position = UInt32(place.position + one.start * blockByteCount)
+            try core.find { () throws(PageMiss) in
+                try core.index.tree.withValue(of: PayloadEntry.key(one.payload)) { value in
+                    guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }),
+                        entry.blocksSegment == victim, entry.position == one.position
+                    else { return }
+                    writer.move(entry.origin.sequence, word: MovedChange.word(place.life)) {
+                        $0.payload(
+                            one.payload, entry, blocks: one.blocks, position: position,
+                            inline: UnsafeRawBufferPointer(start: nil, count: 0))
                     }
-                    next += 1
                 }
-                if core.writer.changeCount > 0 {
-                    repeatedByteCount.add(UInt64(core.writer.byteCount), ordering: .relaxed)
-                    try core.commit(.recovery)
-                }
-                return next
             }
         }
+        return copied.endIndex
     }
 }
 

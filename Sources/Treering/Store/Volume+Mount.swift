@@ -66,9 +66,7 @@ extension Volume {
                 size: 0,
                 since: .zero, now: options.now())
             try volume.runWaiting { (core) throws(Stop) in
-                core.writer.reset()
-                core.writer.inode(root)
-                try core.commit()
+                try core.commit(.write, .nobody) { $0.inode(root) }
             }
             try volume.checkpoint(isClean: true)
             // The second slot gets one as well, so that both are whole from the start.

@@ -185,8 +185,7 @@ extension Volume {
         guard state.withLock({ Int($0.core.log.position.segment.rawValue) >= count }) else { return false }
         // An empty record ends the segment, another begins the next.
         try runWaiting { (core) throws(Stop) in
-            core.writer.reset()
-            try core.commit(.recovery)
+            try core.commit(.recovery, .nobody) { _ in }
         }
         try syncAndWait()
         return true

@@ -94,7 +94,7 @@ extension Volume {
     func bytes(_ plan: (Core) throws(Stop) -> ReadPlan) throws(Errno) -> [UInt8] {
         let plan = try runWaiting(plan)
         let box = ResultBox()
-        execute(plan, mayWait: true) { plan, error in
+        execute(plan, mayWait: true) { plan, error, _ in
             box.error = error
             if error == nil { box.bytes = Array(plan.bytes) }
             box.isDone = true

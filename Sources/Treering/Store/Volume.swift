@@ -1,5 +1,5 @@
 // A mounted store: the core behind its lock, and everything that happens outside it: submissions, completions, parked operations,
-// replies that wait. FuseServer calls the operations (Volume+Operations.swift); the housekeeper thread keeps room
+// replies that wait. FuseServer runs the core's operations by `run`; the housekeeper thread keeps room
 // (Volume+Housekeeping.swift).
 
 /// What a mount may choose about the file system.
@@ -105,7 +105,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// wait in vain; what keeps the store may, as long as the log is not closed.
     @inline(__always)
     func run<Result>(
-        for request: UInt64 = 0, isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
+        isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
     ) throws(Stop) -> Result {
         var submissions: [Submission] = []
         var needsHousekeeping = false
@@ -115,9 +115,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
-            core.requestInHand = request
             defer {
-                core.requestInHand = 0
                 if !core.log.outbox.isEmpty { swap(&submissions, &core.log.outbox) }
                 needsHousekeeping = core.wantsHousekeeping
                 core.index.tree.evict()
@@ -141,11 +139,12 @@ final class Volume<D: Device>: @unchecked Sendable {
     }
 
     /// Lets a blocked operation wait; `retry` runs exactly once when it may try again: on another thread, or, where
-    /// `mayWait`, on this one after its page was read here.
+    /// `mayWait`, on this one after its page was read here. It is told whether it runs within this call.
     ///
     /// Give back the attempt that a retry was given; it holds the pages fetched so far.
     func park(
-        _ blocker: Blocker, _ attempt: Attempt?, mayWait: Bool, _ retry: @escaping @Sendable (Attempt) -> Void
+        _ blocker: Blocker, _ attempt: Attempt?, mayWait: Bool,
+        _ retry: @escaping Attempt.Retry
     ) {
         let attempt = attempt ?? Attempt()
         var submissions: [Submission] = []
@@ -159,14 +158,14 @@ final class Volume<D: Device>: @unchecked Sendable {
         if let now {
             // A batch that the blocked operation closed goes out whatever becomes of the operation.
             if !submissions.isEmpty { device.submit(submissions) }
-            resume(now)
+            resume(now, isWithin: true)
             return
         }
         if case .room = blocker {
             device.submit(submissions)
             kick()
         } else if mayWait, submissions.count == 1 {
-            complete(device.perform(submissions[0]))
+            complete(device.perform(submissions[0]), parking: attempt)
         } else if !submissions.isEmpty {
             device.submit(submissions)
         }
@@ -174,12 +173,12 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
     /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
-    /// nested, and the pages that it holds are let go only at its end.
-    func resume(_ waiter: VolumeState.Waiter) {
+    /// nested, and the pages that it holds are let go only at its end. `isWithin`: the call that parked it has not returned.
+    func resume(_ waiter: VolumeState.Waiter, isWithin: Bool = false) {
         let attempt = waiter.attempt
         var next = state.withLock { $0.begin(attempt, waiter.retry) }
         while let retry = next {
-            retry(attempt)
+            retry(attempt, isWithin)
             next = state.withLock { $0.end(attempt) }
         }
         // Whoever waits for its outcome, or for all to be over, looks again.
@@ -188,13 +187,13 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: Completions
 
-    /// Takes any completion, from the device's threads or from `perform`.
-    func complete(_ completion: Completion) {
+    /// Takes any completion, from the device's threads or from `perform`. `parking`: whose call of `park` has had it performed.
+    func complete(_ completion: Completion, parking attempt: Attempt? = nil) {
         switch completion.tag & LogTag.kindMask {
         case VolumeTag.page:
             var ready: [VolumeState.Waiter] = []
             change { state, telling in state.pageCompleted(completion, &ready, telling) }
-            for waiter in ready { resume(waiter) }
+            for waiter in ready { resume(waiter, isWithin: waiter.attempt === attempt) }
         case VolumeTag.plan:
             let (plan, index) = state.withLock { $0.plan(of: completion.tag) }
             let damage = plan.accept(index, completion)
@@ -207,59 +206,86 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
+    // MARK: What the kernel knows
+
+    /// The kernel forgets an inode as often as that. Never fails. An orphan that nobody knows any more is removed, now or by the housekeeper.
+    func forget(_ inode: InodeNumber, _ count: UInt64) {
+        // Counted in any case; `run` may refuse to run anything.
+        let isOrphan = state.withLock { state in
+            state.core.forget(inode, count)
+            return state.core.reapable.last == inode && !state.core.isOver
+        }
+        guard isOrphan else { return }
+        do throws(Stop) {
+            try run { (core) throws(Stop) in
+                guard core.reapable.last == inode else { return }
+                try core.reap(inode)
+                core.reapable.removeLast()
+            }
+        } catch {
+            // The housekeeper does it, and fetches what it needs itself.
+            if case .blocked(let blocker) = error, let miss = blocker.miss {
+                change { $0.abandonFetch(miss.address, $1) }
+            }
+            kick()
+        }
+    }
+
+    /// A number that other stores most likely do not have.
+    var generation: UInt32 { state.withLock { UInt32(truncatingIfNeeded: $0.superblock.uuid.low) } | 1 }
+
+    /// Without access control lists the kernel heeds none, so none are taken.
+    func useAccessLists(_ isWanted: Bool) { state.withLock { $0.core.keepsAccessLists = isWanted } }
+
     // MARK: Durability
 
     /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO.
     func sync(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
-        commit(mayWait: mayWait, isDurable: true, done)
+        if let outcome = commit(mayWait: mayWait, isDurable: true, done) { done(outcome) }
     }
 
-    /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`.
-    func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
-        commit(mayWait: mayWait, isDurable: options.acknowledgement == .durable, done)
+    /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`; it is told whether that
+    /// is within this call.
+    func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?, _ isWithin: Bool) -> Void) {
+        let isDurable = options.acknowledgement == .durable
+        let outcome = commit(mayWait: mayWait, isDurable: isDurable) { done($0, false) }
+        if let outcome { done(outcome, true) }
     }
 
-    private func commit(mayWait: Bool, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
+    /// Gives the outcome where it is there before this returns; else `done` is told it later.
+    private func commit(mayWait: Bool, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void) -> Errno?? {
         var submissions: [Submission] = []
-        var outcome: Errno??
-        state.withLock { state in
+        var batch = BatchSequence.zero
+        var outcome = state.withLock { state -> Errno?? in
             let log = state.core.log
-            if log.isClosed {
-                outcome = .some(.input)
-                return
-            }
-            if isDurable {
-                let batch = log.requestDurable()
-                if log.tracker.durable >= batch { outcome = .some(nil) } else { state.waitDurable(batch, done) }
-            } else {
-                log.closeBatch(durable: false)
-                if log.tracker.written >= log.lastBatch {
-                    outcome = .some(nil)
-                } else {
-                    state.waitWritten(log.lastBatch, done)
-                }
-            }
+            if log.isClosed { return .some(.input) }
+            if isDurable { log.requestDurable() } else { log.closeBatch(durable: false) }
+            batch = log.lastBatch
             swap(&submissions, &log.outbox)
+            if mayWait, submissions.count == 1 { return nil }
+            return state.waitCommitted(batch, isDurable: isDurable, done)
         }
         if mayWait, submissions.count == 1 {
             complete(device.perform(submissions[0]))
+            outcome = state.withLock { $0.waitCommitted(batch, isDurable: isDurable, done) }
         } else if !submissions.isEmpty {
             device.submit(submissions)
         }
-        if let outcome { done(outcome) }
+        return outcome
     }
 
     // MARK: Reading
 
+    typealias ReadDone = @Sendable (ReadPlan, Errno?, _ isWithin: Bool) -> Void
+
     /// Carries out a plan, and plans what is left of it. `done` is called exactly once: before this returns where nothing has to be read
-    /// or `mayWait`, else from a completion.
-    func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void) {
-        goOn(plan, nil, mayWait: mayWait, done)
+    /// or `mayWait`, else from a completion. It is told whether it is called within this call.
+    func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping ReadDone) {
+        goOn(plan, nil, mayWait: mayWait, isWithin: true, done)
     }
 
     private func goOn(
-        _ plan: ReadPlan, _ attempt: Attempt?, mayWait: Bool,
-        _ done: @escaping @Sendable (ReadPlan, Errno?) -> Void
+        _ plan: ReadPlan, _ attempt: Attempt?, mayWait: Bool, isWithin: Bool, _ done: @escaping ReadDone
     ) {
         while plan.failure == nil, plan.needsIO {
             do throws(Stop) {
@@ -270,21 +296,21 @@ final class Volume<D: Device>: @unchecked Sendable {
                     state.withLock { $0.finished(plan, []) }
                     plan.failure = errno
                 case .blocked(let blocker):
-                    return park(blocker, attempt, mayWait: mayWait) { [self] attempt in
-                        goOn(plan, attempt, mayWait: false, done)
+                    return park(blocker, attempt, mayWait: mayWait) { [self] attempt, isWithinPark in
+                        goOn(plan, attempt, mayWait: false, isWithin: isWithin && isWithinPark, done)
                     }
                 }
             }
             if plan.reads.isEmpty { continue }
             guard mayWait && plan.reads.count <= 2 else {
                 let submissions = state.withLock { state in
-                    state.begin(plan) { [self] plan in goOn(plan, nil, mayWait: false, done) }
+                    state.begin(plan) { [self] plan in goOn(plan, nil, mayWait: false, isWithin: false, done) }
                 }
                 return device.submit(submissions)
             }
             readNow(plan)
         }
-        done(plan, plan.failure)
+        done(plan, plan.failure, isWithin)
     }
 
     /// Does a part's reads on this thread.

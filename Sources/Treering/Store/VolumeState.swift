@@ -15,7 +15,10 @@ final class Attempt: @unchecked Sendable {
     fileprivate var isWaiting = false
     /// Somebody runs it, and runs `next` when that is over.
     fileprivate var isRunning = false
-    fileprivate var next: (@Sendable (Attempt) -> Void)?
+    fileprivate var next: Retry?
+
+    /// Runs the operation again. `isWithin`: within the call that parked it, and on its thread.
+    typealias Retry = @Sendable (Attempt, _ isWithin: Bool) -> Void
 
     /// Pages that an operation which goes on where it was may hold: the way from the root to a leaf, in each of two places.
     static let aheadPageCount = 2 * Index.pathCapacity
@@ -51,7 +54,7 @@ typealias Continuation = @Sendable () -> Void
 final class VolumeState {
     struct Waiter {
         var attempt: Attempt
-        var retry: @Sendable (Attempt) -> Void
+        var retry: Attempt.Retry
     }
 
     let core: Core
@@ -123,7 +126,7 @@ final class VolumeState {
     /// Lets an operation wait. Gives it back at once when what it waits for is there already.
     func park(
         _ blocker: Blocker, _ attempt: Attempt, _ submissions: inout [Submission],
-        _ retry: @escaping @Sendable (Attempt) -> Void
+        _ retry: @escaping Attempt.Retry
     ) -> Waiter? {
         parkedCount += 1
         let waiter = Waiter(attempt: attempt, retry: retry)
@@ -229,7 +232,7 @@ final class VolumeState {
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
     /// What to run now; nil where somebody runs the attempt already and will go on with this.
-    func begin(_ attempt: Attempt, _ retry: @escaping @Sendable (Attempt) -> Void) -> (@Sendable (Attempt) -> Void)? {
+    func begin(_ attempt: Attempt, _ retry: @escaping Attempt.Retry) -> Attempt.Retry? {
         attempt.isWaiting = false
         guard !attempt.isRunning else {
             attempt.next = retry
@@ -240,7 +243,7 @@ final class VolumeState {
     }
 
     /// A run is over: what to run next. Where it does not wait any more the operation is at its end, and its pages may go.
-    func end(_ attempt: Attempt) -> (@Sendable (Attempt) -> Void)? {
+    func end(_ attempt: Attempt) -> Attempt.Retry? {
         resumedCount -= 1
         if let next = attempt.next {
             attempt.next = nil
@@ -263,12 +266,14 @@ final class VolumeState {
 
     // MARK: Durability
 
-    func waitDurable(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
-        durabilityWaiters.append((batch, done))
-    }
-
-    func waitWritten(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
-        writtenWaiters.append((batch, done))
+    /// Has `done` told when a batch is durable (written). Gives the outcome where there is one already; it is told nothing then.
+    func waitCommitted(
+        _ batch: BatchSequence, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void
+    ) -> Errno?? {
+        if batch <= (isDurable ? core.log.tracker.durable : core.log.tracker.written) { return .some(nil) }
+        if core.log.isClosed { return .some(.input) }
+        if isDurable { durabilityWaiters.append((batch, done)) } else { writtenWaiters.append((batch, done)) }
+        return nil
     }
 
     /// Takes out those whose batch is durable (written), or everybody once the log has failed.

@@ -21,7 +21,7 @@ extension CrashRun {
 
     /// How many percent of what `df` calls the size are in use.
     func usedPercent() throws -> Int {
-        let status = try store.volume.status()
+        let status = try store.volume.perform { (core) throws(Stop) in core.status() }
         return Int((status.totalByteCount - status.freeByteCount) * 100 / status.totalByteCount)
     }
 

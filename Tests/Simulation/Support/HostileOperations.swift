@@ -46,7 +46,7 @@ struct HostileOperations {
                 .seek(inode, .hole, from: 0), .access(inode), .readDirectory(inode, step: 3),
             ] { perform(plan) }
             _ = try? volume.perform { (core) throws(Stop) in
-                try core.readDirectoryPlus(InodeNumber(inode), after: 0) { entry, attributes in
+                try core.readDirectoryPlus(InodeNumber(inode), after: 0, isAccess: false) { entry, attributes in
                     answer(attributes)
                     _ = off_t(clamping: entry.cookie)
                     let text = String(decoding: entry.name, as: UTF8.self)

@@ -45,7 +45,7 @@ final class ParkedRunner: @unchecked Sendable {
             case .blocked(let blocker):
                 simulation.count("parked")
                 let box = BodyBox(body)
-                volume.park(blocker, attempt, mayWait: simulation.generator.chance(30)) { [self] attempt in
+                volume.park(blocker, attempt, mayWait: simulation.generator.chance(30)) { [self] attempt, _ in
                     self.attempt(operation, box.body, attempt)
                 }
             }

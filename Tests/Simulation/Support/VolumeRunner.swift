@@ -23,55 +23,58 @@ extension Operation {
     func body(_ caller: Caller) -> Body {
         let operation = self
         let listing = Listing()
+        let context = RequestContext.by(caller)
         return { (core) throws(Stop) in
-            var reply = try operation.perform(core, caller, listing)
+            var reply = try operation.perform(core, context, listing)
             reply.nextSequence = core.log.nextSequence.rawValue
             return reply
         }
     }
 
-    private func perform(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
+    private func perform(_ core: Core, _ context: RequestContext, _ listing: Listing) throws(Stop) -> VolumeReply {
         switch self {
         case .lookup(let parent, let name):
             return Self.reply(
                 try Self.withName(name) { (name) throws(Stop) in try core.lookup(InodeNumber(parent), name) })
-        case .make: return try make(core, caller)
+        case .make: return try make(core, context)
         case .link(let inode, let parent, let name):
             return Self.reply(
                 try Self.withName(name) { (name) throws(Stop) in
-                    try core.link(InodeNumber(inode), InodeNumber(parent), name)
+                    try core.link(InodeNumber(inode), InodeNumber(parent), name, .nobody)
                 })
         case .unlink(let parent, let name):
-            try Self.withName(name) { (name) throws(Stop) in try core.unlink(InodeNumber(parent), name) }
+            try Self.withName(name) { (name) throws(Stop) in try core.unlink(InodeNumber(parent), name, .nobody) }
         case .removeDirectory(let parent, let name):
-            try Self.withName(name) { (name) throws(Stop) in try core.removeDirectory(InodeNumber(parent), name) }
+            try Self.withName(name) { (name) throws(Stop) in
+                try core.removeDirectory(InodeNumber(parent), name, .nobody)
+            }
         case .rename(let parent, let name, let newParent, let newName, let flags):
             let next = core.log.nextInode
             try Self.withName(name) { (name) throws(Stop) in
                 try Self.withName(newName) { (newName) throws(Stop) in
-                    try core.rename(InodeNumber(parent), name, InodeNumber(newParent), newName, flags, caller)
+                    try core.rename(InodeNumber(parent), name, InodeNumber(newParent), newName, flags, context)
                 }
             }
             // A whiteout takes the next number; there is none where nothing was to be done.
             return VolumeReply(value: .outcome(.done), made: core.log.nextInode > next ? next.rawValue : 0)
         case .makeUnnamed(let parent, let mode):
-            let found = try core.makeUnnamed(InodeNumber(parent), mode, caller)
+            let found = try core.makeUnnamed(InodeNumber(parent), mode, context)
             var reply = Self.reply(found)
             reply.made = found.inode.rawValue
             return reply
         case .setAttributes(let inode, let changes):
-            return Self.reply(try core.setAttributes(InodeNumber(inode), changes, caller))
+            return Self.reply(try core.setAttributes(InodeNumber(inode), changes, context))
         case .attributes(let inode): return Self.reply(try core.attributes(InodeNumber(inode)))
         case .forget(let inode, let count): core.forget(InodeNumber(inode), count)
-        case .setFlags(let inode, let flags): try core.setInodeFlags(InodeNumber(inode), flags)
+        case .setFlags(let inode, let flags): try core.setInodeFlags(InodeNumber(inode), flags, .nobody)
         case .access(let inode): try core.recordAccess(InodeNumber(inode))
-        case .setAccessList, .removeAccessList: try performOnAccessList(core, caller)
-        default: return try performOnData(core, caller, listing)
+        case .setAccessList, .removeAccessList: try performOnAccessList(core, context)
+        default: return try performOnData(core, context, listing)
         }
         return VolumeReply(value: .outcome(.done))
     }
 
-    private func performOnAccessList(_ core: Core, _ caller: Caller) throws(Stop) {
+    private func performOnAccessList(_ core: Core, _ context: RequestContext) throws(Stop) {
         func name(_ isDefault: Bool) -> String {
             isDefault ? ModelFileSystem.defaultList : ModelFileSystem.accessList
         }
@@ -79,22 +82,25 @@ extension Operation {
         case .setAccessList(let inode, let isDefault, let list):
             try Self.withName(name(isDefault)) { (name) throws(Stop) in
                 try Self.withBytes(ModelFileSystem.listBytes(list)) { (bytes) throws(Stop) in
-                    try core.setXattr(InodeNumber(inode), name, bytes, [], caller)
+                    try core.setXattr(InodeNumber(inode), name, bytes, [], context)
                 }
             }
         case .removeAccessList(let inode, let isDefault):
-            try Self.withName(name(isDefault)) { (name) throws(Stop) in try core.removeXattr(InodeNumber(inode), name) }
+            try Self.withName(name(isDefault)) { (name) throws(Stop) in
+                try core.removeXattr(InodeNumber(inode), name, .nobody)
+            }
         default: preconditionFailure("not an operation on an access control list: \(self)")
         }
     }
 
-    private static let privileged = Caller(uid: 0, gid: 0, umask: 0, identity: .privileged)
+    private static let privileged = RequestContext.by(Caller(uid: 0, gid: 0, umask: 0, identity: .privileged))
 
-    private func performOnData(_ core: Core, _ caller: Caller, _ listing: Listing) throws(Stop) -> VolumeReply {
+    private func performOnData(_ core: Core, _ context: RequestContext, _ listing: Listing) throws(Stop) -> VolumeReply
+    {
         switch self {
         case .write(let inode, let offset, let count, let seed):
             _ = try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
-                try core.write(InodeNumber(inode), at: offset, bytes, [], caller)
+                try core.write(InodeNumber(inode), at: offset, bytes, [], context)
             }
         case .allocate(let inode, let mode, let offset, let count):
             try core.allocate(InodeNumber(inode), mode, at: offset, count, Self.privileged, listing.allocation)
@@ -124,7 +130,7 @@ extension Operation {
         case .setXattr(let inode, let name, let count, let seed, let flags):
             try Self.withName(name) { (name) throws(Stop) in
                 try Self.withBytes(Self.bytes(count, seed: seed)) { (bytes) throws(Stop) in
-                    try core.setXattr(InodeNumber(inode), name, bytes, flags, caller)
+                    try core.setXattr(InodeNumber(inode), name, bytes, flags, context)
                 }
             }
         case .xattr(let inode, let name):
@@ -134,25 +140,25 @@ extension Operation {
             case .plan(let plan): return VolumeReply(value: .plan(plan))
             }
         case .xattrNames(let inode):
-            let names = try core.xattrNames(InodeNumber(inode), listing.names, caller).split(separator: 0).map {
+            let names = try core.xattrNames(InodeNumber(inode), listing.names, context).split(separator: 0).map {
                 String(decoding: $0, as: UTF8.self)
             }
             return VolumeReply(value: .outcome(.names(names.sorted())))
         case .removeXattr(let inode, let name):
-            try Self.withName(name) { (name) throws(Stop) in try core.removeXattr(InodeNumber(inode), name) }
+            try Self.withName(name) { (name) throws(Stop) in try core.removeXattr(InodeNumber(inode), name, .nobody) }
         default: preconditionFailure("not an operation on data: \(self)")
         }
         return VolumeReply(value: .outcome(.done))
     }
 
-    private func make(_ core: Core, _ caller: Caller) throws(Stop) -> VolumeReply {
+    private func make(_ core: Core, _ context: RequestContext) throws(Stop) -> VolumeReply {
         guard case .make(let parent, let name, let mode, let device, let target) = self else { preconditionFailure() }
         let found = try Self.withName(name) { (name) throws(Stop) in
             guard let target else {
-                return try core.make(InodeNumber(parent), name, NewInode(mode: mode, deviceNumber: device), caller)
+                return try core.make(InodeNumber(parent), name, NewInode(mode: mode, deviceNumber: device), context)
             }
             return try Self.withName(target) { (target) throws(Stop) in
-                try core.make(InodeNumber(parent), name, NewInode(mode: mode, target: target), caller)
+                try core.make(InodeNumber(parent), name, NewInode(mode: mode, target: target), context)
             }
         }
         var reply = Self.reply(found)
@@ -188,7 +194,7 @@ extension Operation {
         var entries: [ListedEntry] = []
         while true {
             var count = 0
-            try core.readDirectory(inode, after: cursor) { (entry) throws(Stop) in
+            try core.readDirectory(inode, after: cursor, isAccess: false) { (entry) throws(Stop) in
                 guard count < step else { return false }
                 count += 1
                 precondition(entry.cookie > cursor && entry.cookie < 1 << 63, "cookies must rise")
@@ -207,7 +213,7 @@ extension Operation {
     ) throws(Stop) -> VolumeReply {
         while true {
             var count = 0
-            try core.readDirectoryPlus(inode, after: listing.cursor) { entry, attributes in
+            try core.readDirectoryPlus(inode, after: listing.cursor, isAccess: false) { entry, attributes in
                 guard count < step else { return false }
                 count += 1
                 listing.cursor = entry.cookie
@@ -252,7 +258,7 @@ extension Volume {
 
     /// Carries out a plan and tells what it gave, now or later.
     func finish(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping @Sendable (Outcome) -> Void) {
-        execute(plan, mayWait: mayWait) { [weak self] plan, error in
+        execute(plan, mayWait: mayWait) { [weak self] plan, error, _ in
             let outcome: Outcome = error.map { .failed($0.rawValue) } ?? .bytes(Array(plan.bytes))
             self?.recycle(plan)
             done(outcome)

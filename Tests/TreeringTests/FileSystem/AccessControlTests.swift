@@ -72,7 +72,7 @@ import Testing
     private func set(_ store: TestStore, _ inode: InodeNumber, _ name: StaticString, _ value: [UInt8]) throws {
         try value.withUnsafeBytes { value in
             try store.volume.perform { (core) throws(Stop) in
-                try core.setXattr(inode, XattrName.bytes(name), value, [], TestStore.caller)
+                try core.setXattr(inode, XattrName.bytes(name), value, [], TestStore.context)
             }
         }
     }
@@ -135,10 +135,10 @@ import Testing
         ] {
             var changes = AttributeChanges()
             changes.mode = 0o2755
-            _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, caller) }
+            _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, .by(caller)) }
             try bytes(named).withUnsafeBytes { value in
                 try store.volume.perform { (core) throws(Stop) in
-                    try core.setXattr(file, XattrName.bytes(XattrName.accessListName), value, [], caller)
+                    try core.setXattr(file, XattrName.bytes(XattrName.accessListName), value, [], .by(caller))
                 }
             }
             #expect(try store.volume.perform { (core) throws(Stop) in try core.attributes(file).mode } == mode)

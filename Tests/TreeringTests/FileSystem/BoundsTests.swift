@@ -56,7 +56,7 @@ import Testing
             while copied < size {
                 copied += try store.volume.perform { (core) throws(Stop) in
                     try core.copyRange(
-                        inode, at: copied, inode, at: size + copied, size - copied, TestStore.caller)
+                        inode, at: copied, inode, at: size + copied, size - copied, TestStore.context)
                 }.byteCount
             }
             size *= 2
@@ -77,7 +77,7 @@ import Testing
         #expect(plan.reads.reduce(0) { $0 + $1.byteCount } <= bounds.scratchByteCount)
         // Neighbours come with one read.
         #expect(plan.reads.count < 4)
-        store.volume.execute(plan, mayWait: true) { plan, error in
+        store.volume.execute(plan, mayWait: true) { plan, error, _ in
             #expect(error == nil && Array(plan.bytes) == bytes(5000))
             #expect(plan.isWhole && plan.reads.isEmpty)
         }
@@ -129,7 +129,7 @@ import Testing
         for number in 0..<8000 {
             try Array("user.\(number)".utf8).withUnsafeBytes { name in
                 try store.volume.perform { (core) throws(Stop) in
-                    try core.setXattr(inode, name, UnsafeRawBufferPointer(start: nil, count: 0), [], TestStore.caller)
+                    try core.setXattr(inode, name, UnsafeRawBufferPointer(start: nil, count: 0), [], TestStore.context)
                 }
             }
         }
@@ -137,7 +137,7 @@ import Testing
         let before = missCount(store)
         let walk = XattrListWalk()
         let names = try store.volume.perform { (core) throws(Stop) in
-            try core.xattrNames(inode, walk, TestStore.caller)
+            try core.xattrNames(inode, walk, TestStore.context)
         }
         // More than any caller can take, but not all of them.
         #expect(names.count > 65_536 && names.count < 65_536 + 256)
@@ -152,7 +152,7 @@ import Testing
         func punch(_ from: UInt64, _ byteCount: UInt64) throws {
             let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(inode, [.punchesHole, .keepsSize], at: from, byteCount, TestStore.caller, walk)
+                try core.allocate(inode, [.punchesHole, .keepsSize], at: from, byteCount, TestStore.context, walk)
             }
         }
         try store.write(inode, count * 8192, [1])
@@ -242,7 +242,7 @@ import Testing
         let store = try TestStore()
         let inode = try fileOfPieces(store, 6000)
         try store.volume.perform { (core) throws(Stop) in
-            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), TestStore.caller)
+            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), TestStore.context)
         }
         let new = [UInt8](repeating: 0xEE, count: 2000)
         try store.write(inode, 100, new)
@@ -273,7 +273,7 @@ import Testing
             for (index, file) in files.enumerated() where !isDone[index] {
                 do throws(Stop) {
                     _ = try store.volume.run { (core) throws(Stop) in
-                        try core.allocate(file, .keepsSize, at: 0, wanted, TestStore.caller, walks[index])
+                        try core.allocate(file, .keepsSize, at: 0, wanted, TestStore.context, walks[index])
                     }
                     isDone[index] = true
                 } catch {
@@ -305,18 +305,18 @@ import Testing
             #expect(volumeState(store).replacements == 0)
         case 1:
             try store.volume.perform { (core) throws(Stop) in
-                _ = try core.setAttributes(inode, AttributeChanges(byteCount: 1500), TestStore.caller)
+                _ = try core.setAttributes(inode, AttributeChanges(byteCount: 1500), TestStore.context)
             }
             expected.removeSubrange(1500...)
         case 2:
             let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 4096, TestStore.caller, walk)
+                try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 4096, TestStore.context, walk)
             }
             expected = [UInt8](repeating: 0, count: count)
         case 3:
             let copied = try store.volume.perform { (core) throws(Stop) in
-                try core.copyRange(inode, at: 900, inode, at: 10_000, 500, TestStore.caller)
+                try core.copyRange(inode, at: 900, inode, at: 10_000, 500, TestStore.context)
             }
             #expect(copied.byteCount == 100 || copied.byteCount == 500)
             expected += [UInt8](repeating: 0, count: 6000)

@@ -22,7 +22,7 @@ import Testing
 
     private func removeDirectory(_ store: TestStore, _ name: String) throws {
         try Array(name.utf8).withUnsafeBytes { name in
-            try store.volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name) }
+            try store.volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name, .nobody) }
         }
     }
 
@@ -30,7 +30,7 @@ import Testing
         try Array(from.utf8).withUnsafeBytes { from in
             try Array(to.utf8).withUnsafeBytes { to in
                 try store.volume.perform { (core) throws(Stop) in
-                    try core.rename(.root, from, .root, to, [], TestStore.caller)
+                    try core.rename(.root, from, .root, to, [], TestStore.context)
                 }
             }
         }
@@ -132,7 +132,7 @@ import Testing
             try target.withUnsafeBytes { target in
                 try Array("link".utf8).withUnsafeBytes { name in
                     try store.volume.perform { (core) throws(Stop) in
-                        try core.make(.root, name, NewInode(mode: 0o120777, target: target), TestStore.caller)
+                        try core.make(.root, name, NewInode(mode: 0o120777, target: target), TestStore.context)
                     }
                 }
             }
@@ -143,9 +143,7 @@ import Testing
             try store.volume.perform { (core) throws(Stop) in
                 var inode = try core.inode(file).record
                 inode.size = .max
-                core.writer.reset()
-                core.writer.inode(inode)
-                try core.commit()
+                try core.commit(.write, .nobody) { $0.inode(inode) }
             }
         }
         store.volume.state.withLock { $0.core.log.nextInode = InodeNumber(counterLimit) }
@@ -157,7 +155,7 @@ extension TestStore {
     fileprivate func remove(_ name: String, isDirectory: Bool) throws {
         guard isDirectory else { return try unlink(name) }
         try Array(name.utf8).withUnsafeBytes { name in
-            try volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name) }
+            try volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name, .nobody) }
         }
     }
 }

@@ -7,12 +7,12 @@ import Testing
 @Suite struct NamespaceTests {
     private func link(_ store: TestStore, _ inode: InodeNumber, _ name: String) throws {
         try Array(name.utf8).withUnsafeBytes { name in
-            _ = try store.volume.perform { (core) throws(Stop) in try core.link(inode, .root, name) }
+            _ = try store.volume.perform { (core) throws(Stop) in try core.link(inode, .root, name, .nobody) }
         }
     }
 
     private func makeUnnamed(_ store: TestStore) throws -> InodeNumber {
-        try store.volume.perform { (core) throws(Stop) in try core.makeUnnamed(.root, 0o600, TestStore.caller).inode }
+        try store.volume.perform { (core) throws(Stop) in try core.makeUnnamed(.root, 0o600, TestStore.context).inode }
     }
 
     private func checkStore(_ store: TestStore) throws {
@@ -56,9 +56,7 @@ import Testing
         try store.volume.perform { (core) throws(Stop) in
             var record = try core.inode(inode).record
             record.linkCount = Core.linkCountLimit - 1
-            core.writer.reset()
-            core.writer.inode(record)
-            try core.commit()
+            try core.commit(.write, .nobody) { $0.inode(record) }
         }
         try link(store, inode, "last")
         #expect(throws: Errno.tooManyLinks) { try link(store, inode, "one too many") }

@@ -15,7 +15,7 @@ import Testing
     private func reserve(_ store: TestStore, _ inode: InodeNumber, _ offset: UInt64, _ count: UInt64) throws {
         let walk = AllocationWalk()
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(inode, [], at: offset, count, TestStore.caller, walk)
+            try core.allocate(inode, [], at: offset, count, TestStore.context, walk)
         }
     }
 

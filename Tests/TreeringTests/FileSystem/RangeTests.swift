@@ -12,7 +12,7 @@ import Testing
     {
         let walk = AllocationWalk()
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(inode, mode, at: offset, count, TestStore.caller, walk)
+            try core.allocate(inode, mode, at: offset, count, TestStore.context, walk)
         }
     }
 
@@ -23,7 +23,7 @@ import Testing
         while done < count {
             let from = done
             let result = try store.volume.perform { (core) throws(Stop) in
-                try core.copyRange(source, at: from, target, at: from, count - from, TestStore.caller)
+                try core.copyRange(source, at: from, target, at: from, count - from, TestStore.context)
             }
             done += result.byteCount
             if result.byteCount == 0 { break }
@@ -172,7 +172,7 @@ import Testing
         changes.byteCount = 0
         let truncation = changes
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.setAttributes(file, truncation, TestStore.caller)
+            try core.setAttributes(file, truncation, TestStore.context)
         }
         #expect(store.volume.state.withLock { $0.core.index.removals[file] != nil }, "some of it is still to be done")
         try reserve(store, file, [], 0, 100_000)

@@ -80,7 +80,7 @@ import Testing
         request.bytes.store(UInt64(1) << 63 | 12, at: 8)
         request.bytes.store(Int32(4711), at: 32)
         request.accept(readBy: 3)
-        #expect(request.number == 1 << 63 | 12 && request.opcode == RawRequest.statx && request.pid == 4711)
+        #expect(request.isResent && request.number == 12 && request.opcode == RawRequest.statx && request.pid == 4711)
         #expect(UnsafeRawBufferPointer(request.bytes).load(32, as: Int32.self) == 3)
     }
 }

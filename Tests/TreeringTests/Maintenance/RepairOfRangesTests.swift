@@ -30,7 +30,7 @@ import Testing
         let bytes = (0..<20_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
         try damageRecords(of: store) { try store.write(source, 0, bytes) }
         let copied = try store.volume.perform { (core) throws(Stop) in
-            try core.copyRange(source, at: 0, copy, at: 0, 20_000, TestStore.caller)
+            try core.copyRange(source, at: 0, copy, at: 0, 20_000, TestStore.context)
         }
         #expect(copied.byteCount == 20_000)
         let report = try repaired(store)
@@ -45,7 +45,7 @@ import Testing
         try damageRecords(of: store) {
             let walk = AllocationWalk()
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller, walk)
+                try core.allocate(file, [], at: 0, 1 << 20, TestStore.context, walk)
             }
         }
         let report = try repaired(store)
@@ -66,7 +66,7 @@ import Testing
         ]
         try list.withUnsafeBytes { list in
             _ = try store.volume.perform { (core) throws(Stop) in
-                try core.setXattr(untold, XattrName.bytes(XattrName.accessListName), list, [], TestStore.caller)
+                try core.setXattr(untold, XattrName.bytes(XattrName.accessListName), list, [], TestStore.context)
             }
         }
         try change(store, untold) { $0.inodeFlags.remove(.hasAccessList) }
@@ -82,12 +82,12 @@ import Testing
     @Test func aMalformedAccessControlListIsRemoved() throws {
         let store = try TestStore()
         let file = try store.make("file", mode: 0o100644).inode
-        try store.volume.repairing { (core) throws(Stop) in
-            var record = try core.inode(file).record
-            record.inodeFlags.insert(.hasAccessList)
-            core.writer.inode(record)
+        var record = try store.volume.perform { (core) throws(Stop) in try core.inode(file).record }
+        record.inodeFlags.insert(.hasAccessList)
+        try store.volume.repairing { writer in
+            writer.inode(record)
             [UInt8](repeating: 9, count: 12).withUnsafeBytes {
-                core.writer.xattr(
+                writer.xattr(
                     inode: file, cookie: 4096, since: .zero, name: XattrName.bytes(XattrName.accessListName), value: $0,
                     inPayload: false)
             }
@@ -98,10 +98,8 @@ import Testing
     }
 
     private func change(_ store: TestStore, _ inode: InodeNumber, _ body: (inout InodeRecord) -> Void) throws {
-        try store.volume.repairing { (core) throws(Stop) in
-            var record = try core.inode(inode).record
-            body(&record)
-            core.writer.inode(record)
-        }
+        var record = try store.volume.perform { (core) throws(Stop) in try core.inode(inode).record }
+        body(&record)
+        try store.volume.repairing { $0.inode(record) }
     }
 }

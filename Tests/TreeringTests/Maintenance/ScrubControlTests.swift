@@ -116,7 +116,7 @@ import Testing
             case 1:
                 if let other = try? store.lookup("file \(random.next() % 40)").inode {
                     _ = try? store.volume.perform { (core) throws(Stop) in
-                        try core.copyRange(other, at: 0, inode, at: 0, 1 << 20, TestStore.caller)
+                        try core.copyRange(other, at: 0, inode, at: 0, 1 << 20, TestStore.context)
                     }
                 }
             default:

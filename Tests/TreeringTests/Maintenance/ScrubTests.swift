@@ -40,7 +40,7 @@ extension Volume {
         try Array("user.large".utf8).withUnsafeBytes { name in
             try value.withUnsafeBytes { value in
                 try store.volume.perform { (core) throws(Stop) in
-                    try core.setXattr(inode, name, value, [], TestStore.caller)
+                    try core.setXattr(inode, name, value, [], TestStore.context)
                 }
             }
         }
@@ -48,7 +48,7 @@ extension Volume {
 
     private func copy(_ source: InodeNumber, _ target: InodeNumber, _ count: UInt64, _ store: TestStore) throws {
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.copyRange(source, at: 0, target, at: 0, count, TestStore.caller)
+            try core.copyRange(source, at: 0, target, at: 0, count, TestStore.context)
         }
     }
 

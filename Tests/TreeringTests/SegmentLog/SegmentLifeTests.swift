@@ -57,7 +57,8 @@ import Testing
         let inode = try store.lookup(name).inode
         var changes = AttributeChanges()
         changes.byteCount = 0
-        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.caller) }
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.context)
+        }
     }
 
     /// Fills a segment with what is removed then, and recycles it: the next head will be it, and staging still has its batches.

@@ -12,14 +12,14 @@
         private func make(_ volume: HostVolume, _ name: String) throws -> InodeNumber {
             try Array(name.utf8).withUnsafeBytes { name in
                 try volume.perform { (core) throws(Stop) in
-                    try core.make(.root, name, NewInode(mode: 0o100644), Caller(uid: 0, gid: 0, umask: 0))
+                    try core.make(.root, name, NewInode(mode: 0o100644), .nobody)
                 }
             }.inode
         }
 
         private func write(_ volume: HostVolume, _ inode: InodeNumber, _ value: UInt8, _ offset: UInt64) throws {
             _ = try [UInt8](repeating: value, count: 64 << 10).withUnsafeBytes { bytes in
-                try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+                try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes, [], .nobody) }
             }
         }
 

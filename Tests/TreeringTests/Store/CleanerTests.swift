@@ -117,7 +117,8 @@ import Testing
                 if filling == .directories {
                     let bytes = Array(name.utf8)
                     try bytes.withUnsafeBytes { name in
-                        try store.volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name) }
+                        try store.volume.perform { (core) throws(Stop) in try core.removeDirectory(.root, name, .nobody)
+                        }
                     }
                 } else {
                     try store.unlink(name)
@@ -150,7 +151,7 @@ import Testing
             try attribute.withUnsafeBytes { attribute in
                 try value.withUnsafeBytes { value in
                     try store.volume.perform { (core) throws(Stop) in
-                        try core.setXattr(file.inode, attribute, value, [], TestStore.caller)
+                        try core.setXattr(file.inode, attribute, value, [], TestStore.context)
                     }
                 }
             }
@@ -240,7 +241,7 @@ import Testing
         // In the next one the tombstone of a part, in the one after that the removal.
         var changes = AttributeChanges()
         changes.byteCount = 98_000
-        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, TestStore.caller) }
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(file, changes, TestStore.context) }
         let second = store.volume.state.withLock { $0.core.log.head }!
         try fill("ballast 2")
         try store.unlink("file")

@@ -40,12 +40,12 @@ import Testing
         let name = Array("file".utf8)
         let inode = try name.withUnsafeBytes { name in
             try store.volume.perform { (core) throws(Stop) in
-                try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller)
+                try core.make(.root, name, NewInode(mode: 0o100644), TestStore.context)
             }
         }.inode
         #expect(store.volume.maxWriteByteCount == 1 << 20)
         _ = try data.withUnsafeBytes { bytes in
-            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes) }
+            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, [], .nobody) }
         }
         let killed = store.device.snapshotAfterKill(seed: 3)
         let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.memory.bytes)))
@@ -185,9 +185,11 @@ import Testing
         var changes = AttributeChanges()
         changes.modified = .at(Timestamp(seconds: 5, nanoseconds: 6))
         changes.changed = .at(Timestamp(seconds: 7, nanoseconds: 8))
-        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.caller) }
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.context)
+        }
         _ = try ([1, 2, 3] as [UInt8]).withUnsafeBytes { bytes in
-            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, .keepsTimes) }
+            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, .keepsTimes, .nobody)
+            }
         }
         let found = try store.lookup("file")
         #expect(found.modified == Timestamp(seconds: 5, nanoseconds: 6))
@@ -205,11 +207,11 @@ import Testing
                         do throws(Stop) { return try core.lookup(.root, name).inode } catch {
                             guard case .failed(.noEntry) = error else { throw error }
                         }
-                        return try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller).inode
+                        return try core.make(.root, name, NewInode(mode: 0o100644), TestStore.context).inode
                     }
                 }
                 _ = try data.withUnsafeBytes { bytes in
-                    try volume.perform { (core) throws(Stop) in try core.write(made, at: 0, bytes) }
+                    try volume.perform { (core) throws(Stop) in try core.write(made, at: 0, bytes, [], .nobody) }
                 }
                 volume.forget(made, 1)
             } catch let error as Errno { return error }
@@ -237,7 +239,7 @@ import Testing
                 do {
                     made = try name.withUnsafeBytes { name in
                         try volume.run { (core) throws(Stop) in
-                            try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller).inode
+                            try core.make(.root, name, NewInode(mode: 0o100644), TestStore.context).inode
                         }
                     }
                 } catch let stop as Stop {
@@ -256,7 +258,7 @@ import Testing
         var names: [[UInt8]] = []
         try volume.perform { (core) throws(Stop) in
             names = []
-            try core.readDirectory(.root, after: 2) { (entry) throws(Stop) in
+            try core.readDirectory(.root, after: 2, isAccess: false) { (entry) throws(Stop) in
                 names.append(Array(entry.name))
                 return true
             }
@@ -266,7 +268,7 @@ import Testing
 
     private static func unlink(_ volume: Volume<SimulatedDevice>, _ name: [UInt8]) throws {
         try name.withUnsafeBytes { name in
-            try volume.perform { (core) throws(Stop) in try core.unlink(.root, name) }
+            try volume.perform { (core) throws(Stop) in try core.unlink(.root, name, .nobody) }
         }
     }
 }

@@ -38,8 +38,8 @@ import Testing
                 let name = "file\(step)"
                 let made = try Array(name.utf8).withUnsafeBytes { bytes in
                     try volume.perform { (core) throws(Stop) in
-                        let caller = Caller(uid: 0, gid: 0, umask: 0)
-                        return try core.make(.root, bytes, NewInode(mode: 0o100644), caller)
+                        let context = RequestContext.by(Caller(uid: 0, gid: 0, umask: 0))
+                        return try core.make(.root, bytes, NewInode(mode: 0o100644), context)
                     }
                 }
                 files.append((name, made.inode))
@@ -49,13 +49,13 @@ import Testing
                 let data = [UInt8](repeating: UInt8(truncatingIfNeeded: step), count: Int(random(40_000)) + 1)
                 let offset = random(100_000)
                 _ = try data.withUnsafeBytes { bytes in
-                    try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+                    try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes, [], .nobody) }
                 }
             default:
                 guard files.count > 3 else { continue }
                 let victim = files.remove(at: Int(random(UInt64(files.count))))
                 try Array(victim.name.utf8).withUnsafeBytes { bytes in
-                    try volume.perform { (core) throws(Stop) in try core.unlink(.root, bytes) }
+                    try volume.perform { (core) throws(Stop) in try core.unlink(.root, bytes, .nobody) }
                 }
             }
             if step % 20 == 0 { try volume.syncAndWait() }

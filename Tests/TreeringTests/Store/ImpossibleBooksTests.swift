@@ -24,7 +24,7 @@ import Testing
         let bytes = [UInt8](repeating: 1, count: 8192)
         try store.write(source, 0, bytes)
         let copied = try store.volume.perform { (core) throws(Stop) in
-            try core.copyRange(source, at: 0, copy, at: 0, 8192, TestStore.caller)
+            try core.copyRange(source, at: 0, copy, at: 0, 8192, TestStore.context)
         }
         #expect(copied.byteCount == 8192)
         // As if one of the two did not name it, and the other only a part.
@@ -54,7 +54,7 @@ import Testing
         let file = try store.make("file").inode
         let walk = AllocationWalk()
         _ = try store.volume.perform { (core) throws(Stop) in
-            try core.allocate(file, [], at: 0, 1 << 20, TestStore.caller, walk)
+            try core.allocate(file, [], at: 0, 1 << 20, TestStore.context, walk)
         }
         store.volume.state.withLock { $0.core.index.reservedByteCount = 4096 }
         try store.write(file, 0, [UInt8](repeating: 1, count: 100_000))

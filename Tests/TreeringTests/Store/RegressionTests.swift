@@ -16,7 +16,8 @@ import Testing
     private func truncate(_ store: TestStore, _ inode: InodeNumber, _ size: UInt64) throws {
         var changes = AttributeChanges()
         changes.byteCount = size
-        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.caller) }
+        _ = try store.volume.perform { (core) throws(Stop) in try core.setAttributes(inode, changes, TestStore.context)
+        }
     }
 
     private func checkStore(_ store: TestStore) throws {
@@ -247,7 +248,7 @@ import Testing
         #expect(throws: Errno.readOnly) {
             let walk = AllocationWalk()
             try store.volume.perform { (core) throws(Stop) in
-                _ = try core.allocate(inode, [], at: 0, 1 << 20, TestStore.caller, walk)
+                _ = try core.allocate(inode, [], at: 0, 1 << 20, TestStore.context, walk)
             }
         }
     }

@@ -304,7 +304,7 @@ import Testing
         try fillSegment()
         let walk = AllocationWalk()
         try store.volume.perform { (core) throws(Stop) in
-            _ = try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 8192, TestStore.caller, walk)
+            _ = try core.allocate(inode, [.punchesHole, .keepsSize], at: 0, 8192, TestStore.context, walk)
         }
         try store.volume.syncAndWait()
         let victim = try #require(store.volume.state.withLock { $0.core.log.head })

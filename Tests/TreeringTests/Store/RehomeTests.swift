@@ -10,14 +10,14 @@ import Testing
 
     private func write(_ store: TestStore, _ inode: InodeNumber, _ value: UInt8, at offset: UInt64 = 0) throws {
         _ = try [UInt8](repeating: value, count: 50_000).withUnsafeBytes { bytes in
-            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes) }
+            try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: offset, bytes, [], .nobody) }
         }
     }
 
     private func make(_ store: TestStore) throws -> InodeNumber {
         try Array("file".utf8).withUnsafeBytes { name in
             try store.volume.perform { (core) throws(Stop) in
-                try core.make(.root, name, NewInode(mode: 0o100644), TestStore.caller)
+                try core.make(.root, name, NewInode(mode: 0o100644), TestStore.context)
             }
         }.inode
     }

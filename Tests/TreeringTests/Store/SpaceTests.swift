@@ -67,7 +67,7 @@ import Testing
         var done: UInt64 = 0
         while done < count {
             let part = try store.volume.perform { (core) throws(Stop) in
-                try core.copyRange(source, at: done, target, at: done, count - done, TestStore.caller)
+                try core.copyRange(source, at: done, target, at: done, count - done, TestStore.context)
             }
             done += part.byteCount
         }

@@ -61,10 +61,10 @@ private final class TravellingStore {
         count += 1
         try Array(name.utf8).withUnsafeBytes { bytes in
             let inode = try volume.perform { (core) throws(Stop) in
-                try core.make(.root, bytes, NewInode(mode: 0o100644), TestStore.caller)
+                try core.make(.root, bytes, NewInode(mode: 0o100644), TestStore.context)
             }.inode
             _ = try Self.content(name).withUnsafeBytes { bytes in
-                try volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes) }
+                try volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, [], .nobody) }
             }
         }
         sessions[sessions.count - 1].names.append(name)
@@ -93,7 +93,7 @@ private final class TravellingStore {
         var found: [String] = []
         try volume.perform { (core) throws(Stop) in
             found = []
-            try core.readDirectory(.root, after: 2) { (entry) throws(Stop) in
+            try core.readDirectory(.root, after: 2, isAccess: false) { (entry) throws(Stop) in
                 found.append(String(decoding: entry.name, as: UTF8.self))
                 return true
             }

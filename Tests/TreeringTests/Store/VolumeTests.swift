@@ -8,7 +8,8 @@ import Testing
 final class TestStore {
     let device: SimulatedDevice
     var volume: Volume<SimulatedDevice>
-    static let caller = Caller(uid: 1000, gid: 1000, umask: 0o022, identity: Identity(groups: [1000]))
+    static let context = RequestContext.by(
+        Caller(uid: 1000, gid: 1000, umask: 0o022, identity: Identity(groups: [1000])))
 
     static func now() -> Timestamp { Timestamp(seconds: 1_000_000, nanoseconds: 5) }
 
@@ -64,7 +65,8 @@ final class TestStore {
 
     func make(_ name: String, in parent: InodeNumber = .root, mode: UInt32 = 0o100644) throws -> Attributes {
         try withBytes(name) { name in
-            try volume.perform { (core) throws(Stop) in try core.make(parent, name, NewInode(mode: mode), Self.caller) }
+            try volume.perform { (core) throws(Stop) in try core.make(parent, name, NewInode(mode: mode), Self.context)
+            }
         }
     }
 
@@ -76,7 +78,7 @@ final class TestStore {
 
     func unlink(_ name: String, in parent: InodeNumber = .root) throws {
         try withBytes(name) { name in
-            try volume.perform { (core) throws(Stop) in try core.unlink(parent, name) }
+            try volume.perform { (core) throws(Stop) in try core.unlink(parent, name, .nobody) }
         }
     }
 
@@ -85,7 +87,8 @@ final class TestStore {
         try bytes.withUnsafeBytes { bytes in
             for start in stride(from: 0, to: bytes.count, by: limit) {
                 let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(bytes.count, start + limit)])
-                _ = try volume.perform { (core) throws(Stop) in try core.write(inode, at: offset + UInt64(start), part)
+                _ = try volume.perform { (core) throws(Stop) in
+                    try core.write(inode, at: offset + UInt64(start), part, [], .nobody)
                 }
             }
         }
@@ -101,7 +104,7 @@ final class TestStore {
         while true {
             let before = cursor
             try volume.perform { (core) throws(Stop) in
-                try core.readDirectory(directory, after: cursor) { (entry) throws(Stop) in
+                try core.readDirectory(directory, after: cursor, isAccess: false) { (entry) throws(Stop) in
                     names.append(String(decoding: entry.name, as: UTF8.self))
                     cursor = entry.cookie
                     return true
@@ -147,7 +150,7 @@ final class TestStore {
         #expect(plan.reads.count == 1)
         let (segment, place) = (plan.reads[0].life.number, plan.reads[0].position)
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 1)
-        store.volume.execute(plan, mayWait: true) { plan, error in
+        store.volume.execute(plan, mayWait: true) { plan, error, _ in
             #expect(error == nil && Array(plan.bytes) == pieces[1...].flatMap { $0 })
         }
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 0)
@@ -167,7 +170,7 @@ final class TestStore {
         let volume = try Volume.mount(crashed, VolumeOptions()) { _ in }
         var names = 0
         try volume.perform { (core) throws(Stop) in
-            try core.readDirectory(.root, after: 2) { (_) throws(Stop) in
+            try core.readDirectory(.root, after: 2, isAccess: false) { (_) throws(Stop) in
                 names += 1
                 return true
             }
@@ -242,5 +245,13 @@ extension VolumeTests {
             try store.volume.unmount()
             #expect(try Checker.check(killed, readsData: true).problems == [])
         }
+    }
+}
+
+extension Volume {
+    func status() throws(Errno) -> FileSystemStatus { try perform { (core) throws(Stop) in core.status() } }
+
+    func attributes(_ inode: InodeNumber) throws(Errno) -> Attributes {
+        try perform { (core) throws(Stop) in try core.attributes(inode) }
     }
 }
