@@ -80,6 +80,24 @@ private final class Seen: Sendable {
         try volume.unmount()
     }
 
+    @Test func aRetryIsToldWhetherItRunsWithinTheCallThatParkedIt() throws {
+        let (volume, device, inodes) = try Self.cold()
+        let told = Mutex<[Bool]>([])
+        for (inode, mayWait) in [(inodes[200], true), (inodes[800], false)] {
+            var missed: Blocker?
+            do throws(Stop) { _ = try volume.run { (core) throws(Stop) in try core.inode(inode) } } catch {
+                if case .blocked(let blocker) = error { missed = blocker }
+            }
+            volume.park(try #require(missed), nil, mayWait: mayWait) { _, isWithin in
+                told.withLock { $0.append(isWithin) }
+            }
+            #expect(told.withLock { $0 } == [true])
+        }
+        device.step()
+        #expect(told.withLock { $0 } == [true, false])
+        try volume.unmount()
+    }
+
     /// What is written again after a failure waits for every fetch to be over; one that was given up told nobody.
     @Test func whoWaitsForAFetchIsToldThatItWasGivenUp() throws {
         let (volume, _, inodes) = try Self.cold()

@@ -124,6 +124,7 @@ final class FuseServer: @unchecked Sendable {
         if O.isOnce, reply.isResent, let connection, connection.isDone(reply.number) {
             return try operation.repeatedAnswer(volume)
         }
+        precondition(O.isMutation || !O.isOnce, "what must not be done twice is a mutation")
         var context: RequestContext = O.isMutation ? reply.context(isOnce: O.isOnce) : .nobody
         while true {
             do throws(Stop) { return try operation.run(volume, context, reply) } catch {

@@ -40,7 +40,7 @@ extension Volume {
     func wakeRoomWaiters() {
         var count = state.withLock { $0.roomWaiterCount }
         while count > 0, let waiter = state.withLock({ $0.takeRoomWaiter() }) {
-            resume(waiter)
+            resume(waiter, isWithin: false)
             count -= 1
         }
     }

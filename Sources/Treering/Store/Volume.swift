@@ -174,7 +174,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
     /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
     /// nested, and the pages that it holds are let go only at its end. `isWithin`: the call that parked it has not returned.
-    func resume(_ waiter: VolumeState.Waiter, isWithin: Bool = false) {
+    func resume(_ waiter: VolumeState.Waiter, isWithin: Bool) {
         let attempt = waiter.attempt
         var next = state.withLock { $0.begin(attempt, waiter.retry) }
         while let retry = next {
