@@ -14,8 +14,6 @@ private final class Reader: @unchecked Sendable {
     let number: Int32
     /// The request that it reads or that libfuse handles.
     var request: Request?
-    /// That request is read, and this thread has not seen it answered.
-    var isBusy = false
     init(_ transport: ClassicTransport, _ number: Int32) {
         self.transport = transport
         self.number = number
@@ -37,9 +35,6 @@ final class ClassicTransport: Transport {
     private nonisolated(unsafe) var helper: (isTried: Bool, process: NotifyHelper?) = (false, nil)
     /// Told once, by the last reader to leave.
     private let onEnd: @Sendable () -> Void
-    /// Readers that have no unanswered request. One that has just answered counts: it will soon read again, though it may have lost its
-    /// processor to the client that it woke.
-    private let idleCount = Atomic<Int>(0)
     private let runningCount = Atomic<Int>(0)
     private let isStopping = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
@@ -64,9 +59,7 @@ final class ClassicTransport: Transport {
         readers = (0..<readerCount).map { Reader(self, Int32($0)) }
     }
 
-    var hasIdleReader: Bool { idleCount.load(ordering: .relaxed) > 0 }
-
-    func noteAnswer(by reader: Int32) { beIdle(readers[Int(reader)]) }
+    var hasIdleReader: Bool { pool.hasIdleReader }
 
     func request(inHandOf reader: Int32) -> Request {
         guard let request = readers[Int(reader)].request else { preconditionFailure("a reader has no request in hand") }
@@ -164,8 +157,8 @@ final class ClassicTransport: Transport {
     private func serve(_ reader: Reader) {
         let descriptor = fuse_session_fd(session)
         var request = fuse_buf()
-        idleCount.add(1, ordering: .relaxed)
-        defer { idleCount.subtract(1, ordering: .relaxed) }
+        pool.readerBegins()
+        defer { pool.readerEnds() }
         while !isStopping.load(ordering: .acquiring) {
             guard let taken = reader.request ?? pool.take() else { return }
             reader.request = taken
@@ -181,18 +174,10 @@ final class ClassicTransport: Transport {
             taken.accept(readBy: reader.number)
             request.mem = taken.bytes.baseAddress
             request.size = byteCount
-            reader.isBusy = true
-            idleCount.subtract(1, ordering: .relaxed)
             fuse_session_process_buf(session, &request)
-            beIdle(reader)
+            taken.freeReader()
             if taken.isParked { reader.request = nil }
         }
     }
 
-    @inline(__always)
-    private func beIdle(_ reader: Reader) {
-        guard reader.isBusy else { return }
-        reader.isBusy = false
-        idleCount.add(1, ordering: .relaxed)
-    }
 }

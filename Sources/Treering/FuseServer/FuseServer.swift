@@ -107,14 +107,14 @@ final class FuseServer: @unchecked Sendable {
                 noteFailure(of: operation)
                 reply.error(errno)
             case .blocked(let blocker):
-                let reader = reply.reader
-                park(ParkedOperation(operation, ParkedReply(reply)), blocker, nil, reader)
+                let isWithReader = reply.isWithReader
+                park(ParkedOperation(operation, ParkedReply(reply)), blocker, nil, isWithReader)
             }
             return
         }
         guard O.isMutation && !volume.acknowledgesStaged else { return operation.finish(answer, reply, self) }
-        let reader = reply.reader
-        acknowledge(operation, answer, ParkedReply(reply), reader)
+        let isWithReader = reply.isWithReader
+        acknowledge(operation, answer, ParkedReply(reply), isWithReader)
     }
 
     /// Runs an operation, or tells what it did when it ran in a process that is gone. Where it needs to know more of who asks, finds that out
@@ -135,23 +135,23 @@ final class FuseServer: @unchecked Sendable {
     }
 
     /// Whether whoever runs this may wait for I/O: a reader, where another one is there for the next request.
-    private func mayWait(_ reader: Int32?) -> Bool { reader != nil && transport.hasIdleReader }
+    private func mayWait(_ isWithReader: Bool) -> Bool { isWithReader && transport.hasIdleReader }
 
-    func mayWait(_ reply: borrowing Reply) -> Bool { mayWait(reply.reader) }
+    func mayWait(_ reply: borrowing Reply) -> Bool { mayWait(reply.isWithReader) }
 
     private func noteFailure<O: Operation>(of operation: O) {
         if let write = operation as? WriteOperation { writeback.noteFailedWrite(write.inode) }
     }
 
     private func park<O: Operation>(
-        _ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?, _ reader: Int32?
+        _ parked: ParkedOperation<O>, _ blocker: Blocker, _ attempt: Attempt?, _ isWithReader: Bool
     ) {
-        volume.park(blocker, attempt, mayWait: mayWait(reader)) { [self] attempt, isWithin in
-            retry(parked, attempt, isWithin ? reader : nil)
+        volume.park(blocker, attempt, mayWait: mayWait(isWithReader)) { [self] attempt, isWithin in
+            retry(parked, attempt, isWithReader && isWithin)
         }
     }
 
-    private func retry<O: Operation>(_ parked: ParkedOperation<O>, _ attempt: Attempt, _ reader: Int32?) {
+    private func retry<O: Operation>(_ parked: ParkedOperation<O>, _ attempt: Attempt, _ isWithReader: Bool) {
         let operation = parked.operation
         let answer: O.Answer
         do throws(Stop) {
@@ -160,24 +160,24 @@ final class FuseServer: @unchecked Sendable {
             switch error {
             case .failed(let errno):
                 noteFailure(of: operation)
-                parked.reply.answer(by: reader) { $0.error(errno) }
-            case .blocked(let blocker): park(parked, blocker, attempt, reader)
+                parked.reply.answer(isWithReader: isWithReader) { $0.error(errno) }
+            case .blocked(let blocker): park(parked, blocker, attempt, isWithReader)
             }
             return
         }
         if O.isMutation && !volume.acknowledgesStaged {
-            return acknowledge(operation, answer, parked.reply, reader)
+            return acknowledge(operation, answer, parked.reply, isWithReader)
         }
-        parked.reply.answer(by: reader) { operation.finish(answer, $0, self) }
+        parked.reply.answer(isWithReader: isWithReader) { operation.finish(answer, $0, self) }
     }
 
     /// Answers when what the operation did has reached the disk as far as `ack=` asks for.
     private func acknowledge<O: Operation>(
-        _ operation: O, _ answer: O.Answer, _ reply: ParkedReply, _ reader: Int32?
+        _ operation: O, _ answer: O.Answer, _ reply: ParkedReply, _ isWithReader: Bool
     ) {
         let done = Done(operation, answer, reply)
-        volume.whenAcknowledged(mayWait: mayWait(reader)) { [self] errno, isWithin in
-            done.reply.answer(by: isWithin ? reader : nil) { reply in
+        volume.whenAcknowledged(mayWait: mayWait(isWithReader)) { [self] errno, isWithin in
+            done.reply.answer(isWithReader: isWithReader && isWithin) { reply in
                 if let errno { return reply.error(errno) }
                 done.operation.finish(done.answer, reply, self)
             }
@@ -217,10 +217,10 @@ final class FuseServer: @unchecked Sendable {
             body(plan, reply)
             return volume.recycle(plan)
         }
-        let reader = reply.reader
+        let isWithReader = reply.isWithReader
         let parked = ParkedReply(reply)
-        volume.execute(plan, mayWait: mayWait(reader)) { [volume] plan, errno, isWithin in
-            parked.answer(by: isWithin ? reader : nil) { reply in
+        volume.execute(plan, mayWait: mayWait(isWithReader)) { [volume] plan, errno, isWithin in
+            parked.answer(isWithReader: isWithReader && isWithin) { reply in
                 if let errno { return reply.error(errno) }
                 body(plan, reply)
             }
@@ -263,7 +263,6 @@ private final class NoTransport: Transport {
     var isOver: Bool { true }
     var liveRequestCount: Int { 0 }
     func request(inHandOf reader: Int32) -> Request { preconditionFailure("a request without a transport") }
-    func noteAnswer(by reader: Int32) {}
     func invalidateAttributes(_ inode: InodeNumber) {}
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) {}
     func start() throws(Errno) { throw .notImplemented }

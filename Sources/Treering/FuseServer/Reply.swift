@@ -9,8 +9,8 @@ import Glibc
 /// reference to an inode and come back at once.
 struct Reply: ~Copyable {
     private let request: Request
-    /// The reader that has the request in hand and runs this; nil on any other thread.
-    fileprivate(set) var reader: Int32?
+    /// The reader that has the request in hand runs this.
+    fileprivate(set) var isWithReader = true
 
     /// For how long the kernel may use what it was told, in seconds: practically for ever, since nothing changes a
     /// store but through it.
@@ -18,9 +18,7 @@ struct Reply: ~Copyable {
 
     /// To be called once for each request, by the callback that libfuse hands it to.
     init(_ handle: fuse_req_t) {
-        let number = fuse_req_ctx(handle)!.pointee.pid
-        request = FuseServer.of(handle).transport.request(inHandOf: number)
-        reader = number
+        request = FuseServer.of(handle).transport.request(inHandOf: fuse_req_ctx(handle)!.pointee.pid)
         request.begin(handle)
     }
 
@@ -38,7 +36,7 @@ struct Reply: ~Copyable {
     /// The request is going to wait, and to be answered by whichever thread.
     mutating func park() {
         request.park()
-        reader = nil
+        isWithReader = false
     }
     /// The request waits for others of the kernel, which get its memory and its place.
     borrowing func stepAside() { request.stepAside() }
@@ -62,7 +60,7 @@ struct Reply: ~Copyable {
     /// Gives the answer.
     @inline(__always)
     private borrowing func answer<Result>(_ body: (fuse_req_t) -> Result) -> Result {
-        if let reader { FuseServer.of(request.pending).transport.noteAnswer(by: reader) }
+        if isWithReader { request.freeReader() }
         return request.answer(body)
     }
 
@@ -214,10 +212,10 @@ final class ParkedReply: @unchecked Sendable {
         self.reply = consume reply
     }
 
-    /// Answers. A second call is a defect. `reader`: the one that has the request in hand still, on its own thread.
-    func answer(by reader: Int32? = nil, _ body: (consuming Reply) -> Void) {
+    /// Answers. A second call is a defect. `isWithReader`: the reader has the request in hand still, and runs this.
+    func answer(isWithReader: Bool = false, _ body: (consuming Reply) -> Void) {
         guard var taken = reply.take() else { preconditionFailure("a request was about to be answered twice") }
-        taken.reader = reader
+        taken.isWithReader = isWithReader
         body(taken)
     }
 

@@ -24,6 +24,8 @@ final class Request: @unchecked Sendable {
     private(set) var pid: pid_t = 0
     /// It waits, or has waited: the reader that read it must not use its memory again.
     private(set) var isParked = false
+    /// Its reader has it in hand, and has not seen it answered. Used on that reader's thread only.
+    private var occupiesReader = false
     /// Set from the minting of its reply until the answer.
     private var handle: fuse_req_t?
     private let pool: RequestPool
@@ -55,6 +57,16 @@ final class Request: @unchecked Sendable {
         pid = words.load(RawRequest.pidOffset)
         opcode = RawRequest.translate(bytes)
         bytes.store(reader, at: RawRequest.pidOffset)
+        occupiesReader = true
+        pool.idleReaderCount.subtract(1, ordering: .relaxed)
+    }
+
+    /// Its reader counts as idle from now on, about to answer or done with it. To be called on that reader's thread.
+    @inline(__always)
+    func freeReader() {
+        guard occupiesReader else { return }
+        occupiesReader = false
+        pool.idleReaderCount.add(1, ordering: .relaxed)
     }
 
     // MARK: For its reply
@@ -118,6 +130,9 @@ final class RequestPool: @unchecked Sendable {
     /// Populated at once: a process that is killed while the kernel copies a request to a page that is not there makes the request fail,
     /// and nobody could take it over.
     private let isResident: Bool
+    /// Readers that have no unanswered request. One that has just answered counts: it will soon read again, though it may have lost its
+    /// processor to the client that it woke.
+    fileprivate let idleReaderCount = Atomic<Int>(0)
     private let monitor = Monitor()
     private let changed: Condition
     // Guarded by `monitor`.
@@ -137,6 +152,14 @@ final class RequestPool: @unchecked Sendable {
     }
 
     deinit { for bytes in free { Self.release(bytes) } }
+
+    /// A thread begins to read requests.
+    func readerBegins() { idleReaderCount.add(1, ordering: .relaxed) }
+
+    /// It reads no more.
+    func readerEnds() { idleReaderCount.subtract(1, ordering: .relaxed) }
+
+    var hasIdleReader: Bool { idleReaderCount.load(ordering: .relaxed) > 0 }
 
     /// Requests that live: read or being read, and not let go since.
     var liveCount: Int { monitor.withLock { requestCount } }

@@ -10,9 +10,6 @@ protocol Transport: AnyObject, Sendable {
     /// The request that libfuse calls a callback for. `reader` is the number of a process as libfuse tells it (see `Request.accept`).
     func request(inHandOf reader: Int32) -> Request
 
-    /// A reader is about to answer the request that it has in hand: it counts as idle from now on. To be called on its own thread.
-    func noteAnswer(by reader: Int32)
-
     /// Requests that are read and not answered, and those being read.
     var liveRequestCount: Int { get }
 

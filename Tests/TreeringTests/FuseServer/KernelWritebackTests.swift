@@ -12,7 +12,6 @@ import Testing
         init(_ body: @escaping @Sendable (InodeNumber, Range<UInt64>) -> Void) { self.body = body }
         func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>) { body(inode, range) }
         var hasIdleReader: Bool { false }
-        func noteAnswer(by reader: Int32) {}
         var isOver: Bool { false }
         func request(inHandOf reader: Int32) -> Request { preconditionFailure("nobody reads requests") }
         var liveRequestCount: Int { 0 }

@@ -70,6 +70,23 @@ import Testing
         withExtendedLifetime(second) {}
     }
 
+    /// Whether a reader may wait depends on whether another one is there for the next request: one that answers is.
+    @Test func aReaderIsIdleUnlessItHasARequestInHand() {
+        let pool = RequestPool(payloadByteCount: 4096, placeLimit: 1)
+        #expect(!pool.hasIdleReader)
+        pool.readerBegins()
+        #expect(pool.hasIdleReader)
+        let request = pool.take()!
+        request.bytes.zero(0, 40)
+        request.accept(readBy: 0)
+        #expect(!pool.hasIdleReader)
+        request.freeReader()
+        request.freeReader()
+        #expect(pool.hasIdleReader)
+        pool.readerEnds()
+        #expect(!pool.hasIdleReader)
+    }
+
     /// The reader's number takes the place of the process number, the only field that libfuse hands on and has no use for.
     @Test func readersAreNamedInTheRequest() {
         let pool = RequestPool(payloadByteCount: 4096, placeLimit: 1)
