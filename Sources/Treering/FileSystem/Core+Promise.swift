@@ -1,6 +1,6 @@
 // What is reserved is promised: its bytes can be written, in pieces of any size, whatever else fills the store. Each piece takes an extent
 // and a payload of its own, which may be more than its bytes; before that goes beyond what was promised for a range, its pieces are
-// joined (Volume+Join.swift).
+// joined (Housekeeper+Join.swift).
 
 /// What an append takes its room from, besides what is free for all.
 enum RoomClaim {

@@ -175,7 +175,7 @@ extension Volume {
     /// Commits what `write` puts into the writer, waiting for what it needs.
     func repairing(_ write: (Core) throws(Stop) -> Void) throws(MountError) {
         do throws(Errno) {
-            try runWaiting { (core) throws(Stop) in
+            try perform { (core) throws(Stop) in
                 core.writer.reset()
                 try write(core)
                 guard core.writer.changeCount > 0 else { return }

@@ -101,7 +101,7 @@ extension Scrub {
         // What is being removed is in the index for a while and is not shown.
         var shown: [(offset: UInt64, byteCount: UInt64, payloadOffset: UInt32)] = []
         let from = namer.key.subkey
-        let isKnown: Void? = try? volume.runWaiting { (core) throws(Stop) in
+        let isKnown: Void? = try? volume.perform { (core) throws(Stop) in
             shown = []
             try core.find { () throws(PageMiss) in
                 try core.index.forEachPiece(namer.inode, from, from + UInt64(namer.length)) { piece in

@@ -25,7 +25,7 @@ extension Volume {
             if case .blocked(let blocker) = error, let miss = blocker.miss {
                 change { $0.abandonFetch(miss.address, $1) }
             }
-            kick()
+            housekeeper.kick()
         }
     }
 

@@ -29,8 +29,8 @@ extension Volume {
     private func endWork() {
         change { state, telling in state.core.shutDown(telling) }
         // Staging outlives the process; what is lost when the power fails must not be found again.
-        hostStaging?.unlink()
+        housekeeper.hostStaging?.unlink()
         log("the mount was shut down on request: everything fails until the store is mounted again")
-        kick()
+        housekeeper.kick()
     }
 }

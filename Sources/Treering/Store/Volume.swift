@@ -1,6 +1,5 @@
 // A mounted store: the core behind its lock, and everything that happens outside it: submissions, completions, parked operations,
-// replies that wait. FuseServer calls the operations (Volume+Operations.swift); the housekeeper thread keeps room
-// (Volume+Housekeeping.swift).
+// that wait. FuseServer runs operations on it; the housekeeper (Housekeeper/) keeps it in order.
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
@@ -43,41 +42,20 @@ final class Volume<D: Device>: @unchecked Sendable {
     let device: D
     let options: VolumeOptions
     let state: Guarded<VolumeState>
-    /// Wakes the housekeeper, and whoever waits for a completion.
+    /// For threads that wait for a completion.
     let monitor = Monitor()
-    let wakeUp: Condition
     let completionSignal: Condition
     /// Guarded by `monitor`.
-    var isKicked = false
-    var isStopping = false
     var completionCount: UInt64 = 0
     var waitingThreadCount = 0
-    /// Set once before the first request.
-    nonisolated(unsafe) var housekeeper: DeviceThread?
+    /// Keeps the store in order, on a thread of its own.
+    let housekeeper: Housekeeper<D>
+    /// How writers are held back: set by the housekeeper, read with each write.
+    let writePace = WritePace()
     /// One beginning of a scrub at a time.
     let scrubGate = Monitor()
-    nonisolated(unsafe) var hostStaging: HostStaging?
     /// Changed by control calls, one at a time.
     nonisolated(unsafe) var scrubThread: DeviceThread?
-    /// Used by the housekeeper only, like those after it.
-    let cleaner: Cleaner<D>
-    nonisolated(unsafe) var puncher = Puncher()
-    nonisolated(unsafe) var isCleaning = false
-    nonisolated(unsafe) var shortage = Shortage()
-    let writePace = WritePace()
-    nonisolated(unsafe) var isRemoving = false
-    nonisolated(unsafe) var isJoining = false
-    /// Staging has lost its name, and no other could be made.
-    nonisolated(unsafe) var isStagingLost = false
-    /// Why no new segment could be made when that was tried last.
-    nonisolated(unsafe) var preparationFailure: Errno?
-    /// The log failed and could not be written again for want of something on the host.
-    nonisolated(unsafe) var isRehomingLate = false
-    /// When the clock asked for a commit and for a checkpoint last.
-    nonisolated(unsafe) var lastCommit: UInt64 = 0
-    nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
-    /// How much had been appended when that changed last, and when it was.
-    nonisolated(unsafe) var lastAppend: (byteCount: UInt64, time: UInt64) = (0, 0)
     let log: @Sendable (String) -> Void
 
     init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {
@@ -85,10 +63,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         self.options = options
         self.log = log
         self.state = Guarded(state)
-        cleaner = Cleaner(device: device)
-        wakeUp = Condition(monitor)
         completionSignal = Condition(monitor)
-        cleaner.pause = { [unowned self] start in pauseCleaning(since: start) }
+        housekeeper = Housekeeper(device: device, options: options, state: self.state, log: log)
+        housekeeper.volume = self
     }
 
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
@@ -111,7 +88,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var needsHousekeeping = false
         defer {
             if !submissions.isEmpty { device.submit(submissions) }
-            if needsHousekeeping { kick() }
+            if needsHousekeeping { housekeeper.kick() }
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
@@ -164,7 +141,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         if case .room = blocker {
             device.submit(submissions)
-            kick()
+            housekeeper.kick()
         } else if mayWait, submissions.count == 1 {
             complete(device.perform(submissions[0]))
         } else if !submissions.isEmpty {

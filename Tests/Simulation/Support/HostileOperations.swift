@@ -84,7 +84,7 @@ struct HostileOperations {
             perform(.rename(name.parent, name.text, 1, "renamed\(number)", []))
             if number > 0 { perform(.rename(1, "renamed\(number)", 1, "renamed\(number - 1)", .exchange)) }
         }
-        volume.housekeep(commits: true, checkpoints: true)
+        volume.housekeeper.housekeep(commits: true, checkpoints: true)
         for number in names.indices.reversed() {
             for text in ["linked\(number)", "renamed\(number)"] {
                 perform(.unlink(1, text))
@@ -92,6 +92,6 @@ struct HostileOperations {
             }
         }
         for inode in inodes { perform(.forget(inode, 100)) }
-        for _ in 0..<2 { volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<2 { volume.housekeeper.housekeep(commits: true, checkpoints: true) }
     }
 }

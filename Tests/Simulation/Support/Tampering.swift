@@ -142,7 +142,7 @@ enum Tampering {
     /// What a repair does first about it.
     static func renewSuperblock(_ device: SimulatedDevice, _ staging: [StagingHeader]) throws {
         guard let derived = try SuperblockPair.readOrDerive(device, staging: { _ in staging }).derived else { return }
-        try Volume.renewSlots(derived.superblock, device)
+        try SuperblockPair.renewSlots(derived.superblock, device)
         if !device.list().contains(.index) {
             _ = try IndexRebuilder.rebuild(device, indexCacheByteCount: 1 << 20) { _ in }
         }

@@ -247,10 +247,10 @@ import Testing
         let new = [UInt8](repeating: 0xEE, count: 2000)
         try store.write(inode, 100, new)
         #expect(volumeState(store) == (1, 1))
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         #expect(volumeState(store) == (0, 1), "the removal is still under way")
         #expect(try store.read(inode, 0, 10_000) == [UInt8](repeating: 0, count: 100) + new)
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         #expect(volumeState(store) == (0, 0))
         #expect(try store.read(inode, 0, 10_000) == [UInt8](repeating: 0, count: 100) + new)
         #expect(try extentCount(store, inode) == 1)
@@ -278,7 +278,7 @@ import Testing
                     isDone[index] = true
                 } catch {
                     if case .failed(let errno) = error { (outcomes[index], isDone[index]) = (errno, true) }
-                    if case .blocked(.room) = error { store.volume.housekeep() }
+                    if case .blocked(.room) = error { store.volume.housekeeper.housekeep() }
                 }
             }
         }
@@ -301,7 +301,7 @@ import Testing
         expected.replaceSubrange(1000..<3000, with: new)
         switch operation {
         case 0:
-            try store.volume.checkpoint()
+            try store.volume.housekeeper.checkpoint()
             #expect(volumeState(store).replacements == 0)
         case 1:
             try store.volume.perform { (core) throws(Stop) in
@@ -324,7 +324,7 @@ import Testing
         case 4:
             try store.unlink("pieces")
             store.volume.forget(inode, store.volume.state.withLock { $0.core.lookups[inode] ?? 0 })
-            store.volume.housekeep(commits: true, checkpoints: true)
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
             #expect(throws: Errno.stale) { try store.read(inode, 0, 1) }
             #expect(volumeState(store) == (0, 0))
         default:

@@ -23,7 +23,7 @@ private struct DumpStore {
         let gone = try store.make("gone").inode
         try store.write(gone, 0, [UInt8](repeating: 9, count: 20_000))
         try store.volume.syncAndWait()
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         try store.unlink("gone")
         if isKilled {
             try store.write(file, 4096, [5])

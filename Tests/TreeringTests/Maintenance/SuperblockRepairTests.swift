@@ -122,11 +122,11 @@ extension SimulatedDevice {
         for round in 0..<60 as Range<UInt64> { try store.write(scratch, round * 60_000, piece) }
         try store.unlink("scratch")
         store.volume.forget(scratch, 1)
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         let last = try store.make("last").inode
         try store.write(last, 0, [4, 5, 6])
-        for _ in 0..<3 { try store.volume.checkpoint() }
-        store.volume.recycleSegments()
+        for _ in 0..<3 { try store.volume.housekeeper.checkpoint() }
+        store.volume.housekeeper.recycleSegments()
         try store.volume.unmount()
         let device = store.device.snapshotAfterKill()
         var inUseCount = 0
@@ -252,7 +252,7 @@ extension SimulatedDevice {
         let damaged = try DamagedStore()
         var other = try SuperblockPair.read(damaged.device).newest()
         other.uuid = StoreUUID(high: 9, low: 9)
-        for slot in 0..<2 { try Volume.write(other, slot: slot, damaged.device) }
+        for slot in 0..<2 { try SuperblockPair.write(other, slot: slot, damaged.device) }
         try Self.lose(.zeros, .copies, damaged.device)
         try Self.expectRefused(damaged.device, "the copy in the file `index` is of store")
     }
@@ -359,9 +359,9 @@ extension SimulatedDevice {
             try store.write(kept, 0, [UInt8(round)])
             try store.unlink("scratch")
             store.volume.forget(scratch, 1)
-            for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
-            for _ in 0..<3 { try store.volume.checkpoint() }
-            store.volume.recycleSegments()
+            for _ in 0..<3 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
+            for _ in 0..<3 { try store.volume.housekeeper.checkpoint() }
+            store.volume.housekeeper.recycleSegments()
             try store.volume.unmount()
         }
         for (offset, bytes) in zip(Superblock.copyOffsets, old) { try store.device.put(.index, offset, bytes) }

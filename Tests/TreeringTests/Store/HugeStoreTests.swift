@@ -26,7 +26,7 @@ import Testing
         }
         for number in 1..<11 {
             try store.write(store.lookup("file \(number)").inode, 0, [1, 2, 3])
-            store.volume.housekeep(commits: true, checkpoints: true)
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         }
         #expect(monotonicNanoseconds() - start < 5_000_000_000)
         try store.remount()

@@ -122,7 +122,7 @@ import Testing
         try store.write(file, 0, [1])
         store.volume.state.withLock { $0.core.index.inodeCount = 0 }
         try store.unlink("three")
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(try store.names().contains("three") == false)
     }
 }

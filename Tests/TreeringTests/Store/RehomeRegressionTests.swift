@@ -63,7 +63,7 @@ import Testing
         killed.inject(SimulatedFault(.fail(.input), kinds: writes, file: .segment(SegmentNumber(1))))
         let volume = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
         #expect(volume.state.withLock { $0.rehomeCount } == 1)
-        volume.housekeep()
+        volume.housekeeper.housekeep()
         #expect(throws: Errno.stale) { try volume.perform { (core) throws(Stop) in try core.attributes(orphan) } }
         try volume.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])
@@ -157,16 +157,16 @@ import Testing
         try store.volume.syncAndWait()
         let first = store.device.crash(seed: 1).device()
         var volume = try Volume.mount(first, VolumeOptions(), now: TestStore.now) { _ in }
-        volume.prepareSegment()
+        volume.housekeeper.prepareSegment()
         let vain = volume.state.withLock { state in
             _ = state.core.log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write)
             return state.core.log.head!
         }
-        try volume.checkpoint()
+        try volume.housekeeper.checkpoint()
         let second = first.crash(seed: 2).device()
         volume = try Volume.mount(second, VolumeOptions(), now: TestStore.now) { _ in }
         // Another becomes the head before it.
-        while volume.state.withLock({ $0.core.table.pool.last! == vain }) { volume.prepareSegment() }
+        while volume.state.withLock({ $0.core.table.pool.last! == vain }) { volume.housekeeper.prepareSegment() }
         store.volume = volume
         for piece in 0..<30 as Range<UInt64> { try store.write(inode, piece * 50_000, fill(UInt8(piece))) }
         try volume.syncAndWait()
@@ -237,7 +237,7 @@ import Testing
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync], file: .segment(dead)))
-        store.volume.recycleSegments()
+        store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         let killed = store.device.snapshotAfterKill()
         _ = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
@@ -258,7 +258,7 @@ import Testing
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
-        store.volume.recycleSegments()
+        store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         store.volume.state.withLock { state in
             #expect(state.core.table[dead].state == .absent)
@@ -278,13 +278,13 @@ import Testing
         for round in 0..<8 {
             try store.write(inode, 0, fill(UInt8(round)))
             store.device.inject(SimulatedFault(.failTorn(.input), kinds: writes, file: .superblock))
-            #expect(throws: Errno.input) { try store.volume.checkpoint() }
+            #expect(throws: Errno.input) { try store.volume.housekeeper.checkpoint() }
             let failed = try #require(superblockWrites().last)
             try store.write(inode, 50_000, fill(UInt8(round)))
             store.device.inject(SimulatedFault(.fail(.input), kinds: writes))
             try store.volume.syncAndWait()
             #expect(rehomeCount(store) == round + 1)
-            try store.volume.checkpoint()
+            try store.volume.housekeeper.checkpoint()
             #expect(superblockWrites().last == failed)
         }
         try checkStore(store)
@@ -316,8 +316,8 @@ import Testing
             #expect(state.core.index.removals[inode] != nil)
             #expect(state.core.table[victim].isSealed)
         }
-        try store.volume.cleaner.clean(store.life(of: victim), of: store.volume)
-        #expect(store.volume.cleaner.cleanedSegmentCount == 1)
+        try store.volume.housekeeper.empty(store.life(of: victim))
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount == 1)
         // The removal comes to its end first.
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] == nil })
         try checkStore(store)

@@ -138,7 +138,7 @@ import Testing
                 let inode = try make(store)
                 try write(store, inode, 3)
                 store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [kind], file: file))
-                store.volume.housekeep(commits: true, checkpoints: true)
+                store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
                 #expect(!store.volume.isReadOnly)
                 store.device.clearFaults()
                 let crashed = store.device.crash(seed: 1).device()

@@ -80,7 +80,7 @@ import Testing
         try scatter(store, count: 400)
         #expect(store.volume.resizeAndWait(to: 24 << 20) == .done(capacity: 24 << 20))
         #expect(capacity(store) == 24 << 20)
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
         try readBack(store.volume, store, count: 400)
         for case .segment(let number) in store.device.list() { #expect(number.rawValue < 24) }
         try store.remount(options: Self.options())

@@ -132,7 +132,7 @@ import Testing
         var superblock = try SuperblockPair.read(store.device).newest()
         superblock.uuid = Self.new
         superblock.generation += 1
-        try Volume.write(superblock, slot: 0, store.device)
+        try SuperblockPair.write(superblock, slot: 0, store.device)
         #expect(throws: MountError.self) { try SuperblockPair.read(store.device).newest() }
     }
 }

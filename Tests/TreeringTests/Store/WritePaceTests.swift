@@ -54,7 +54,7 @@ import Testing
     @Test func aCleanerThatIsOffHoldsNobodyBack() throws {
         let store = try Self.store(.off)
         _ = try paces(store, overwrites: true)
-        store.volume.setPace()
+        store.volume.housekeeper.setPace()
         #expect(store.volume.writePace.delay(ofByteCount: 1 << 20) == 0)
     }
 

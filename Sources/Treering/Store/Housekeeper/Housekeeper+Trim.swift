@@ -23,7 +23,7 @@ struct Trim {
     var waiters: [@Sendable (_ byteCount: UInt64) -> Void] = []
 }
 
-extension Volume {
+extension Housekeeper {
     /// The segments that lie as a whole in a range of the store, whose bytes are counted segment after segment up to its capacity. Nil for
     /// what other file systems refuse too: a range that begins beyond the end or has not one block, a least length that nothing has.
     func segmentsToTrim(from start: UInt64, byteCount: UInt64, least: UInt64) -> SegmentNumbers? {

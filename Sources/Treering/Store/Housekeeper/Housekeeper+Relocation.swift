@@ -2,10 +2,7 @@
 // checkpoint, the log as far as it is durable, the end of the old segments declared, then the batches that still lie in staging,
 // applied and written at new places. Only when all of it is flushed does the mount go on, with the new index and segment table.
 
-extension Volume {
-    /// Whether this thread may write the log again: the housekeeper's, or any where no housekeeper runs.
-    var mayRehome: Bool { housekeeper?.isCurrent ?? true }
-
+extension Housekeeper {
     /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only, unless
     /// the host is only short of something: then all wait, and it is tried again.
     @discardableResult
@@ -17,13 +14,13 @@ extension Volume {
         }
         guard let error else { return false }
         while true {
-            let seen = monitor.withLock { completionCount }
+            let seen = volume.completionsSeen
             // Memory in flight must not change, and no page may arrive for an index that is gone.
             let isQuiet = state.withLock { state in
                 state.core.log.tracker.inFlightCount == 0 && !state.hasFetches && state.scrubReadCount == 0
             }
             if isQuiet { break }
-            waitForCompletion(since: seen)
+            volume.waitForCompletion(since: seen)
         }
         do throws(MountError) {
             let count = try rehome()
@@ -35,7 +32,7 @@ extension Volume {
                     log("writing the log failed (\(error)), and all wait until it can be written again: \(second)")
                 }
                 isRehomingLate = true
-                change { state, telling in state.endRehoming(telling) }
+                volume.change { state, telling in state.endRehoming(telling) }
                 rest(nanoseconds: 200_000_000)
                 return true
             }
@@ -44,7 +41,7 @@ extension Volume {
             )
             closeLog(error)
         }
-        change { state, telling in state.endRehoming(telling) }
+        volume.change { state, telling in state.endRehoming(telling) }
         return true
     }
 
@@ -86,7 +83,7 @@ extension Volume {
             state.withLock { state in for number in recovery.forgotten { state.core.table.dropFile(number) } }
             throw error
         }
-        change { state, telling in
+        volume.change { state, telling in
             // Shut down meanwhile: what was written is found by the next mount.
             guard !log.isClosed else { return }
             let table = recovery.table
@@ -187,7 +184,7 @@ private struct Rehoming<D: Device> {
         if table.pool.isEmpty {
             guard let number = table.absentNumber() else { throw .noSpace }
             let incarnation = table[number].incarnation + 1
-            let file = try Volume.makeSegment(device, number, log.uuid, incarnation, table.segmentByteCount)
+            let file = try device.makeSegment(number, log.uuid, incarnation, table.segmentByteCount)
             table.addPrepared(number, incarnation: incarnation, file: file)
         }
         guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }

@@ -1,6 +1,6 @@
 // Checkpoints: the index of one moment becomes durable, in an order that keeps both superblock slots mountable at every instant.
 
-extension Volume {
+extension Housekeeper {
     /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host that is short of something only delays it.
     func checkpointReporting() {
         do { try checkpointTwice() } catch {
@@ -22,7 +22,7 @@ extension Volume {
 
     /// The mount is read-only from now on: whoever waits for the log gets an error.
     func closeLog(_ error: Errno) {
-        change { state, telling in state.core.close(error, telling) }
+        volume.change { state, telling in state.core.close(error, telling) }
     }
 
     /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:
@@ -56,6 +56,7 @@ extension Volume {
     private func attemptCheckpoint(
         isClean: Bool, _ beforeSuperblock: () throws(Errno) -> Void
     ) throws(Errno) -> Bool {
+        precondition(isOwnThread, "one checkpoint at a time")
         let frozen = try freeze(isClean: isClean)
         var (isWritten, mayBeNamed) = (false, false)
         do throws(Errno) {
@@ -63,8 +64,8 @@ extension Volume {
             isWritten = true
             try writePages()
             let batch = frozen.superblock.position.lastBatch
-            sync(mayWait: true) { _ in }
-            try waitForLog { $0.tracker.durable >= batch }
+            volume.sync(mayWait: true) { _ in }
+            try volume.waitForLog { $0.tracker.durable >= batch }
             if state.withLock({ $0.rehomeCount != frozen.rehomeCount }) { return false }
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
@@ -117,7 +118,7 @@ extension Volume {
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
             superblock.reservedByteCount = core.index.reservedByteCount
-            superblock.written = state.writtenBefore + self.writtenSinceMount(core.log)
+            superblock.written = state.writtenBefore + volume.writtenSinceMount(core.log)
             superblock.sharedByteCount = core.index.sharedByteCount
             superblock.isClean = isClean
             return Frozen(
@@ -191,55 +192,10 @@ extension Volume {
             let slot = state.slots[0].generation <= state.slots[1].generation ? 0 : 1
             return (slot, state.indexFile, state.superblockFile)
         }
-        try Self.write(superblock, slot: slot, device, copyFile: copyFile, file)
+        try SuperblockPair.write(superblock, slot: slot, device, copyFile: copyFile, file)
         state.withLock { state in
             state.slots[slot] = (superblock.generation, superblock.checkpoint)
             state.superblock = superblock
         }
-    }
-
-    /// Puts a superblock into a slot, durably, and before that into its copy: what the copies name is as mountable as what the slots do.
-    private static func write(
-        _ superblock: Superblock, slot: Int, _ device: D, copyFile: DeviceFile?, _ file: DeviceFile
-    ) throws(Errno) {
-        if let copyFile { try put(superblock, copyFile, Superblock.copyOffsets[slot], device) }
-        try put(superblock, file, Superblock.slotOffsets[slot], device)
-        try device.wait(Submission(.sync, file, tag: 0))
-    }
-
-    /// The same for a store that is not mounted.
-    static func write(_ superblock: Superblock, slot: Int, _ device: D) throws(Errno) {
-        var copyFile: DeviceFile?
-        do throws(Errno) { copyFile = try device.open(.index, create: false) } catch {
-            // Where somebody has removed the index there is nothing to go by a copy for.
-            guard error == .noEntry else { throw error }
-        }
-        defer { if let copyFile { device.close(copyFile) } }
-        let file = try device.open(.superblock, create: false)
-        defer { device.close(file) }
-        try write(superblock, slot: slot, device, copyFile: copyFile, file)
-    }
-
-    private static func put(
-        _ superblock: Superblock, _ file: DeviceFile, _ offset: UInt64, _ device: D
-    ) throws(Errno) {
-        let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
-        superblock.encode(into: block.bytes)
-        try device.wait(Submission(.writeDurable, file, offset: offset, block.bytes, tag: 0))
-    }
-
-    /// Makes both slots anew where neither is whole. The copies, from which they may come, stay as they are.
-    static func renewSlots(_ superblock: Superblock, _ device: D) throws(Errno) {
-        let isThere = try device.list().contains(.superblock)
-        let file = try device.open(.superblock, create: !isThere)
-        defer { device.close(file) }
-        try device.resize(file, to: Superblock.fileByteCount)
-        var superblock = superblock
-        for offset in Superblock.slotOffsets {
-            try put(superblock, file, offset, device)
-            try device.wait(Submission(.sync, file, tag: 0))
-            superblock.generation += 1
-        }
-        try device.syncDirectories()
     }
 }

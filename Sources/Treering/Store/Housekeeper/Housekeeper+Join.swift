@@ -1,18 +1,17 @@
 // Joining: where a promised range was written in so many small pieces that they would take more than what was promised, neighbouring
 // pieces are read and written again as one. The housekeeper does it while the writers wait.
 
-extension Volume {
+extension Housekeeper {
     /// Joins pieces of the files that writers wait for.
     func joinCrowded() {
-        guard !isJoining else { return }
-        isJoining = true
-        defer { isJoining = false }
+        guard begin(.joining) else { return }
+        defer { end(.joining) }
         while let inode = state.withLock({ $0.core.isOver ? nil : $0.core.crowded.first }) {
             let before = state.withLock { $0.core.takenByteCount }
             do throws(Errno) { try joinPieces(of: inode) } catch {
                 log("pieces of inode \(inode.rawValue) could not be joined: \(error)")
             }
-            change { state, _ in
+            volume.change { state, _ in
                 let core = state.core
                 core.crowded.removeAll { $0 == inode }
                 core.joinedInVain = core.takenByteCount < before ? nil : inode
@@ -31,7 +30,7 @@ extension Volume {
                 (try core.inode(inode).record.size, core.isOver)
             }
             if isOver { return }
-            let read = try bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
+            let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
             guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { continue }
             // Behind the end of the file the last block holds zeros.
             let whole = AlignedBuffer(byteCount: byteCount)

@@ -19,14 +19,14 @@ struct Puncher {
     var generation = 0
 }
 
-extension Volume {
+extension Housekeeper {
     // MARK: When
 
     /// Looks for dead blocks and punches them as the cleaning policy wants it, a bounded piece at a time; true when more is to be done
     /// soon.
     func punchInBackground(isIdle: Bool) -> Bool {
         guard options.cleaning == .eager || options.cleaning == .auto && isIdle else { return false }
-        guard puncher.isSupported, !isCleaning, !isOver else { return false }
+        guard puncher.isSupported, !underWay.contains(.cleaning), !volume.isOver else { return false }
         punchWaiting()
         if findDeadBlocks() { return options.cleaning == .auto }
         if options.cleaning == .auto { freeDeadSegments(punches: true) }
@@ -95,7 +95,7 @@ extension Volume {
 
     /// Looks through the segment in which most has died since that was done last; false when none is worth it.
     func findDeadBlocks(in segments: SegmentNumbers = .all) -> Bool {
-        guard puncher.isSupported, !isOver else { return false }
+        guard puncher.isSupported, !volume.isOver else { return false }
         forgetIfAdopted()
         guard let number = state.withLock({ segmentToSearch($0, segments) }) else { return false }
         let start = monotonicNanoseconds()
@@ -107,7 +107,7 @@ extension Volume {
             return (life, table[number], state.superblock.blockUUID, table.segmentByteCount)
         }
         defer { state.withLock { $0.core.table.letGo(of: life) } }
-        let search = DeadBlockSearch(volume: self, life: life, segment: segment, generation: puncher.generation)
+        let search = DeadBlockSearch(housekeeper: self, life: life, segment: segment, generation: puncher.generation)
         do throws(Errno) {
             if segment.role == .hot {
                 try search.batches(BatchReader(device: device, uuid: uuid, segmentByteCount: segmentByteCount))
@@ -148,7 +148,7 @@ extension Volume {
 
 /// Finds the blocks of data in a sealed segment that nothing names. A block that is dead stays dead.
 private final class DeadBlockSearch<D: Device> {
-    let volume: Volume<D>
+    let housekeeper: Housekeeper<D>
     let life: SegmentLife
     let segment: Segment
     let generation: Int
@@ -156,8 +156,8 @@ private final class DeadBlockSearch<D: Device> {
     private var dead: Set<Int> = []
     private var living: Set<Int> = []
 
-    init(volume: Volume<D>, life: SegmentLife, segment: Segment, generation: Int) {
-        self.volume = volume
+    init(housekeeper: Housekeeper<D>, life: SegmentLife, segment: Segment, generation: Int) {
+        self.housekeeper = housekeeper
         self.life = life
         self.segment = segment
         self.generation = generation
@@ -215,7 +215,7 @@ private final class DeadBlockSearch<D: Device> {
         let header = AlignedBuffer(byteCount: RunHeader.byteCount)
         var offset = SegmentHeader.byteCount
         while offset < segmentByteCount {
-            try volume.device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
+            try housekeeper.device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
             let found = RunHeader.decode(
                 UnsafeRawBufferPointer(header.bytes), uuid: uuid, in: life)
             // Behind the last run, or behind a damaged header, where what looks like one may be data.
@@ -245,7 +245,7 @@ private final class DeadBlockSearch<D: Device> {
         var next = 0
         while next < payloads.count {
             let part = next..<min(payloads.count, next + 64)
-            let found = try volume.runWaiting { (core) throws(Stop) -> [(dead: [Int], living: [Int])] in
+            let found = try housekeeper.runWaiting { (core) throws(Stop) -> [(dead: [Int], living: [Int])] in
                 guard core.adoptCount == generation else { throw .failed(.stale) }
                 var found: [(dead: [Int], living: [Int])] = []
                 for index in part {

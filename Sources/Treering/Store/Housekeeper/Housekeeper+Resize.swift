@@ -36,7 +36,7 @@ extension Core {
     }
 }
 
-extension Volume {
+extension Housekeeper {
     /// Gives the store another capacity, rounded down to whole segments; calls `done` once.
     func resize(to byteCount: UInt64, _ done: @escaping @Sendable (ResizeAnswer) -> Void) {
         let answer = state.withLock { state -> ResizeAnswer? in
@@ -147,7 +147,7 @@ extension Volume {
         }
         for number in prepared { try giveBack(number) }
         if living.isEmpty { return try leaveHead(beyond: resize.count) }
-        cleaner.seal(self)
+        sealCleanersSegment()
         if try leaveHead(beyond: resize.count) { return true }
         let victim = state.withLock { state in
             let table = state.core.table
@@ -158,14 +158,13 @@ extension Volume {
             freeDeadSegments()
             return true
         }
-        try syncAndWait()
+        try volume.syncAndWait()
         if !state.withLock({ mayClean(victim, $0.core.log) }) {
             freeDeadSegments()
             guard state.withLock({ mayClean(victim, $0.core.log) }) else { throw .noSpace }
         }
-        guard !isCleaning else { return true }
-        isCleaning = true
-        defer { isCleaning = false }
+        guard begin(.cleaning) else { return true }
+        defer { end(.cleaning) }
         guard clean(victim) != nil, !state.withLock({ $0.core.table[victim.number].isStuck }) else { throw .input }
         return true
     }
@@ -188,7 +187,7 @@ extension Volume {
             core.writer.reset()
             try core.commit(.recovery)
         }
-        try syncAndWait()
+        try volume.syncAndWait()
         return true
     }
 

@@ -37,25 +37,24 @@ struct Shortage {
     }
 }
 
-extension Volume {
+extension Housekeeper {
     // MARK: In need
 
     /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
         while state.withLock({ $0.core.log.isShort(for: tier) && !$0.core.isOver && $0.core.log.isSpaceComing }) {
             if !reclaim() { return }
-            wakeRoomWaiters()
+            volume.wakeRoomWaiters()
         }
     }
 
     /// One cycle: some segments emptied, two checkpoints, dead segments recycled. False when nothing was gained: operations that
     /// wait for room then fail.
     func reclaim() -> Bool {
-        guard !isCleaning else { return false }
-        isCleaning = true
-        defer { isCleaning = false }
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
         // Only what is durable is cleaned.
-        try? syncAndWait()
+        try? volume.syncAndWait()
         // What is dead as a whole costs nothing.
         freeDeadSegments()
         let cleanedCount = state.withLock { $0.core.log.isShort(for: .write) } ? cleanSome() : 0
@@ -117,7 +116,7 @@ extension Volume {
     func clean(_ victim: SegmentLife) -> Int64? {
         let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].living }
         do {
-            try cleaner.clean(victim, of: self)
+            try empty(victim)
             return gain
         } catch {
             log("cleaning segment \(victim.number.rawValue) failed: \(error)")
@@ -155,9 +154,8 @@ extension Volume {
 
     /// Empties the segment with most to gain, if that is worth the work and there is room for it.
     func cleanOne(of segments: SegmentNumbers = .all) -> Bool {
-        guard !isCleaning else { return false }
-        isCleaning = true
-        defer { isCleaning = false }
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
         for attempt in 0..<2 {
             let found = state.withLock { state -> (SegmentLife, Bool)? in
                 chooseVictim(state, isUrgent: true, of: segments).map { ($0, mayClean($0, state.core.log)) }
@@ -171,7 +169,7 @@ extension Volume {
 
     /// Holds writers back as far as there is need.
     func setPace() {
-        writePace.set(
+        volume.writePace.set(
             state.withLock { options.cleaning == .off || $0.core.isOver ? 0 : WritePace.pace($0.core.log) })
     }
 
@@ -179,13 +177,13 @@ extension Volume {
 
     /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
     func cleanInBackground(isIdle: Bool) -> Bool {
-        guard !isCleaning, !isOver, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
+        guard !volume.isOver, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
             return false
         }
-        isCleaning = true
-        defer { isCleaning = false }
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
         var isWorthwhile = false
-        if options.cleaning == .eager { try? syncAndWait() }
+        if options.cleaning == .eager { try? volume.syncAndWait() }
         for _ in 0..<goal {
             // What was emptied becomes free before the cleaner takes of what is kept back: writers would wait for that.
             let isScarce = state.withLock { state in
@@ -228,10 +226,10 @@ extension Volume {
     func pauseCleaning(since start: UInt64) {
         housekeepInBetween()
         setPace()
-        guard housekeeper != nil else { return }
+        guard thread != nil else { return }
         // Three parts rest to one of work (one where somebody asked for it), less as free segments get few and as writers are held back for
         // want of them: better that they find the disk busy now than no room soon. And no rest longer than a twentieth of a second.
-        let held = writePace.takeHeldNanoseconds()
+        let held = volume.writePace.takeHeldNanoseconds()
         let elapsed = monotonicNanoseconds() - start
         let parts = state.withLock { state -> UInt64 in
             let log = state.core.log
