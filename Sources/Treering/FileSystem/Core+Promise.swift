@@ -2,45 +2,14 @@
 // and a payload of its own, which may be more than its bytes; before that goes beyond what was promised for a range, its pieces are
 // joined (Housekeeper+Join.swift).
 
-/// What an append takes its room from, besides what is free for all.
-enum RoomClaim {
-    case none
-    /// From what a range of a file has: so many bytes of it are reserved no more afterwards.
-    case allocated(InodeNumber, releasedByteCount: UInt64)
-    /// It puts pieces together, which takes less room in the end.
-    case joining
-
-    /// Whether room that was promised may be used.
-    var usesPromises: Bool { if case .none = self { false } else { true } }
-}
-
 extension Core {
-    /// Room that so many reserved bytes may take when they are written: records are counted in. A block that is written alone, between two
-    /// that stay reserved, takes a twentieth more than its bytes.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 {
-        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
-    }
-
-    /// The other way round: how many bytes of whole blocks may be promised in so much room.
-    static func promisableByteCount(in byteCount: UInt64) -> UInt64 {
-        let block = UInt64(blockByteCount)
-        return byteCount / 17 * 16 / block * block
-    }
-
-    /// Segments that what is promised now may take: their ends may stay unused.
-    var promisedSegmentCount: Int {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        guard promised > 0 else { return 0 }
-        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
-        return Int(clamping: (promised + usable - 1) / usable)
-    }
-
     /// Whether the store has room for so much more to be promised.
     func allowReservation(of byteCount: UInt64) throws(Stop) {
-        guard byteCount > status().availableByteCount else { return }
-        // What was removed comes free step by step.
-        let mayFit = byteCount <= UInt64(max(0, log.livingByteCountLimit))
-        throw isRoomComing && mayFit ? .blocked(.room) : .failed(.noSpace)
+        switch log.space.roomToReserve(byteCount, available: status().availableByteCount, isComing: isRoomComing) {
+        case .fits: return
+        case .wait: throw .blocked(.room)
+        case .full, .crowded: throw .failed(.noSpace)
+        }
     }
 
     /// Commits a change of data. Where the store is full for others, a range that is allocated throughout still takes it: what was reserved
@@ -72,22 +41,16 @@ extension Core {
 
     // MARK: Room
 
-    /// Throws where so many bytes more would leave too little for what is promised.
-    func requireRoom(for byteCount: Int, _ claim: RoomClaim) throws(Stop) {
-        let living = table.livingByteCount + Int64(byteCount)
-        switch claim {
-        case .joining: return
-        case .none:
-            if living <= log.livingByteCountLimit - promisedByteCount(of: index.reservedByteCount) { return }
-            throw isRoomComing ? .blocked(.room) : .failed(.noSpace)
-        case .allocated(let inode, let released):
-            let rest = index.reservedByteCount - min(released, index.reservedByteCount)
-            // What the index has come to need since then is not at the cost of what was promised; and pieces are not joined for each write.
-            // Overwriting leaves some of that to what was promised.
-            let limit = log.livingByteCountLimit(ofSegments: table.countLimit + log.withheldSegmentCount)
-            let beyond = Int64(table.segmentByteCount / (released > 0 ? 4 : 8))
-            if living + promisedByteCount(of: rest) <= limit + beyond { return }
-            if isRoomComing { throw .blocked(.room) }
+    /// Throws where so many bytes more would leave too little for what is reserved.
+    func requireRoom(for byteCount: Int, _ tier: SpaceTier, _ claim: RoomClaim) throws(Stop) {
+        switch log.space.room(
+            for: byteCount, tier, claim, reserved: index.reservedByteCount, isComing: isRoomComing)
+        {
+        case .fits: return
+        case .wait: throw .blocked(.room)
+        case .full: throw .failed(.noSpace)
+        case .crowded:
+            guard case .allocated(let inode, _) = claim else { preconditionFailure("only pieces of a file are joined") }
             if joinedInVain == inode {
                 joinedInVain = nil
                 throw .failed(.noSpace)

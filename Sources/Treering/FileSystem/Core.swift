@@ -38,7 +38,6 @@ final class Core {
     var appendedAtFreeze: UInt64 = 0
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
-    var hostAvailableByteCount: UInt64 = .max
     /// Files whose pieces are joined before more is written to what they were promised.
     var crowded: [InodeNumber] = []
     /// One of which no more can be gained by that.
@@ -116,11 +115,10 @@ final class Core {
         guard !writer.isImpossible else {
             throw damage("an operation", "it would log an inode or a name that cannot be")
         }
-        guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        guard !isDirtyLimitReached else { throw log.space.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
-        log.promisedSegmentCount = claim.usesPromises ? -log.withheldSegmentCount : promisedSegmentCount
-        if tier == .write { try requireRoom(for: writer.byteCount + payloadByteCount, claim) }
+        try requireRoom(for: writer.byteCount + payloadByteCount, tier, claim)
         let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break
@@ -191,7 +189,7 @@ final class Core {
 
     /// Whether it is worth while to run operations again that found no room.
     var mayHaveRoom: Bool {
-        log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.isCheckpointStuck)
+        log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.space.isCheckpointStuck)
             && !(isRoomComing && isNearlyFull)
     }
 
@@ -199,9 +197,7 @@ final class Core {
     var isRoomComing: Bool { !isRemovalStuck && (!index.removals.isEmpty || !reapable.isEmpty) }
 
     private var isNearlyFull: Bool {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        return table.livingByteCount + Int64(2 * writeByteCountLimit) > log.livingByteCountLimit - promised
-            || log.isShort(for: .write)
+        log.space.isNearlyFull(reserved: index.reservedByteCount, writeByteCountLimit: writeByteCountLimit)
     }
 
     // MARK: What operations share

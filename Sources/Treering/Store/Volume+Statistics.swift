@@ -62,7 +62,7 @@ extension Volume {
         ] + (core.index.sharedByteCount.map { [Figure.shared($0)] } ?? []) + [
             Figure(
                 name: "reserve_bytes", help: "Kept free for removals, cleaning and recovery",
-                value: UInt64(log.reservedSegmentCount(.write) * core.table.segmentByteCount)),
+                value: UInt64(log.space.keptSegmentCount(.write) * core.table.segmentByteCount)),
             Figure(
                 name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
             Figure(

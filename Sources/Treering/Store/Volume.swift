@@ -283,7 +283,7 @@ final class Volume<D: Device>: @unchecked Sendable {
 extension Core {
     /// Whether the housekeeper has something to do before its next regular round.
     var wantsHousekeeping: Bool {
-        log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
+        log.space.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
             || !index.removals.isEmpty || !crowded.isEmpty
     }

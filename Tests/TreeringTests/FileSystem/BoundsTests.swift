@@ -284,7 +284,10 @@ import Testing
         }
         #expect(outcomes.filter { $0 == nil }.count == 1 && outcomes.contains(.noSpace))
         let (reserved, limit) = store.volume.state.withLock {
-            ($0.core.promisedByteCount(of: $0.core.index.reservedByteCount), $0.core.log.livingByteCountLimit)
+            (
+                SpaceAccounting.byteCount(ofReserved: $0.core.index.reservedByteCount),
+                $0.core.log.space.liveByteCountLimit
+            )
         }
         #expect(reserved <= limit)
     }

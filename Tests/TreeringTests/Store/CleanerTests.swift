@@ -66,7 +66,7 @@ import Testing
             try store.write(file, piece * 102_400, [UInt8](repeating: 1, count: 102_400))
         }
         store.volume.state.withLock { state in
-            state.core.log.writeStandstill = Standstill(living: 0, dead: state.core.table.deadByteCount)
+            state.core.log.space.writeStandstill = Standstill(living: 0, dead: state.core.table.deadByteCount)
         }
         var random = SimulatedRandom(seed: 1)
         for round in 0..<2000 as Range<UInt64> {

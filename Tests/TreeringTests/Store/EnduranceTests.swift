@@ -92,11 +92,11 @@ import Testing
         let space = device.hostSpace()
         device.limitHost(toByteCount: space.totalByteCount - space.availableByteCount)
         #expect(try Self.makeEmptyFiles(volume, 100_000) == .noSpace)
-        #expect(volume.state.withLock { $0.core.log.isCheckpointStuck })
+        #expect(volume.state.withLock { $0.core.log.space.isCheckpointStuck })
         for _ in 0..<1000 { volume.housekeeper.housekeep(checkpoints: true) }
         device.limitHost(toByteCount: space.totalByteCount + 32 << 20)
         for _ in 0..<4 { volume.housekeeper.housekeep(checkpoints: true) }
-        #expect(!volume.state.withLock { $0.core.log.isCheckpointStuck })
+        #expect(!volume.state.withLock { $0.core.log.space.isCheckpointStuck })
         for name in try Self.names(volume) { try Self.unlink(volume, name) }
         #expect(try Self.makeEmptyFiles(volume, 100) == nil)
         #expect(try Self.names(volume).count == 100)

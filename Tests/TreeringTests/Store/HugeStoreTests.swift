@@ -20,7 +20,7 @@ import Testing
         let start = monotonicNanoseconds()
         for _ in 0..<2000 {
             _ = try store.volume.status()
-            _ = store.volume.state.withLock { WritePace.pace($0.core.log) }
+            _ = store.volume.state.withLock { $0.core.log.space.pace(longest: WritePace.longestPace) }
             _ = store.volume.state.withLock { $0.core.table.absentNumber() }
             _ = store.volume.state.withLock { $0.core.table.hasDeadSegment }
         }

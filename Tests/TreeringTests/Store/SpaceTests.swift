@@ -270,7 +270,9 @@ import Testing
         store.volume.housekeeper.trim { count in answer.withLock { $0 = count } }
         for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeeper.housekeep() }
         #expect(try #require(answer.withLock { $0 }) >= 5 << 20)
-        let (goal, pool) = store.volume.state.withLock { ($0.core.log.preparedSegmentGoal, $0.core.table.pool.count) }
+        let (goal, pool) = store.volume.state.withLock {
+            ($0.core.log.space.preparedSegmentGoal, $0.core.table.pool.count)
+        }
         #expect(pool == goal)
         var fileCount = 0
         for case .segment in store.device.list() { fileCount += 1 }
@@ -326,13 +328,13 @@ import Testing
         try store.volume.syncAndWait()
         store.volume.state.withLock { state in
             let log = state.core.log
-            #expect(log.head != nil && !log.isShortOfSegments)
+            #expect(log.head != nil && !log.space.isShortOfSegments)
             // As if all free segments but one had gone to the cleaner.
-            log.withheldSegmentCount = log.table.freeCount
-            #expect(log.isShortOfSegments)
+            log.space.withheldSegmentCount = log.table.freeCount
+            #expect(log.space.isShortOfSegments)
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) != .ready)
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .removal) == .ready)
-            log.withheldSegmentCount = 0
+            log.space.withheldSegmentCount = 0
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) == .ready)
         }
     }

@@ -9,8 +9,8 @@ extension Housekeeper {
                 error == .input && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
             if error.isShortage || isReplacing {
                 let isNews = state.withLock { state in
-                    defer { state.core.log.isCheckpointStuck = true }
-                    return !state.core.log.isCheckpointStuck
+                    defer { state.core.log.space.isCheckpointStuck = true }
+                    return !state.core.log.space.isCheckpointStuck
                 }
                 if isNews { log("no checkpoint can be written now, it is tried again: \(error)") }
                 return
@@ -88,7 +88,7 @@ extension Housekeeper {
             state.core.index.tree.checkpointDurable()
             state.core.index.tree.release(through: state.slots.map(\.checkpoint).min()!)
             state.checkpointCount += 1
-            state.core.log.isCheckpointStuck = false
+            state.core.log.space.isCheckpointStuck = false
         }
         return true
     }

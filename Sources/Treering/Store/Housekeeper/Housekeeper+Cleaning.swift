@@ -21,16 +21,16 @@ struct Shortage {
     /// After a cycle that emptied so many segments: whether another is worth the work.
     mutating func goesOn(_ log: SegmentLog, cleanedCount: Int) -> Bool {
         let table = log.table
-        let isOver = !log.isShort(for: .write)
+        let isOver = !log.space.isShort(for: .write)
         let hasGained =
-            log.availableSegmentCount > mostAvailable
+            log.space.availableSegmentCount > mostAvailable
             || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
         fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
         let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
         if isOver || isHopeless {
             self = Shortage()
         } else {
-            mostAvailable = max(mostAvailable, log.availableSegmentCount)
+            mostAvailable = max(mostAvailable, log.space.availableSegmentCount)
             leastLiving = min(leastLiving, table.livingByteCount)
         }
         return isOver || !isHopeless
@@ -42,7 +42,9 @@ extension Housekeeper {
 
     /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
-        while state.withLock({ $0.core.log.isShort(for: tier) && !$0.core.isOver && $0.core.log.isSpaceComing }) {
+        while state.withLock({
+            $0.core.log.space.isShort(for: tier) && !$0.core.isOver && $0.core.log.space.isSpaceComing
+        }) {
             if !reclaim() { return }
             volume.wakeRoomWaiters()
         }
@@ -57,7 +59,7 @@ extension Housekeeper {
         try? volume.syncAndWait()
         // What is dead as a whole costs nothing.
         freeDeadSegments()
-        let cleanedCount = state.withLock { $0.core.log.isShort(for: .write) } ? cleanSome() : 0
+        let cleanedCount = state.withLock { $0.core.log.space.isShort(for: .write) } ? cleanSome() : 0
         freeDeadSegments()
         sweepTombstones()
         return state.withLock { state in
@@ -65,10 +67,9 @@ extension Housekeeper {
             if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
             let log = state.core.log
             self.log(
-                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.availableSegmentCount) are free, \(log.reservedSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
+                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.space.availableSegmentCount) are free, \(log.space.keptSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
             )
-            log.writeStandstill = table.standstill
-            if log.isShort(for: .removal) { log.removalStandstill = table.standstill }
+            log.space.noteStandstill()
             return false
         }
     }
@@ -98,18 +99,8 @@ extension Housekeeper {
         return count
     }
 
-    /// Whether there is room for what is moved: what the heads do not hold takes a segment for blocks and one for the log, besides what
-    /// removals may need next. A victim that gives back a quarter may borrow one of those.
     func mayClean(_ victim: SegmentLife, _ log: SegmentLog) -> Bool {
-        let victim = log.table[victim.number]
-        let living = Int(victim.living)
-        // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
-        let recordByteCount = victim.role == .cold ? living / 16 : living / 2 * 3
-        let needed = (cleaner.headRoom(log) < living ? 1 : 0) + (log.headRoom < recordByteCount ? 1 : 0)
-        let isForRemovals = log.isShort(for: .removal)
-        let borrowed = living <= log.table.segmentByteCount / 4 * 3 ? 1 : 0
-        let kept = isForRemovals || log.isHostFull ? 0 : log.reservedSegmentCount(.removal) - borrowed
-        return log.availableSegmentCount >= kept + needed
+        log.space.mayClean(log.table[victim.number], cleanersHeadRoom: cleaner.headRoom(log))
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
@@ -170,7 +161,9 @@ extension Housekeeper {
     /// Holds writers back as far as there is need.
     func setPace() {
         volume.writePace.set(
-            state.withLock { options.cleaning == .off || $0.core.isOver ? 0 : WritePace.pace($0.core.log) })
+            state.withLock {
+                options.cleaning == .off || $0.core.isOver ? 0 : $0.core.log.space.pace(longest: WritePace.longestPace)
+            })
     }
 
     // MARK: In the background
@@ -188,7 +181,8 @@ extension Housekeeper {
             // What was emptied becomes free before the cleaner takes of what is kept back: writers would wait for that.
             let isScarce = state.withLock { state in
                 let log = state.core.log
-                return log.table.hasDeadSegment && log.availableSegmentCount <= log.reservedSegmentCount(.write) + 1
+                return log.table.hasDeadSegment
+                    && log.space.availableSegmentCount <= log.space.keptSegmentCount(.write) + 1
             }
             if isScarce { freeDeadSegments() }
             guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
@@ -205,16 +199,14 @@ extension Housekeeper {
         let table = state.core.table
         let log = state.core.log
         // What is emptied becomes free with a checkpoint.
-        if log.isCheckpointStuck { return nil }
+        if log.space.isCheckpointStuck { return nil }
         switch options.cleaning {
         case .off: return nil
         case .eager: return 2
         case .auto:
             let size = Int64(table.segmentByteCount)
             let dead = table.deadByteCount
-            let free = table.freeCount - log.reservedSegmentCount(.write)
-            // Few are left to write to, and few will be when those that are dead as a whole are free: soon there will be need.
-            let missing = WritePace.fewSegmentCount(table) - free - table.deadSegmentCount
+            let missing = log.space.missingSegmentCount
             // Some at a time: each time costs two checkpoints.
             if missing > 0, dead > 2 * size { return min(missing + 2, 4) }
             // Nobody works, and a third of what is in use is dead: its space goes back to the host.
@@ -233,8 +225,8 @@ extension Housekeeper {
         let elapsed = monotonicNanoseconds() - start
         let parts = state.withLock { state -> UInt64 in
             let log = state.core.log
-            if log.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 32 { return 0 }
-            let slack = max(0, log.availableSegmentCount - log.reservedSegmentCount(.write) - 1)
+            if log.space.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 32 { return 0 }
+            let slack = max(0, log.space.availableSegmentCount - log.space.keptSegmentCount(.write) - 1)
             return UInt64(min(state.trim == nil ? 3 : 1, slack))
         }
         if parts > 0 { rest(nanoseconds: min(parts * elapsed, 50_000_000)) }

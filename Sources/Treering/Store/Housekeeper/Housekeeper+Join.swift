@@ -46,5 +46,5 @@ extension Housekeeper {
 
 extension Core {
     /// What lives, and what is promised.
-    var takenByteCount: Int64 { table.livingByteCount + promisedByteCount(of: index.reservedByteCount) }
+    var takenByteCount: Int64 { table.livingByteCount + SpaceAccounting.byteCount(ofReserved: index.reservedByteCount) }
 }

@@ -21,18 +21,10 @@ struct Resize {
 }
 
 extension Core {
-    /// What is used and what is promised to files, in bytes of the log.
-    private var neededByteCount: Int64 {
-        max(0, table.livingByteCount - index.removingByteCount) + promisedByteCount(of: index.reservedByteCount)
-    }
-
-    /// The least number of segments that holds what is used, with the reserve and one segment to work with.
+    /// The least number of segments that holds what is used and what is reserved, with the reserve and one segment to work with.
     var leastSegmentCount: Int {
-        let size = UInt64(table.segmentByteCount)
-        let least = max(8, Int((FormatOptions.capacityMinimum + size - 1) / size))
-        let perSegment = max(1, log.livingByteCountLimit(ofSegments: log.reservedSegmentCount(.write) + 1))
-        let filled = Int((neededByteCount + perSegment - 1) / perSegment)
-        return max(least, log.reservedSegmentCount(.write) + filled + 1)
+        let needed = log.space.neededByteCount(reserved: index.reservedByteCount, removing: index.removingByteCount)
+        return log.space.leastSegmentCount(for: needed, capacityMinimum: FormatOptions.capacityMinimum)
     }
 }
 
@@ -93,8 +85,7 @@ extension Housekeeper {
             } else if state.core.table.segments.count >= resize.oldCount {
                 state.core.table.limit(to: resize.oldCount)
             }
-            state.core.log.writeStandstill = nil
-            state.core.log.removalStandstill = nil
+            state.core.log.space.forgetStandstill()
             return resize.done
         }
         done?(answer)
@@ -124,7 +115,7 @@ extension Housekeeper {
         guard !resize.isLimited else { return false }
         let isEnough = state.withLock { state in
             let log = state.core.log
-            guard resize.count - log.table.inUseCount > log.reservedSegmentCount(.removal) else { return false }
+            guard resize.count - log.table.inUseCount > log.space.keptSegmentCount(.removal) else { return false }
             state.resize?.isLimited = true
             return true
         }

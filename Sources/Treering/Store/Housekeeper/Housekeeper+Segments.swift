@@ -5,7 +5,7 @@ extension Housekeeper {
     func keepHeadsOpen() {
         let (next, adoptCount) = state.withLock { state -> ([DeviceFile], Int) in
             let table = state.core.table
-            let files = ([state.core.log.head] + table.pool.suffix(SegmentLog.cleanerSegmentCount + 1).reversed())
+            let files = ([state.core.log.head] + table.pool.suffix(SpaceAccounting.cleanerSegmentCount + 1).reversed())
                 .compactMap { $0 }.compactMap { table[$0].file }
             return (files, state.core.adoptCount)
         }
@@ -32,7 +32,7 @@ extension Housekeeper {
             preparationFailure = nil
         } catch {
             try? device.unlink(.preparing(number))
-            state.withLock { $0.core.log.isHostFull = true }
+            state.withLock { $0.core.log.space.isHostFull = true }
             // It is tried again in each round, and said once.
             if preparationFailure != error { log("no new segment can be made: \(error)") }
             preparationFailure = error

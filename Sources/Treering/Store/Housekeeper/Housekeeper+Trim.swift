@@ -88,7 +88,7 @@ extension Housekeeper {
         do throws(Errno) {
             while let (number, file) = state.withLock({ state -> (SegmentNumber, DeviceFile)? in
                 let log = state.core.log
-                guard log.table.pool.count > log.preparedSegmentGoal, !log.isHostFull, !state.core.isOver,
+                guard log.table.pool.count > log.space.preparedSegmentGoal, !log.space.isHostFull, !state.core.isOver,
                     let number = log.table.pool.first(where: segments.contains), let file = log.table[number].file
                 else { return nil }
                 // Before its file goes: nobody may open it as the head meanwhile.

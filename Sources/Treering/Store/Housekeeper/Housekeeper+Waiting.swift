@@ -41,14 +41,14 @@ extension Housekeeper {
             rest(nanoseconds: 1_000_000)
             return
         }
-        if thread == nil, state.withLock({ $0.core.log.isHostFull }) { refreshHostSpace() }
-        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        if thread == nil, state.withLock({ $0.core.log.space.isHostFull }) { refreshHostSpace() }
+        if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
         if state.withLock({ $0.core.isDirtyLimitReached }) {
             checkpointReporting()
             let isStuck = state.withLock { $0.core.isDirtyLimitReached && !$0.core.log.isClosed }
             if isStuck { throw .noSpace }
         }
-        if state.withLock({ $0.core.log.isShortOfSegments }) {
+        if state.withLock({ $0.core.log.space.isShortOfSegments }) {
             if underWay.contains(.cleaning) { freeDeadSegments() } else { _ = reclaim() }
         }
         // An allocation waits for the removals of its file, and whoever finds the store full for all of them.

@@ -121,13 +121,13 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         state.withLock { $0.forgetBadPages() }
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }
         hostStaging?.touch()
-        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
         if commits { commitByClock() }
         reapOrphans()
         finishRemovals()
         if state.withLock({ Self.needsCheckpoint($0, options, isDue: checkpoints) }) { checkpointReporting() }
         recycleSegments()
-        if state.withLock({ WritePace.isRoomLow($0.core.log) }) { freeDeadSegments() }
+        if state.withLock({ $0.core.log.space.isRoomLow }) { freeDeadSegments() }
         sweepTombstones()
         volume.wakeRoomWaiters()
         joinCrowded()
@@ -146,7 +146,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
 
     /// What may not wait until a long piece of work is done: called between its steps.
     func housekeepInBetween() {
-        if state.withLock({ $0.core.log.wantsPreparedSegment }) { prepareSegment() }
+        if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
         guard thread != nil else { return }
         if isCommitDue() { commitByClock() }
         let needsCheckpoint = state.withLock { state in
@@ -190,10 +190,10 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
             return true
         }
         // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
-        let isShort = WritePace.isRoomLow(core.log) || core.log.isHostFull
+        let isShort = core.log.space.isRoomLow || core.log.space.isHostFull
         let waits = core.table.hasDeadSegment
         // Once it found no room: nobody may be able to append until another one did.
-        let isOverdue = core.log.isCheckpointStuck && !core.log.isHostFull
+        let isOverdue = core.log.space.isCheckpointStuck && !core.log.space.isHostFull
         return isDue && (appended > 0 || waits) || isShort && waits || isOverdue
     }
 
@@ -201,14 +201,9 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
     func refreshHostSpace() {
         guard let space = try? device.hostSpace() else { return }
         state.withLock { state in
-            let log = state.core.log
-            state.core.hostAvailableByteCount = space.availableByteCount
-            // What the index uses; pages that it does not use now it will use again.
-            let indexByteCount = state.core.index.tree.usedPageCount * IndexPage.byteCount
-            log.withheldSegmentCount = min(indexByteCount / log.table.segmentByteCount, log.table.countLimit / 4)
-            if log.isHostFull, space.availableByteCount > UInt64(log.table.segmentByteCount) * 2 {
-                log.isHostFull = false
-            }
+            state.core.log.space.note(
+                hostAvailableByteCount: space.availableByteCount,
+                indexByteCount: state.core.index.tree.usedPageCount * IndexPage.byteCount)
         }
     }
 
@@ -221,6 +216,6 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
 
     /// Somebody waits for what only the housekeeper's next round can bring.
     var isNeededElsewhere: Bool {
-        state.withLock { $0.core.log.wantsPreparedSegment || $0.hasRoomWaiters }
+        state.withLock { $0.core.log.space.wantsPreparedSegment || $0.hasRoomWaiters }
     }
 }

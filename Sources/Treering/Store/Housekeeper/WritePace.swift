@@ -1,5 +1,5 @@
 // How writers are held back where free segments are few, so that they come down to what the cleaner gains instead of waiting for a whole
-// cycle of it when everything is used up: the less room, the longer a write takes.
+// cycle of it when everything is used up: the less room, the longer a write takes (SpaceAccounting.pace).
 
 import Synchronization
 
@@ -10,30 +10,8 @@ final class WritePace: Sendable {
     private let heldNanoseconds = Atomic<UInt64>(0)
 
     /// What 4 KiB take where no room is left, and the longest that one write is held back, in nanoseconds.
-    private static let longestPace = 2_000_000
+    static let longestPace = 2_000_000
     private static let longestDelay = 20_000_000
-
-    /// Free segments beyond those kept back, below which there soon will be need.
-    static func fewSegmentCount(_ table: SegmentTable) -> Int { max(2, table.countLimit / 64) }
-
-    /// Nothing as long as there is room, or nothing to gain by cleaning.
-    static func pace(_ log: SegmentLog) -> Int {
-        let table = log.table
-        let few = fewSegmentCount(table) * table.segmentByteCount
-        let free = log.availableSegmentCount - log.reservedSegmentCount(.write)
-        let room = max(0, free * table.segmentByteCount + log.headRoom)
-        guard room < few, !log.isHostFull else { return 0 }
-        // A little is lost in every segment, also where all of it lives. This looks at every segment, and only where room is short.
-        let worthwhile = Int64(table.segmentByteCount) * Int64(max(2, table.inUseCount / 16))
-        guard log.isSpaceComing, table.reclaimableByteCount > worthwhile else { return 0 }
-        let used = 1 - Double(room) / Double(few)
-        return Int(Double(longestPace) * used * used * used * used)
-    }
-
-    /// Whether dead segments are worth a checkpoint of their own.
-    static func isRoomLow(_ log: SegmentLog) -> Bool {
-        log.table.freeCount - log.reservedSegmentCount(.write) <= fewSegmentCount(log.table) / 2
-    }
 
     func set(_ nanoseconds: Int) { pace.store(nanoseconds, ordering: .relaxed) }
 
