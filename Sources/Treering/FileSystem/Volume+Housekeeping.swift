@@ -154,12 +154,16 @@ extension Volume {
         }
         do throws(Errno) {
             try replaceStaging { (geometry, epoch, generation) throws(Errno) in
-                let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                let made = try hostStaging.make(geometry, epoch: epoch, generation: generation, inStore: true)
                 // Before anything lies in it: a successor believes the staging that the superblock names.
                 var superblock = state.withLock { $0.superblock }
-                superblock.stagingIdentity = hostStaging.identity
-                try writeSuperblock(superblock)
-                return staging
+                superblock.stagingIdentity = made.identity
+                do throws(Errno) { try writeSuperblock(superblock) } catch {
+                    // It is tried again with another file.
+                    made.memory.unlink()
+                    throw error
+                }
+                return hostStaging.use(made)
             }
             isStagingLost = false
         } catch {
@@ -408,6 +412,7 @@ extension Volume {
     }
 
     private func reset(_ number: SegmentNumber) throws(Errno) {
+        var isReset = true
         var (header, file, isKept) = state.withLock { state in
             let segment = state.core.table[number]
             let header = SegmentHeader(
@@ -421,9 +426,23 @@ extension Volume {
         if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
-        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
-        try device.wait(Submission(.sync, file, tag: 0))
+        do throws(Errno) {
+            try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+            try device.wait(Submission(.sync, file, tag: 0))
+        } catch {
+            // A host that has no room for the header, since it copies, has the file back.
+            guard error.isShortage else { throw error }
+            isKept = false
+            isReset = false
+        }
         if !isKept { try device.unlink(.segment(number)) }
+        if !isReset {
+            // What was not reset must not come back.
+            do throws(Errno) { try device.syncDirectories() } catch {
+                closeLog(error)
+                throw error
+            }
+        }
         state.withLock { state in
             state.core.table.recycle(number, incarnation: header.incarnation)
             if !isKept { state.core.table.remove(number) }
