@@ -65,8 +65,11 @@ final class Core {
     /// Whether a request that would have to wait until it can append must fail instead. Asked by whatever lets requests wait.
     var isVainToWait: Bool { isOver || isEnding }
 
-    /// What such a request is told.
-    var endError: Errno { isReadOnly && !isShutDown ? .readOnly : .input }
+    /// What a request is told that must not wait: besides at an end, on a host that has had no room for long.
+    var endError: Errno {
+        if isOver || isEnding { return isReadOnly && !isShutDown ? .readOnly : .input }
+        return .noSpace
+    }
 
     /// The log has failed for good.
     func close(_ error: Errno, _ telling: borrowing Telling) {

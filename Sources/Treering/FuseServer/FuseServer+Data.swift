@@ -185,7 +185,7 @@ extension FuseServer {
 
     private func sync(_ reply: consuming Reply) {
         let parked = ParkedReply(reply)
-        volume.sync(mayWait: transport.mayWait) { errno in
+        volume.sync(mayWait: transport.mayWait, isRequest: true) { errno in
             parked.answer { reply in
                 if let errno { reply.error(errno) } else { reply.success() }
             }

@@ -90,7 +90,7 @@ struct IndexRebuilder<D: Device> {
             superblock.staging.settle(last: recovery.lastBatchEpoch, next: segmentLog.nextSequence)
             let state = VolumeState(
                 core: core, indexFile: file, superblockFile: superblockFile, superblock: superblock,
-                slots: recovery.pair.summary)
+                slots: recovery.pair.summary, lateTryLimit: VolumeOptions().lateTryLimit)
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }

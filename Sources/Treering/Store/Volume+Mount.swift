@@ -123,7 +123,8 @@ extension Volume {
     ) -> Volume<D> {
         core.adopt(core.index)
         let state = VolumeState(
-            core: core, indexFile: indexFile, superblockFile: superblockFile, superblock: superblock, slots: slots)
+            core: core, indexFile: indexFile, superblockFile: superblockFile, superblock: superblock, slots: slots,
+            lateTryLimit: options.lateTryLimit)
         let volume = Volume(device: device, options: options, state: state, log: log)
         device.onCompletion { [weak volume] completion in volume?.complete(completion) }
         return volume

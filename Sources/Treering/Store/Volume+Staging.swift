@@ -46,7 +46,7 @@ extension Volume {
     ) throws(MountError) -> Staging {
         guard let host else { return given ?? Staging(geometry: geometry) }
         do throws(Errno) {
-            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
+            return host.use(try host.make(geometry, epoch: epoch, generation: recovery.superblock.generation))
         } catch {
             throw MountError("staging cannot be made", error)
         }

@@ -35,6 +35,9 @@ struct VolumeOptions: Sendable {
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
     var bounds = WorkBounds()
+    /// How often it is tried to write the log again on a host that has no room for it, before those who wait are told that it is full. A try
+    /// comes every 200 ms at the earliest.
+    var lateTryLimit = 25
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -101,7 +104,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             }
             do throws(Stop) {
                 if core.isShutDown { throw .failed(.input) }
-                guard core.log.suspension == nil else { throw .blocked(.room) }
+                guard core.log.suspension == nil || isRequest && state.isBetweenTries else { throw .blocked(.room) }
                 return try operation(core)
             } catch {
                 switch error {
@@ -109,7 +112,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                     if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
-                    if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }
+                    if isRequest ? state.isVainToWait : core.isOver { throw .failed(core.endError) }
                 default: break
                 }
                 throw error
@@ -186,17 +189,20 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: Durability
 
-    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO.
-    func sync(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
-        commit(mayWait: mayWait, isDurable: true, done)
+    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO. A request does not wait
+    /// for a host that is full for long: it gets ENOSPC, and nothing is lost.
+    func sync(mayWait: Bool, isRequest: Bool = false, _ done: @escaping @Sendable (Errno?) -> Void) {
+        commit(mayWait: mayWait, isDurable: true, isRequest: isRequest, done)
     }
 
     /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`.
     func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
-        commit(mayWait: mayWait, isDurable: options.acknowledgement == .durable, done)
+        commit(mayWait: mayWait, isDurable: options.acknowledgement == .durable, isRequest: true, done)
     }
 
-    private func commit(mayWait: Bool, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
+    private func commit(
+        mayWait: Bool, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
+    ) {
         var submissions: [Submission] = []
         var outcome: Errno??
         state.withLock { state in
@@ -205,16 +211,14 @@ final class Volume<D: Device>: @unchecked Sendable {
                 outcome = .some(.input)
                 return
             }
-            if isDurable {
-                let batch = log.requestDurable()
-                if log.tracker.durable >= batch { outcome = .some(nil) } else { state.waitDurable(batch, done) }
+            if !isDurable { log.closeBatch(durable: false) }
+            let batch = isDurable ? log.requestDurable() : log.lastBatch
+            if (isDurable ? log.tracker.durable : log.tracker.written) >= batch {
+                outcome = .some(nil)
+            } else if isRequest && state.isStranded {
+                outcome = .some(.noSpace)
             } else {
-                log.closeBatch(durable: false)
-                if log.tracker.written >= log.lastBatch {
-                    outcome = .some(nil)
-                } else {
-                    state.waitWritten(log.lastBatch, done)
-                }
+                state.wait(for: batch, isDurable: isDurable, isRequest: isRequest, done)
             }
             swap(&submissions, &log.outbox)
         }

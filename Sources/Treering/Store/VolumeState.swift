@@ -67,8 +67,13 @@ final class VolumeState {
     private var roomWaiters: [Waiter] = []
     /// Waiters that were taken out and are being run again.
     private var resumedCount = 0
-    private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
-    private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+    private struct CommitWaiter {
+        var batch: BatchSequence
+        var isRequest: Bool
+        var done: @Sendable (Errno?) -> Void
+    }
+    private var durabilityWaiters: [CommitWaiter] = []
+    private var writtenWaiters: [CommitWaiter] = []
     private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
@@ -106,12 +111,16 @@ final class VolumeState {
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
     private(set) var isRehoming = false
+    /// How often in a row that failed for want of something on the host; and with how many tries writers are told.
+    private(set) var lateTryCount = 0
+    private let lateTryLimit: Int
 
     init(
         core: Core, indexFile: DeviceFile, superblockFile: DeviceFile, superblock: Superblock,
-        slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+        slots: [(generation: UInt64, checkpoint: CheckpointNumber)], lateTryLimit: Int
     ) {
         self.core = core
+        self.lateTryLimit = lateTryLimit
         self.indexFile = indexFile
         self.superblockFile = superblockFile
         self.superblock = superblock
@@ -132,7 +141,7 @@ final class VolumeState {
         switch blocker {
         case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
-            if core.isVainToWait { return goOn(waiter) }
+            if isVainToWait { return goOn(waiter) }
             roomWaiters.append(waiter)
             return nil
         case .turn:
@@ -221,7 +230,7 @@ final class VolumeState {
 
     /// The first that waits for room and may try again; nil where that would be in vain.
     func takeRoomWaiter() -> Waiter? {
-        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait else { return nil }
+        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait || isBetweenTries else { return nil }
         return goOn(roomWaiters.removeFirst())
     }
 
@@ -255,7 +264,21 @@ final class VolumeState {
 
     func beginRehoming() { isRehoming = true }
 
-    func endRehoming(_: borrowing Telling) { isRehoming = false }
+    /// `isLate`: the host was short of something, and it will be tried again.
+    func endRehoming(isLate: Bool, _: borrowing Telling) {
+        isRehoming = false
+        lateTryCount = isLate ? lateTryCount + 1 : 0
+        precondition(!isLate || core.log.suspension != nil || core.log.isClosed)
+    }
+
+    /// The log cannot be written now, and nobody tries: the index and what staging holds are whole, and can be read.
+    var isBetweenTries: Bool { lateTryCount > 0 && !isRehoming && core.log.suspension != nil }
+
+    /// So many tries have failed that nobody shall wait for the next one.
+    var isStranded: Bool { isBetweenTries && lateTryCount >= lateTryLimit }
+
+    /// Whether a request that found no room must fail instead of waiting.
+    var isVainToWait: Bool { core.isVainToWait || isStranded }
 
     func beginScrubRead() { scrubReadCount += 1 }
 
@@ -263,33 +286,31 @@ final class VolumeState {
 
     // MARK: Durability
 
-    func waitDurable(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
-        durabilityWaiters.append((batch, done))
-    }
-
-    func waitWritten(_ batch: BatchSequence, _ done: @escaping @Sendable (Errno?) -> Void) {
-        writtenWaiters.append((batch, done))
-    }
-
-    /// Takes out those whose batch is durable (written), or everybody once the log has failed.
-    func takeCommitted(_ continuations: inout [Continuation]) {
-        let log = core.log
-        let failure: Errno? = log.isClosed ? .input : nil
-        if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
-        Self.take(&durabilityWaiters, through: log.tracker.durable, failure, &continuations)
-        Self.take(&writtenWaiters, through: log.tracker.written, failure, &continuations)
-    }
-
-    private static func take(
-        _ waiters: inout [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)], through batch: BatchSequence,
-        _ failure: Errno?, _ continuations: inout [Continuation]
+    func wait(
+        for batch: BatchSequence, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
     ) {
-        var kept: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+        let waiter = CommitWaiter(batch: batch, isRequest: isRequest, done: done)
+        if isDurable { durabilityWaiters.append(waiter) } else { writtenWaiters.append(waiter) }
+    }
+
+    /// Takes out those whose batch is durable (written); everybody once the log has failed, and requests where the host has no room for it.
+    func takeCommitted(_ continuations: inout [Continuation]) {
+        if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
+        take(&durabilityWaiters, through: core.log.tracker.durable, &continuations)
+        take(&writtenWaiters, through: core.log.tracker.written, &continuations)
+    }
+
+    private func take(
+        _ waiters: inout [CommitWaiter], through batch: BatchSequence, _ continuations: inout [Continuation]
+    ) {
+        var kept: [CommitWaiter] = []
         for waiter in waiters {
             if waiter.batch <= batch {
                 continuations.append { waiter.done(nil) }
-            } else if let failure {
-                continuations.append { waiter.done(failure) }
+            } else if core.log.isClosed {
+                continuations.append { waiter.done(.input) }
+            } else if waiter.isRequest && isStranded {
+                continuations.append { waiter.done(.noSpace) }
             } else {
                 kept.append(waiter)
             }

@@ -1,5 +1,6 @@
 // What random faults have found in writing the log again, and in the recovery of stores whose device failed.
 
+import Synchronization
 import Testing
 
 @testable import Treering
@@ -67,6 +68,90 @@ import Testing
         #expect(throws: Errno.stale) { try volume.perform { (core) throws(Stop) in try core.attributes(orphan) } }
         try volume.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])
+    }
+
+    /// On a host that stayed full all operations waited for ever, reads too.
+    @Test func aHostThatStaysFullLetsReadsGoOnAndTellsWriters() throws {
+        var options = VolumeOptions()
+        options.lateTryLimit = 2
+        let store = try TestStore(options: options)
+        let volume = store.volume
+        let inode = try store.make("file").inode
+        try store.write(inode, 0, fill(1))
+        try volume.syncAndWait()
+        try store.write(inode, 0, fill(2))
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: writes, isLasting: true))
+        let answers = Mutex<[String]>([])
+        func sync() {
+            volume.sync(mayWait: true, isRequest: true) { error in
+                answers.withLock { $0.append("sync \(String(describing: error))") }
+            }
+        }
+        @Sendable func write(_ attempt: Attempt?) {
+            do throws(Stop) {
+                let bytes = AlignedBuffer(byteCount: 100)
+                _ = try volume.write(
+                    inode, at: 60_000, UnsafeRawBufferPointer(bytes.bytes), [], TestStore.caller)
+                answers.withLock { $0.append("written") }
+            } catch {
+                switch error {
+                case .failed(let error): answers.withLock { $0.append("write \(error)") }
+                case .blocked(let blocker): volume.park(blocker, attempt, mayWait: false) { write($0) }
+                }
+            }
+        }
+        func read() throws -> [UInt8]? {
+            var plan: ReadPlan?
+            do throws(Stop) { plan = try volume.read(inode, at: 0, 50_000) } catch {
+                guard case .blocked(.room) = error else { throw error }
+            }
+            guard let plan else { return nil }
+            defer { volume.recycle(plan) }
+            #expect(!plan.needsIO)
+            return Array(plan.bytes)
+        }
+        sync()
+        write(nil)
+        #expect(volume.isLogSuspended)
+        #expect(try read() == nil)
+        volume.rehomeWhereSuspended()
+        #expect(try read() == fill(2))
+        #expect(answers.withLock { $0 } == [])
+        volume.rehomeWhereSuspended()
+        let full = Errno.noSpace
+        #expect(answers.withLock { $0.sorted() } == ["sync \(String(describing: full as Errno?))", "write \(full)"])
+        sync()
+        write(nil)
+        #expect(answers.withLock { $0.count } == 4)
+        #expect(try read() == fill(2))
+        #expect(try store.volume.attributes(inode).byteCount == 50_000)
+        store.device.clearFaults()
+        volume.rehomeWhereSuspended()
+        answers.withLock { $0 = [] }
+        write(nil)
+        sync()
+        #expect(answers.withLock { $0 } == ["written", "sync nil"])
+        #expect(!volume.isReadOnly)
+        try checkStore(store)
+    }
+
+    /// A dead segment whose header found no room on a host that copies was never free, and writers waited for it.
+    @Test func aDeadSegmentGoesBackToAHostWithoutRoomForItsHeader() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        for value in 0..<40 as Range<UInt8> { try store.write(inode, 0, fill(value)) }
+        let number = try store.deadSegment()
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: writes, file: .segment(number), isLasting: true))
+        try store.volume.recycle(number)
+        #expect(store.volume.state.withLock { $0.core.table[number].state == .absent })
+        #expect(!store.device.list().contains(.segment(number)))
+        store.device.clearFaults()
+        // Killed here: the index knows of a segment that is gone, and nothing was in it.
+        let killed = store.device.snapshotAfterKill()
+        let volume = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+        try volume.unmount()
+        #expect(try Checker.check(killed, readsData: true).problems == [])
+        try checkStore(store)
     }
 
     // MARK: What records say of older ones

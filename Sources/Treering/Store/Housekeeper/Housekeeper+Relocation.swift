@@ -2,9 +2,21 @@
 // checkpoint, the log as far as it is durable, the end of the old segments declared, then the batches that still lie in staging,
 // applied and written at new places. Only when all of it is flushed does the mount go on, with the new index and segment table.
 
+/// What a mount has open that recovers its own store because the log failed under it.
+struct MountedFiles {
+    var indexFile: DeviceFile
+    var superblockFile: DeviceFile
+    var segments: [SegmentNumber: DeviceFile]
+    /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
+    var superblock: Superblock
+    /// No checkpoint before this one may have left pages in the index file.
+    var building: CheckpointNumber
+}
+
 extension Housekeeper {
     /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only, unless
-    /// the host is only short of something: then all wait, and it is tried again.
+    /// the host is only short of something: then it is tried again. Between two tries, what needs no room goes on; the rest waits, and after
+    /// some tries is told that the disk is full.
     @discardableResult
     func rehomeWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
@@ -13,6 +25,7 @@ extension Housekeeper {
             return error
         }
         guard let error else { return false }
+        let start = monotonicNanoseconds()
         while true {
             let seen = volume.completionsSeen
             // Memory in flight must not change, and no page may arrive for an index that is gone.
@@ -25,15 +38,9 @@ extension Housekeeper {
         do throws(MountError) {
             let count = try rehome()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
-            isRehomingLate = false
         } catch let second {
             if second.isShortage, !state.withLock({ $0.core.isVainToWait }) {
-                if !isRehomingLate {
-                    log("writing the log failed (\(error)), and all wait until it can be written again: \(second)")
-                }
-                isRehomingLate = true
-                volume.change { state, telling in state.endRehoming(telling) }
-                rest(nanoseconds: 200_000_000)
+                tryLater(error, second, since: start)
                 return true
             }
             log(
@@ -41,8 +48,31 @@ extension Housekeeper {
             )
             closeLog(error)
         }
-        volume.change { state, telling in state.endRehoming(telling) }
+        volume.change { state, telling in state.endRehoming(isLate: false, telling) }
         return true
+    }
+
+    /// The host has no room for the log now.
+    private func tryLater(_ error: Errno, _ second: MountError, since start: UInt64) {
+        let elapsed = monotonicNanoseconds() - start
+        let count = volume.change { state, telling in
+            state.endRehoming(isLate: true, telling)
+            return state.lateTryCount
+        }
+        if count == 1 {
+            log("writing the log failed (\(error)), and writers wait until it can be written again: \(second)")
+        }
+        if count == options.lateTryLimit {
+            log(
+                "there is still no room on the host: writers get an error until there is. Nothing is lost, but what was not synced before is not durable"
+            )
+        }
+        if state.withLock({ $0.isStranded }) {
+            endTrim()
+            endResize(.failed(.noSpace))
+        }
+        // Others have the time between two tries, and four times as much as a try takes.
+        rest(nanoseconds: min(max(200_000_000, 4 * elapsed), 2_000_000_000))
     }
 
     private func rehome() throws(MountError) -> Int {
@@ -96,6 +126,7 @@ extension Housekeeper {
                 rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,
                 telling)
             state.core.adopt(recovery.index)
+            recovery.ownFiles.removeAll()
             state.sweepCursor = RecordIndex.firstTombstone
             state.rehomeCount += 1
         }
@@ -185,6 +216,7 @@ private struct Rehoming<D: Device> {
             guard let number = table.absentNumber() else { throw .noSpace }
             let incarnation = table[number].incarnation + 1
             let file = try device.makeSegment(number, log.uuid, incarnation, table.segmentByteCount)
+            recovery.ownFiles[number] = file
             table.addPrepared(number, incarnation: incarnation, file: file)
         }
         guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }

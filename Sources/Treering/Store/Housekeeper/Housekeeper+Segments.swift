@@ -69,6 +69,7 @@ extension Housekeeper {
     }
 
     private func reset(_ number: SegmentNumber) throws(Errno) {
+        var isReset = true
         var (header, file, isKept) = state.withLock { state in
             let segment = state.core.table[number]
             let header = SegmentHeader(
@@ -82,9 +83,23 @@ extension Housekeeper {
         if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
-        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
-        try device.wait(Submission(.sync, file, tag: 0))
+        do throws(Errno) {
+            try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+            try device.wait(Submission(.sync, file, tag: 0))
+        } catch {
+            // A host that has no room for the header, since it copies, has the file back.
+            guard error.isShortage else { throw error }
+            isKept = false
+            isReset = false
+        }
         if !isKept { try device.unlink(.segment(number)) }
+        if !isReset {
+            // What was not reset must not come back.
+            do throws(Errno) { try device.syncDirectories() } catch {
+                closeLog(error)
+                throw error
+            }
+        }
         state.withLock { state in
             state.core.table.recycle(number, incarnation: header.incarnation)
             if !isKept { state.core.table.remove(number) }

@@ -8,12 +8,16 @@ extension Housekeeper {
         }
         do throws(Errno) {
             try replaceStaging { (geometry, epoch, generation) throws(Errno) in
-                let staging = try hostStaging.create(geometry, epoch: epoch, generation: generation, inStore: true)
+                let made = try hostStaging.make(geometry, epoch: epoch, generation: generation, inStore: true)
                 // Before anything lies in it: a successor believes the staging that the superblock names.
                 var superblock = state.withLock { $0.superblock }
-                superblock.stagingIdentity = hostStaging.identity
-                try writeSuperblock(superblock)
-                return staging
+                superblock.stagingIdentity = made.identity
+                do throws(Errno) { try writeSuperblock(superblock) } catch {
+                    // It is tried again with another file.
+                    made.memory.unlink()
+                    throw error
+                }
+                return hostStaging.use(made)
             }
             isStagingLost = false
         } catch {

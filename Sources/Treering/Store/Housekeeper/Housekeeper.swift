@@ -31,8 +31,6 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
     var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
     var preparationFailure: Errno?
-    /// The log failed and could not be written again for want of something on the host.
-    var isRehomingLate = false
     /// When the clock asked for a commit and for a checkpoint last.
     private var lastCommit: UInt64 = 0
     private var lastCheckpoint: UInt64 = 0
