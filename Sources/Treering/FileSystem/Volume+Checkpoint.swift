@@ -109,6 +109,7 @@ extension Volume {
             self.storeUsage(core)
             core.appendedAtFreeze = core.log.appendedByteCount
             var superblock = state.superblock
+            superblock.setSegmentCount(core.table.segments.count)
             superblock.indexRoot = tree.freeze()
             superblock.checkpoint = superblock.indexRoot.checkpoint
             superblock.checkpointEpoch = core.log.epoch
@@ -192,10 +193,7 @@ extension Volume {
             return (slot, state.indexFile, state.superblockFile)
         }
         try Self.write(superblock, slot: slot, device, copyFile: copyFile, file)
-        state.withLock { state in
-            state.slots[slot] = (superblock.generation, superblock.checkpoint)
-            state.superblock = superblock
-        }
+        state.withLock { $0.wrote(superblock, slot: slot) }
     }
 
     /// Puts a superblock into a slot, durably, and before that into its copy: what the copies name is as mountable as what the slots do.
