@@ -20,7 +20,7 @@ final class Core {
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
     var bounds = WorkBounds() {
-        didSet { index.replacedExtentLimit = bounds.replacedExtentCount }
+        didSet { bound(index) }
     }
     /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
@@ -40,6 +40,8 @@ final class Core {
     var corruptionCount = 0
     /// Files whose pieces are joined before more is written to what they were promised.
     var crowded: [InodeNumber] = []
+    /// What writers on a full store know of the parts that they write, while they look at many pieces.
+    var promised: [WrittenRange: KnownPromise] = [:]
     /// One of which no more can be gained by that.
     var joinedInVain: InodeNumber?
     /// A removal could not go on when it was tried last.
@@ -90,11 +92,16 @@ final class Core {
     /// Goes on with another index, which takes over the books of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
-        index.replacedExtentLimit = bounds.replacedExtentCount
+        bound(index)
         adoptCount += 1
         // From here on nothing waits for a page: operations that miss one are parked.
         index.tree.fetchNow = nil
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
+    }
+
+    private func bound(_ index: RecordIndex) {
+        index.replacedExtentLimit = bounds.replacedExtentCount
+        index.tombstoneWalkLimit = bounds.extentCount
     }
 
     /// Inodes without a name go, but for those that the kernel knows of a process that served it before.
@@ -134,6 +141,7 @@ final class Core {
         if requestInHand != 0 { connection?.note(log.nextSequence, requestInHand) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+        if !promised.isEmpty { forgetPromises(changedBy: record) }
         if let impossible = table.impossible {
             table.impossible = nil
             report(impossible)
@@ -172,10 +180,10 @@ final class Core {
         index.apply(record, at: place)
     }
 
-    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, does a part of the rest
-    /// of it: the record's turn comes when all of it is done.
+    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, or where a file has too
+    /// many removals under way, does a part of the rest of it: the record's turn comes when that is done.
     private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
-        guard index.replacementCount > 0, let inode = index.conflict(of: record()) else { return }
+        guard !index.removals.isEmpty, let inode = index.conflict(of: record()) else { return }
         _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
         throw .blocked(.turn)
     }

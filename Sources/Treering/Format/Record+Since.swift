@@ -2,7 +2,7 @@
 
 extension Record {
     /// Where `since` lies in a change of this type; nil where it has none.
-    private static func sinceOffset(_ type: UInt16) -> Int? {
+    static func sinceOffset(_ type: UInt16) -> Int? {
         switch type {
         case 1: return 16 + InodeRecord.sinceOffset
         case 2, 3, 4, 5: return 24

@@ -134,7 +134,10 @@ struct Record {
             return nil
         }
         let type: UInt16 = change.load(0)
-        guard !hasObject(type) || count >= 16 && change.load(8, as: UInt64.self) < counterLimit else { return nil }
+        guard !hasObject(type) || count >= 16 && InodeNumber(change.load(8)).isPossible else { return nil }
+        if type != 1, let offset = sinceOffset(type) {
+            guard count >= offset + 8, BatchSequence(change.load(offset)).isPossible else { return nil }
+        }
         switch type {
         case 1:
             guard count == 16 + InodeRecord.byteCount else { return nil }
@@ -164,9 +167,10 @@ struct Record {
                 inode: InodeNumber(change.load(8)), offset: offset, payload: PayloadID(change.load(24)),
                 payloadOffset: change.load(32), byteCount: length)
         case 8:
-            guard count == 40, change.load(16, as: UInt64.self) < change.load(24, as: UInt64.self) else { return nil }
+            let from: UInt64 = change.load(16)
+            guard count == 40, from < change.load(24, as: UInt64.self), from < UInt64(Int64.max) else { return nil }
             return .removeRange(
-                inode: InodeNumber(change.load(8)), from: change.load(16), to: change.load(24),
+                inode: InodeNumber(change.load(8)), from: from, to: change.load(24),
                 since: BatchSequence(change.load(32)))
         case 9:
             guard count == 24 else { return nil }
@@ -254,6 +258,8 @@ struct Record {
         guard moved.sequence.rawValue > 0, moved.sequence.rawValue < counterLimit else { return nil }
         switch decodeChange(bytes, isMoved: true) {
         case nil, .move, .skipped: return nil
+        case .removeDirent, .removeXattr, .removeRange, .removeInode:
+            return moved.until.isPossible ? .move(moved) : nil
         case .payload(let payload) where payload.id.rawValue != moved.sequence.rawValue: return nil
         default: return .move(moved)
         }

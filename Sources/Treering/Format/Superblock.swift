@@ -162,6 +162,11 @@ struct Superblock: Equatable {
 
     /// How many segments the capacity allows.
     var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
+
+    /// Gives the store the capacity of so many segments, unless its own allows as many.
+    mutating func setSegmentCount(_ count: Int) {
+        if count != segmentCountLimit { capacityByteCount = UInt64(count) * UInt64(segmentByteCount) }
+    }
 }
 
 extension Superblock {

@@ -16,6 +16,8 @@ final class RecordIndex {
     var rangeTombstones: [InodeNumber: RangeTombstones] = [:]
     /// A write over more extents than this replaces them in steps.
     var replacedExtentLimit = 256
+    /// Range tombstones that are looked at, or learnt, under one hold of the lock. A recovery has it for itself.
+    var tombstoneWalkLimit = Int.max
     var replacedByteCount: UInt64 = 0
     /// About how much those will free.
     var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
@@ -87,7 +89,7 @@ final class RecordIndex {
             try tree.touch(InodeEntry.key(inode))
             try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue))
             try tree.touch(RemovalEntry.key(inode, sequence))
-            for key in try rangeTombstones(inode, within: from, to, before: sequence) { try tree.touch(key) }
+            try touchCovered(inode, from, to, before: sequence)
             _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
         case .removeInode(let inode, _): try touchRemoval(of: inode, sequence)
         case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))
@@ -262,7 +264,6 @@ final class RecordIndex {
         if found({ () throws(PageMiss) in try self.isReplacedInSteps(inode, offset, end) }) {
             name(entry.payload, entry.payloadOffset, entry.length)
             table.charge(entry.origin.segment, ExtentEntry.charge)
-            adjustDerived(inode, by: Int64(entry.length))
             return replaceInSteps(inode, offset, by: entry)
         }
         // While an index is rebuilt, a piece may meet the whole that it was cut from.

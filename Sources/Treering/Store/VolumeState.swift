@@ -81,11 +81,12 @@ final class VolumeState {
     let indexFile: DeviceFile
     /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
     let superblockFile: DeviceFile
-    var superblock: Superblock
+    /// The last one that was written whole, and nothing else: a recovery of this mount begins with it.
+    private(set) var superblock: Superblock
     /// What was written to the log before this mount, since formatting.
     var writtenBefore = WrittenByteCounts()
     /// The generation and checkpoint in each slot of the superblock.
-    var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+    private(set) var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
     var sweepCursor: IndexKey?
     /// The record sequence at which this mount went on with the log.
@@ -125,6 +126,12 @@ final class VolumeState {
         self.superblockFile = superblockFile
         self.superblock = superblock
         self.slots = slots
+    }
+
+    /// A superblock is durable in a slot.
+    func wrote(_ superblock: Superblock, slot: Int) {
+        slots[slot] = (superblock.generation, superblock.checkpoint)
+        self.superblock = superblock
     }
 
     // MARK: Parking

@@ -149,6 +149,28 @@ extension Volume {
         #expect(found.allSatisfy { $0.place == "bytes 8192..<12288" })
     }
 
+    /// A scrub did not know what replaces many extents: no file was said to show it.
+    @Test func damageOfAReplacementUnderWay() throws {
+        let store = try TestStore(options: Self.options())
+        let inode = try store.make("pieces").inode
+        for number in 0..<2000 as Range<UInt64> { try store.write(inode, number, [1]) }
+        try store.write(inode, 0, bytes(1, 8192))
+        try store.volume.syncAndWait()
+        let place = try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) -> (segment: SegmentNumber, position: UInt32)? in
+                guard let payload = core.index.replacements.first?.extent.payload else { return nil }
+                return try core.index.tree.withValue(of: PayloadEntry.key(payload)) { value in
+                    value.flatMap { PayloadEntry(decoding: $0) }.map { ($0.blocksSegment, $0.position) }
+                }
+            }
+        }
+        let (segment, position) = try #require(place)
+        store.device.damage(.segment(segment), at: UInt64(position) + 5000)
+        let found = store.volume.scrub().status.findings
+        #expect(found.map(\.path) == ["/pieces"] && found.map(\.place) == ["bytes 4096..<8192"])
+        #expect(store.volume.state.withLock { $0.core.index.replacementCount } == 1)
+    }
+
     /// Damage in the records of a batch is found though nothing reads them in normal work, and the files are named.
     @Test func aDamagedLogIsFound() throws {
         let store = try filled()

@@ -114,10 +114,10 @@ import Testing
         write(nil)
         #expect(volume.isLogSuspended)
         #expect(try read() == nil)
-        volume.rehomeWhereSuspended()
+        volume.housekeeper.rehomeWhereSuspended()
         #expect(try read() == fill(2))
         #expect(answers.withLock { $0 } == [])
-        volume.rehomeWhereSuspended()
+        volume.housekeeper.rehomeWhereSuspended()
         let full = Errno.noSpace
         #expect(answers.withLock { $0.sorted() } == ["sync \(String(describing: full as Errno?))", "write \(full)"])
         sync()
@@ -126,7 +126,7 @@ import Testing
         #expect(try read() == fill(2))
         #expect(try store.volume.attributes(inode).byteCount == 50_000)
         store.device.clearFaults()
-        volume.rehomeWhereSuspended()
+        volume.housekeeper.rehomeWhereSuspended()
         answers.withLock { $0 = [] }
         write(nil)
         sync()
@@ -142,7 +142,7 @@ import Testing
         for value in 0..<40 as Range<UInt8> { try store.write(inode, 0, fill(value)) }
         let number = try store.deadSegment()
         store.device.inject(SimulatedFault(.fail(.noSpace), kinds: writes, file: .segment(number), isLasting: true))
-        try store.volume.recycle(number)
+        try store.volume.housekeeper.recycle(number)
         #expect(store.volume.state.withLock { $0.core.table[number].state == .absent })
         #expect(!store.device.list().contains(.segment(number)))
         store.device.clearFaults()

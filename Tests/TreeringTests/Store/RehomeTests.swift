@@ -61,13 +61,13 @@ import Testing
         let count = store.device.openFileCount
         let segments = store.device.list().count
         for _ in 0..<3 {
-            store.volume.rehomeWhereSuspended()
+            store.volume.housekeeper.rehomeWhereSuspended()
             #expect(store.device.openFileCount == count)
         }
         #expect(store.volume.isLogSuspended)
         #expect(store.device.list().count > segments)
         store.device.clearFaults()
-        store.volume.rehomeWhereSuspended()
+        store.volume.housekeeper.rehomeWhereSuspended()
         #expect(try contents(store.volume, inode) == [UInt8](repeating: 7, count: 50_000))
         try store.volume.unmount()
         #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])

@@ -110,6 +110,7 @@ extension Housekeeper {
             self.storeUsage(core)
             core.appendedAtFreeze = core.log.appendedByteCount
             var superblock = state.superblock
+            superblock.setSegmentCount(core.table.segments.count)
             superblock.indexRoot = tree.freeze()
             superblock.checkpoint = superblock.indexRoot.checkpoint
             superblock.checkpointEpoch = core.log.epoch
@@ -193,9 +194,6 @@ extension Housekeeper {
             return (slot, state.indexFile, state.superblockFile)
         }
         try SuperblockPair.write(superblock, slot: slot, device, copyFile: copyFile, file)
-        state.withLock { state in
-            state.slots[slot] = (superblock.generation, superblock.checkpoint)
-            state.superblock = superblock
-        }
+        state.withLock { $0.wrote(superblock, slot: slot) }
     }
 }

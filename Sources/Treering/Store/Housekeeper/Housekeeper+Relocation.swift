@@ -173,7 +173,7 @@ private struct Rehoming<D: Device> {
     /// Nothing beyond the durable end may ever count again: before anything is written elsewhere, that is durable.
     func declareEnd() throws(Errno) {
         // A header whose write failed is none, or a torn one; the segment's life is known here.
-        for number in recovery.tornSegments where recovery.table[number].state != .inUse {
+        for number in recovery.tornSegments where recovery.table[number].state != .inUse && old.contains(number) {
             recovery.voidTorn(number, incarnation: old[number].incarnation)
         }
         try recovery.makeDurable(continuesSegment: false)

@@ -96,16 +96,29 @@ extension Housekeeper {
     /// Either slot of the superblock must know of a segment before there is one.
     private func grow(to count: Int) throws(Errno) {
         var superblock = state.withLock { $0.superblock }
-        let old = superblock.capacityByteCount
-        superblock.capacityByteCount = UInt64(count) * UInt64(superblock.segmentByteCount)
+        superblock.setSegmentCount(count)
         do throws(Errno) {
             for _ in 0..<2 { try writeSuperblock(superblock) }
         } catch {
-            // The next checkpoint writes the old capacity again.
-            state.withLock { $0.superblock.capacityByteCount = old }
+            takeBackCapacity()
             throw error
         }
         state.withLock { $0.core.table.resize(to: count) }
+    }
+
+    /// A slot of the superblock may have another capacity than the mount goes on with: that is mended before anything relies on it.
+    private func takeBackCapacity() {
+        let superblock = state.withLock { state -> Superblock? in
+            guard !state.core.log.isClosed else { return nil }
+            var superblock = state.superblock
+            superblock.setSegmentCount(state.core.table.segments.count)
+            return superblock
+        }
+        guard let superblock else { return }
+        do throws(Errno) { try writeSuperblock(superblock) } catch {
+            log("the old capacity could not be written again (\(error)): the mount is read-only now")
+            closeLog(error)
+        }
     }
 
     // MARK: Shrinking
@@ -196,21 +209,19 @@ extension Housekeeper {
             }
         }
         puncher.waiting = []
-        let old = state.withLock { state -> UInt64? in
-            guard state.core.adoptCount == adoptCount else { return nil }
-            let old = state.superblock.capacityByteCount
+        let isSame = state.withLock { state in
+            guard state.core.adoptCount == adoptCount else { return false }
             state.core.table.resize(to: count)
-            state.superblock.capacityByteCount = UInt64(count) * UInt64(state.core.table.segmentByteCount)
-            return old
+            return true
         }
-        guard let old else { return false }
+        guard isSame else { return false }
+        // The checkpoint has the capacity of the table that it is made of.
         do throws(Errno) { try checkpointTwice() } catch {
-            state.withLock { state in
-                state.superblock.capacityByteCount = old
-                state.core.table.resize(to: oldCount)
-            }
+            state.withLock { $0.core.table.resize(to: oldCount) }
+            takeBackCapacity()
             throw error
         }
+        guard state.withLock({ $0.core.adoptCount == adoptCount }) else { return false }
         // The other slot as well, so that neither names what is gone.
         checkpointReporting()
         return true
