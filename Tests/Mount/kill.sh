@@ -12,7 +12,7 @@ seed=${TREERING_KILL_SEED:-1}
 
 # kills STORE MOUNTPOINT SEED COUNT UNIT [full]
 kills() {
-    if python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $3 on ${*:6}"; fi
+    if python3 "$HERE/kill/run.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $3 on ${*:6}"; fi
     sed 's/^/    /' "$WORK/out"
     # What the long tier adds up: "51 kills in 40 rounds, 1234 operations acknowledged; ..."
     sed -n "s/^\([0-9]*\) kills in .* rounds, \([0-9]*\) operations.*/count \1 $5\ncount \2 operations acknowledged before a kill/p" "$WORK/out"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Metadata: permissions, access control lists, extended attributes, times, names, flags, handles, locks. meta.py runs the same calls
+# Metadata: permissions, access control lists, extended attributes, times, names, flags, handles, locks. meta/run.py runs the same calls
 # in a directory of ext4 and in the mount and prints what came of each; the rest is what only one side can show.
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
@@ -18,18 +18,18 @@ if [ "$(stat -f -c %T "$WORK")" != ext2/ext3 ]; then
     truncate -s 64M "$WORK/image"
     mkfs.ext4 -q "$WORK/image" && mount -o loop "$WORK/image" "$E" || E=''
 fi
-if [ -n "$E" ]; then timeout 100 python3 "$HERE/meta.py" "$E" >"$WORK/theirs" 2>&1; else
+if [ -n "$E" ]; then timeout 100 python3 "$HERE/meta/run.py" "$E" >"$WORK/theirs" 2>&1; else
     say "meta: no ext4 here, the comparison is left out"
 fi
 trap '[ -n "$E" ] && umount "$E" 2>/dev/null; fail "ended early"; finish' EXIT
 
-# compare WHAT OPTIONS [PATTERN] : meta.py on both sides; lines that match the pattern may differ, and must.
+# compare WHAT OPTIONS [PATTERN] : meta/run.py on both sides; lines that match the pattern may differ, and must.
 compare() {
     local what=$1 options=$2 pattern=${3:-} differences
     rm -rf "$S"
     start_mount "$S" "$M" "allow_other,dev,suid,capacity=512M,$options"
     mkdir "$M/t"
-    timeout 100 python3 "$HERE/meta.py" "$M/t" >"$WORK/ours" 2>&1
+    timeout 100 python3 "$HERE/meta/run.py" "$M/t" >"$WORK/ours" 2>&1
     equal "$what: no test was cut short" "" "$(grep raised "$WORK/ours")"
     equal "$what: everything was run" yes "$([ "$(wc -l <"$WORK/ours")" -ge 400 ] && echo yes)"
     if [ -n "$E" ]; then

@@ -2,7 +2,6 @@
 # in EXPLAINED with its reason, and counted when it is met; docs/posix.md lists them too. Never compared at all, because POSIX
 # leaves them to the file system: st_ino (only which names share one), st_dev, st_blocks, st_blksize, sizes of directories, the order
 # of readdir, and the moment that "now" was.
-import collections
 import errno
 import os
 import stat
@@ -16,7 +15,8 @@ EXPLAINED = {
     "directory positions": "lseek in a directory: positions are hashes on ext4, cookies on Treering; only what readdir gave may be used",
     "fifo times": "reading and writing a FIFO is the kernel's alone: it stamps the inode on ext4, and does not tell a FUSE server",
     "cached reads": "atime: what the kernel answers from its caches (pages, listings, targets of symlinks) it does not tell a FUSE server",
-    "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
+    "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the "
+                       "writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
     "equal attributes": "setxattr of the value that is there: ext4 does nothing, Treering logs it and moves ctime",
     "kernel's ctime": "FS_IOC_SETFLAGS with the writeback cache: the kernel shows the ctime that it keeps, and does not know of the ioctl's",
     "same size": "left out: truncate(2) to the size that a file has, with the writeback cache: the kernel then keeps the times that it has",
