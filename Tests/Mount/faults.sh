@@ -1,11 +1,11 @@
 #!/bin/bash
-# System calls of the serving process fail, one or many of them: on the store's files and on staging (faults.c). What can be done again is done
+# System calls of the serving process fail, one or many of them: on the store's files and on staging (faults/calls.c). What can be done again is done
 # again, unnoticed; of everything else programs get an honest error, nothing that was synced is lost, and the next mount finds it.
 # LONG=1: each of the first calls of a kind in turn.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 gcc
-check "the library in front" gcc -O2 -shared -fPIC -o "$WORK/faults.so" "$HERE/faults.c" -ldl || finish
+check "the library in front" gcc -O2 -shared -fPIC -o "$WORK/faults.so" "$HERE/faults/calls.c" -ldl || finish
 S=$WORK/store
 M=$WORK/mnt
 mkdir "$M"
@@ -40,13 +40,13 @@ under() {
     else
         DAEMONS+=("$(daemon_of "$S")")
         # shellcheck disable=SC2086
-        said=$(timeout 100 python3 "$HERE/faults.py" work "$M" "$WORK/memory" $round $kind 2>&1) || fail "$fault: $(tail -n 1 <<<"$said")"
+        said=$(timeout 100 python3 "$HERE/faults/work.py" work "$M" "$WORK/memory" $round $kind 2>&1) || fail "$fault: $(tail -n 1 <<<"$said")"
         served "$fault"
     fi
     said=${said##*$'\n'}
     [ "$(hits)" -gt 0 ] || [ -z "$kind" ] || fail "$fault: nothing was hit"
     start_mount "$S" "$M"
-    [ ! -e "$WORK/memory" ] || check "$fault: what was synced is there" timeout 60 python3 "$HERE/faults.py" verify "$M" "$WORK/memory"
+    [ ! -e "$WORK/memory" ] || check "$fault: what was synced is there" timeout 60 python3 "$HERE/faults/work.py" verify "$M" "$WORK/memory"
     check "$fault: what was there before is there" cmp "$WORK/before" "$M/before"
     stop_mount "$S" "$M"
     check_store "$S"
@@ -97,21 +97,8 @@ stop_mount "$S" "$M"
 check_store "$S"
 
 # The clock is set back by an hour: whoever waits for a moment of the time of day waits for an hour more, so nobody may.
-cat >"$WORK/clock.c" <<'C'
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-int clock_gettime(clockid_t clock, struct timespec *time) {
-    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-    int result = real(clock, time);
-    if (clock == CLOCK_REALTIME && access(getenv("CLOCK_LATE"), F_OK) == 0) time->tv_sec += 3600;
-    return result;
-}
-C
-check "the clock in front" gcc -O2 -shared -fPIC -o "$WORK/clock.so" "$WORK/clock.c" -ldl || finish
-batches() { timeout 20 "$TREERING" stats "$M" --json | tr -d ' ' | sed -n 's/.*"batches":\([0-9]*\).*/\1/p'; }
+check "the clock in front" gcc -O2 -shared -fPIC -o "$WORK/clock.so" "$HERE/faults/clock.c" -ldl || finish
+batches() { figure "$M" batches; }
 : >"$WORK/late"
 MOUNTS+=("$M")
 check "a mount before the clock is set back" env CLOCK_LATE="$WORK/late" LD_PRELOAD="$WORK/clock.so" timeout 60 "$TREERING" mount "$S" "$M" -o "engine=$ENGINE,commit=1"

@@ -33,27 +33,13 @@ host() {
     HOSTS+=("$HOST")
 }
 used() { df -m --output=used "$HOST" | tail -n 1 | tr -dc 0-9; }
-cat >"$WORK/overwrite.py" <<'P'
-import errno, os, random, sys
-root, memory, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
-choose = random.Random(7)
-known = {}
-for number in range(rounds * 60):
-    name = f"a{number % 60}"
-    data = choose.randbytes(choose.randrange(1, 1_500_000))
-    with open(f"{root}/new", "wb") as file:
-        file.write(data)
-    os.rename(f"{root}/new", f"{root}/{name}")
-    known[name] = hash(data)
-assert all(hash(open(f"{root}/{name}", "rb").read()) == value for name, value in known.items())
-P
 # Much more is written than the store has room for; it never takes more of the host than its capacity and what the host itself needs.
 keeps_to_capacity() { # NAME [SLACK MIB]
     local before store=$HOST/store mount=$WORK/mnt-$1
     before=$(used)
     mkdir -p "$mount"
     start_mount "$store" "$mount" capacity=200M
-    check "$1: overwriting" timeout 100 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 8
+    check "$1: overwriting" timeout 100 env PYTHONHASHSEED=0 python3 "$HERE/hosts.py" "$mount" - 8
     sync -f "$HOST"
     local took=$(($(used) - before))
     say "    $1: 200 MiB of capacity, $took MiB of the host"
@@ -61,7 +47,7 @@ keeps_to_capacity() { # NAME [SLACK MIB]
     equal "$1: read-only" 0 "$("$TREERING" stats "$mount" | awk '$1 == "read_only" {print $2}')"
     kill_mount "$store" "$mount"
     start_mount "$store" "$mount"
-    check "$1: writing after a kill" timeout 60 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 1
+    check "$1: writing after a kill" timeout 60 env PYTHONHASHSEED=0 python3 "$HERE/hosts.py" "$mount" - 1
     stop_mount "$store" "$mount"
     check_store "$store"
 }

@@ -69,7 +69,7 @@ pid=$(daemon_of "$S")
 kill -9 "$pid"
 wait_gone "$pid" 20
 umount -l "$M" 2>/dev/null
-rm -f /dev/shm/treering-"$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d " ")"-*
+rm -f "/dev/shm/$(staging_of "$S")"-*
 mount_again defaults
 equal "what was written before a remount,ro" kept "$(cat "$M/kept")"
 check "umount" umount "$M"

@@ -15,8 +15,7 @@ raise SystemExit(0 if (int(release[0]), int(release[1])) >= (6, 9) else 1)
 P
 }
 takes_over || { say "takeover: needs Linux 6.9"; finish; }
-parent_of() { awk '/^PPid:/ {print $2}' "/proc/$1/status" 2>/dev/null; }
-inodes() { "$TREERING" stats "$M" --json | sed -n 's/.*"inodes": \([0-9]*\).*/\1/p'; }
+inodes() { figure "$M" inodes; }
 
 # supervised [OPTIONS] : the supervisor in the foreground, its words in a file.
 supervised() {

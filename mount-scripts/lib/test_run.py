@@ -4,7 +4,6 @@ With --names it only says whether there are such groups.
 """
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import time
 sys.dont_write_bytecode = True
 import mounts  # noqa: E402
 import script_lint  # noqa: E402
+import signals  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 # In release: millions of steps of simulation take minutes unoptimised. `swift test` alone runs the same, slowly. One build has the tests
@@ -180,18 +180,15 @@ class TestRun:
         code = job.process.returncode
         self.ended(job.title, code if code >= 0 else 128 - code, self.limit, time.monotonic() - job.begun)
 
-    def interrupted(self, *_):
-        """Ends everything that runs, which cleans up, and the run."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        processes = [self.step] if self.step else [job.process for job in self.jobs if job.process]
+    def interrupted(self):
+        """Ends everything that runs, which cleans up."""
+        processes = [process for process in [self.step] + [job.process for job in self.jobs] if process]
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
         mounts.sweep(self.directory)
         print("interrupted", flush=True)
-        sys.exit(130)
 
 
 def remove(directory):
@@ -236,10 +233,12 @@ def main():
     # A seed must replay: sets and dictionaries keep their order from run to run.
     os.environ["SWIFT_DETERMINISTIC_HASHING"] = "1"
     test = TestRun()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, test.interrupted)
+    signals.raise_interrupted()
     try:
         run(test, names or ["lint", "build", "unit"] + mounted_names())
+    except signals.Interrupted as interruption:
+        test.interrupted()
+        return interruption.code
     finally:
         remove(test.directory)
     return test.report(time.monotonic() - begun)
