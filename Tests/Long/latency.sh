@@ -77,7 +77,8 @@ equal "the cleaner worked" yes "$([ "${cleaned:-0}" -gt 0 ] && echo yes)"
 say "note $cleaned segments cleaned meanwhile"
 
 beside "beside another writer, cleaning in need"
-say "note $(($(figure "$M" cleaned_segments) - cleaned)) segments cleaned meanwhile; $((rate * amplification / roomy)) % of what there is without cleaning, after amplification"
+share=$((rate * amplification / roomy))
+say "note $(($(figure "$M" cleaned_segments) - cleaned)) segments cleaned meanwhile; $share % of what there is without cleaning, after amplification"
 equal "nothing damaged" 0 "$(figure "$M" corruptions)"
 stop_mount "$S" "$M"
 check_store "$S"

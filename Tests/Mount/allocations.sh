@@ -1,6 +1,7 @@
 #!/bin/bash
 # How many times the serving process allocates memory for an operation, counted by a library in front of malloc(3), so that what was got rid of
 # does not come back. One of them is libfuse's, for the request.
+# alone: what others do at the same time would be counted as well.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 gcc

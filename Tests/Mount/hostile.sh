@@ -26,11 +26,15 @@ lives() { kill -0 "$1" && ! grep -q '^State:.Z' "/proc/$1/status" && timeout 20 
 works() {
     local pid
     pid=$(daemon_of "$S")
-    for command in 'ls -laR' 'stat -f' 'find -size +0' 'du -a'; do timeout 20 $command "$M" >/dev/null 2>&1; done
+    for command in 'ls -laR' 'stat -f' 'find -size +0' 'du -a'; do
+        # shellcheck disable=SC2086
+        timeout 20 $command "$M" >/dev/null 2>&1
+    done
     timeout 20 readlink "$M/link" >/dev/null 2>&1
     timeout 20 rmdir "$M/dir" 2>/dev/null
     timeout 20 mv -T "$M/dir2" "$M/dir" 2>/dev/null
-    timeout 20 bash -c 'ln "$0/file" "$0/file2"; cat "$0/file"; echo more >>"$0/file"; mv "$0/file" "$0/dir"; rm -rf "$0/file" "$0"/dir*' "$M" >/dev/null 2>&1
+    timeout 20 bash -c 'ln "$0/file" "$0/file2"; cat "$0/file"; echo more >>"$0/file"; mv "$0/file" "$0/dir"; rm -rf "$0/file" "$0"/dir*' \
+        "$M" >/dev/null 2>&1
     check "$1: the daemon is there" lives "$pid"
 }
 # mode, links, offset in the entry, width, value

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Stores on other hosts: ext4, xfs, btrfs, tmpfs, overlayfs, and an ext4 whose user has a quota. A store keeps to its capacity, a host that is full is
 # a full disk, and what it holds can be mounted afterwards. What this machine cannot make is left out.
+# long
 # once
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -29,7 +30,8 @@ host() {
     command -v "mkfs.$type" >/dev/null || { say "    no mkfs.$type: $name is left out"; return 1; }
     truncate -s "$size" "$WORK/$name.img"
     "mkfs.$type" -q "$@" "$WORK/$name.img" >/dev/null 2>&1 || { say "    no $type can be made: $name is left out"; return 1; }
-    mount -o loop${HOST_OPTIONS:+,$HOST_OPTIONS} "$WORK/$name.img" "$HOST" 2>/dev/null || { say "    $type cannot be mounted here: $name is left out"; return 1; }
+    mount -o loop${HOST_OPTIONS:+,$HOST_OPTIONS} "$WORK/$name.img" "$HOST" 2>/dev/null ||
+        { say "    $type cannot be mounted here: $name is left out"; return 1; }
     HOSTS+=("$HOST")
 }
 used() { df -m --output=used "$HOST" | tail -n 1 | tr -dc 0-9; }

@@ -12,7 +12,9 @@ seed=${TREERING_KILL_SEED:-1}
 
 # kills STORE MOUNTPOINT SEED COUNT UNIT [full]
 kills() {
-    if python3 "$HERE/kill/run.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $3 on ${*:6}"; fi
+    if python3 "$HERE/kill/run.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else
+        fail "kills from seed $3 on ${*:6}"
+    fi
     sed 's/^/    /' "$WORK/out"
     # What the long tier adds up: "51 kills in 40 rounds, 1234 operations acknowledged; ..."
     sed -n "s/^\([0-9]*\) kills in .* rounds, \([0-9]*\) operations.*/count \1 $5\ncount \2 operations acknowledged before a kill/p" "$WORK/out"
@@ -25,10 +27,14 @@ rm -rf "$WORK/full"
 
 # acknowledged COUNT LOG... : waits until each log has so many lines; on a busy machine programs take their time to start.
 acknowledged() {
-    local count=$1 log _
+    local count=$1 log lines _
     shift
     for log in "$@"; do
-        for _ in $(seq 300); do [ "$(cat "$log" 2>/dev/null | wc -l)" -ge "$count" ] && break; sleep 0.1; done
+        for _ in $(seq 300); do
+            lines=$(grep -c '' "$log" 2>/dev/null)
+            [ "${lines:-0}" -ge "$count" ] && break
+            sleep 0.1
+        done
     done
 }
 # With the kernel's writeback cache what was closed or synced is kept.

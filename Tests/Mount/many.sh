@@ -1,6 +1,7 @@
 #!/bin/bash
 # Many files: in one directory and over a tree (25,000 each; TREERING_FILES: a million each in the long tier). Made, listed, looked at, mounted again,
 # index deleted and made anew, removed. Memory stays within the stated bound; times are printed, never judged.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3

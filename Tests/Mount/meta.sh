@@ -80,7 +80,9 @@ try: os.listxattr("names")
 except OSError as error: assert error.errno == errno.E2BIG, error
 else: raise AssertionError("no error")
 P
-setfacl -d -m u:1000:rwx,g:1001:rx d 2>/dev/null || setfattr -n system.posix_acl_default -v 0x0200000001000700ffffffff02000700e803000004000500ffffffff08000500e903000010000700ffffffff20000500ffffffff d
+# What setfacl makes of it, where there is no setfacl.
+list=0x0200000001000700ffffffff02000700e803000004000500ffffffff08000500e903000010000700ffffffff20000500ffffffff
+setfacl -d -m u:1000:rwx,g:1001:rx d 2>/dev/null || setfattr -n system.posix_acl_default -v $list d
 mkdir d/sub
 chattr +i d/f
 born=$(stat -c %W d/f)

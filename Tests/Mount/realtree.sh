@@ -1,6 +1,7 @@
 #!/bin/bash
 # Real trees and real programs: copies of system directories, git, make, SQLite, fio, a mapped writer; then the same after a
 # remount with the other engine.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need rsync git tar make gcc sqlite3 fio python3 getfattr
@@ -13,7 +14,7 @@ start_mount "$S" "$M" capacity=8G
 # Trees: 4,000 files and more. rsync and tar each take one part, cp the other; /usr/lib/python3 may be small.
 cp -a /usr/include "$R/include"
 python=/usr/lib/python3
-[ "$(find $python -type f 2>/dev/null | wc -l)" -lt 200 ] && python=$(ls -d /usr/lib/python3.* 2>/dev/null | head -n 1)
+[ "$(find $python -type f 2>/dev/null | wc -l)" -lt 200 ] && python=$(find /usr/lib -maxdepth 1 -name 'python3.*' | sort | head -n 1)
 [ -d "$python" ] && cp -a "$python" "$R/python"
 setfattr -n user.note -v 'a value' "$R/include" "$R/include/stdio.h" 2>/dev/null
 mkdir "$R/special"
@@ -60,7 +61,8 @@ make_round() {
         printf 'printf("%%d\\n", s); return 0; }\n'
     } >main.c
     # shellcheck disable=SC2016
-    printf 'OBJECTS := $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(OBJECTS)\n\tgcc -o $@ $^\n%%.o: %%.c all.h\n\tgcc -O1 -c -o $@ $<\n' >Makefile
+    printf '%s\n' 'OBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))' 'program: $(OBJECTS)' $'\tgcc -o $@ $^' \
+        '%.o: %.c all.h' $'\tgcc -O1 -c -o $@ $<' >Makefile
     make -s -j4 && [ "$(./program)" = 820 ] && make -q && sleep 1 && touch f1.c && ! make -q && make -s && [ "$(./program)" = 820 ]
 }
 check "make, run, touch, make" make_round

@@ -2,6 +2,7 @@
 # A mounted store is checked beside its work: clean, damaged behind its back, one at a time, ended with its command, by whom; and beside
 # writers, removals, copies and an eager cleaner nothing is taken for damage. Another uuid for a copied store.
 # TREERING_SCRUB_SECONDS: how long beside other work (15; with LONG=1 300). TREERING_SCRUB_OPTIONS: with these options.
+# long
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
 need python3

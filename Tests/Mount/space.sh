@@ -2,6 +2,7 @@
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
 # TREERING_ENDURANCE_SHARES: at these shares. TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -29,7 +30,8 @@ for share in ${TREERING_ENDURANCE_SHARES:-50 80 90}; do
     # The files' blocks, their records and the index are to come to this share of what df calls the size.
     fill=$(($(size_bytes "$M") / 104 * share))
     check "overwriting at $share %" timeout 3000 python3 "$HERE/space/endurance.py" "$M" "$fill" $((total << 20)) "$seed"
-    say "    $share %: write amplification $(figure "$M" write_amplification_percent) %, $(figure "$M" segments_in_use) segments in use, $(figure "$M" cleaned_segments) cleaned"
+    amplification=$(figure "$M" write_amplification_percent)
+    say "    $share %: write amplification $amplification %, $(figure "$M" segments_in_use) segments in use, $(figure "$M" cleaned_segments) cleaned"
     equal "nothing damaged at $share %" 0 "$(figure "$M" corruptions)"
     equal "the store keeps to its capacity at $share %" yes "$([ "$(held "$S")" -le $((capacity + 16)) ] && echo yes)"
     stop_mount "$S" "$M"
@@ -118,7 +120,8 @@ before=$(held "$S")
 rm "$M"/gone*
 for _ in $(seq 20); do [ "$(figure "$M" punched_bytes)" -gt 6000000 ] && break; sleep 1; done
 sleep 1
-equal "what died between living files goes back to the host" yes "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
+equal "what died between living files goes back to the host" yes \
+    "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
 say "    $(figure "$M" punched_bytes) of 24000000 dead bytes punched, $(figure "$M" moved_bytes) moved"
 check "what lives is whole" sh -c "cd $M && sha256sum -c $WORK/sums"
 stop_mount "$S" "$M"
@@ -135,7 +138,7 @@ check "and it finds what lives" sh -c "cd $M && sha256sum -c $WORK/sums"
 check "a mounted store becomes larger" "$TREERING" resize "$M" $((capacity * 2))M
 equal "df shows it" yes "$([ "$(size_bytes "$M")" -gt $((capacity * 1600000)) ] && echo yes || size_bytes "$M")"
 head -c $((capacity * 900000)) /dev/zero >"$M/fill" || fail "filling what the old capacity would not hold"
-expect_error "what does not fit is refused" "does not fit into [0-9]*[MG]: what is used and the reserve need" "$TREERING" resize "$M" ${capacity}M
+expect_error "what does not fit is refused" "does not fit into [0-9]*[MG]: what is used and the reserve need" "$TREERING" resize "$M" "${capacity}M"
 rm "$M/fill"
 check "a mounted store becomes smaller" "$TREERING" resize "$M" $((capacity / 4 * 3))M
 check "what lives is there" sh -c "cd $M && sha256sum -c $WORK/sums"
@@ -144,7 +147,7 @@ check "and it can be written to" dd if=/dev/zero of="$M/again" bs=1M count=20 st
 expect_error "resize wants a size" "SIZE must be a size" "$TREERING" resize "$M" much
 stop_mount "$S" "$M"
 check_store "$S"
-check "a store that is not mounted becomes larger" "$TREERING" resize "$S" ${capacity}M
+check "a store that is not mounted becomes larger" "$TREERING" resize "$S" "${capacity}M"
 check "and smaller" "$TREERING" resize "$S" $((capacity / 4 * 3))M
 expect_error "less than what is used is refused" "does not fit" "$TREERING" resize "$S" 64M
 check_store "$S"
@@ -160,7 +163,8 @@ rm -rf "$S"
 S=$WORK/copies M=$WORK/mnt-copies
 "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
 start_mount "$S" "$M" clean=eager
-check "copies, overwritten and deleted while segments are cleaned" timeout 3000 python3 "$HERE/space/copies.py" "$M" $copies $((copy_mib << 20)) "$seed"
+check "copies, overwritten and deleted while segments are cleaned" \
+    timeout 3000 python3 "$HERE/space/copies.py" "$M" $copies $((copy_mib << 20)) "$seed"
 rm -f "$M/original"
 stop_mount "$S" "$M"
 check_store "$S"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # No stale mount: a dead one gives way to the next mount, and with --supervise the serving process is started again when it dies.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -73,7 +74,8 @@ seek_and_kill
 check "with a successor that mounts anew who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
 usable older two 20 >/dev/null || fail "is not mounted anew"
 # Asked to end while nobody serves.
-seek_and_kill "kill -STOP $(parent_of "$(daemon_of "$S")") && sh -c 'sleep 2; kill -TERM $(parent_of "$(daemon_of "$S")"); kill -CONT $(parent_of "$(daemon_of "$S")")' &"
+supervisor=$(parent_of "$(daemon_of "$S")")
+seek_and_kill "kill -STOP $supervisor && sh -c 'sleep 2; kill -TERM $supervisor; kill -CONT $supervisor' &"
 check "at an unmount who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
 for _ in $(seq 100); do is_mounted "$M" || break; sleep 0.1; done
 if is_mounted "$M"; then fail "is still mounted"; else pass; fi
@@ -135,7 +137,7 @@ P
 # An unmount ends both processes.
 stop_mount "$S" "$M"
 wait_gone "$supervisor" 10 || fail "the supervisor is still there after an unmount"
-[ "$(id -u)" = 0 ] && equal "nothing was written below the mount" '' "$(ls -A "$M" | head -n 5)"
+[ "$(id -u)" = 0 ] && equal "nothing was written below the mount" '' "$(find "$M" -mindepth 1 | head -n 5)"
 check_store "$S"
 
 # SIGTERM to the supervisor unmounts.
@@ -177,7 +179,7 @@ done
 start_mount "$WORK/new" "$M"
 stop_mount "$WORK/new" "$M"
 check_store "$WORK/new"
-equal "no mark is left" '' "$(ls "$WORK/new" | grep formatting)"
+equal "no mark is left" '' "$(find "$WORK/new" -name '*formatting*')"
 
 # Killed while it makes its staging: what was made goes with the next mount, and does not stay in memory until the next boot.
 start_mount "$WORK/new" "$M"

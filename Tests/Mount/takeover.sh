@@ -2,6 +2,7 @@
 # A successor takes the kernel's connection over from a serving process that was killed (--supervise): programs in the midst of their work,
 # with open files, locks and transactions, see no error, and nothing is done twice. TREERING_KILLS kills (3); more than 10 in a minute
 # are given up by the supervisor.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 fio
