@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__
 # In release: millions of steps of simulation take minutes unoptimised. `swift test` alone runs the same, slowly. One build has the tests
 # and the program that is mounted.
 RELEASE = ["-c", "release", "-Xswiftc", "-enable-testing", "-Xswiftc", "-DSIMULATION", "--scratch-path", ".build-tests"]
-STEP_SECONDS = {"lint": 300, "build": 900, "unit": 1500, "crash": 1500}
+STEP_SECONDS = {"lint": 300, "scripts": 300, "build": 900, "unit": 1500, "crash": 1500}
 # Of what building and testing print, the lines that tell nothing when all is well.
 PROGRESS = re.compile(r"^\[[0-9]+/[0-9]+\]")
 CHATTER = re.compile(r"^\[[0-9]+/[0-9]+\]|^(◇|✔) |^Build|^Test (Suite|Case)|Executed 0 tests")
@@ -110,12 +110,14 @@ class TestRun:
     # MARK: steps
 
     def run_step(self, name):
-        """Lint, build, unit or crash; whether it passed."""
+        """A step that is no mounted group; whether it passed."""
         print(f"== {name}", flush=True)
         begun = time.monotonic()
         if name == "lint":
             code = self.quiet(name, PROGRESS, "swift", "format", "lint", "--strict", "--recursive", "Sources", "Tests", "Package.swift")
-            code = code or script_lint.check(ROOT)
+        elif name == "scripts":
+            code = script_lint.check(ROOT)
+            code = self.quiet(name, PROGRESS, "python3", "-B", "-m", "unittest", "discover", "-q", "-s", "Tests/Scripts") or code
         elif name == "build":
             code = self.quiet(name, PROGRESS, "swift", "build", *RELEASE, "--build-tests")
         elif name == "unit":
@@ -235,7 +237,7 @@ def main():
     test = TestRun()
     signals.raise_interrupted()
     try:
-        run(test, names or ["lint", "build", "unit"] + mounted_names())
+        run(test, names or ["lint", "scripts", "build", "unit"] + mounted_names())
     except signals.Interrupted as interruption:
         test.interrupted()
         return interruption.code
