@@ -70,6 +70,7 @@ def all_zero(fds, start, end):
 
 
 def is_zero(fd, start, end):
+    """Whether a descriptor reads zeros, or nothing, in a range."""
     place = start
     while place < end:
         data = c.pread(fd, min(1 << 20, end - place), place)
@@ -119,6 +120,7 @@ def contents(fds, size):
 
 
 def names_of(root):
+    """All names of a tree, the tree itself included."""
     found = ["."]
     for base, directories, files in os.walk(root):
         below = os.path.relpath(base, root)
@@ -162,6 +164,7 @@ def compare_trees(roots, started, explained, label):
 
 
 def compare_details(name, paths, infos):
+    """How extended attributes, targets and contents of one name differ."""
     differences = []
     attributes = [{key: c.getxattr(path, key, False) for key in listed if not key.startswith("security.selinux")}
                   if isinstance(listed := c.listxattr(path, False), list) else listed for path in paths]
@@ -182,6 +185,7 @@ def compare_details(name, paths, infos):
 
 
 def first_difference(fds):
+    """The place of the first byte that differs between two descriptors, or None."""
     place = 0
     while place < 1 << 24:
         a, b = (os.pread(fd, 1 << 16, place) for fd in fds)
