@@ -1,6 +1,9 @@
 # Shared by the mounted shell tests. A group is one file in Tests/Mount, run by mount-scripts/test with
-#   TREERING  the program       ENGINE  auto, ring or posix
+#   TREERING       the program                      ENGINE         auto, ring or posix
+#   LONG=1         the long tier: larger counts     TMPDIR         where everything lies
+#   LEAVE_SECONDS  how long an unmount may take     CHECK_SECONDS  and a check
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
+# Programs that only one group needs are Tests/Mount/GROUP.py, or lie in Tests/Mount/GROUP.
 # shellcheck shell=bash
 
 : "${LONG:=0}" "${LEAVE_SECONDS:=30}" "${CHECK_SECONDS:=120}"

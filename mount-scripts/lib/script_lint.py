@@ -32,7 +32,5 @@ def check(root):
                 code = 1
     has_pyflakes = subprocess.run(["python3", "-c", "import pyflakes"], stderr=subprocess.DEVNULL).returncode == 0
     tools = [(has_pyflakes, ["python3", "-m", "pyflakes", *python]), (shutil.which("shellcheck"), ["shellcheck", "-x", *shell])]
-    for is_there, words in tools:
-        if is_there and subprocess.run(words, cwd=root).returncode != 0:
-            code = 1
-    return code
+    running = [subprocess.Popen(words, cwd=root, stdin=subprocess.DEVNULL) for is_there, words in tools if is_there]
+    return max([code] + [process.wait() for process in running])

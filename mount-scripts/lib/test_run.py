@@ -132,15 +132,16 @@ class TestRun:
 
     def quiet(self, name, dull, *words):
         """Runs a command with the step's time limit; shows the end of what tests, or what fails, say, but for dull lines. Its exit code."""
-        command = ["timeout", "--kill-after=30", str(STEP_SECONDS[name]), *words]
-        self.step = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        output, _ = self.step.communicate()
-        code, self.step = self.step.returncode, None
-        lines = [line for line in output.splitlines() if not dull.search(line)]
+        command, path = ["timeout", "--kill-after=30", str(STEP_SECONDS[name]), *words], f"{self.directory}/{name}.out"
+        # Not a pipe: somebody who outlives the command would keep it open.
+        with open(path, "wb") as output:
+            self.step = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            code = self.step.wait()
+        with open(path, errors="replace") as output:
+            lines = [line for line in output.read().splitlines() if not dull.search(line)]
         if code != 0 or dull is CHATTER:
             print("\n".join(lines[-SHOWN_LINES:]), flush=True)
-        return code
+        return code if code >= 0 else 128 - code
 
     # MARK: mounted groups
 
@@ -182,15 +183,15 @@ class TestRun:
         code = job.process.returncode
         self.ended(job.title, code if code >= 0 else 128 - code, self.limit, time.monotonic() - job.begun)
 
-    def interrupted(self):
-        """Ends everything that runs, which cleans up."""
-        processes = [process for process in [self.step] + [job.process for job in self.jobs] if process]
+    def stop(self):
+        """Ends everything that still runs, which cleans up."""
+        processes = [process for process in [self.step] + [job.process for job in self.jobs] if process and process.poll() is None]
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
         mounts.sweep(self.directory)
-        print("interrupted", flush=True)
+        remove(self.directory)
 
 
 def remove(directory):
@@ -239,10 +240,10 @@ def main():
     try:
         run(test, names or ["lint", "scripts", "build", "unit"] + mounted_names())
     except signals.Interrupted as interruption:
-        test.interrupted()
+        print("interrupted", flush=True)
         return interruption.code
     finally:
-        remove(test.directory)
+        test.stop()
     return test.report(time.monotonic() - begun)
 
 
