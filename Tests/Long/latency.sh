@@ -1,7 +1,7 @@
 #!/bin/bash
 # How long a durable write of 4 KiB takes: on the host's own file system; beside another writer where there is much room; on a store that is 80 %
 # full at rest, while the cleaner works without need (`treering clean`), and beside another writer who makes it work in need. Tells; of the times
-# nothing is asserted.
+# nothing is asserted. TREERING_LATENCY_MIB: the capacity of the store (1,024); TREERING_LATENCY_SECONDS: how long each takes (20).
 # unit: rounds
 # goal: 1
 # engines: ring posix

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Mounted groups served by a program that the thread sanitizer watches, and by one that the address sanitizer watches. Any report fails.
+# TREERING_SANITIZED_GROUPS and TREERING_SANITIZERS: only these groups and sanitizers.
 # unit: groups under a sanitizer
 # goal: 12
 # engines: ring posix

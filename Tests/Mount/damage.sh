@@ -1,7 +1,7 @@
 #!/bin/bash
 # A hundred bits of a real store are flipped, anywhere in it. Before a repair and after it every block of every file is what it was or
 # gives EIO; after it exactly what the repair listed gives EIO, and another check, of all data, is clean. What can be read is exported
-# without FUSE at each stage.
+# without FUSE at each stage. TREERING_SEED: the bits (drawn anew unless told).
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 setfattr

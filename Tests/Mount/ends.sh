@@ -1,6 +1,7 @@
 #!/bin/bash
 # The ends of a session with thousands of cold reads on their way: the mount is taken off the tree, the connection is aborted, SIGTERM
-# comes twice. Each time the serving process exits with 0 and leaves a clean store. TREERING_ENDS of each (1). And `max_inflight` is kept.
+# comes twice. Each time the serving process exits with 0 and leaves a clean store. TREERING_ENDS of each (1; with LONG=1 10). And
+# `max_inflight` is kept.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 gcc

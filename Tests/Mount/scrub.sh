@@ -2,6 +2,7 @@
 # A mounted store is checked beside its work: clean, damaged behind its back, one at a time, ended with its command, by whom; and beside
 # writers, removals, copies and an eager cleaner nothing is taken for damage. Another uuid for a copied store.
 # TREERING_SCRUB_SECONDS: how long beside other work (15; with LONG=1 300). TREERING_SCRUB_OPTIONS: with these options.
+# TREERING_SEED: what the writers do (drawn anew unless told).
 # long
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
@@ -16,6 +17,10 @@ scrub() {
     equal "exit code of check $*: $(tail -n 2 "$WORK/said" | tr '\n' ' ')" "$expected" $code
 }
 said() { if grep -qE -- "$1" "$WORK/said"; then pass; else fail "check did not say '$1' but: $(head -n 5 "$WORK/said")"; fi; }
+# told : the blocks whose data does not match, each with its file and place.
+told() {
+    sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort
+}
 
 # MARK: clean
 
@@ -91,12 +96,10 @@ check_store "$S"
 
 start_mount "$S" "$M"
 check "sync" "$TREERING" sync "$M"
-# flip SEGMENTS TREE COUNT: changes a byte in blocks of files on the host, and says of which file and where.
 python3 "$HERE/scrub/flip.py" "$S/segments" "$M" 7 | sort >"$WORK/flipped"
 equal "seven blocks were damaged" 7 "$(wc -l <"$WORK/flipped")"
 scrub 4 "$M" --rate 0
-sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort >"$WORK/told"
-equal "exactly what was damaged is told" "" "$(diff "$WORK/flipped" "$WORK/told")"
+equal "exactly what was damaged is told" "" "$(diff "$WORK/flipped" <(told))"
 said ': 7 errors: '
 equal "stats tell of damage" 2 "$(figure "$M" scrub_last_result)"
 equal "stats tell how much of it" 7 "$(figure "$M" scrub_last_findings)"
@@ -105,8 +108,7 @@ scrub 4 "$S"
 said ': 7 errors: '
 stop_mount "$S" "$M"
 timeout 120 "$TREERING" check "$S" --data >"$WORK/said" 2>&1
-sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort >"$WORK/told"
-equal "an offline check tells the same" "" "$(diff "$WORK/flipped" "$WORK/told")"
+equal "an offline check tells the same" "" "$(diff "$WORK/flipped" <(told))"
 scrub 1 "$S" --repair
 
 # MARK: beside other work

@@ -2,6 +2,7 @@
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
 # TREERING_ENDURANCE_SHARES: at these shares. TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
+# SEED: what is overwritten and copied (1).
 # long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
