@@ -5,7 +5,7 @@ import sys
 import tempfile
 import types
 import unittest
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 sys.dont_write_bytecode = True
@@ -60,6 +60,13 @@ class ChunksTests(unittest.TestCase):
         self.assertEqual(book.counted("kill.ring", "kills"), 1_234_567)
         self.assertEqual(book.next_seed("kill.ring"), 101)
         self.assertEqual(book.next_seed("random"), 1)
+
+    def test_half_a_line_is_told_and_does_not_count(self):
+        with open(self.path, "w") as file:
+            file.write(RECORDED + "kill.ring\t101\t5")
+        with redirect_stderr(StringIO()) as errors:
+            self.assertEqual(len(chunks.ChunksFile(self.path).read()), 4)
+        self.assertIn("chunks:6: this line is no chunk", errors.getvalue())
 
     def test_what_is_added_looks_like_what_was_recorded(self):
         book = chunks.ChunksFile(self.path)

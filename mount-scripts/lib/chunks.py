@@ -9,6 +9,7 @@ The file has one header line, then lines of nine fields between tabs:
 totals of earlier versions stay readable.
 """
 import os
+import sys
 from dataclasses import astuple, dataclass
 
 from figures import grouped
@@ -38,7 +39,7 @@ class Chunk:
 
     @classmethod
     def parse(cls, line):
-        """The chunk of a line without its end."""
+        """The chunk of a line without its end; ValueError where it is none."""
         kind, first, seeds, count, unit, seconds, commit, result, note = (line.split("\t") + [""])[:9]
         return cls(kind, int(first), int(seeds), int(count), unit, int(seconds), commit, result, note)
 
@@ -53,9 +54,17 @@ class ChunksFile:
                 file.write(HEADER)
 
     def read(self):
-        """All chunks, in the order in which they ended."""
+        """All chunks, in the order in which they ended. Of a line that is none, half of one say, it is told; the others count."""
+        found = []
         with open(self.path, errors="replace") as file:
-            return [Chunk.parse(line.rstrip("\n")) for line in file if not line.startswith("#")]
+            for number, line in enumerate(file, 1):
+                if line.startswith("#"):
+                    continue
+                try:
+                    found.append(Chunk.parse(line.rstrip("\n")))
+                except ValueError:
+                    print(f"{self.path}:{number}: this line is no chunk, and does not count", file=sys.stderr)
+        return found
 
     def add(self, chunks):
         """Remembers chunks: in one write, so that lines of two runs do not mix."""
