@@ -14,7 +14,8 @@ cp "$TREERING" "$WORK/treering"
 chmod 755 "$WORK/treering"
 chown nobody "$WORK/home"
 # visit.sh STORE FILES SYNC END [OPTIONS] : mounts, says what is there and what mount and stats say, adds files, ends.
-cat >"$WORK/visit.sh" <<'P'
+declare -f wait_gone >"$WORK/visit.sh"
+cat >>"$WORK/visit.sh" <<'P'
 set -u
 store=$1 files=$2 sync=$3 end=$4 options=${5:-noatime}
 m=$store.mnt.$(id -u)
@@ -27,7 +28,7 @@ for name in $files; do echo "$name" >"$m/$name" || exit 1; done
 [ "$sync" = sync ] && "$T" sync "$m"
 pid=$(head -n 1 "$store/lock" | tr -dc 0-9)
 if [ "$end" = kill ]; then kill -9 "$pid"; else fusermount3 -u "$m"; fi
-for _ in $(seq 200); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
+wait_gone "$pid" 10
 [ "$end" = kill ] && { fusermount3 -u -z "$m" 2>/dev/null || umount -l "$m"; }
 exit 0
 P

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Stores on other hosts: ext4, xfs, btrfs, tmpfs, overlayfs, a btrfs with a quota, and hosts that stay full. A store keeps to its capacity, a host
 # that is full is a full disk, and what it holds can be mounted afterwards. What this machine cannot make is left out.
+# long
 # once
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -29,31 +30,18 @@ host() {
     command -v "mkfs.$type" >/dev/null || { say "    no mkfs.$type: $name is left out"; return 1; }
     truncate -s "$size" "$WORK/$name.img"
     "mkfs.$type" -q "$@" "$WORK/$name.img" >/dev/null 2>&1 || { say "    no $type can be made: $name is left out"; return 1; }
-    mount -o loop${HOST_OPTIONS:+,$HOST_OPTIONS} "$WORK/$name.img" "$HOST" 2>/dev/null || { say "    $type cannot be mounted here: $name is left out"; return 1; }
+    mount -o loop${HOST_OPTIONS:+,$HOST_OPTIONS} "$WORK/$name.img" "$HOST" 2>/dev/null ||
+        { say "    $type cannot be mounted here: $name is left out"; return 1; }
     HOSTS+=("$HOST")
 }
 used() { df -m --output=used "$HOST" | tail -n 1 | tr -dc 0-9; }
-cat >"$WORK/overwrite.py" <<'P'
-import errno, os, random, sys
-root, memory, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
-choose = random.Random(7)
-known = {}
-for number in range(rounds * 60):
-    name = f"a{number % 60}"
-    data = choose.randbytes(choose.randrange(1, 1_500_000))
-    with open(f"{root}/new", "wb") as file:
-        file.write(data)
-    os.rename(f"{root}/new", f"{root}/{name}")
-    known[name] = hash(data)
-assert all(hash(open(f"{root}/{name}", "rb").read()) == value for name, value in known.items())
-P
 # Much more is written than the store has room for; it never takes more of the host than its capacity and what the host itself needs.
 keeps_to_capacity() { # NAME [SLACK MIB]
     local before store=$HOST/store mount=$WORK/mnt-$1
     before=$(used)
     mkdir -p "$mount"
     start_mount "$store" "$mount" capacity=200M
-    check "$1: overwriting" timeout 100 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 8
+    check "$1: overwriting" timeout 100 env PYTHONHASHSEED=0 python3 "$HERE/hosts.py" "$mount" - 8
     sync -f "$HOST"
     local took=$(($(used) - before))
     say "    $1: 200 MiB of capacity, $took MiB of the host"
@@ -61,7 +49,7 @@ keeps_to_capacity() { # NAME [SLACK MIB]
     equal "$1: read-only" 0 "$("$TREERING" stats "$mount" | awk '$1 == "read_only" {print $2}')"
     kill_mount "$store" "$mount"
     start_mount "$store" "$mount"
-    check "$1: writing after a kill" timeout 60 env PYTHONHASHSEED=0 python3 "$WORK/overwrite.py" "$mount" - 1
+    check "$1: writing after a kill" timeout 60 env PYTHONHASHSEED=0 python3 "$HERE/hosts.py" "$mount" - 1
     stop_mount "$store" "$mount"
     check_store "$store"
 }

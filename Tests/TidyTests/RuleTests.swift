@@ -118,6 +118,34 @@ import Testing
         #expect(Rules.functionLength([Self.lib("Index", call)]) == [])
     }
 
+    @Test func scriptsOutgrowing() {
+        for path in [
+            "mount-scripts/test", "mount-scripts/lib/a.py", ".ci/run", "Tests/Mount/a.sh", "Tests/Mount/b/a.c",
+            "Tests/Mount/b/run",
+        ] {
+            #expect(SourceFile(path, "").isScript, "\(path)")
+            #expect(Rules.fileLength([SourceFile(path, String(repeating: "a\n", count: 501))]).count == 1)
+        }
+        for path in ["Tests/A/B.swift", "docs/run", "Sources/CX/shim.h", "Tests/Mount/.gitignore"] {
+            #expect(!SourceFile(path, "").isScript, "\(path)")
+        }
+        let line = String(repeating: "ä", count: 150)
+        #expect(Rules.lineLength([SourceFile("Tests/Mount/a.sh", "\(line)\n\(line)\n")]) == [])
+        #expect(
+            Rules.lineLength([SourceFile("Tests/Mount/a.sh", "a\n\(line)a\n")]).map(\.place) == ["Tests/Mount/a.sh:2"])
+    }
+
+    @Test func missingHeadOfAScript() {
+        for text in [
+            "", "#!/bin/bash\n", "#!/bin/bash\nset -u\n", "import os\n", "#include <errno.h>\n", "#\nset -u\n",
+        ] {
+            #expect(Rules.scriptHead([SourceFile("Tests/Mount/a", text)]).count == 1, "\(text)")
+        }
+        for text in ["#!/bin/bash\n# What it does.\n", "\"\"\"What it does.\"\"\"\n", "// What it does.\n"] {
+            #expect(Rules.scriptHead([SourceFile("Tests/Mount/a", text)]) == [], "\(text)")
+        }
+    }
+
     @Test func functionsAreMeasuredPastTextsAndComments() {
         let text = #"""
             struct S {

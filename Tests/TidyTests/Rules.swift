@@ -17,6 +17,8 @@ enum Rules {
     static let fileCountLimit = 30
     static let lineLimit = 500
     static let functionLineLimit = 70
+    /// Of scripts; those of Swift are measured by its formatter.
+    static let columnLimit = 150
 
     // MARK: Layers
 
@@ -245,6 +247,19 @@ enum Rules {
         }
     }
 
+    static func lineLength(_ files: [SourceFile]) -> [Violation] {
+        files.flatMap { file in
+            file.text.split(separator: "\n", omittingEmptySubsequences: false).enumerated().compactMap { index, line in
+                let count = line.unicodeScalars.count
+                return count <= columnLimit
+                    ? nil
+                    : Violation(
+                        place: "\(file.path):\(index + 1)",
+                        reason: "it has \(count) characters, more than \(columnLimit)")
+            }
+        }
+    }
+
     static func functionLength(_ files: [SourceFile]) -> [Violation] {
         files.filter(\.isSwift).flatMap { file in
             functions(in: file).filter { $0.lineCount > functionLineLimit }.map {
@@ -290,6 +305,17 @@ enum Rules {
             return isComment
                 ? nil
                 : Violation(place: file.path, reason: "it does not begin with a comment that says what lives there")
+        }
+    }
+
+    /// The first line of a script, but for the one that names its interpreter, says what it does.
+    static func scriptHead(_ files: [SourceFile]) -> [Violation] {
+        files.compactMap { file in
+            let lines = file.text.split(separator: "\n", omittingEmptySubsequences: false)
+            let first = lines.first { !$0.hasPrefix("#!") } ?? ""
+            let isComment = ["# ", "// ", "\"\"\""].contains(where: first.hasPrefix) && first.count > 10
+            return isComment
+                ? nil : Violation(place: file.path, reason: "it does not begin with a comment that says what it does")
         }
     }
 

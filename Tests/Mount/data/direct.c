@@ -39,7 +39,8 @@ int main(int count, char **words) {
     for (int round = 1; round <= rounds; round++) {
         place = rand() % PLACES * SIZE;
         for (int offset = 0; offset < SIZE; offset += sizeof round) memcpy(bytes + offset, &round, sizeof round);
-        struct iocb call = {.aio_lio_opcode = IOCB_CMD_PWRITE, .aio_fildes = direct, .aio_buf = (uintptr_t)bytes, .aio_nbytes = SIZE, .aio_offset = place};
+        struct iocb call = {
+            .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_fildes = direct, .aio_buf = (uintptr_t)bytes, .aio_nbytes = SIZE, .aio_offset = place};
         struct iocb *calls = &call;
         struct io_event event;
         if (syscall(SYS_io_submit, context, 1, &calls) != 1 || syscall(SYS_io_getevents, context, 1, 1, &event, NULL) != 1) return 2;

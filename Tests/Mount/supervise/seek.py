@@ -1,7 +1,8 @@
-# Kills a serving process while its helper waits in the kernel for a write-back that an lseek for a hole brought about.
-#   seek.py FILE PID [COMMAND [PID]]    prints the helper's pid, and what lseek said: an offset or an error. The command is run before, and
-#   the other process killed first.
+"""Kills a serving process while its helper waits in the kernel for a write-back that an lseek for a hole brought about.
 
+    seek.py FILE PID [COMMAND [PID]]    prints the helper's pid, and what lseek said: an offset or an error. The command is run before, and
+                                        the other process killed first.
+"""
 import glob
 import mmap
 import os
