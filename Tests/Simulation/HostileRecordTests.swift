@@ -7,7 +7,7 @@ import Testing
 @testable import Treering
 
 /// A field of a change or of the header of its record.
-private struct Field: CustomStringConvertible {
+private struct HostileField: CustomStringConvertible {
     /// Of the change that it lies in, or is moved by.
     var type: UInt16
     var isMoved = false
@@ -27,43 +27,36 @@ private struct Field: CustomStringConvertible {
         UInt64.max - 99, UInt64.max,
     ]
 
-    /// Fields behind the header of a change; see `Change`.
-    private static let bodies: [(type: UInt16, fields: [(Int, Int)])] = [
-        (
-            1,
-            [
-                (8, 8), (16, 4), (20, 4), (24, 4), (28, 4), (32, 4), (36, 4), (40, 8), (48, 8), (56, 8), (64, 4),
-                (68, 8),
-                (80, 8), (92, 8), (100, 4), (104, 8),
-            ]
-        ),
-        (2, [(8, 8), (16, 8), (24, 8), (32, 8), (40, 1), (41, 1), (42, 1)]),
-        (3, [(8, 8), (16, 8), (24, 8)]),
-        (4, [(8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 1), (45, 1)]),
-        (5, [(8, 8), (16, 8), (24, 8)]),
-        (6, [(8, 8), (16, 1), (17, 1), (18, 2), (20, 4), (24, 8), (32, 4), (36, 4), (40, 4), (44, 4), (48, 4)]),
-        (7, [(8, 8), (16, 8), (24, 8), (32, 4), (36, 4)]),
-        (8, [(8, 8), (16, 8), (24, 8), (32, 8)]),
-        (9, [(8, 8), (16, 8)]),
-        (10, [(8, 8)]),
-        (14, [(8, 8), (16, 8), (24, 8)]),
+    private static let layouts: [(type: ChangeType, layout: any DiskLayout.Type)] = [
+        (.inode, InodeChange.self), (.dirent, DirentChange.self), (.removeDirent, RemoveKeyChange.self),
+        (.xattr, XattrChange.self), (.removeXattr, RemoveKeyChange.self), (.payload, PayloadChange.self),
+        (.extent, ExtentChange.self), (.removeRange, RemoveRangeChange.self), (.removeInode, RemoveInodeChange.self),
+        (.orphan, OrphanChange.self), (.reserve, ReserveChange.self),
     ]
-    private static let head = [(0, 2), (2, 1), (3, 1), (4, 4)]
     /// What the cleaner moves here.
-    private static let movedTypes: [UInt16] = [1, 2, 4, 6, 7]
+    private static let movedTypes: [ChangeType] = [.inode, .dirent, .xattr, .payload, .extent]
 
-    private static var fields: [Field] {
-        var fields = [(0, 4), (8, 2), (10, 1), (11, 1), (12, 2), (14, 2), (16, 8), (24, 8), (32, 8)].map {
-            Field(type: 0, isOfRecord: true, offset: $0.0, width: $0.1)
+    /// The numbers of a layout, those of the layouts in it as well.
+    private static func numbers(_ parts: [LayoutPart], from start: Int = 0) -> [(offset: Int, width: Int)] {
+        parts.flatMap { part -> [(offset: Int, width: Int)] in
+            if !part.inner.isEmpty { return numbers(part.inner, from: start + part.offset) }
+            return [1, 2, 4, 8].contains(part.byteCount) ? [(start + part.offset, part.byteCount)] : []
         }
-        for (type, body) in bodies {
-            fields += (head + body).map { Field(type: type, offset: $0.0, width: $0.1) }
+    }
+
+    private static var fields: [HostileField] {
+        var fields = numbers(Record.Layout.parts).filter { $0.offset >= Record.layout.checksum.end || $0.offset == 0 }
+            .map { HostileField(type: 0, isOfRecord: true, offset: $0.offset, width: $0.width) }
+        for (type, layout) in layouts {
+            fields += numbers(layout.parts).map {
+                HostileField(type: type.rawValue, offset: $0.offset, width: $0.width)
+            }
         }
         for type in movedTypes {
-            let body = bodies.first { $0.type == type }!.fields
-            let inner = (head + body).map { ($0.0 + Change.moveOverheadByteCount, $0.1) }
-            fields += (head + [(8, 8), (16, 4), (20, 4)] + inner).map {
-                Field(type: type, isMoved: true, offset: $0.0, width: $0.1)
+            let layout = layouts.first { $0.type == type }!.layout
+            let inner = numbers(layout.parts, from: MoveChange.byteCount)
+            fields += (numbers(MoveChange.parts) + inner).map {
+                HostileField(type: type.rawValue, isMoved: true, offset: $0.offset, width: $0.width)
             }
         }
         return fields
@@ -76,8 +69,12 @@ private struct Field: CustomStringConvertible {
         let (device, settings) = try Self.template()
         let superblock = try SuperblockPair.read(device).newest()
         let changes = HostileLog.changes(device, after: superblock.position.lastBatch)
-        for (type, _) in Self.bodies { #expect(changes.contains { $0.type == type }, "no change of type \(type)") }
-        for type in Self.movedTypes { #expect(changes.contains { $0.movedType == type }, "none of type \(type) moved") }
+        for (type, _) in Self.layouts {
+            #expect(changes.contains { $0.type == type.rawValue }, "no change of type \(type)")
+        }
+        for type in Self.movedTypes {
+            #expect(changes.contains { $0.movedType == type.rawValue }, "none of type \(type) moved")
+        }
         let watchdog = try Watchdog(secondCount: 120)
         var counts = (changed: 0, mounted: 0, refused: 0, repaired: 0)
         for (number, field) in Self.fields.enumerated() {

@@ -157,9 +157,10 @@ struct HostileRun {
     private mutating func mutateCopy() { mutateSuperblock(.index, Int(Superblock.copyOffsets[Int(random.next() % 2)])) }
 
     private mutating func mutateSuperblock(_ file: StoreFile, _ offset: Int) {
-        edit(file, offset, 4096) { run, bytes in
-            run.spoil(bytes, 12..<336)
-            HostileLog.seal(bytes, hole: 8)
+        let field = Superblock.layout
+        edit(file, offset, Superblock.slotByteCount) { run, bytes in
+            run.spoil(bytes, field.checksum.end..<field.blockUUID.offset)
+            bytes.seal(field.checksum)
         }
     }
 
@@ -169,9 +170,10 @@ struct HostileRun {
 
     private mutating func mutateSegmentHeader() {
         guard let file = segment() else { return }
-        edit(file, 0, 4096) { run, bytes in
-            run.spoil(bytes, 12..<88)
-            HostileLog.seal(bytes, hole: 8)
+        let field = SegmentHeader.layout
+        edit(file, 0, SegmentHeader.byteCount) { run, bytes in
+            run.spoil(bytes, field.checksum.end..<field.capacity.end)
+            bytes.seal(field.checksum)
         }
     }
 
@@ -181,8 +183,8 @@ struct HostileRun {
                 let offset = HostileLog.batches(device, file, magic: RunHeader.magic).randomElement(using: &random)
             else { continue }
             edit(file, offset, RunHeader.byteCount) { run, bytes in
-                run.spoil(bytes, 12..<200)
-                HostileLog.seal(bytes, hole: 8)
+                run.spoil(bytes, RunHeader.layout.checksum.end..<RunHeader.layout.payloads[17].offset)
+                bytes.seal(RunHeader.layout.checksum)
             }
         }
     }
@@ -192,8 +194,8 @@ struct HostileRun {
             return
         }
         edit(file, offset, BatchHeader.byteCount) { run, bytes in
-            run.spoil(bytes, 12..<128)
-            HostileLog.seal(bytes, hole: 8)
+            run.spoil(bytes, BatchHeader.layout.checksum.end..<BatchHeader.byteCount)
+            bytes.seal(BatchHeader.layout.checksum)
         }
     }
 
@@ -206,9 +208,8 @@ struct HostileRun {
             guard let (records, area) = HostileLog.records(UnsafeRawBufferPointer(bytes)) else { return }
             for _ in 0..<1 + run.random.next() % 3 {
                 guard let range = records.randomElement(using: &run.random) else { return }
-                run.spoil(bytes, range.lowerBound + 8..<range.upperBound)
-                let record = bytes.part(range.lowerBound, range.count)
-                HostileLog.seal(record, hole: 4)
+                run.spoil(bytes, range.lowerBound + Record.layout.checksum.end..<range.upperBound)
+                bytes.part(range.lowerBound, range.count).seal(Record.layout.checksum)
             }
             HostileLog.sealBatch(bytes, area)
         }
@@ -216,26 +217,32 @@ struct HostileRun {
 
     private mutating func mutatePage() {
         guard let size = device.contents(of: .index)?.count else { return }
-        let page = Int(random.next() % UInt64(max(1, min(size / 8192, 200))))
-        edit(.index, page * 8192, 8192) { run, bytes in
-            guard bytes.load(4, as: UInt32.self) != 0 else { return }
+        let page = Int(random.next() % UInt64(max(1, min(size / IndexPage.byteCount, 200))))
+        let field = IndexPage.header
+        edit(.index, page * IndexPage.byteCount, IndexPage.byteCount) { run, bytes in
+            guard bytes[field.magic] != 0 else { return }
             for _ in 0..<1 + run.random.next() % 4 {
-                run.spoil(bytes, run.random.next() % 3 == 0 ? 4..<64 : 64..<8192)
+                let isHeader = run.random.next() % 3 == 0
+                run.spoil(
+                    bytes,
+                    isHeader
+                        ? field.checksum.end..<field.entries.offset : field.entries.offset..<IndexPage.byteCount)
             }
-            HostileLog.seal(bytes, hole: 0)
+            bytes.seal(field.checksum)
         }
     }
 
     private mutating func mutateStaging() {
         var copy = staging
         defer { staging = copy }
+        let field = StagingLayout.header
         copy.withUnsafeMutableBytes { bytes in
             switch random.next() % 3 {
             case 0:
-                spoil(bytes, 12..<112)
-                HostileLog.seal(bytes.part(0, StagingLayout.headerByteCount), hole: 8)
-            case 1: spoil(bytes, 4096..<4096 + 64 * 4)
-            default: spoil(bytes, 8192..<bytes.count)
+                spoil(bytes, field.checksum.end..<field.path.offset + 2)
+                bytes.part(0, StagingLayout.headerByteCount).seal(field.checksum)
+            case 1: spoil(bytes, field.descriptors.offset..<field.descriptors[4].offset)
+            default: spoil(bytes, StagingLayout.slotsOffset..<bytes.count)
             }
         }
     }

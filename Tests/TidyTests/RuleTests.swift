@@ -173,6 +173,18 @@ import Testing
         #expect(Rules.headComment([Self.lib("Index", "// What lives here.\nimport Glibc\n")]) == [])
     }
 
+    @Test func aBareOffset() {
+        for text in [
+            "bytes.store(epoch, at: 40)", "let end = bytes.load(60, as: UInt32.self)", "x = bytes.load(place + 4)",
+            "key.encode(into: bytes, at: offset + 8)", "bytes[Field<UInt8>(36)] = 4",
+        ] { #expect(Rules.offsets([Self.lib("Store", "// A.\n\(text)\n")]).count == 1, "\(text)") }
+        for text in [
+            "let end = Field<UInt32>(60)", "bytes[field.end] = 0", "words[4].offset", "list.insert(x, at: 0)",
+            "x.load(ordering: .relaxed)", "// at: 40", "bytes.load(index * 4)",
+        ] { #expect(Rules.offsets([Self.lib("Store", "// A.\n\(text)\n")]) == [], "\(text)") }
+        #expect(Rules.offsets([Self.lib("FuseServer", "// A.\nrequest.load(4)\n")]) == [])
+    }
+
     @Test func aDevelopersPath() {
         let home = "/" + "root/"
         let work = "/" + "work/"

@@ -230,6 +230,24 @@ enum Rules {
         }
     }
 
+    // MARK: Layouts
+
+    /// The folders whose bytes lie on disk.
+    private static let diskLayers: Set = ["Format", "SegmentLog", "Index", "Store", "Maintenance"]
+
+    /// Where something lies on disk is said once, by a property of its layout: no number is an offset anywhere else.
+    static func offsets(_ files: [SourceFile]) -> [Violation] {
+        files.filter { diskLayers.contains($0.layer ?? "") }.flatMap { file in
+            String(decoding: file.code, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+                .enumerated().compactMap { index, line in
+                    let isPlace = line.contains(/(?:[ (]at: |load\()(?:[a-z]\w* \+ [0-9]|[1-9])/)
+                    let isField = line.contains(/(?:Field|Tail|Room)(?:<\w+>)?\([1-9]/) && !line.contains("let ")
+                    guard isPlace || isField else { return nil }
+                    return Violation(place: "\(file.path):\(index + 1)", reason: "a bare offset: name it in its layout")
+                }
+        }
+    }
+
     // MARK: Size and shape
 
     static func folderSize(_ files: [SourceFile]) -> [Violation] {

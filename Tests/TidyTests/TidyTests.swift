@@ -59,6 +59,8 @@ import Testing
 
     @Test func nothingTravelsWithAThread() { #expect(Rules.threadLocals(Self.files) == []) }
 
+    @Test func offsetsOnDiskAreNamed() { #expect(Rules.offsets(Self.files) == []) }
+
     @Test func noFolderHasTooManyFiles() { #expect(Rules.folderSize(Self.files) == []) }
 
     @Test func noFileIsTooLong() { #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.isScript }) == []) }

@@ -246,7 +246,8 @@ extension Core {
 extension FilePiece {
     /// About what it takes, with what is promised to it.
     fileprivate var cost: UInt64 {
-        let entries = UInt64(ExtentEntry.charge + PayloadRecord.byteCount + Change.moveOverheadByteCount)
+        let payload = PayloadChange.byteCount - ChangeHeader.storedByteCount
+        let entries = UInt64(ExtentEntry.charge + payload + Change.moveOverheadByteCount)
         if isReserved { return byteCount / 16 * 17 + UInt64(ExtentEntry.charge) }
         if byteCount <= UInt64(PayloadRecord.inlineByteCountLimit) { return byteCount + entries }
         let block = UInt64(blockByteCount)

@@ -51,7 +51,7 @@ extension RecordIndex {
             pieces += 1
         }
         if low > offset {
-            tree.update(ExtentEntry.key(inode, offset)) { $0.store(UInt32(low - offset), at: 12) }
+            tree.update(ExtentEntry.key(inode, offset)) { $0[ExtentEntry.layout.length] = UInt32(low - offset) }
             pieces += 1
         } else {
             _ = tree.remove(ExtentEntry.key(inode, offset))

@@ -211,7 +211,7 @@ final class RecordIndex {
             remove(inode, since, until, origin)
         case .orphan(let inode):
             _ = removeKeyed(OrphanEntry.key(inode))
-            origin.encode(into: scratch)
+            scratch[Origin.field] = origin
             tree.put(OrphanEntry.key(inode), UnsafeRawBufferPointer(scratch.part(0, Origin.byteCount)))
             table.charge(origin.segment, OrphanEntry.charge)
         case .payload, .move, .skipped: break
@@ -375,7 +375,7 @@ final class RecordIndex {
         // Its entry lies in a page of this generation, which stays in memory: where a page is missing, it is gone.
         let exists: Bool
         do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
-        if exists { tree.update(key) { bytes in bytes.store(position, at: 12) } }
+        if exists { tree.update(key) { bytes in bytes[PayloadEntry.layout.position] = position } }
     }
 
     // MARK: Removing single entries
@@ -482,19 +482,19 @@ final class RecordIndex {
         let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
         if exists {
             tree.update(key) { bytes in
-                let derived: UInt64 = bytes.load(112)
+                let derived = bytes[InodeEntry.layout.derived]
                 var sum = derived &+ UInt64(bitPattern: difference)
                 // An index that is being rebuilt meets the parts in another order.
                 if pass == .live, sum > UInt64(Int64.max) {
                     table.noteImpossible("inode \(inode.rawValue) has more or less than it counts")
                     sum = difference < 0 ? 0 : derived
                 }
-                bytes.store(sum, at: 112)
+                bytes[InodeEntry.layout.derived] = sum
             }
             return
         }
         scratch.zero(0, InodeEntry.byteCount)
-        scratch.store(UInt64(bitPattern: difference), at: 112)
+        scratch[InodeEntry.layout.derived] = UInt64(bitPattern: difference)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
     }
 }

@@ -20,7 +20,7 @@ extension SegmentLog {
         guard
             let (header, checksum) = BatchHeader.decode(
                 UnsafeRawBufferPointer(area), uuid: uuid,
-                in: SegmentLife(batch.segment, area.load(BatchHeader.incarnationOffset)),
+                in: SegmentLife(batch.segment, area[BatchHeader.layout.incarnation]),
                 room: staging.geometry.batchByteCountLimit)
         else { preconditionFailure("a closed batch without a header") }
         return FoundBatch(

@@ -21,26 +21,23 @@ enum HostileLog {
     /// Bytes of a segment behind the start of a batch that are looked at.
     static let room = 1 << 18
 
-    static func seal(_ bytes: UnsafeMutableRawBufferPointer, hole: Int) {
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: hole), at: hole)
-    }
-
     /// Where batches, or runs of the cleaner, begin in a segment.
     static func batches(_ device: SimulatedDevice, _ file: StoreFile, magic: UInt64 = BatchHeader.magic) -> [Int] {
         guard let bytes = device.contents(of: file) else { return [] }
         return bytes.withUnsafeBytes { bytes in
-            stride(from: 4096, to: bytes.count - 127, by: 4096).filter { bytes.load($0, as: UInt64.self) == magic }
+            stride(from: SegmentHeader.byteCount, to: bytes.count - BatchHeader.byteCount + 1, by: blockByteCount)
+                .filter { bytes.part($0, BatchHeader.byteCount)[BatchHeader.layout.magic] == magic }
         }
     }
 
     /// The records of the batch at the start of `bytes`, and where its record area ends; nil where it is none.
     static func records(_ bytes: UnsafeRawBufferPointer) -> (records: [Range<Int>], area: Int)? {
-        let area = Int(bytes.load(64, as: UInt32.self))
+        let area = Int(bytes[BatchHeader.layout.recordAreaByteCount])
         guard area > BatchHeader.byteCount, area <= bytes.count else { return nil }
         var records: [Range<Int>] = []
         var position = BatchHeader.byteCount
         while position + Record.headerByteCount <= area {
-            let length = Int(bytes.load(position, as: UInt32.self))
+            let length = Int(bytes.part(position, Record.headerByteCount)[Record.layout.length])
             guard length >= Record.headerByteCount, position + length <= area else { break }
             records.append(position..<position + length)
             position += length
@@ -51,22 +48,24 @@ enum HostileLog {
     /// Records of the batch at the start of `bytes` were changed.
     static func sealBatch(_ bytes: UnsafeMutableRawBufferPointer, _ area: Int) {
         let records = bytes.part(BatchHeader.byteCount, area - BatchHeader.byteCount)
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(records)), at: 60)
-        seal(bytes.part(0, BatchHeader.byteCount), hole: 8)
+        bytes[BatchHeader.layout.recordsChecksum] = Checksum.crc32c(UnsafeRawBufferPointer(records))
+        bytes.part(0, BatchHeader.byteCount).seal(BatchHeader.layout.checksum)
         chain(bytes)
     }
 
     /// Tells the batches behind a changed one of its new checksum.
     private static func chain(_ bytes: UnsafeMutableRawBufferPointer) {
+        let field = BatchHeader.layout
         var here = 0
         while true {
-            let records = (Int(bytes.load(here + 64, as: UInt32.self)) + 4095) & ~4095
-            let next = here + records + Int(bytes.load(here + 72, as: UInt32.self)) * 4096
-            guard next > here, next + BatchHeader.byteCount <= bytes.count,
-                bytes.load(next, as: UInt64.self) == BatchHeader.magic
-            else { return }
-            bytes.store(bytes.load(here + 8, as: UInt32.self), at: next + 56)
-            seal(bytes.part(next, BatchHeader.byteCount), hole: 8)
+            let header = bytes.part(here, BatchHeader.byteCount)
+            let records = (Int(header[field.recordAreaByteCount]) + blockByteCount - 1) & ~(blockByteCount - 1)
+            let next = here + records + Int(header[field.payloadBlockCount]) * blockByteCount
+            guard next > here, next + BatchHeader.byteCount <= bytes.count else { return }
+            let follower = bytes.part(next, BatchHeader.byteCount)
+            guard follower[field.magic] == BatchHeader.magic else { return }
+            follower[field.previousChecksum] = header[field.checksum]
+            follower.seal(field.checksum)
             here = next
         }
     }
@@ -79,19 +78,19 @@ enum HostileLog {
             contents.withUnsafeBytes { contents in
                 for batch in batches(device, file) {
                     let bytes = contents.part(batch, contents.count - batch)
-                    guard bytes.load(48, as: UInt64.self) > last.rawValue, let (records, _) = records(bytes) else {
+                    guard bytes[BatchHeader.layout.sequence] > last, let (records, _) = records(bytes) else {
                         continue
                     }
                     for record in records {
                         Record(trusting: bytes.part(record.lowerBound, record.count)).forEachChange {
                             change, offset, count in
-                            let type = bytes.load(record.lowerBound + offset, as: UInt16.self)
+                            let header = bytes.part(record.lowerBound + offset, count)
                             var moved: UInt16?
-                            if case .move(let move) = change { moved = move.bytes.load(0) }
+                            if case .move(let move) = change { moved = move.bytes[ChangeHeader.layout.type] }
                             found.append(
                                 LoggedChange(
                                     file: file, batch: batch, record: record, offset: offset, byteCount: count,
-                                    type: type, movedType: moved))
+                                    type: header[ChangeHeader.layout.type], movedType: moved))
                         }
                     }
                 }
@@ -115,7 +114,7 @@ enum HostileLog {
         guard let (_, area) = records(UnsafeRawBufferPointer(bytes)) else { return }
         let start = change.record.lowerBound + (inRecordHeader ? 0 : change.offset) + place
         for index in 0..<width { bytes[start + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
-        seal(bytes.part(change.record.lowerBound, change.record.count), hole: 4)
+        bytes.part(change.record.lowerBound, change.record.count).seal(Record.layout.checksum)
         sealBatch(bytes, area)
         _ = device.perform(Submission(.writeDurable, handle, offset: UInt64(change.batch), bytes, tag: 0))
     }
