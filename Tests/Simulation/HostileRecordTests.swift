@@ -27,12 +27,15 @@ private struct HostileField: CustomStringConvertible {
         UInt64.max - 99, UInt64.max,
     ]
 
-    private static let layouts: [(type: ChangeType, layout: any DiskLayout.Type)] = [
-        (.inode, InodeChange.self), (.dirent, DirentChange.self), (.removeDirent, RemoveKeyChange.self),
-        (.xattr, XattrChange.self), (.removeXattr, RemoveKeyChange.self), (.payload, PayloadChange.self),
-        (.extent, ExtentChange.self), (.removeRange, RemoveRangeChange.self), (.removeInode, RemoveInodeChange.self),
-        (.orphan, OrphanChange.self), (.reserve, ReserveChange.self),
-    ]
+    private static var layouts: [(type: ChangeType, layout: any DiskLayout.Type)] {
+        [
+            (.inode, InodeChange.self), (.dirent, DirentChange.self), (.removeDirent, RemoveKeyChange.self),
+            (.xattr, XattrChange.self), (.removeXattr, RemoveKeyChange.self), (.payload, PayloadChange.self),
+            (.extent, ExtentChange.self), (.removeRange, RemoveRangeChange.self),
+            (.removeInode, RemoveInodeChange.self),
+            (.orphan, OrphanChange.self), (.reserve, ReserveChange.self),
+        ]
+    }
     /// What the cleaner moves here.
     private static let movedTypes: [ChangeType] = [.inode, .dirent, .xattr, .payload, .extent]
 

@@ -85,7 +85,7 @@ struct RangeTombstones {
         guard chunks[chunk].count > Self.chunkLimit else { return }
         let half = Array(chunks[chunk][(Self.chunkLimit / 2)...])
         chunks[chunk].removeLast(half.count)
-        chunks.insert(half, at: chunk + 1)
+        chunks.insert(half, at: chunks.index(after: chunk))
     }
 
     mutating func remove(_ from: UInt64, _ sequence: RecordSequence) {
