@@ -98,7 +98,8 @@ struct BatchHeader: Equatable, Sendable {
     /// Writes the header and gives its checksum in the chain.
     @discardableResult
     func encode(into bytes: UnsafeMutableRawBufferPointer) -> UInt32 {
-        precondition(bytes.count == Self.byteCount && recordAreaByteCount >= UInt32(Self.byteCount))
+        precondition(bytes.count == Self.byteCount)
+        precondition(recordAreaByteCount >= UInt32(Self.byteCount))
         precondition(byteCount <= SegmentHeader.byteCountLimit - SegmentHeader.byteCount)
         bytes.zero(0, bytes.count)
         let field = Self.layout

@@ -263,15 +263,17 @@ extension UnsafeMutableRawPointer {
 
 extension UnsafeRawBufferPointer {
     /// The checksum of the bytes, with the field that has it taken as zero.
+    @inline(__always)
     func ownChecksum(in field: Field<UInt32>) -> UInt32 { Checksum.crc32c(self, withHoleAt: field.offset) }
 
     /// Whether that field has it.
+    @inline(__always)
     func isSealed(by field: Field<UInt32>) -> Bool { self[field] == ownChecksum(in: field) }
 }
 
 extension UnsafeMutableRawBufferPointer {
     /// Puts the checksum of the bytes into its field; gives it.
-    @discardableResult
+    @discardableResult @inline(__always)
     func seal(_ field: Field<UInt32>) -> UInt32 {
         let checksum = UnsafeRawBufferPointer(self).ownChecksum(in: field)
         self[field] = checksum

@@ -14,7 +14,7 @@ enum RunHeader {
         let incarnation = Field<UInt32>(36, "incarnation", "of the segment")
         let payloadCount = Field<UInt32>(40, "number of payloads", "at most 504")
         let blockCount = Field<UInt32>(44, "number of blocks that follow")
-        let payloads = Tail<PayloadID>(64, "payload ids", "as many as payloads; zeros up to 4,096")
+        let payloads = Tail<PayloadID>(64, "payload ids", "as many as `payloadCount` says; zeros up to 4,096")
         static let byteCount = 64
     }
 
