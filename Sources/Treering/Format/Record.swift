@@ -145,8 +145,9 @@ struct Record {
     /// A change from its bytes, checked; nil when it is malformed.
     static func decodeChange(_ change: UnsafeRawBufferPointer, isMoved: Bool = false) -> Change? {
         let header = changeHeader(change, 0)
-        guard header.version == ChangeHeader.version || header.isSkippable else { return nil }
-        guard let type = ChangeType(rawValue: header.type) else { return header.isSkippable ? .skipped : nil }
+        guard header.version == ChangeHeader.version, let type = ChangeType(rawValue: header.type) else {
+            return header.isSkippable ? .skipped : nil
+        }
         var object = InodeNumber(0)
         if type.hasObject {
             guard change.count >= OrphanChange.byteCount else { return nil }

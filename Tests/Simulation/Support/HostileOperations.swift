@@ -58,11 +58,26 @@ struct HostileOperations {
         return names.filter { $0.text != "." && $0.text != ".." }
     }
 
+    /// Has the cleaner, and the search for dead blocks, go through every segment.
+    private func clean() {
+        guard (try? volume.syncAndWait()) != nil else { return }
+        let sealed = volume.state.withLock { state in
+            let table = state.core.table
+            return table.segments.indices.map { table.life(of: SegmentNumber(UInt32($0))) }
+                .filter { table.isInUse($0) && table[$0.number].isSealed }
+        }
+        for life in sealed {
+            try? volume.housekeeper.empty(life)
+            _ = volume.housekeeper.findDeadBlocks()
+        }
+    }
+
     /// Reads, then changes everything, then takes it all away. `isWritten`: only where the mount takes it.
     func run(_ inodes: ClosedRange<UInt64>, isWritten: Bool) {
         let names = read(inodes)
         for name in names { perform(.lookup(name.parent, name.text)) }
         guard isWritten else { return }
+        clean()
         var changes = AttributeChanges()
         changes.mode = 0o700
         changes.modified = .now

@@ -197,7 +197,8 @@ final class Cleaner<D: Device> {
                     return found
                 }
             }
-            if let found, !copied.contains(where: { $0.payload == id }) {
+            // Only a hostile store has blocks of which nothing is named.
+            if let found, !found.blocks.isEmpty, !copied.contains(where: { $0.payload == id }) {
                 if blockCount + found.blocks.count > blockLimit, blockCount > 0 || blockLimit == Self.runBlockLimit {
                     break
                 }
