@@ -5,5 +5,7 @@
 # engines: ring posix
 # seeds: 10
 # seconds: 1800
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export TREERING_ENDS=$SEEDS
-exec bash Tests/Mount/ends.sh
+mounted ends

@@ -14,7 +14,8 @@ M=$WORK/mnt
 verified() {
     local what=$1
     shift
-    if fio --aux-path="$WORK" --name=verify --directory="$M" --numjobs=2 --group_reporting --size=512m --rw=randwrite --bs=4k-128k --randseed="$SEED" \
+    if fio --aux-path="$WORK" --name=verify --directory="$M" --numjobs=2 --group_reporting --size=512m --rw=randwrite \
+        --bs=4k-128k --randseed="$SEED" \
         --randrepeat=1 --verify=crc32c --verify_fatal=1 --fallocate=none --ioengine=psync --end_fsync=1 --output="$WORK/fio" "$@" >/dev/null 2>&1 &&
         grep -q 'err= 0' "$WORK/fio"; then
         pass

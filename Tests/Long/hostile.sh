@@ -4,12 +4,6 @@
 # goal: 1000000
 # seeds: 2000
 # seconds: 3600
-set -u
-set -o pipefail
-TREERING_SEED=$SEED TREERING_FUZZ=$SEEDS \
-    swift test -c release -Xswiftc -enable-testing -Xswiftc -DSIMULATION --scratch-path .build-tests --skip-build --filter HostileStoreTests 2>&1 |
-    tee "$TMPDIR/hostile.log" | tail -n 40
-code=$?
-# "hostile stores: 2000 from seed 1: ..."
-sed -n 's/^hostile stores: \([0-9]*\) from seed .*/count \1 hostile stores/p' "$TMPDIR/hostile.log"
-exit $code
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+TREERING_SEED=$SEED TREERING_FUZZ=$SEEDS simulated HostileStoreTests | tail -n 40

@@ -5,5 +5,7 @@
 # engines: ring posix
 # seeds: 50
 # seconds: 3600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export TREERING_KILLS=$SEEDS TREERING_KILL_SEED=$SEED
-exec bash Tests/Mount/kill.sh
+mounted kill

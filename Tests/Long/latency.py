@@ -7,6 +7,10 @@ import random
 import sys
 import time
 
+sys.dont_write_bytecode = True
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../mount-scripts/lib"))
+from figures import at_share  # noqa: E402
+
 path, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 choose = random.Random(seed)
 size = os.path.getsize(path)
@@ -22,10 +26,4 @@ while time.monotonic() < end:
     times.append(time.monotonic_ns() - begin)
 os.close(fd)
 times.sort()
-
-
-def at(share):
-    return times[min(len(times) - 1, int(len(times) * share))] // 1000
-
-
-print(len(times), at(0.5), at(0.99), at(0.999), times[-1] // 1000)
+print(len(times), *(at_share(times, share) // 1000 for share in (0.5, 0.99, 0.999)), times[-1] // 1000)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # How long a durable write of 4 KiB takes: on the host's own file system; beside another writer where there is much room; on a store that is 80 %
 # full at rest, while the cleaner works without need (`treering clean`), and beside another writer who makes it work in need. Tells; of the times
-# nothing is asserted.
+# nothing is asserted. TREERING_LATENCY_MIB: the capacity of the store (1,024); TREERING_LATENCY_SECONDS: how long each takes (20).
 # unit: rounds
 # goal: 1
 # engines: ring posix
@@ -15,7 +15,6 @@ seconds=${TREERING_LATENCY_SECONDS:-20}
 seed=${SEED:-1}
 S=$WORK/store
 M=$WORK/mnt
-figure() { "$TREERING" stats "$M" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
 # measure NAME FILE
 measure() {
     local name=$1 result
@@ -29,34 +28,18 @@ sync "$WORK/host"
 measure "host" "$WORK/host"
 rm "$WORK/host"
 
-cat >"$WORK/scatter.py" <<'P'
-import os, random, signal, sys
-base, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def end(*_):
-    print(done, flush=True)
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)
-choose = random.Random(seed)
-block = os.urandom(4096)
-files = [os.open(f"{base}/f{n}", os.O_WRONLY) for n in range(1, 8)]
-size = os.fstat(files[0]).st_size
-done = 0
-while count == 0 or done < count:
-    os.pwrite(choose.choice(files), block, choose.randrange(size // 4096) * 4096)
-    done += 1
-P
 # beside NAME : the same while another program writes as fast as it can; both together in $rate, writes a second, and what the log had to
 # take for each 100 bytes of theirs in $amplification.
 beside() {
     local asked written churning begun=$EPOCHSECONDS
-    asked=$(figure appended_bytes) written=$(($(figure appended_bytes) + $(figure moved_bytes)))
-    python3 "$WORK/scatter.py" "$M" 0 $((seed + 1)) >"$WORK/scattered" &
+    asked=$(figure "$M" appended_bytes) written=$(($(figure "$M" appended_bytes) + $(figure "$M" moved_bytes)))
+    python3 "$HERE/scatter.py" "$M" 0 $((seed + 1)) >"$WORK/scattered" &
     churning=$!
     measure "$1" "$M/target"
     kill $churning
     wait $churning
     rate=$((($(cat "$WORK/scattered") + count) / (EPOCHSECONDS - begun)))
-    asked=$(($(figure appended_bytes) - asked)) written=$(($(figure appended_bytes) + $(figure moved_bytes) - written))
+    asked=$(($(figure "$M" appended_bytes) - asked)) written=$(($(figure "$M" appended_bytes) + $(figure "$M" moved_bytes) - written))
     amplification=$((written * 100 / asked))
     say "note both writers: $rate writes a second, write amplification $amplification %"
 }
@@ -67,7 +50,7 @@ for name in f1 f2 f3 f4 f5 f6 f7 target; do head -c 20000000 /dev/urandom >"$M/$
 "$TREERING" sync "$M"
 beside "beside another writer, much room"
 roomy=$rate
-equal "nothing was cleaned" 0 "$(figure cleaned_segments)"
+equal "nothing was cleaned" 0 "$(figure "$M" cleaned_segments)"
 stop_mount "$S" "$M"
 rm -rf "$S"
 
@@ -78,7 +61,7 @@ share=$((size / 104 * 80 / 8 / 4096 * 4096))
 for number in 1 2 3 4 5 6 7; do head -c "$share" /dev/urandom >"$M/f$number"; done
 head -c "$share" /dev/urandom >"$M/target"
 # A tenth of the store dies in small pieces.
-check "scattering" timeout 600 python3 "$WORK/scatter.py" "$M" $((capacity * 256 / 10)) "$seed"
+check "scattering" timeout 600 python3 "$HERE/scatter.py" "$M" $((capacity * 256 / 10)) "$seed"
 "$TREERING" sync "$M"
 measure "at rest" "$M/target"
 stop_mount "$S" "$M"
@@ -89,13 +72,14 @@ cleaning=$!
 measure "while cleaning" "$M/target"
 kill $cleaning
 wait $cleaning 2>/dev/null
-cleaned=$(figure cleaned_segments)
+cleaned=$(figure "$M" cleaned_segments)
 equal "the cleaner worked" yes "$([ "${cleaned:-0}" -gt 0 ] && echo yes)"
 say "note $cleaned segments cleaned meanwhile"
 
 beside "beside another writer, cleaning in need"
-say "note $(($(figure cleaned_segments) - cleaned)) segments cleaned meanwhile; $((rate * amplification / roomy)) % of what there is without cleaning, after amplification"
-equal "nothing damaged" 0 "$(figure corruptions)"
+share=$((rate * amplification / roomy))
+say "note $(($(figure "$M" cleaned_segments) - cleaned)) segments cleaned meanwhile; $share % of what there is without cleaning, after amplification"
+equal "nothing damaged" 0 "$(figure "$M" corruptions)"
 stop_mount "$S" "$M"
 check_store "$S"
 [ "$FAILED" -eq 0 ] && say "count 1 rounds"

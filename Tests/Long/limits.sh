@@ -5,5 +5,7 @@
 # engines: ring posix
 # seeds: 1
 # seconds: 7200
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export LONG=1
-exec bash Tests/Mount/limits.sh
+mounted limits

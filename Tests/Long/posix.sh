@@ -5,10 +5,11 @@
 # engines: ring posix
 # seeds: 1
 # seconds: 3600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export LONG=1
-set -o pipefail
-bash "$(dirname "$0")/../Mount/posix.sh" | tee "$TMPDIR/posix.log"
+mounted posix
 code=$?
 [ $code -eq 0 ] && echo "count 1 rounds of the POSIX suite"
-sed -n 's/^ *\([0-9]* assertions.*\)/note \1/p' "$TMPDIR/posix.log"
+sed -n 's/^ *\([0-9]* assertions.*\)/note \1/p' "$LOG"
 exit $code

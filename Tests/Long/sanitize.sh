@@ -1,5 +1,6 @@
 #!/bin/bash
 # Mounted groups served by a program that the thread sanitizer watches, and by one that the address sanitizer watches. Any report fails.
+# TREERING_SANITIZED_GROUPS and TREERING_SANITIZERS: only these groups and sanitizers.
 # unit: groups under a sanitizer
 # goal: 12
 # engines: ring posix
@@ -18,8 +19,10 @@ groups=${TREERING_SANITIZED_GROUPS:-basic data meta errors ends takeover}
 failed=0
 for sanitizer in ${TREERING_SANITIZERS:-thread address}; do
     # The thread sanitizer does not see what Synchronization.Mutex does: TREERING_TSAN has it see every lock.
-    swift build -c release --sanitize=$sanitizer --scratch-path ".build-$sanitizer" --product treering \
-        $([ $sanitizer = thread ] && echo "-Xswiftc -DTREERING_TSAN") >"$TMPDIR/build" 2>&1 || { tail -n 20 "$TMPDIR/build"; exit 1; }
+    more=()
+    [ "$sanitizer" = thread ] && more=(-Xswiftc -DTREERING_TSAN)
+    swift build -c release "--sanitize=$sanitizer" --scratch-path ".build-$sanitizer" --product treering "${more[@]}" >"$TMPDIR/build" 2>&1 ||
+        { tail -n 20 "$TMPDIR/build"; exit 1; }
     for group in $groups; do
         if TREERING=$root/.build-$sanitizer/release/treering timeout --kill-after=30 1500 bash "Tests/Mount/$group.sh" >"$TMPDIR/out" 2>&1; then
             echo "count 1 groups under a sanitizer"

@@ -6,10 +6,11 @@
 # engines: ring posix
 # seeds: 1
 # seconds: 7200
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export LONG=1 SEED
-set -o pipefail
-bash "$(dirname "$0")/../Mount/space.sh" | tee "$TMPDIR/space.log"
+mounted space
 code=$?
 [ $code -eq 0 ] && echo "count 1 rounds"
-sed -n 's/^ *\([0-9]* %: write amplification.*\)/note \1/p' "$TMPDIR/space.log"
+sed -n 's/^ *\([0-9]* %: write amplification.*\)/note \1/p' "$LOG"
 exit $code

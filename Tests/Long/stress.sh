@@ -5,10 +5,11 @@
 # engines: ring posix
 # seeds: 1
 # seconds: 3600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 export LONG=1
-set -o pipefail
-bash "$(dirname "$0")/../Mount/stress.sh" | tee "$TMPDIR/stress.log"
+mounted stress
 code=$?
 [ $code -eq 0 ] && echo "count 1 rounds of all stressors"
-echo "note $(grep -c ': passed' "$TMPDIR/stress.log") stressors passed, $(grep -c 'not counted' "$TMPDIR/stress.log") not counted"
+echo "note $(grep -c ': passed' "$LOG") stressors passed, $(grep -c 'not counted' "$LOG") not counted"
 exit $code

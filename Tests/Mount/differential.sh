@@ -2,7 +2,8 @@
 # The same random system calls on ext4 and on a mount: every answer and the trees are compared (Tests/Mount/posix/differential).
 # 20,000 operations; TREERING_DIFFERENTIAL_RUNS=5 makes as many seeds of 20,000. LONG=1: seeds of 100,000 operations for an hour each
 # with the writeback cache off and on, or until TREERING_DIFFERENTIAL_OPERATIONS (5,000,000 each); what is done is recorded in
-# TREERING_DIFFERENTIAL_TOTALS (a directory) and not done again.
+# TREERING_DIFFERENTIAL_TOTALS (a directory) and not done again. TREERING_DIFFERENTIAL_SEED: the first seed (1);
+# TREERING_DIFFERENTIAL_SECONDS: begin no seed after so many seconds (1,500, with LONG=1).
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=posix/oracle.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The ends of a session with thousands of cold reads on their way: the mount is taken off the tree, the connection is aborted, SIGTERM
-# comes twice. Each time the serving process exits with 0 and leaves a clean store. TREERING_ENDS of each (1). And `max_inflight` is kept.
+# comes twice. Each time the serving process exits with 0 and leaves a clean store. TREERING_ENDS of each (1; with LONG=1 10). And
+# `max_inflight` is kept.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 gcc
@@ -9,32 +10,13 @@ M=$WORK/mnt
 ends=${TREERING_ENDS:-1}
 [ "$LONG" = 1 ] && ends=10
 mkdir "$M"
-check "the reader" gcc -O2 -pthread -o "$WORK/reader" "$HERE/ends.c" || finish
+check "the reader" gcc -O2 -pthread -o "$WORK/reader" "$HERE/ends/reader.c" || finish
 # A slow disk for the posix engine: most requests are then at the same step, waiting for a page of the index or for their data.
-cat >"$WORK/slow.c" <<'C'
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/uio.h>
-#include <unistd.h>
-ssize_t preadv(int file, const struct iovec *vectors, int count, off_t offset) {
-    static ssize_t (*real)(int, const struct iovec *, int, off_t);
-    if (!real) real = (ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "preadv");
-    usleep(2000);
-    return real(file, vectors, count, offset);
-}
-C
-check "the slow disk" gcc -O2 -shared -fPIC -o "$WORK/slow.so" "$WORK/slow.c" || finish
+check "the slow disk" gcc -O2 -shared -fPIC -o "$WORK/slow.so" "$HERE/ends/slow.c" || finish
 # Written in disorder: the reads of a page of the index, and of a batch of the log, lie far apart.
-cat >"$WORK/fill.py" <<'P'
-import os, random, struct, sys
-file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
-order = list(range(16000))
-random.Random(1).shuffle(order)
-for block in order: os.pwrite(file, struct.pack("<Q", block * 4096) * 512, block * 4096)
-P
 "$TREERING" format "$S" --capacity 1G >/dev/null
 start_mount "$S" "$M"
-python3 "$WORK/fill.py" "$M/file"
+python3 "$HERE/ends/fill.py" "$M/file"
 stop_mount "$S" "$M"
 
 # serve OPTIONS PRELOAD ARGUMENTS... : mounts in the foreground, nothing of it in memory; `server` is its process.

@@ -52,14 +52,18 @@ check "nothing was made" nothing_made
 start_mount "$S" "$M"
 echo kept >"$M/kept"
 mkdir "$WORK/other"
+# Each of these waits some seconds for the owner to leave.
+begin mount mount_it "$S" "$WORK/other"
+begin dump "$TREERING" dump "$S"
+begin format "$TREERING" format --force "$S"
 expect_error "second mount at the same place" 'mounted there already' mount_it "$WORK/store2" "$M"
-expect_error "second mount of the same store" 'in use by process [0-9]+' mount_it "$S" "$WORK/other"
 expect_error "repair of a mounted store" 'needs the store to itself' "$TREERING" check "$S" --repair
-expect_error "dump of a mounted store" 'in use by process' "$TREERING" dump "$S"
 expect_error "format of a mounted store" '(is a store already|in use)' "$TREERING" format "$S"
-expect_error "forced format of a mounted store" 'in use' "$TREERING" format --force "$S"
 expect_error "stats of something else" 'neither a mounted' "$TREERING" stats "$WORK/other"
 expect_error "sync of something else" 'no Treering store is mounted' "$TREERING" sync "$WORK/other"
+expect_error "second mount of the same store" 'in use by process [0-9]+' outcome mount
+expect_error "dump of a mounted store" 'in use by process' outcome dump
+expect_error "forced format of a mounted store" 'in use' outcome format
 equal "the mount goes on" kept "$(cat "$M/kept")"
 stop_mount "$S" "$M"
 mkdir "$S/inside" 2>/dev/null

@@ -14,7 +14,8 @@ cp "$TREERING" "$WORK/treering"
 chmod 755 "$WORK/treering"
 chown nobody "$WORK/home"
 # visit.sh STORE FILES SYNC END [OPTIONS] : mounts, says what is there and what mount and stats say, adds files, ends.
-cat >"$WORK/visit.sh" <<'P'
+declare -f wait_gone >"$WORK/visit.sh"
+cat >>"$WORK/visit.sh" <<'P'
 set -u
 store=$1 files=$2 sync=$3 end=$4 options=${5:-noatime}
 m=$store.mnt.$(id -u)
@@ -27,7 +28,7 @@ for name in $files; do echo "$name" >"$m/$name" || exit 1; done
 [ "$sync" = sync ] && "$T" sync "$m"
 pid=$(head -n 1 "$store/lock" | tr -dc 0-9)
 if [ "$end" = kill ]; then kill -9 "$pid"; else fusermount3 -u "$m"; fi
-for _ in $(seq 200); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
+wait_gone "$pid" 10
 [ "$end" = kill ] && { fusermount3 -u -z "$m" 2>/dev/null || umount -l "$m"; }
 exit 0
 P
@@ -80,6 +81,40 @@ travel() {
 travel "$WORK/home/container" here there "a container"
 mkdir "$WORK/home/user" && chown nobody:nogroup "$WORK/home/user" "$WORK/home"
 travel "$WORK/home/user" user here "root after a user"
+# mended STORE FIRST SECOND WHAT : killed in the first place and damaged then, mended where what it left in staging is not seen, or where it is.
+mended() {
+    local store=$1 first=$2 second=$3 what=$4 out
+    STORES+=("$store")
+    out=$($first "$WORK/visit.sh" "$store" "a0" sync unmount) || fail "$what, format: $out"
+    out=$($first "$WORK/visit.sh" "$store" "a1 a2 a3" - kill) || fail "$what, 1: $out"
+    mend "$second" "$store" "$what, nobody mounted there"
+    chown -R --reference="$store" "$store"
+    out=$($first "$WORK/visit.sh" "$store" "a4 a5" - kill) || fail "$what, 2: $out"
+    has "$what: nothing was added where it was mended, all is here" "^there: a0 a1 a2 a3 $" "$out"
+    mend "$second" "$store" "$what, mounted there"
+    out=$($second "$WORK/visit.sh" "$store" "b1" sync unmount) || fail "$what, 3: $out"
+    has "$what: the other place goes on without it" "^there: a0 a1 a2 a3 $" "$out"
+    chown -R --reference="$store" "$store"
+    out=$($first "$WORK/visit.sh" "$store" "a6 a7" - kill) || fail "$what, 4: $out"
+    has "$what: one history" "^there: a0 a1 a2 a3 b1 $" "$out"
+    has "$what: what is lost is told" "said:.*left the staging .* has gone on since" "$out"
+    mend "$first" "$store" "$what, mended where it is seen"
+    out=$($first "$WORK/visit.sh" "$store" "" - unmount) || fail "$what, 5: $out"
+    has "$what: what is seen is taken in" "^there: a0 a1 a2 a3 a6 a7 b1 $" "$out"
+    out=$($first -c '"$T" check "$0"' "$store")
+    has "$what: check is clean" ": clean:" "$out"
+}
+# mend WHERE STORE WHAT : the index is lost, and made anew there.
+mend() {
+    local out
+    rm "$2/index"
+    out=$($1 -c '"$T" check --repair "$0" 2>&1; echo "exit $?"' "$2")
+    has "$3: is mended" "exit [01]$" "$out"
+    [ -f "$2/index" ] || fail "$3: there is no index: $out"
+}
+mended "$WORK/home/mended" here there "mended in a container"
+chown nobody:nogroup "$WORK/home"
+mended "$WORK/home/mended-user" user here "mended by root"
 # What the same user left in the same place is taken in, whatever is mounted read-only in between.
 out=$(here "$WORK/visit.sh" "$WORK/home/container" "c1 c2" - kill)
 out=$(there "$WORK/visit.sh" "$WORK/home/container" "" - unmount ro)

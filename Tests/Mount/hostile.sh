@@ -9,43 +9,7 @@ M=$WORK/mnt
 mkdir "$M"
 chmod 755 "$WORK"
 
-cat >"$WORK/change.py" <<'P'
-import struct, sys
-
-TABLE = []
-for number in range(256):
-    for _ in range(8): number = number >> 1 ^ (0x82F63B78 if number & 1 else 0)
-    TABLE.append(number)
-
-def crc32c(data):
-    state = 0xFFFFFFFF
-    for byte in data: state = TABLE[(state ^ byte) & 255] ^ state >> 8
-    return state ^ 0xFFFFFFFF
-
-def main(index, mode, links, offset, width, value):
-    """Changes a field of every inode with this mode and link count, in every page of the index, and makes the checksum right again."""
-    pattern = struct.pack("<II", int(mode, 8), int(links))
-    data = bytearray(open(index, "rb").read())
-    count = 0
-    for start in range(8192, len(data) - 8191, 8192):
-        page = data[start:start + 8192]
-        place = page.find(pattern)
-        if place < 64 or page[36] != 0: continue
-        while place >= 0:
-            # The record begins 16 bytes behind the beginning of the entry; offsets are the entry's.
-            field = place - 16 + int(offset)
-            page[field:field + int(width)] = int(value, 0).to_bytes(int(width), "little")
-            count += 1
-            place = page.find(pattern, place + 8)
-        page[0:4] = bytes(4)
-        page[0:4] = struct.pack("<I", crc32c(page))
-        data[start:start + 8192] = page
-    open(index, "wb").write(data)
-    sys.exit(0 if count else "no such inode")
-
-main(*sys.argv[1:])
-P
-change() { check "change $*" python3 "$WORK/change.py" "$S/index" "$@"; }
+change() { check "change $*" python3 "$HERE/hostile.py" "$S/index" "$@"; }
 
 start_mount "$S" "$M" capacity=64M
 mkdir -m 0741 "$M/dir" "$M/dir2"
@@ -62,11 +26,15 @@ lives() { kill -0 "$1" && ! grep -q '^State:.Z' "/proc/$1/status" && timeout 20 
 works() {
     local pid
     pid=$(daemon_of "$S")
-    for command in 'ls -laR' 'stat -f' 'find -size +0' 'du -a'; do timeout 20 $command "$M" >/dev/null 2>&1; done
+    for command in 'ls -laR' 'stat -f' 'find -size +0' 'du -a'; do
+        # shellcheck disable=SC2086
+        timeout 20 $command "$M" >/dev/null 2>&1
+    done
     timeout 20 readlink "$M/link" >/dev/null 2>&1
     timeout 20 rmdir "$M/dir" 2>/dev/null
     timeout 20 mv -T "$M/dir2" "$M/dir" 2>/dev/null
-    timeout 20 bash -c 'ln "$0/file" "$0/file2"; cat "$0/file"; echo more >>"$0/file"; mv "$0/file" "$0/dir"; rm -rf "$0/file" "$0"/dir*' "$M" >/dev/null 2>&1
+    timeout 20 bash -c 'ln "$0/file" "$0/file2"; cat "$0/file"; echo more >>"$0/file"; mv "$0/file" "$0/dir"; rm -rf "$0/file" "$0"/dir*' \
+        "$M" >/dev/null 2>&1
     check "$1: the daemon is there" lives "$pid"
 }
 # mode, links, offset in the entry, width, value

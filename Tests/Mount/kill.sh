@@ -12,7 +12,9 @@ seed=${TREERING_KILL_SEED:-1}
 
 # kills STORE MOUNTPOINT SEED COUNT UNIT [full]
 kills() {
-    if python3 "$HERE/kill.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else fail "kills from seed $3 on ${*:6}"; fi
+    if python3 "$HERE/kill/run.py" "$TREERING" "$ENGINE" "$1" "$2" "$WORK" "$3" "$4" "${@:6}" >"$WORK/out" 2>&1; then pass; else
+        fail "kills from seed $3 on ${*:6}"
+    fi
     sed 's/^/    /' "$WORK/out"
     # What the long tier adds up: "51 kills in 40 rounds, 1234 operations acknowledged; ..."
     sed -n "s/^\([0-9]*\) kills in .* rounds, \([0-9]*\) operations.*/count \1 $5\ncount \2 operations acknowledged before a kill/p" "$WORK/out"
@@ -25,27 +27,19 @@ rm -rf "$WORK/full"
 
 # acknowledged COUNT LOG... : waits until each log has so many lines; on a busy machine programs take their time to start.
 acknowledged() {
-    local count=$1 log _
+    local count=$1 log lines _
     shift
     for log in "$@"; do
-        for _ in $(seq 300); do [ "$(cat "$log" 2>/dev/null | wc -l)" -ge "$count" ] && break; sleep 0.1; done
+        for _ in $(seq 300); do
+            lines=$(grep -c '' "$log" 2>/dev/null)
+            [ "${lines:-0}" -ge "$count" ] && break
+            sleep 0.1
+        done
     done
 }
 # With the kernel's writeback cache what was closed or synced is kept.
-cat >"$WORK/closed.py" <<'P'
-import os, sys
-root, log = sys.argv[1], open(sys.argv[2], "a", buffering=1)
-number = 0
-try:
-    while True:
-        with open(f"{root}/closed{number}", "wb") as file: file.write(bytes([number % 255 + 1]) * (number * 37 % 20000))
-        log.write(f"{number}\n")
-        number += 1
-except OSError:
-    pass
-P
 start_mount "$S" "$M" writeback_cache=on
-python3 "$WORK/closed.py" "$M" "$WORK/closed.log" 2>/dev/null &
+python3 "$HERE/kill/closed.py" "$M" "$WORK/closed.log" 2>/dev/null &
 loop=$!
 acknowledged 100 "$WORK/closed.log"
 sleep 0.5
@@ -62,9 +56,10 @@ for number in numbers:
 P
 # Somebody removes the staging file, as session managers do at logout: the mount goes on in a file in the store.
 again "$S" "$M"
-uuid=$("$TREERING" stats "$M" --json >/dev/null && ls /dev/shm | grep -F "treering-$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d ' ')" | head -n 1)
-check "staging lies in shared memory" test -n "$uuid"
-rm -f "/dev/shm/$uuid"
+check "the mount answers" "$TREERING" stats "$M" --json
+staging=$(find /dev/shm -name "$(staging_of "$S")-*" | head -n 1)
+check "staging lies in shared memory" test -n "$staging"
+rm -f "$staging"
 for _ in $(seq 50); do ls "$S"/staging-* >/dev/null 2>&1 && break; sleep 0.1; done
 check "staging moved into the store" bash -c 'ls "$0"/staging-*' "$S"
 for number in $(seq 200); do echo "$number" >"$M/moved$number"; done
@@ -76,20 +71,9 @@ rm -f "$M"/moved*
 flight=$((512 * 1024 * 1024))
 if [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -gt $((flight * 3)) ]; then
     again "$S" "$M" staging=1G
-    cat >"$WORK/flood.py" <<'P'
-import os, sys
-root, log, which = sys.argv[1], open(sys.argv[2], "a", buffering=1), int(sys.argv[3])
-descriptor = os.open(f"{root}/flood{which}", os.O_CREAT | os.O_WRONLY)
-try:
-    for number in range(512):
-        os.pwrite(descriptor, bytes([(number + which) % 255 + 1]) * (1 << 20), number << 20)
-        log.write(f"{number}\n")
-except OSError:
-    pass
-P
     floods=()
     for which in 1 2; do
-        python3 "$WORK/flood.py" "$M" "$WORK/flood$which.log" $which 2>/dev/null &
+        python3 "$HERE/kill/flood.py" "$M" "$WORK/flood$which.log" $which 2>/dev/null &
         floods+=($!)
     done
     acknowledged 20 "$WORK/flood1.log" "$WORK/flood2.log"

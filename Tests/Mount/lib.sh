@@ -1,6 +1,9 @@
 # Shared by the mounted shell tests. A group is one file in Tests/Mount, run by mount-scripts/test with
-#   TREERING  the program       ENGINE  auto, ring or posix
+#   TREERING       the program                      ENGINE         auto, ring or posix
+#   LONG=1         the long tier: larger counts     TMPDIR         where everything lies
+#   LEAVE_SECONDS  how long an unmount may take     CHECK_SECONDS  and a check
 # It sources this file, calls `check` and friends, and ends with `finish`. Everything lives in $WORK, which is removed at the end.
+# Programs that only one group needs are Tests/Mount/GROUP.py, or lie in Tests/Mount/GROUP.
 # shellcheck shell=bash
 
 : "${LONG:=0}" "${LEAVE_SECONDS:=30}" "${CHECK_SECONDS:=120}"
@@ -129,6 +132,9 @@ kill_mount() {
     fusermount3 -u -z "$2" 2>/dev/null || umount -l "$2" 2>/dev/null
 }
 
+# parent_of PID
+parent_of() { awk '/^PPid:/ {print $2}' "/proc/$1/status" 2>/dev/null; }
+
 is_daemon() { [ -n "$1" ] && tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q 'treering.* mount '; }
 
 # remount STORE DIR [OPTIONS]
@@ -139,6 +145,29 @@ again() {
 
 # check_store STORE : `treering check` finds nothing.
 check_store() { check "check of $(basename "$1")" timeout "$CHECK_SECONDS" "$TREERING" check "$1"; }
+
+# figure STORE_OR_MOUNT NAME : a number of `treering stats --json`.
+figure() { timeout 60 "$TREERING" stats "$1" --json | sed -n "s/.*\"$2\": *\([0-9]*\).*/\1/p"; }
+
+# staging_of STORE : how the names of its staging in /dev/shm begin, nothing where it has no superblock.
+staging_of() {
+    local number
+    number=$(od -An -tx1 -j56 -N4 "$1/superblock" 2>/dev/null | tr -d ' ')
+    [ -z "$number" ] || echo "treering-$number"
+}
+
+# begin NAME COMMAND... / outcome NAME : a command beside others that take their time too; what it said, and its exit code.
+begin() {
+    local name=$1
+    shift
+    ("$@" >"$WORK/begun.$name" 2>&1; echo $? >"$WORK/code.$name.new"; mv "$WORK/code.$name.new" "$WORK/code.$name") &
+}
+outcome() {
+    local _
+    for _ in {1..1200}; do [ -e "$WORK/code.$1" ] && break; sleep 0.05; done
+    cat "$WORK/begun.$1"
+    return "$(cat "$WORK/code.$1")"
+}
 
 # describe DIR : one line for each name: type, mode, owner, links, size, mtime, target. Links and sizes of directories are left
 # out: file systems count them differently.
@@ -183,8 +212,8 @@ clean_up() {
     done
     # What killed mounts of these stores left in shared memory, since nobody mounts them again.
     for dir in "${STORES[@]}"; do
-        number=$(od -An -tx1 -j56 -N4 "$dir/superblock" 2>/dev/null | tr -d ' ')
-        [ -n "$number" ] && rm -f /dev/shm/treering-"$number"-*
+        number=$(staging_of "$dir")
+        [ -n "$number" ] && rm -f "/dev/shm/$number"-*
     done
     rm -rf --one-file-system "$WORK" 2>/dev/null
 }

@@ -7,19 +7,6 @@ need python3 prlimit
 S=$WORK/store
 M=$WORK/mnt
 
-cat >"$WORK/fill.py" <<'P'
-import hashlib, os, random, sys
-what, root, seed, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-def body(number): return random.Random(seed * 100_000 + number).randbytes(1 << 20)
-if what == "write":
-    for number in range(count):
-        with open(f"{root}/{seed}-{number}", "wb", buffering=0) as file: file.write(body(number))
-else:
-    order = list(range(count))
-    random.Random(1).shuffle(order)
-    for number in order:
-        with open(f"{root}/{seed}-{number}", "rb") as file: assert file.read() == body(number), f"file {number} is another"
-P
 descriptors() { find "/proc/$(daemon_of "$S")/fd" -mindepth 1 | wc -l; }
 drop_caches() { [ -w /proc/sys/vm/drop_caches ] && echo 1 >/proc/sys/vm/drop_caches; }
 
@@ -34,15 +21,15 @@ printf '#!/bin/sh\nulimit -n 64\nexec %s "$@"\n' "$program" >"$WORK/limited"
 chmod +x "$WORK/limited"
 TREERING=$WORK/limited
 start_mount "$S" "$M"
-check "writing over many segments" timeout 100 python3 "$WORK/fill.py" write "$M" 1 $count
+check "writing over many segments" timeout 100 python3 "$HERE/limits.py" write "$M" 1 $count
 check "sync" "$TREERING" sync "$M"
 equal "more segments than descriptors" yes "$([ "$(find "$S/segments" | wc -l)" -gt 100 ] && echo yes)"
 equal "descriptors in use are few" yes "$([ "$(descriptors)" -le 64 ] && echo yes || descriptors)"
 drop_caches
-check "what was written is there" timeout 100 python3 "$WORK/fill.py" verify "$M" 1 $count
+check "what was written is there" timeout 100 python3 "$HERE/limits.py" verify "$M" 1 $count
 kill_mount "$S" "$M"
 start_mount "$S" "$M"
-check "what was written is there after a kill" timeout 100 python3 "$WORK/fill.py" verify "$M" 1 $count
+check "what was written is there after a kill" timeout 100 python3 "$HERE/limits.py" verify "$M" 1 $count
 stop_mount "$S" "$M"
 check_store "$S"
 
@@ -51,17 +38,17 @@ TREERING=$program
 rm -rf "$S"
 check "format" "$TREERING" format "$S" --capacity 600M --segment-size 1M
 start_mount "$S" "$M"
-check "writing" timeout 100 python3 "$WORK/fill.py" write "$M" 2 20
+check "writing" timeout 100 python3 "$HERE/limits.py" write "$M" 2 20
 pid=$(daemon_of "$S")
 before=$(prlimit --pid "$pid" --nofile --output SOFT --noheadings | tr -dc 0-9)
 prlimit --pid "$pid" --nofile=8:
-expect_error "writing without descriptors" 'No space left' timeout 100 python3 "$WORK/fill.py" write "$M" 3 60
+expect_error "writing without descriptors" 'No space left' timeout 100 python3 "$HERE/limits.py" write "$M" 3 60
 check "what was written is durable" timeout 60 "$TREERING" sync "$M"
 check "removing" rm "$M/2-0"
 prlimit --pid "$pid" --nofile="$before:"
 sleep 2
-check "writing when there are descriptors again" timeout 100 python3 "$WORK/fill.py" write "$M" 4 30
-check "what was written after that is there" timeout 100 python3 "$WORK/fill.py" verify "$M" 4 30
+check "writing when there are descriptors again" timeout 100 python3 "$HERE/limits.py" write "$M" 4 30
+check "what was written after that is there" timeout 100 python3 "$HERE/limits.py" verify "$M" 4 30
 stop_mount "$S" "$M"
 check_store "$S"
 
@@ -73,9 +60,9 @@ inherits() { # WHAT COMMANDS... : a mount begun by a shell after these commands
     TREERING=$WORK/limited
     start_mount "$S" "$M" "capacity=64M,index_cache=8M,commit=1"
     TREERING=$program
-    check "$what: writing" timeout 60 python3 "$WORK/fill.py" write "$M" 6 20
+    check "$what: writing" timeout 60 python3 "$HERE/limits.py" write "$M" 6 20
     check "$what: sync" timeout 60 "$TREERING" sync "$M"
-    check "$what: what was written is there" timeout 60 python3 "$WORK/fill.py" verify "$M" 6 20
+    check "$what: what was written is there" timeout 60 python3 "$HERE/limits.py" verify "$M" 6 20
     stop_mount "$S" "$M"
     equal "$what: modes" "" "$(find "$S" ! -type d ! -perm 600 -o -type d ! -perm 700)"
     check_store "$S"
@@ -110,16 +97,16 @@ if [ "$LONG" = 1 ]; then
     rm -rf "$S"
     check "format" "$TREERING" format "$S" --capacity 24G --segment-size 1M
     start_mount "$S" "$M"
-    check "writing 20,000 segments" timeout 3000 python3 "$WORK/fill.py" write "$M" 5 $count
+    check "writing 20,000 segments" timeout 3000 python3 "$HERE/limits.py" write "$M" 5 $count
     say "note $(find "$S/segments" | wc -l) segments, $(descriptors) descriptors, $(awk '/^VmHWM/ {print $2}' "/proc/$(daemon_of "$S")/status") KiB"
     equal "20,000 segments" yes "$([ "$(find "$S/segments" | wc -l)" -gt 19000 ] && echo yes)"
-    check "what was written is there" timeout 3000 python3 "$WORK/fill.py" verify "$M" 5 $count
+    check "what was written is there" timeout 3000 python3 "$HERE/limits.py" verify "$M" 5 $count
     LEAVE_SECONDS=300
     stop_mount "$S" "$M"
     begun=$(date +%s%N)
     start_mount "$S" "$M"
     say "note mounted again in $((($(date +%s%N) - begun) / 1000000)) ms"
-    check "what was written is there after a mount" timeout 3000 python3 "$WORK/fill.py" verify "$M" 5 $count
+    check "what was written is there after a mount" timeout 3000 python3 "$HERE/limits.py" verify "$M" 5 $count
     stop_mount "$S" "$M"
     CHECK_SECONDS=1200
     check_store "$S"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Many files: in one directory and over a tree (25,000 each; TREERING_FILES: a million each in the long tier). Made, listed, looked at, mounted again,
 # index deleted and made anew, removed. Memory stays within the stated bound; times are printed, never judged.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -14,35 +15,6 @@ CHECK_SECONDS=$((120 + count / 1000))
 cache=32
 limit_kib=$(((cache * 2 + 16 + 100) * 1024 + count * 2 * 400 / 1024))
 
-cat >"$WORK/many.py" <<'P'
-import os, sys, time
-what, root, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-flat, tree = f"{root}/flat", f"{root}/tree"
-def place(number): return f"{tree}/{number % 100}/{number // 100 % 100}/f{number}"
-start = time.time()
-if what == "make":
-    os.mkdir(flat)
-    directory = os.open(flat, os.O_RDONLY)
-    for number in range(count): os.close(os.open(f"file{number:07}", os.O_CREAT | os.O_WRONLY | os.O_EXCL, dir_fd=directory))
-    for number in range(min(count, 10000)): os.makedirs(os.path.dirname(place(number)), exist_ok=True)
-    for number in range(count):
-        with open(place(number), "xb", buffering=0) as file: file.write(b"%d" % number)
-elif what == "look":
-    names = os.listdir(flat)
-    assert len(names) == count == len(set(names)), f"{len(names)} names"
-    assert set(names) == {f"file{number:07}" for number in range(count)}
-    for number in range(0, count, 7): assert os.stat(f"{flat}/file{number:07}").st_size == 0
-    for number in range(0, count, 11): assert open(place(number), "rb").read() == b"%d" % number
-    assert sum(len(files) for _, _, files in os.walk(tree)) == count
-elif what == "remove":
-    for name in os.listdir(flat): os.unlink(f"{flat}/{name}")
-    os.rmdir(flat)
-    for base, directories, files in os.walk(tree, topdown=False):
-        for name in files: os.unlink(f"{base}/{name}")
-        os.rmdir(base)
-    assert os.listdir(root) == [], os.listdir(root)
-print(f"    {what}: {time.time() - start:.1f} s")
-P
 
 memory() {
     local kib
@@ -55,9 +27,9 @@ shown() { local what=$1; shift; "$@" >"$WORK/out" 2>&1 && cat "$WORK/out" && pas
 
 start_mount "$S" "$M" "index_cache=${cache}M"
 say "count $((count * 2)) files"
-shown "making $count files twice" python3 "$WORK/many.py" make "$M" "$count"
+shown "making $count files twice" python3 "$HERE/many.py" make "$M" "$count"
 shown "memory while making" memory "while making"
-shown "looking at them" python3 "$WORK/many.py" look "$M" "$count"
+shown "looking at them" python3 "$HERE/many.py" look "$M" "$count"
 stop_mount "$S" "$M"
 check_store "$S"
 begun=$(date +%s%N)
@@ -65,15 +37,15 @@ start_mount "$S" "$M" "index_cache=${cache}M"
 took=$((($(date +%s%N) - begun) / 1000000))
 say "    mounted again in $took ms"
 say "note mounted again in $took ms"
-shown "looking at them after a mount" python3 "$WORK/many.py" look "$M" "$count"
+shown "looking at them after a mount" python3 "$HERE/many.py" look "$M" "$count"
 shown "memory after a mount" memory "after a mount"
 stop_mount "$S" "$M"
 rm "$S/index"
 "$TREERING" check "$S" --rebuild-index >"$WORK/out" 2>&1
 equal "making the index anew (fsck: 1, corrected)" 1 $?
 start_mount "$S" "$M" "index_cache=${cache}M"
-shown "looking at them with the new index" python3 "$WORK/many.py" look "$M" "$count"
-shown "removing them" python3 "$WORK/many.py" remove "$M" "$count"
+shown "looking at them with the new index" python3 "$HERE/many.py" look "$M" "$count"
+shown "removing them" python3 "$HERE/many.py" remove "$M" "$count"
 shown "memory while removing" memory "while removing"
 stop_mount "$S" "$M"
 check_store "$S"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Metadata: permissions, access control lists, extended attributes, times, names, flags, handles, locks. meta.py runs the same calls
+# Metadata: permissions, access control lists, extended attributes, times, names, flags, handles, locks. meta/run.py runs the same calls
 # in a directory of ext4 and in the mount and prints what came of each; the rest is what only one side can show.
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
@@ -18,18 +18,18 @@ if [ "$(stat -f -c %T "$WORK")" != ext2/ext3 ]; then
     truncate -s 64M "$WORK/image"
     mkfs.ext4 -q "$WORK/image" && mount -o loop "$WORK/image" "$E" || E=''
 fi
-if [ -n "$E" ]; then timeout 100 python3 "$HERE/meta.py" "$E" >"$WORK/theirs" 2>&1; else
+if [ -n "$E" ]; then timeout 100 python3 "$HERE/meta/run.py" "$E" >"$WORK/theirs" 2>&1; else
     say "meta: no ext4 here, the comparison is left out"
 fi
 trap '[ -n "$E" ] && umount "$E" 2>/dev/null; fail "ended early"; finish' EXIT
 
-# compare WHAT OPTIONS [PATTERN] : meta.py on both sides; lines that match the pattern may differ, and must.
+# compare WHAT OPTIONS [PATTERN] : meta/run.py on both sides; lines that match the pattern may differ, and must.
 compare() {
     local what=$1 options=$2 pattern=${3:-} differences
     rm -rf "$S"
     start_mount "$S" "$M" "allow_other,dev,suid,capacity=512M,$options"
     mkdir "$M/t"
-    timeout 100 python3 "$HERE/meta.py" "$M/t" >"$WORK/ours" 2>&1
+    timeout 100 python3 "$HERE/meta/run.py" "$M/t" >"$WORK/ours" 2>&1
     equal "$what: no test was cut short" "" "$(grep raised "$WORK/ours")"
     equal "$what: everything was run" yes "$([ "$(wc -l <"$WORK/ours")" -ge 400 ] && echo yes)"
     if [ -n "$E" ]; then
@@ -80,32 +80,20 @@ try: os.listxattr("names")
 except OSError as error: assert error.errno == errno.E2BIG, error
 else: raise AssertionError("no error")
 P
-setfacl -d -m u:1000:rwx,g:1001:rx d 2>/dev/null || setfattr -n system.posix_acl_default -v 0x0200000001000700ffffffff02000700e803000004000500ffffffff08000500e903000010000700ffffffff20000500ffffffff d
+# What setfacl makes of it, where there is no setfacl.
+list=0x0200000001000700ffffffff02000700e803000004000500ffffffff08000500e903000010000700ffffffff20000500ffffffff
+setfacl -d -m u:1000:rwx,g:1001:rx d 2>/dev/null || setfattr -n system.posix_acl_default -v $list d
 mkdir d/sub
 chattr +i d/f
 born=$(stat -c %W d/f)
 lists=$(getfattr -R -d -m '^system' -e hex . 2>/dev/null)
 equal "lists are there" yes "$(printf '%s' "$lists" | grep -q posix_acl_default && echo yes)"
-cat >"$WORK/handle.py" <<'P'
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-class Handle(ctypes.Structure):
-    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_ubyte * 128)]
-handle, number = Handle(bytes=128), ctypes.c_int()
-if sys.argv[1] == "save":
-    assert libc.name_to_handle_at(-100, b"d/f", ctypes.byref(handle), ctypes.byref(number), 0) == 0
-    open(sys.argv[2], "wb").write(bytes(handle))
-else:
-    handle = Handle.from_buffer_copy(open(sys.argv[2], "rb").read())
-    descriptor = libc.open_by_handle_at(os.open(".", os.O_RDONLY), ctypes.byref(handle), os.O_RDONLY)
-    print(os.fstat(descriptor).st_ino if descriptor >= 0 else os.strerror(ctypes.get_errno()))
-P
-check "a file handle" python3 "$WORK/handle.py" save "$WORK/handle"
+check "a file handle" python3 "$HERE/meta/handle.py" save "$WORK/handle"
 inode=$(stat -c %i d/f)
 cd "$WORK" || finish
 again "$S" "$M" "allow_other,dev,suid"
 cd "$M" || finish
-equal "the handle after a remount" "$inode" "$(python3 "$WORK/handle.py" open "$WORK/handle")"
+equal "the handle after a remount" "$inode" "$(python3 "$HERE/meta/handle.py" open "$WORK/handle")"
 equal "time of birth after a remount" "$born" "$(stat -c %W d/f)"
 equal "lists after a remount" "$lists" "$(getfattr -R -d -m '^system' -e hex . 2>/dev/null)"
 equal "1,001 attributes after a remount" 1001 "$(getfattr -d -m '^user' d/f 2>/dev/null | grep -c =)"
@@ -113,7 +101,7 @@ equal "chattr after a remount" i "$(lsattr d/f | cut -c5)"
 refuse "removing what is immutable after a remount" rm -f d/f
 chattr -i d/f
 rm d/f
-equal "the handle of what is gone" "Stale file handle" "$(python3 "$WORK/handle.py" open "$WORK/handle")"
+equal "the handle of what is gone" "Stale file handle" "$(python3 "$HERE/meta/handle.py" open "$WORK/handle")"
 
 # File capabilities end with the next write of somebody else.
 cp /bin/true program
@@ -124,30 +112,24 @@ refuse "capabilities after another user's write" getfattr -n security.capability
 
 # ioctls for administrators.
 check "fstrim" fstrim "$M"
-cat >"$WORK/control.py" <<'P'
-import errno, fcntl, os, struct, sys
-if len(sys.argv) > 3: os.setgroups([]), os.setresgid(1000, 1000, 1000), os.setresuid(1000, 1000, 1000)
-try: print(fcntl.ioctl(os.open(".", os.O_RDONLY), int(sys.argv[1], 0), eval(sys.argv[2])))
-except OSError as error: print(errno.errorcode[error.errno])
-P
 as_user() { setpriv --reuid=1000 --regid=1000 --clear-groups "$@"; }
 chmod 755 "$WORK"
 chmod 777 .
-equal "FITRIM of a user" EPERM "$(python3 "$WORK/control.py" 0xc0185879 'bytes(24)' user)"
+equal "FITRIM of a user" EPERM "$(python3 "$HERE/meta/control.py" 0xc0185879 'bytes(24)' user)"
 # struct fstrim_range: start, length, least length.
-equal "FITRIM beyond the end" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 1 << 60, 1 << 30, 0)')"
-equal "FITRIM of less than a block" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 0, 4095, 0)')"
-equal "FITRIM with a least length that nothing has" EINVAL "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 0, 1 << 60, 1 << 60)')"
+equal "FITRIM beyond the end" EINVAL "$(python3 "$HERE/meta/control.py" 0xc0185879 'struct.pack("3Q", 1 << 60, 1 << 30, 0)')"
+equal "FITRIM of less than a block" EINVAL "$(python3 "$HERE/meta/control.py" 0xc0185879 'struct.pack("3Q", 0, 4095, 0)')"
+equal "FITRIM with a least length that nothing has" EINVAL "$(python3 "$HERE/meta/control.py" 0xc0185879 'struct.pack("3Q", 0, 1 << 60, 1 << 60)')"
 equal "FITRIM of a place where there is nothing tells of 0 bytes" "$(python3 -c 'import struct; print(struct.pack("3Q", 1 << 20, 0, 0))')" \
-    "$(python3 "$WORK/control.py" 0xc0185879 'struct.pack("3Q", 1 << 20, 4096, 0)')"
-equal "shutdown by a user" EPERM "$(python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 2)' user)"
-equal "shutdown in an unknown way" EINVAL "$(python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 9)')"
+    "$(python3 "$HERE/meta/control.py" 0xc0185879 'struct.pack("3Q", 1 << 20, 4096, 0)')"
+equal "shutdown by a user" EPERM "$(python3 "$HERE/meta/control.py" 0x8004587d 'struct.pack("I", 2)' user)"
+equal "shutdown in an unknown way" EINVAL "$(python3 "$HERE/meta/control.py" 0x8004587d 'struct.pack("I", 9)')"
 
 # Shut down: what was synced is there afterwards, with mode 2 nothing that was not written; the mode before flushes.
 echo synced >synced
 sync synced
 echo unsynced >unsynced
-python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 2)' >"$WORK/answer"
+python3 "$HERE/meta/control.py" 0x8004587d 'struct.pack("I", 2)' >"$WORK/answer"
 refuse "anything after a shutdown" ls "$M"
 refuse "writing after a shutdown" touch "$M/x"
 cd "$WORK" || finish
@@ -157,7 +139,7 @@ start_mount "$S" "$M" "allow_other"
 equal "synced before the shutdown" synced "$(cat "$M/synced")"
 refuse "unsynced before a shutdown without a flush" test -e "$M/unsynced"
 echo flushed >"$M/flushed"
-(cd "$M" && python3 "$WORK/control.py" 0x8004587d 'struct.pack("I", 1)') >/dev/null
+(cd "$M" && python3 "$HERE/meta/control.py" 0x8004587d 'struct.pack("I", 1)') >/dev/null
 kill_mount "$S" "$M"
 start_mount "$S" "$M" "allow_other"
 equal "unsynced before a shutdown with a flush" flushed "$(cat "$M/flushed")"

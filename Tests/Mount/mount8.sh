@@ -1,6 +1,6 @@
 #!/bin/bash
-# alone: what it changes is the whole machine's.
 # mount(8), mkfs(8) and fsck(8) call us by our helpers in /sbin. They are put there for the time of this test, never over others.
+# alone: what it changes is the whole machine's.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 S=$WORK/store
@@ -69,7 +69,7 @@ pid=$(daemon_of "$S")
 kill -9 "$pid"
 wait_gone "$pid" 20
 umount -l "$M" 2>/dev/null
-rm -f /dev/shm/treering-"$(od -An -tx1 -j56 -N4 "$S/superblock" | tr -d " ")"-*
+rm -f "/dev/shm/$(staging_of "$S")"-*
 mount_again defaults
 equal "what was written before a remount,ro" kept "$(cat "$M/kept")"
 check "umount" umount "$M"
@@ -79,7 +79,8 @@ equal "user means neither" "nosuid nodev noexec" "$(flags | grep -oE 'nosuid|nod
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
 mount_again strictatime,nodiratime,nosymfollow
-equal "flags that libfuse does not know" "rw nodiratime nosymfollow" "$(flags | tr , '\n' | grep -E '^(rw|relatime|nodiratime|nosymfollow)$' | paste -sd' ')"
+equal "flags that libfuse does not know" "rw nodiratime nosymfollow" \
+    "$(flags | tr , '\n' | grep -E '^(rw|relatime|nodiratime|nosymfollow)$' | paste -sd' ')"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
 # Names are durable when the call returns: nothing of what was made is lost with the process and its staging.

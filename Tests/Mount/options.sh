@@ -1,7 +1,7 @@
 #!/bin/bash
-# alone: what it changes is the whole machine's.
 # Kernels that refuse io_uring, small limits, and the options that change how a mount acknowledges and caches: each ends in a
 # mount that works, survives a kill where it promises so, and checks clean.
+# alone: what it changes is the whole machine's.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 strace

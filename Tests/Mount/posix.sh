@@ -1,6 +1,7 @@
 #!/bin/bash
 # The POSIX suite of Tests/Mount/posix on ext4, the oracle, and on mounts with the writeback cache off and on, then on a read-only
 # mount. LONG=1 adds open=handle and ack=durable, and the checks that take seconds.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=posix/oracle.sh

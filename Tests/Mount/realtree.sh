@@ -1,6 +1,7 @@
 #!/bin/bash
 # Real trees and real programs: copies of system directories, git, make, SQLite, fio, a mapped writer; then the same after a
 # remount with the other engine.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need rsync git tar make gcc sqlite3 fio python3 getfattr
@@ -13,7 +14,7 @@ start_mount "$S" "$M" capacity=8G
 # Trees: 4,000 files and more. rsync and tar each take one part, cp the other; /usr/lib/python3 may be small.
 cp -a /usr/include "$R/include"
 python=/usr/lib/python3
-[ "$(find $python -type f 2>/dev/null | wc -l)" -lt 200 ] && python=$(ls -d /usr/lib/python3.* 2>/dev/null | head -n 1)
+[ "$(find $python -type f 2>/dev/null | wc -l)" -lt 200 ] && python=$(find /usr/lib -maxdepth 1 -name 'python3.*' | sort | head -n 1)
 [ -d "$python" ] && cp -a "$python" "$R/python"
 setfattr -n user.note -v 'a value' "$R/include" "$R/include/stdio.h" 2>/dev/null
 mkdir "$R/special"
@@ -60,7 +61,8 @@ make_round() {
         printf 'printf("%%d\\n", s); return 0; }\n'
     } >main.c
     # shellcheck disable=SC2016
-    printf 'OBJECTS := $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(OBJECTS)\n\tgcc -o $@ $^\n%%.o: %%.c all.h\n\tgcc -O1 -c -o $@ $<\n' >Makefile
+    printf '%s\n' 'OBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))' 'program: $(OBJECTS)' $'\tgcc -o $@ $^' \
+        '%.o: %.c all.h' $'\tgcc -O1 -c -o $@ $<' >Makefile
     make -s -j4 && [ "$(./program)" = 820 ] && make -q && sleep 1 && touch f1.c && ! make -q && make -s && [ "$(./program)" = 820 ]
 }
 check "make, run, touch, make" make_round
@@ -87,24 +89,7 @@ check "fio --verify --direct=1" fio_verify --direct=1 --bs=4k --size=16m
 rm -f "$M"/verify.*
 
 # A mapped writer.
-cat >"$WORK/mapped.py" <<'P'
-import mmap, os, random, sys
-path, reference = sys.argv[1:]
-size = 8 << 20
-generator = random.Random(7)
-want = bytearray(size)
-descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-os.ftruncate(descriptor, size)
-area = mmap.mmap(descriptor, size)
-for step in range(2000):
-    start, count = generator.randrange(size - 9000), generator.randrange(1, 9000)
-    data = generator.randbytes(count)
-    area[start:start + count] = want[start:start + count] = data
-    if step % 500 == 0: area.flush()
-area.flush(); os.fsync(descriptor)
-open(reference, "wb").write(want)
-P
-check "mapped writer" bash -c 'python3 "$0" "$1" "$2" && cmp "$1" "$2"' "$WORK/mapped.py" "$M/mapped" "$WORK/mapped"
+check "mapped writer" bash -c 'python3 "$0" "$1" "$2" && cmp "$1" "$2"' "$HERE/realtree.py" "$M/mapped" "$WORK/mapped"
 
 # After a remount, with the other engine.
 sums() { (cd "$M" && find git project ./*.db mapped -type f -exec md5sum {} + | LC_ALL=C sort -k 2); }

@@ -1,6 +1,7 @@
 #!/bin/bash
 # How many messages an operation costs: what the kernel asks the server is counted (`-d` tells each request), so that a round trip
 # that was got rid of does not come back.
+# alone: what others do at the same time would be counted as well.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -24,9 +25,10 @@ requests() {
     "$@" >/dev/null
     # The log is written before the answer goes out, but FORGET and RELEASE have none.
     sleep 0.1
-    tail -n +$((before + 1)) "$WORK/log" | grep -o 'opcode: [A-Z_0-9]*' | awk '{n[$2]++} END {for (o in n) print o, n[o]}' | LC_ALL=C sort | tr '\n' ' ' | sed 's/ $//'
+    tail -n +$((before + 1)) "$WORK/log" | grep -o 'opcode: [A-Z_0-9]*' | LC_ALL=C sort | uniq -c | awk '{print $3, $1}' | paste -sd' '
 }
 python() { python3 -c "$1" "$M/f"; }
+# shellcheck disable=SC2001
 number() { case " $2 " in *" $1 "*) sed "s/.* $1 \([0-9]*\).*/\1/" <<<" $2 " ;; *) echo 0 ;; esac; }
 
 echo 'a longer text' >"$M/f"

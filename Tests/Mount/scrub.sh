@@ -2,11 +2,12 @@
 # A mounted store is checked beside its work: clean, damaged behind its back, one at a time, ended with its command, by whom; and beside
 # writers, removals, copies and an eager cleaner nothing is taken for damage. Another uuid for a copied store.
 # TREERING_SCRUB_SECONDS: how long beside other work (15; with LONG=1 300). TREERING_SCRUB_OPTIONS: with these options.
+# TREERING_SEED: what the writers do (drawn anew unless told).
+# long
 # shellcheck source=lib.sh disable=SC2016
 . "$(dirname "$0")/lib.sh"
 need python3
 S=$WORK/store M=$WORK/mnt
-figure() { "$TREERING" stats "$1" --json | sed -n "s/.*\"$2\": \([0-9]*\).*/\1/p"; }
 # scrub CODE ARGUMENTS... : `treering check` ends with this code; what it said is in $WORK/said.
 scrub() {
     local expected=$1 code
@@ -16,23 +17,16 @@ scrub() {
     equal "exit code of check $*: $(tail -n 2 "$WORK/said" | tr '\n' ' ')" "$expected" $code
 }
 said() { if grep -qE -- "$1" "$WORK/said"; then pass; else fail "check did not say '$1' but: $(head -n 5 "$WORK/said")"; fi; }
+# told : the blocks whose data does not match, each with its file and place.
+told() {
+    sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort
+}
 
 # MARK: clean
 
-cat >"$WORK/tree.py" <<'P'
-import os, random, sys
-root, seed = sys.argv[1], int(sys.argv[2])
-generator = random.Random(seed)
-for number in range(120):
-    directory = f"{root}/d{number % 7}/e {number % 3}"
-    os.makedirs(directory, exist_ok=True)
-    with open(f"{directory}/f{number}", "wb") as file:
-        file.write(generator.randbytes(generator.choice([10, 900, 3500, 9000, 40000, 300000])))
-    if number % 9 == 0: os.setxattr(f"{directory}/f{number}", "user.large", generator.randbytes(6000))
-P
 "$TREERING" format "$S" --capacity 256M
 start_mount "$S" "$M"
-check "a tree" python3 "$WORK/tree.py" "$M" 1
+check "a tree" python3 "$HERE/scrub/tree.py" "$M" 1
 check "sync" "$TREERING" sync "$M"
 equal "no scrub yet" 0 "$(figure "$M" scrub_last_result)"
 scrub 0 "$M" --rate 0
@@ -102,36 +96,10 @@ check_store "$S"
 
 start_mount "$S" "$M"
 check "sync" "$TREERING" sync "$M"
-# flip SEGMENTS TREE COUNT: changes a byte in blocks of files on the host, and says of which file and where.
-cat >"$WORK/flip.py" <<'P'
-import os, random, sys
-segments, tree, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-generator = random.Random(7)
-files = [f"{d}/{n}" for d, _, names in os.walk(tree) for n in names if os.path.getsize(f"{d}/{n}") >= 4096]
-wanted = {}
-for path in sorted(generator.sample(sorted(files), count)):
-    offset = generator.randrange(os.path.getsize(path) // 4096) * 4096
-    with open(path, "rb") as file:
-        file.seek(offset)
-        wanted[file.read(4096)] = (os.path.relpath(path, tree), offset)
-for name in sorted(os.listdir(segments)):
-    with open(f"{segments}/{name}", "r+b") as file:
-        data = file.read()
-        for position in range(0, len(data), 4096):
-            found = wanted.get(data[position:position + 4096])
-            if found:
-                place = position + generator.randrange(4096)
-                file.seek(place)
-                file.write(bytes([data[place] ^ 1 << generator.randrange(8)]))
-                print(f"/{found[0]} {found[1]}")
-        file.flush()
-        os.fsync(file.fileno())
-P
-python3 "$WORK/flip.py" "$S/segments" "$M" 7 | sort >"$WORK/flipped"
+python3 "$HERE/scrub/flip.py" "$S/segments" "$M" 7 | sort >"$WORK/flipped"
 equal "seven blocks were damaged" 7 "$(wc -l <"$WORK/flipped")"
 scrub 4 "$M" --rate 0
-sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort >"$WORK/told"
-equal "exactly what was damaged is told" "" "$(diff "$WORK/flipped" "$WORK/told")"
+equal "exactly what was damaged is told" "" "$(diff "$WORK/flipped" <(told))"
 said ': 7 errors: '
 equal "stats tell of damage" 2 "$(figure "$M" scrub_last_result)"
 equal "stats tell how much of it" 7 "$(figure "$M" scrub_last_findings)"
@@ -140,8 +108,7 @@ scrub 4 "$S"
 said ': 7 errors: '
 stop_mount "$S" "$M"
 timeout 120 "$TREERING" check "$S" --data >"$WORK/said" 2>&1
-sed -n 's/.*: \(\/.*\) (inode [0-9]*): bytes \([0-9]*\)\.\.<.* the checksum of the data does not match .*/\1 \2/p' "$WORK/said" | sort >"$WORK/told"
-equal "an offline check tells the same" "" "$(diff "$WORK/flipped" "$WORK/told")"
+equal "an offline check tells the same" "" "$(diff "$WORK/flipped" <(told))"
 scrub 1 "$S" --repair
 
 # MARK: beside other work
@@ -149,35 +116,10 @@ scrub 1 "$S" --repair
 S=$WORK/busy M=$WORK/mnt-busy
 "$TREERING" format "$S" --capacity 256M
 start_mount "$S" "$M" "clean=eager${TREERING_SCRUB_OPTIONS:+,$TREERING_SCRUB_OPTIONS}"
-cat >"$WORK/work.py" <<'P'
-import os, random, shutil, sys, time
-root, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-generator = random.Random(seed)
-os.makedirs(root)
-names = [f"{root}/{n}" for n in range(60)]
-end = time.monotonic() + seconds
-slowest = 0
-while time.monotonic() < end:
-    path = generator.choice(names)
-    begun = time.monotonic()
-    what = generator.randrange(10)
-    if what == 0 and os.path.exists(path): os.unlink(path)
-    elif what == 1 and os.path.exists(path):
-        target = generator.choice(names)
-        if target != path: shutil.copyfile(path, target)
-    elif what == 2 and os.path.exists(path): os.truncate(path, generator.randrange(os.path.getsize(path) + 1))
-    else:
-        with open(path, "r+b" if os.path.exists(path) else "w+b") as file:
-            file.seek(generator.randrange(400000))
-            file.write(generator.randbytes(generator.choice([50, 3000, 5000, 100000, 400000])))
-            if what == 3: os.fsync(file.fileno())
-    slowest = max(slowest, time.monotonic() - begun)
-print(f"slowest operation {slowest * 1000:.0f} ms")
-P
 seconds=${TREERING_SCRUB_SECONDS:-$([ "$LONG" = 1 ] && echo 300 || echo 15)}
 seed=${TREERING_SEED:-$RANDOM}
 for worker in 1 2; do
-    python3 "$WORK/work.py" "$M/w$worker" "$seconds" $((seed + worker)) >"$WORK/worker$worker" 2>&1 &
+    python3 "$HERE/scrub/work.py" "$M/w$worker" "$seconds" $((seed + worker)) >"$WORK/worker$worker" 2>&1 &
     workers[worker]=$!
 done
 count=0 wrong=0

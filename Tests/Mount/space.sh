@@ -2,6 +2,8 @@
 # Space: endless overwriting at 50, 80 and 90 %, filling up and emptying, what comes back and when, instant copies while segments are
 # cleaned. TREERING_ENDURANCE_MIB: how much is overwritten at each share (64 on stores of 256 MiB; with LONG=1 40 GiB on stores of 2 GiB).
 # TREERING_ENDURANCE_SHARES: at these shares. TREERING_ENDURANCE_CAPACITY: only the overwriting, on stores of so many MiB.
+# SEED: what is overwritten and copied (1).
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -14,7 +16,6 @@ capacity=${TREERING_ENDURANCE_CAPACITY:-$capacity}
 total=${TREERING_ENDURANCE_MIB:-$([ "$LONG" = 1 ] && echo 40960 || echo 64)}
 seed=${SEED:-1}
 
-figure() { "$TREERING" stats "$1" --json | sed -n "s/.*\"$2\": \([0-9]*\).*/\1/p"; }
 segment=$((capacity / 64))
 # What the store takes of the host, in MiB.
 held() { du -sm "$1/segments" | cut -f1; }
@@ -29,8 +30,9 @@ for share in ${TREERING_ENDURANCE_SHARES:-50 80 90}; do
     start_mount "$S" "$M"
     # The files' blocks, their records and the index are to come to this share of what df calls the size.
     fill=$(($(size_bytes "$M") / 104 * share))
-    check "overwriting at $share %" timeout 3000 python3 "$HERE/endurance.py" "$M" "$fill" $((total << 20)) "$seed"
-    say "    $share %: write amplification $(figure "$M" write_amplification_percent) %, $(figure "$M" segments_in_use) segments in use, $(figure "$M" cleaned_segments) cleaned"
+    check "overwriting at $share %" timeout 3000 python3 "$HERE/space/endurance.py" "$M" "$fill" $((total << 20)) "$seed"
+    amplification=$(figure "$M" write_amplification_percent)
+    say "    $share %: write amplification $amplification %, $(figure "$M" segments_in_use) segments in use, $(figure "$M" cleaned_segments) cleaned"
     equal "nothing damaged at $share %" 0 "$(figure "$M" corruptions)"
     equal "the store keeps to its capacity at $share %" yes "$([ "$(held "$S")" -le $((capacity + 16)) ] && echo yes)"
     stop_mount "$S" "$M"
@@ -45,34 +47,6 @@ done
 S=$WORK/full M=$WORK/mnt-full
 "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
 start_mount "$S" "$M"
-cat >"$WORK/fill.py" <<'P'
-import errno, os, sys
-base, kind = sys.argv[1:]
-os.mkdir(base)
-count = 0
-try:
-    while True:
-        path = f"{base}/{count // 2000}"
-        if count % 2000 == 0:
-            os.mkdir(path)
-        path += f"/{count}"
-        if kind == "directories":
-            os.mkdir(path)
-        else:
-            with open(path, "wb") as f:
-                if kind == "data":
-                    f.write(b"d" * 1_000_000)
-                elif kind == "tiny":
-                    f.write(b"t" * 100)
-                else:
-                    for n in range(8):
-                        os.setxattr(f.fileno(), f"user.a{n}", b"x" * 3000)
-        count += 1
-except OSError as error:
-    if error.errno != errno.ENOSPC:
-        raise
-    print(count)
-P
 before=$(free_bytes "$M")
 for _ in $(seq $fills); do
     for kind in data tiny directories xattrs; do
@@ -84,7 +58,7 @@ for _ in $(seq $fills); do
                 [ "$ballast" -gt 0 ] && head -c "$ballast" /dev/zero >>"$M/ballast"
             done
         fi
-        count=$(timeout 900 python3 "$WORK/fill.py" "$M/full" "$kind" 2>"$WORK/fill.err")
+        count=$(timeout 900 python3 "$HERE/space/fill.py" "$M/full" "$kind" 2>"$WORK/fill.err")
         equal "ENOSPC ends filling with $kind" yes "$([ "${count:-0}" -gt 20 ] && echo yes || cat "$WORK/fill.err")"
         check "rm -rf of a store full of $kind" timeout 300 rm -rf "$M/full" "$M/ballast"
         # The kernel tells of what it has forgotten when it comes to it.
@@ -147,7 +121,8 @@ before=$(held "$S")
 rm "$M"/gone*
 for _ in $(seq 20); do [ "$(figure "$M" punched_bytes)" -gt 6000000 ] && break; sleep 1; done
 sleep 1
-equal "what died between living files goes back to the host" yes "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
+equal "what died between living files goes back to the host" yes \
+    "$([ "$(held "$S")" -le $((before - 5)) ] && echo yes || echo "$(held "$S") of $before MiB, $(figure "$M" punched_bytes) bytes punched")"
 say "    $(figure "$M" punched_bytes) of 24000000 dead bytes punched, $(figure "$M" moved_bytes) moved"
 check "what lives is whole" sh -c "cd $M && sha256sum -c $WORK/sums"
 stop_mount "$S" "$M"
@@ -164,7 +139,7 @@ check "and it finds what lives" sh -c "cd $M && sha256sum -c $WORK/sums"
 check "a mounted store becomes larger" "$TREERING" resize "$M" $((capacity * 2))M
 equal "df shows it" yes "$([ "$(size_bytes "$M")" -gt $((capacity * 1600000)) ] && echo yes || size_bytes "$M")"
 head -c $((capacity * 900000)) /dev/zero >"$M/fill" || fail "filling what the old capacity would not hold"
-expect_error "what does not fit is refused" "does not fit into [0-9]*[MG]: what is used and the reserve need" "$TREERING" resize "$M" ${capacity}M
+expect_error "what does not fit is refused" "does not fit into [0-9]*[MG]: what is used and the reserve need" "$TREERING" resize "$M" "${capacity}M"
 rm "$M/fill"
 check "a mounted store becomes smaller" "$TREERING" resize "$M" $((capacity / 4 * 3))M
 check "what lives is there" sh -c "cd $M && sha256sum -c $WORK/sums"
@@ -173,7 +148,7 @@ check "and it can be written to" dd if=/dev/zero of="$M/again" bs=1M count=20 st
 expect_error "resize wants a size" "SIZE must be a size" "$TREERING" resize "$M" much
 stop_mount "$S" "$M"
 check_store "$S"
-check "a store that is not mounted becomes larger" "$TREERING" resize "$S" ${capacity}M
+check "a store that is not mounted becomes larger" "$TREERING" resize "$S" "${capacity}M"
 check "and smaller" "$TREERING" resize "$S" $((capacity / 4 * 3))M
 expect_error "less than what is used is refused" "does not fit" "$TREERING" resize "$S" 64M
 check_store "$S"
@@ -189,54 +164,12 @@ rm -rf "$S"
 S=$WORK/copies M=$WORK/mnt-copies
 "$TREERING" format "$S" --capacity "${capacity}M" >/dev/null
 start_mount "$S" "$M" clean=eager
-cat >"$WORK/copies.py" <<'P'
-import os, random, sys
-base, count, size, seed = sys.argv[1], *map(int, sys.argv[2:])
-choose = random.Random(seed)
-original = b"".join(b"%015d\n" % n for n in range(size // 16))
-with open(f"{base}/original", "wb") as f:
-    f.write(original)
-    os.fsync(f.fileno())
-changes = {}
-def copy(name):
-    with open(f"{base}/original", "rb") as source, open(f"{base}/{name}", "wb") as target:
-        done = 0
-        while done < size:
-            done += os.copy_file_range(source.fileno(), target.fileno(), size - done)
-        changes[name] = {}
-        for _ in range(8):
-            place = choose.randrange(size - 100)
-            data = bytes([choose.randrange(256)]) * choose.randint(1, 100)
-            os.pwrite(target.fileno(), data, place)
-            for n, byte in enumerate(data):
-                changes[name][place + n] = byte
-def verify(name):
-    with open(f"{base}/{name}", "rb") as f:
-        data = f.read()
-    expected = bytearray(original)
-    for place, byte in changes[name].items():
-        expected[place] = byte
-    if data != expected:
-        place = next(i for i in range(size) if data[i] != expected[i])
-        raise SystemExit(f"{name}: byte {place} is {data[place]}, not {expected[place]}")
-made = 0
-while made < count or changes:
-    if made < count and (not changes or choose.random() < 0.6):
-        copy(f"c{made}")
-        made += 1
-    else:
-        name = choose.choice(sorted(changes))
-        verify(name)
-        os.unlink(f"{base}/{name}")
-        del changes[name]
-        if "original" in os.listdir(base) and made == count and choose.random() < 0.1:
-            os.unlink(f"{base}/original")
-P
-check "copies, overwritten and deleted while segments are cleaned" timeout 3000 python3 "$WORK/copies.py" "$M" $copies $((copy_mib << 20)) "$seed"
+check "copies, overwritten and deleted while segments are cleaned" \
+    timeout 3000 python3 "$HERE/space/copies.py" "$M" $copies $((copy_mib << 20)) "$seed"
 rm -f "$M/original"
 stop_mount "$S" "$M"
 check_store "$S"
-living=$("$TREERING" stats "$S" --json | sed -n 's/.*"living_bytes": \([0-9]*\).*/\1/p')
+living=$(figure "$S" living_bytes)
 equal "nothing lives at the end but the root" yes "$([ "${living:-999999}" -lt 4096 ] && echo yes || echo "$living")"
 rm -rf "$S"
 finish

@@ -21,7 +21,8 @@ fi
 # stress DIRECTORY STRESSOR : its exit code; the output lies in $WORK/out. 0 success, 3 nothing was done, 4 not implemented here.
 stress() {
     mkdir -p "$1/$2"
-    timeout --kill-after=10 $((seconds + 60)) stress-ng "--$2" 2 --timeout "${seconds}s" --temp-path "$1/$2" --verify --hdd-bytes 64M --iomix-bytes 64M \
+    timeout --kill-after=10 $((seconds + 60)) stress-ng "--$2" 2 --timeout "${seconds}s" --temp-path "$1/$2" --verify \
+        --hdd-bytes 64M --iomix-bytes 64M \
         --fallocate-bytes 64M --seek-size 64M --readahead-bytes 64M --revio-bytes 64M --copy-file-bytes 128M --mmap-bytes 64M --mmap-file \
         --sync-file-bytes 64M --splice-bytes 1M --no-rand-seed >"$WORK/out" 2>&1
     local code=$?
@@ -49,7 +50,8 @@ for stressor in $stressors; do
         fail "$stressor (exit $code)"
         grep -E 'fail|error|warn' "$WORK/out.treering" | head -5 | sed 's/^/    /'
     elif [ $native -eq 0 ]; then
-        say "    $stressor: not counted: it found something missing here (exit $code), not on the native directory: $(grep -m 1 -iE 'skip|not (implemented|supported)' "$WORK/out.treering" | sed 's/^stress-ng: //')"
+        missing=$(grep -m 1 -iE 'skip|not (implemented|supported)' "$WORK/out.treering" | sed 's/^stress-ng: //')
+        say "    $stressor: not counted: it found something missing here (exit $code), not on the native directory: $missing"
     else
         say "    $stressor: not counted: exit $native on the native directory too"
     fi

@@ -1,5 +1,6 @@
 #!/bin/bash
 # No stale mount: a dead one gives way to the next mount, and with --supervise the serving process is started again when it dies.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3
@@ -8,7 +9,6 @@ M=$WORK/mnt
 
 # children PID : the pids of its children.
 children() { cat "/proc/$1/task"/*/children 2>/dev/null; }
-parent_of() { awk '/^PPid:/ {print $2}' "/proc/$1/status" 2>/dev/null; }
 # usable FILE CONTENT SECONDS : waits for a file of the mount; prints the milliseconds that it took.
 usable() {
     local begun=${EPOCHREALTIME/[.,]/} now
@@ -54,7 +54,7 @@ if is_mounted "$M"; then fail "a dead mount was below"; else pass; fi
 # Killed while the kernel, asked for holes, waits for the process to take what a mapping had stored: nobody waits for ever.
 # seek_and_kill [COMMAND [PID]] : COMMAND is run before, PID killed too; the helper's pid in $helper, what lseek said in $found.
 seek_and_kill() {
-    { read -r helper; read -r found; } < <(timeout 100 python3 "$HERE/seek.py" "$M/mapped" "$(daemon_of "$S")" "$@" 2>&1)
+    { read -r helper; read -r found; } < <(timeout 100 python3 "$HERE/supervise/seek.py" "$M/mapped" "$(daemon_of "$S")" "$@" 2>&1)
     wait_gone "$helper" 5 || fail "the helper $helper stays"
 }
 start_mount "$S" "$M"
@@ -67,28 +67,15 @@ equal "what is found with a successor" 4096 "$found"
 rm "$M/mapped"
 # A kernel that does not send requests again (before Linux 6.9): the successor mounts anew.
 stop_mount "$S" "$M"
-cat >"$WORK/older.c" <<'P'
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdint.h>
-#include <unistd.h>
-ssize_t write(int fd, const void *bytes, size_t count) {
-    static ssize_t (*next)(int, const void *, size_t);
-    if (!next) next = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
-    const uint32_t *header = bytes;
-    if (count == 16 && header[0] == 16 && header[1] == 7) { errno = EINVAL; return -1; }
-    return next(fd, bytes, count);
-}
-P
-check "a shim for an older kernel" cc -shared -fPIC -o "$WORK/older.so" "$WORK/older.c" -ldl
+check "a shim for an older kernel" cc -shared -fPIC -o "$WORK/older.so" "$HERE/supervise/older.c" -ldl
 LD_PRELOAD=$WORK/older.so start_mount "$S" "$M" '' --supervise
 echo two >"$M/older"
 seek_and_kill
 check "with a successor that mounts anew who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
 usable older two 20 >/dev/null || fail "is not mounted anew"
 # Asked to end while nobody serves.
-seek_and_kill "kill -STOP $(parent_of "$(daemon_of "$S")") && sh -c 'sleep 2; kill -TERM $(parent_of "$(daemon_of "$S")"); kill -CONT $(parent_of "$(daemon_of "$S")")' &"
+supervisor=$(parent_of "$(daemon_of "$S")")
+seek_and_kill "kill -STOP $supervisor && sh -c 'sleep 2; kill -TERM $supervisor; kill -CONT $supervisor' &"
 check "at an unmount who waited gets an error, not '$found'" grep -Eq 'abort|not connected' <<<"$found"
 for _ in $(seq 100); do is_mounted "$M" || break; sleep 0.1; done
 if is_mounted "$M"; then fail "is still mounted"; else pass; fi
@@ -132,18 +119,7 @@ equal "the same supervisor" "$supervisor" "$(parent_of "$(daemon_of "$S")")"
 equal "one mount is there" 1 "$(grep -c " $M fuse.treering " /proc/mounts)"
 
 # Between two serving processes the directory below is not to be had: nothing is written past the mount (root; others have a moment).
-cat >"$WORK/writer.py" <<'P'
-import os, sys, time
-root, log, end = sys.argv[1], open(sys.argv[2], "w", buffering=1), time.monotonic() + 3
-number = 0
-while time.monotonic() < end:
-    try:
-        with open(f"{root}/w{number}", "xb", buffering=0) as file: file.write(b"%d" % number)
-        log.write(f"{number}\n")
-    except OSError: pass
-    number += 1
-P
-python3 "$WORK/writer.py" "$M" "$WORK/writer.log" &
+python3 "$HERE/supervise/writer.py" "$M" "$WORK/writer.log" &
 writer=$!
 for _ in 1 2; do
     sleep 0.6
@@ -161,7 +137,7 @@ P
 # An unmount ends both processes.
 stop_mount "$S" "$M"
 wait_gone "$supervisor" 10 || fail "the supervisor is still there after an unmount"
-[ "$(id -u)" = 0 ] && equal "nothing was written below the mount" '' "$(ls -A "$M" | head -n 5)"
+[ "$(id -u)" = 0 ] && equal "nothing was written below the mount" '' "$(find "$M" -mindepth 1 | head -n 5)"
 check_store "$S"
 
 # SIGTERM to the supervisor unmounts.
@@ -203,20 +179,20 @@ done
 start_mount "$WORK/new" "$M"
 stop_mount "$WORK/new" "$M"
 check_store "$WORK/new"
-equal "no mark is left" '' "$(ls "$WORK/new" | grep formatting)"
+equal "no mark is left" '' "$(find "$WORK/new" -name '*formatting*')"
 
 # Killed while it makes its staging: what was made goes with the next mount, and does not stay in memory until the next boot.
 start_mount "$WORK/new" "$M"
-short=$(od -An -tx1 -j56 -N4 "$WORK/new/superblock" | tr -d ' ')
-name=$(ls /dev/shm | grep "^treering-$short" | head -n 1)
+staging=$(staging_of "$WORK/new")
+name=$(basename "$(find /dev/shm -name "$staging-*" | head -n 1)")
 stop_mount "$WORK/new" "$M"
 (umask 077 && head -c 16785408 /dev/zero >"/dev/shm/${name%-*}-1" && : >"/dev/shm/${name%-*}-2")
 mkfifo "/dev/shm/${name%-*}-fifo"
 start_mount "$WORK/new" "$M"
 rm "/dev/shm/${name%-*}-fifo"
-equal "staging of mounts that died before they began" "1" "$(ls /dev/shm | grep -c "^treering-$short")"
+equal "staging of mounts that died before they began" "1" "$(find /dev/shm -name "$staging-*" | wc -l)"
 stop_mount "$WORK/new" "$M"
-equal "staging after an unmount" "0" "$(ls /dev/shm | grep -c "^treering-$short")"
+equal "staging after an unmount" "0" "$(find /dev/shm -name "$staging-*" | wc -l)"
 
 # One that dies over and over is given up, with a word; the next mount is as if nothing had been.
 "$TREERING" mount "$S" "$M" -f --supervise -o "engine=$ENGINE" 2>"$WORK/log" &

@@ -27,9 +27,10 @@ supervised
 equal "a supervised mount comes back" 0 $?
 equal "what is mounted" kept "$(cat "$M/kept")"
 stop_mount "$S" "$M"
-for command in check stats dump "export --force"; do
-    # shellcheck disable=SC2086
-    (exec <&- >&- 2>&-; timeout 30 "$TREERING" ${command% *} "$S" $([ "$command" = "${command% *}" ] || echo "$WORK/out --force"))
+for command in check stats dump export; do
+    more=()
+    [ $command = export ] && more=("$WORK/out" --force)
+    (exec <&- >&- 2>&-; timeout 30 "$TREERING" $command "$S" "${more[@]}")
     equal "$command with nothing open" 0 $?
 done
 equal "what was exported" kept "$(cat "$WORK/out/kept")"

@@ -1,6 +1,16 @@
-# Clients of a supervised mount whose serving process is killed under them: takeover.py WORK DIR SECONDS KILLS STORE
-# Every operation is of the kind that fails when it is done twice, or not at all; none may fail. Prints what was done.
-import ctypes, fcntl, multiprocessing, os, random, signal, sqlite3, sys, time
+"""Clients of a supervised mount whose serving process is killed under them: takeover.py DIRECTORY STORE KILLS
+
+Every operation is of the kind that fails when it is done twice, or not at all; none may fail. Prints what was done.
+"""
+import ctypes
+import fcntl
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 WAIT = 60

@@ -2,6 +2,7 @@
 # A successor takes the kernel's connection over from a serving process that was killed (--supervise): programs in the midst of their work,
 # with open files, locks and transactions, see no error, and nothing is done twice. TREERING_KILLS kills (3); more than 10 in a minute
 # are given up by the supervisor.
+# long
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3 fio
@@ -15,8 +16,7 @@ raise SystemExit(0 if (int(release[0]), int(release[1])) >= (6, 9) else 1)
 P
 }
 takes_over || { say "takeover: needs Linux 6.9"; finish; }
-parent_of() { awk '/^PPid:/ {print $2}' "/proc/$1/status" 2>/dev/null; }
-inodes() { "$TREERING" stats "$M" --json | sed -n 's/.*"inodes": \([0-9]*\).*/\1/p'; }
+inodes() { figure "$M" inodes; }
 
 # supervised [OPTIONS] : the supervisor in the foreground, its words in a file.
 supervised() {

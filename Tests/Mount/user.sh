@@ -12,7 +12,8 @@ mkdir "$WORK/home" "$WORK/dev"
 cp "$TREERING" "$WORK/treering"
 chmod 755 "$WORK/treering"
 chown nobody "$WORK/home"
-cat >"$WORK/inside.sh" <<'P'
+declare -f wait_gone >"$WORK/inside.sh"
+cat >>"$WORK/inside.sh" <<'P'
 set -u
 cd "$HOME" || exit 1
 bad() { echo "FAIL: $*"; code=1; }
@@ -36,26 +37,26 @@ fusermount3 -u m || bad "unmount"
 [ "$sum" = "$(md5sum < m/big)" ] || bad "contents after a remount"
 "$T" mount s2 m 2>/dev/null && bad "mounted twice"
 kill "$(cat s/lock)"
-for i in $(seq 100); do grep -q " $HOME/m " /proc/mounts || break; sleep 0.1; done
+for _ in $(seq 100); do grep -q " $HOME/m " /proc/mounts || break; sleep 0.1; done
 grep -q " $HOME/m " /proc/mounts && bad "still mounted after SIGTERM"
-for i in $(seq 100); do kill -0 "$(cat s/lock)" 2>/dev/null || break; sleep 0.1; done
+wait_gone "$(cat s/lock)" 10
 "$T" check s || bad "check"
 # A dead mount gives way; with a supervisor by itself.
 "$T" mount s m -o engine="$ENGINE" || bad "third mount"
 pid=$(cat s/lock)
 kill -9 "$pid"
-for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+wait_gone "$pid" 10
 "$T" mount s m -o engine="$ENGINE" --supervise || bad "over a dead mount"
 [ "$(cat m/file)" = hello ] || bad "contents over a dead mount"
 exec 7>m/open
 kill -9 "$(cat s/lock)"
 case $(uname -r) in [1-5].* | 6.[0-8].*) ;; *) echo after >&7 && [ "$(cat m/open)" = after ] || bad "a file that was open" ;; esac
 exec 7>&-
-for i in $(seq 200); do [ "$(cat m/file 2>/dev/null)" = hello ] && break; sleep 0.1; done
+for _ in $(seq 200); do [ "$(cat m/file 2>/dev/null)" = hello ] && break; sleep 0.1; done
 [ "$(cat m/file)" = hello ] || bad "started again"
 pid=$(cat s/lock)
 fusermount3 -u m || bad "unmount of a supervised mount"
-for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+wait_gone "$pid" 10
 grep -q " $HOME/m " /proc/mounts && bad "a dead mount was below"
 "$T" mount s m -o allow_other 2>/dev/null && { fusermount3 -u m; echo "note: allow_other is permitted here"; }
 exit $code

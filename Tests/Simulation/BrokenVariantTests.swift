@@ -133,7 +133,7 @@ import Testing
                     if table[number].living == 0 { table[number].emptySince = older }
                 }
             }
-            store.volume.recycleSegments()
+            store.volume.housekeeper.recycleSegments()
         }
         #expect(found != nil)
         Environment.note("a victim recycled too early: \(found ?? "")")

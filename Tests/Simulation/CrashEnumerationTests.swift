@@ -95,7 +95,7 @@ import Testing
             let run = try CrashRun(settings, seed: 5 + seed, afterCrash: seed == 1) {
                 .cleaning($0, seed: Self.seed &* 10 + seed)
             }
-            #expect(run.store.volume.cleaner.cleanedSegmentCount > 0)
+            #expect(run.store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
             try enumeration.enumerate(run, limit: Self.total / 10, seed: Self.seed)
         }
         Self.report("cleaning", enumeration)
@@ -123,7 +123,7 @@ import Testing
                 counts.cold += state.core.table.segments.count { $0.state == .inUse && $0.role == .cold }
                 counts.recycled += state.core.table.segments.count { $0.incarnation > 1 }
             }
-            counts.cleaned += volume.cleaner.cleanedSegmentCount
+            counts.cleaned += volume.housekeeper.cleaner.cleanedSegmentCount
             counts.noSpace += run.noSpaceCount
             try enumeration.enumerate(run, limit: Self.total / (isLong ? 10 : 20) / Int(runCount), seed: seed)
         }

@@ -48,7 +48,7 @@ import Testing
     @Test func checkpointOrder() throws {
         let bench = try Bench()
         try bench.run(.write(bench.file, offset: 0, byteCount: 100, seed: 1))
-        try bench.store.volume.checkpoint()
+        try bench.store.volume.housekeeper.checkpoint()
         #expect(
             bench.trace() == [
                 "writeDurable segment 0 @12288 4096", "write index @32768 16384", "sync index",
@@ -58,7 +58,7 @@ import Testing
 
     @Test func rollOverSyncsTheOldSegmentBeforeTheNewOneIsDurable() throws {
         let bench = try Bench()
-        bench.store.volume.prepareSegment()
+        bench.store.volume.housekeeper.prepareSegment()
         #expect(
             bench.trace() == [
                 "unlink preparing 1 failed with 2", "create preparing 1", "resize preparing 1 1048576",
@@ -100,13 +100,13 @@ import Testing
         }
         try bench.run(.unlink(1, "file"))
         bench.store.volume.forget(InodeNumber(bench.file), 1)
-        try bench.store.volume.checkpoint()
-        try bench.store.volume.checkpoint()
-        try bench.store.volume.checkpoint()
+        try bench.store.volume.housekeeper.checkpoint()
+        try bench.store.volume.housekeeper.checkpoint()
+        try bench.store.volume.housekeeper.checkpoint()
         _ = bench.trace()
-        bench.store.volume.prepareSegment()
+        bench.store.volume.housekeeper.prepareSegment()
         _ = bench.trace()
-        bench.store.volume.recycleSegments()
+        bench.store.volume.housekeeper.recycleSegments()
         #expect(bench.trace() == ["write segment 0 @0 4096", "sync segment 0"])
     }
 }

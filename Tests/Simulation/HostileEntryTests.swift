@@ -6,42 +6,36 @@ import Testing
 @testable import Treering
 
 /// A field of the value of an entry.
-private struct Field: CustomStringConvertible {
+private struct Target: CustomStringConvertible {
     var kind: EntryKind
     var space: KeySpace
     var offset: Int
     var width: Int
     var description: String { "\(space) \(kind), offset \(offset), width \(width)" }
-
-    init(_ space: KeySpace, _ kind: EntryKind, _ offset: Int, _ width: Int) {
-        (self.space, self.kind, self.offset, self.width) = (space, kind, offset, width)
-    }
 }
 
 @Suite(.serialized) struct HostileEntryTests {
     private static let values: [UInt64] = [
         0, 1, 2, 1 << 31 - 1, 1 << 31, 1 << 32 - 1, 1 << 62, 1 << 63 - 1, 1 << 63, UInt64.max - 99, UInt64.max,
     ]
-    private static let fields: [Field] =
-        table(
-            .tree, .inode,
-            [
-                (0, 8), (8, 4), (16, 4), (20, 4), (24, 4), (28, 4), (32, 4), (36, 4), (40, 8), (48, 8), (56, 8),
-                (64, 4),
-                (68, 8), (80, 8), (92, 8), (104, 8), (112, 8),
-            ])
-        + table(.tree, .dirent, [(0, 8), (8, 4), (12, 1), (13, 1), (16, 8), (24, 8), (32, 1)])
-        + table(.tree, .xattr, [(0, 8), (8, 4), (13, 1), (16, 8), (24, 8), (32, 4), (36, 1)])
-        + table(.tree, .extent, [(0, 8), (8, 4), (12, 4), (16, 8), (24, 4)])
-        + table(
-            .payloads, .payload,
-            [(0, 8), (8, 4), (12, 4), (16, 4), (20, 1), (21, 1), (22, 2), (36, 1), (40, 4), (44, 4), (48, 4)])
-        + table(.usage, .usage, [(0, 8), (8, 8), (16, 8), (24, 8), (32, 4), (36, 4), (40, 1), (41, 1)])
-        + table(.tombstones, .dirent, [(0, 8), (8, 4), (12, 4), (16, 8), (24, 8)])
-        + table(.tombstones, .rangeTombstone, [(0, 8), (16, 8), (24, 8), (32, 8), (40, 8)])
+    private static let fields =
+        table(.tree, .inode, InodeEntry.Layout.parts) + table(.tree, .dirent, DirentEntry.Layout.parts)
+        + table(.tree, .xattr, XattrEntry.Layout.parts) + table(.tree, .extent, ExtentEntry.Layout.parts)
+        + table(.payloads, .payload, PayloadEntry.Layout.parts) + table(.usage, .usage, UsageEntry.Layout.parts)
+        + table(.tombstones, .dirent, TombstoneEntry.Layout.parts)
+        + table(.tombstones, .rangeTombstone, TombstoneEntry.Layout.parts)
 
-    private static func table(_ space: KeySpace, _ kind: EntryKind, _ places: [(Int, Int)]) -> [Field] {
-        places.map { Field(space, kind, $0.0, $0.1) }
+    /// Every number in it, with the first of those that are repeated.
+    private static func table(
+        _ space: KeySpace, _ kind: EntryKind, _ parts: [LayoutPart], from start: Int = 0
+    ) -> [Target] {
+        parts.flatMap { part -> [Target] in
+            let offset = start + part.offset
+            if !part.inner.isEmpty { return table(space, kind, part.inner, from: offset) }
+            // A point in time is a number and a smaller one behind it.
+            let width = part.byteCount == Timestamp.storedByteCount ? 8 : part.byteCount
+            return [Target(kind: kind, space: space, offset: offset, width: width)]
+        }
     }
 
     /// A debug build tries every field with some of the values.
@@ -132,7 +126,7 @@ enum HostilePage {
         let bytes = buffer.bytes
         _ = device.perform(Submission(.read, handle, offset: place.page, bytes, tag: 0))
         for index in 0..<width { bytes[place.offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 0), at: 0)
+        bytes.seal(IndexPage.header.checksum)
         return device.perform(Submission(.writeDurable, handle, offset: place.page, bytes, tag: 0)).error == nil
     }
 }

@@ -150,10 +150,6 @@ struct HostileRun {
         _ = device.perform(Submission(.writeDurable, handle, offset: UInt64(offset), bytes, tag: 0))
     }
 
-    private static func seal(_ bytes: UnsafeMutableRawBufferPointer, hole: Int) {
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: hole), at: hole)
-    }
-
     private mutating func mutateSuperblock() {
         mutateSuperblock(.superblock, Int(Superblock.slotOffsets[Int(random.next() % 2)]))
     }
@@ -161,9 +157,10 @@ struct HostileRun {
     private mutating func mutateCopy() { mutateSuperblock(.index, Int(Superblock.copyOffsets[Int(random.next() % 2)])) }
 
     private mutating func mutateSuperblock(_ file: StoreFile, _ offset: Int) {
-        edit(file, offset, 4096) { run, bytes in
-            run.spoil(bytes, 12..<336)
-            Self.seal(bytes, hole: 8)
+        let field = Superblock.layout
+        edit(file, offset, Superblock.slotByteCount) { run, bytes in
+            run.spoil(bytes, field.checksum.end..<field.blockUUID.offset)
+            bytes.seal(field.checksum)
         }
     }
 
@@ -173,106 +170,79 @@ struct HostileRun {
 
     private mutating func mutateSegmentHeader() {
         guard let file = segment() else { return }
-        edit(file, 0, 4096) { run, bytes in
-            run.spoil(bytes, 12..<88)
-            Self.seal(bytes, hole: 8)
-        }
-    }
-
-    /// Where batches, or runs of the cleaner, begin in a segment.
-    private func batches(_ file: StoreFile, magic: UInt64 = BatchHeader.magic) -> [Int] {
-        guard let bytes = device.contents(of: file) else { return [] }
-        return bytes.withUnsafeBytes { bytes in
-            stride(from: 4096, to: bytes.count - 127, by: 4096).filter { bytes.load($0, as: UInt64.self) == magic }
+        let field = SegmentHeader.layout
+        edit(file, 0, SegmentHeader.byteCount) { run, bytes in
+            run.spoil(bytes, field.checksum.end..<field.capacity.end)
+            bytes.seal(field.checksum)
         }
     }
 
     private mutating func mutateRun() {
         for file in device.list() {
-            guard case .segment = file, let offset = batches(file, magic: RunHeader.magic).randomElement(using: &random)
+            guard case .segment = file,
+                let offset = HostileLog.batches(device, file, magic: RunHeader.magic).randomElement(using: &random)
             else { continue }
             edit(file, offset, RunHeader.byteCount) { run, bytes in
-                run.spoil(bytes, 12..<200)
-                Self.seal(bytes, hole: 8)
+                run.spoil(bytes, RunHeader.layout.checksum.end..<RunHeader.layout.payloads[17].offset)
+                bytes.seal(RunHeader.layout.checksum)
             }
         }
     }
 
     private mutating func mutateBatchHeader() {
-        guard let file = segment(), let offset = batches(file).randomElement(using: &random) else { return }
+        guard let file = segment(), let offset = HostileLog.batches(device, file).randomElement(using: &random) else {
+            return
+        }
         edit(file, offset, BatchHeader.byteCount) { run, bytes in
-            run.spoil(bytes, 12..<128)
-            Self.seal(bytes, hole: 8)
+            run.spoil(bytes, BatchHeader.layout.checksum.end..<BatchHeader.byteCount)
+            bytes.seal(BatchHeader.layout.checksum)
         }
     }
 
     /// Changes a record, and makes the checksums of record, batch and chain right again.
     private mutating func mutateRecord() {
-        guard let file = segment(), let offset = batches(file).randomElement(using: &random) else { return }
-        let room = 1 << 18
-        edit(file, offset, min(room, (1 << 20) - offset)) { run, bytes in
-            let area = Int(bytes.load(64, as: UInt32.self))
-            guard area > BatchHeader.byteCount, area <= bytes.count else { return }
-            var records: [Range<Int>] = []
-            var position = BatchHeader.byteCount
-            while position + Record.headerByteCount <= area {
-                let length = Int(bytes.load(position, as: UInt32.self))
-                guard length >= Record.headerByteCount, position + length <= area else { break }
-                records.append(position..<position + length)
-                position += length
-            }
+        guard let file = segment(), let offset = HostileLog.batches(device, file).randomElement(using: &random) else {
+            return
+        }
+        edit(file, offset, min(HostileLog.room, (1 << 20) - offset)) { run, bytes in
+            guard let (records, area) = HostileLog.records(UnsafeRawBufferPointer(bytes)) else { return }
             for _ in 0..<1 + run.random.next() % 3 {
                 guard let range = records.randomElement(using: &run.random) else { return }
-                run.spoil(bytes, range.lowerBound + 8..<range.upperBound)
-                let record = bytes.part(range.lowerBound, range.count)
-                Self.seal(record, hole: 4)
+                run.spoil(bytes, range.lowerBound + Record.layout.checksum.end..<range.upperBound)
+                bytes.part(range.lowerBound, range.count).seal(Record.layout.checksum)
             }
-            bytes.store(
-                Checksum.crc32c(
-                    UnsafeRawBufferPointer(bytes.part(BatchHeader.byteCount, area - BatchHeader.byteCount))),
-                at: 60)
-            Self.seal(bytes.part(0, BatchHeader.byteCount), hole: 8)
-            run.chain(bytes, area)
-        }
-    }
-
-    /// Tells the batch behind a changed one of its new checksum.
-    private func chain(_ bytes: UnsafeMutableRawBufferPointer, _ area: Int) {
-        var here = 0
-        while true {
-            let records = (Int(bytes.load(here + 64, as: UInt32.self)) + 4095) & ~4095
-            let next = here + records + Int(bytes.load(here + 72, as: UInt32.self)) * 4096
-            guard next > here, next + BatchHeader.byteCount <= bytes.count,
-                bytes.load(next, as: UInt64.self) == BatchHeader.magic
-            else { return }
-            bytes.store(bytes.load(here + 8, as: UInt32.self), at: next + 56)
-            Self.seal(bytes.part(next, BatchHeader.byteCount), hole: 8)
-            here = next
+            HostileLog.sealBatch(bytes, area)
         }
     }
 
     private mutating func mutatePage() {
         guard let size = device.contents(of: .index)?.count else { return }
-        let page = Int(random.next() % UInt64(max(1, min(size / 8192, 200))))
-        edit(.index, page * 8192, 8192) { run, bytes in
-            guard bytes.load(4, as: UInt32.self) != 0 else { return }
+        let page = Int(random.next() % UInt64(max(1, min(size / IndexPage.byteCount, 200))))
+        let field = IndexPage.header
+        edit(.index, page * IndexPage.byteCount, IndexPage.byteCount) { run, bytes in
+            guard bytes[field.magic] != 0 else { return }
             for _ in 0..<1 + run.random.next() % 4 {
-                run.spoil(bytes, run.random.next() % 3 == 0 ? 4..<64 : 64..<8192)
+                let isHeader = run.random.next() % 3 == 0
+                run.spoil(
+                    bytes,
+                    isHeader
+                        ? field.checksum.end..<field.entries.offset : field.entries.offset..<IndexPage.byteCount)
             }
-            Self.seal(bytes, hole: 0)
+            bytes.seal(field.checksum)
         }
     }
 
     private mutating func mutateStaging() {
         var copy = staging
         defer { staging = copy }
+        let field = StagingLayout.header
         copy.withUnsafeMutableBytes { bytes in
             switch random.next() % 3 {
             case 0:
-                spoil(bytes, 12..<112)
-                Self.seal(bytes.part(0, StagingLayout.headerByteCount), hole: 8)
-            case 1: spoil(bytes, 4096..<4096 + 64 * 4)
-            default: spoil(bytes, 8192..<bytes.count)
+                spoil(bytes, field.checksum.end..<field.path.offset + 2)
+                bytes.part(0, StagingLayout.headerByteCount).seal(field.checksum)
+            case 1: spoil(bytes, field.descriptors.offset..<field.descriptors[4].offset)
+            default: spoil(bytes, StagingLayout.slotsOffset..<bytes.count)
             }
         }
     }

@@ -50,37 +50,37 @@ private final class ParkedRequest: @unchecked Sendable {
         func take(_ store: SimulatedStore) throws {
             let volume = store.volume
             switch self {
-            case .round: volume.housekeep()
-            case .commitAndCheckpoint: volume.housekeep(commits: true, checkpoints: true)
-            case .checkpoint: volume.checkpointReporting()
+            case .round: volume.housekeeper.housekeep()
+            case .commitAndCheckpoint: volume.housekeeper.housekeep(commits: true, checkpoints: true)
+            case .checkpoint: volume.housekeeper.checkpointReporting()
             case .recycle:
-                volume.freeDeadSegments(punches: true)
-                volume.sweepTombstones()
-            case .reclaim: _ = volume.reclaim()
-            case .cleanOne: _ = volume.cleanOne()
+                volume.housekeeper.freeDeadSegments(punches: true)
+                volume.housekeeper.sweepTombstones()
+            case .reclaim: _ = volume.housekeeper.reclaim()
+            case .cleanOne: _ = volume.housekeeper.cleanOne()
             case .trim:
-                volume.trim { _ in }
-                volume.housekeep()
+                volume.housekeeper.trim { _ in }
+                volume.housekeeper.housekeep()
             case .grow:
-                volume.resize(to: 48 << 20) { _ in }
-                volume.housekeep()
+                volume.housekeeper.resize(to: 48 << 20) { _ in }
+                volume.housekeeper.housekeep()
             case .shrink:
-                volume.resize(to: 24 << 20) { _ in }
-                for _ in 0..<4 { volume.housekeep() }
+                volume.housekeeper.resize(to: 24 << 20) { _ in }
+                for _ in 0..<4 { volume.housekeeper.housekeep() }
             case .replaceStaging:
-                try volume.replaceStaging { geometry, _, _ in Staging(geometry: geometry) }
+                try volume.housekeeper.replaceStaging { geometry, _, _ in Staging(geometry: geometry) }
             case .keepStaging:
                 #expect(throws: Errno.noSpace) {
-                    try volume.replaceStaging { (_, _, _) throws(Errno) in throw .noSpace }
+                    try volume.housekeeper.replaceStaging { (_, _, _) throws(Errno) in throw .noSpace }
                 }
             case .relocate:
                 store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .writeDurable, .sync]))
                 volume.sync(mayWait: false) { _ in }
-                volume.housekeep()
+                volume.housekeeper.housekeep()
             case .unmount: try volume.unmount()
             case .discard: volume.shutDown(.discard, mayWait: true) { _ in }
             case .flush: volume.shutDown(.flush, mayWait: true) { _ in }
-            case .fail: volume.closeLog(.input)
+            case .fail: volume.housekeeper.closeLog(.input)
             }
         }
     }
@@ -187,7 +187,7 @@ private final class ParkedRequest: @unchecked Sendable {
         var roundsLeft = 60
         while request.answers.isEmpty, !isThere(request), roundsLeft > 0 {
             if store.device.step() { continue }
-            store.volume.housekeep()
+            store.volume.housekeeper.housekeep()
             roundsLeft -= 1
         }
     }
@@ -350,7 +350,7 @@ private final class ParkedRequest: @unchecked Sendable {
         let (store, request, kind) = try #require(stopped)
         Environment.note("parking: a batch without a record by \(kind)")
         var other: AlignedBuffer?
-        try store.volume.replaceStaging { geometry, epoch, generation in
+        try store.volume.housekeeper.replaceStaging { geometry, epoch, generation in
             let memory = AlignedBuffer(byteCount: geometry.byteCount)
             memory.bytes.zero(0, memory.bytes.count)
             StagingHeader(
@@ -381,7 +381,7 @@ private final class ParkedRequest: @unchecked Sendable {
             try Self.write(store, files[0], 0, 30_000)
             store.volume.state.withLock { $0.core.log.closeBatch(durable: false) }
         }
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         let room = store.volume.state.withLock {
             $0.core.log.makeRoom(recordByteCount: 1000, payloadByteCount: 0, .write)
         }

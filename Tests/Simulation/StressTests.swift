@@ -19,7 +19,7 @@ import Testing
         settings.options.checkpointByteCount = 1 << 20
         let store = try SimulatedStore(settings, seed: 5)
         let volume = store.volume
-        try volume.startHousekeeper()
+        try volume.housekeeper.start()
         let disk = Disk(store.device, faultEvery: hasFaults ? 150 : 0)
         let diskThread = try DeviceThread(name: "disk") { disk.run() }
         let clients = (0..<4).map { StressClient(volume, UInt64($0), rounds: Self.rounds) }

@@ -37,7 +37,7 @@ import Testing
 
     @Test func crowdingAFolder() {
         let files = (0..<31).map { Self.lib("Store", "", name: "A\($0)") }
-        #expect(Rules.folderSize(files).map(\.place) == ["Store"])
+        #expect(Rules.folderSize(files).map(\.place) == ["Sources/Treering/Store"])
         #expect(Rules.folderSize(Array(files.dropLast())) == [])
     }
 
@@ -118,6 +118,34 @@ import Testing
         #expect(Rules.functionLength([Self.lib("Index", call)]) == [])
     }
 
+    @Test func scriptsOutgrowing() {
+        for path in [
+            "mount-scripts/test", "mount-scripts/lib/a.py", ".ci/run", "Tests/Mount/a.sh", "Tests/Mount/b/a.c",
+            "Tests/Mount/b/run",
+        ] {
+            #expect(SourceFile(path, "").isScript, "\(path)")
+            #expect(Rules.fileLength([SourceFile(path, String(repeating: "a\n", count: 501))]).count == 1)
+        }
+        for path in ["Tests/A/B.swift", "docs/run", "Sources/CX/shim.h", "Tests/Mount/.gitignore"] {
+            #expect(!SourceFile(path, "").isScript, "\(path)")
+        }
+        let line = String(repeating: "ä", count: 150)
+        #expect(Rules.lineLength([SourceFile("Tests/Mount/a.sh", "\(line)\n\(line)\n")]) == [])
+        #expect(
+            Rules.lineLength([SourceFile("Tests/Mount/a.sh", "a\n\(line)a\n")]).map(\.place) == ["Tests/Mount/a.sh:2"])
+    }
+
+    @Test func missingHeadOfAScript() {
+        for text in [
+            "", "#!/bin/bash\n", "#!/bin/bash\nset -u\n", "import os\n", "#include <errno.h>\n", "#\nset -u\n",
+        ] {
+            #expect(Rules.scriptHead([SourceFile("Tests/Mount/a", text)]).count == 1, "\(text)")
+        }
+        for text in ["#!/bin/bash\n# What it does.\n", "\"\"\"What it does.\"\"\"\n", "// What it does.\n"] {
+            #expect(Rules.scriptHead([SourceFile("Tests/Mount/a", text)]) == [], "\(text)")
+        }
+    }
+
     @Test func functionsAreMeasuredPastTextsAndComments() {
         let text = #"""
             struct S {
@@ -143,6 +171,18 @@ import Testing
             #expect(Rules.headComment([Self.lib("Index", text)]).count == 1, "\(text)")
         }
         #expect(Rules.headComment([Self.lib("Index", "// What lives here.\nimport Glibc\n")]) == [])
+    }
+
+    @Test func aBareOffset() {
+        for text in [
+            "bytes.store(epoch, at: 40)", "let end = bytes.load(60, as: UInt32.self)", "x = bytes.load(place + 4)",
+            "key.encode(into: bytes, at: offset + 8)", "bytes[Field<UInt8>(36)] = 4",
+        ] { #expect(Rules.offsets([Self.lib("Store", "// A.\n\(text)\n")]).count == 1, "\(text)") }
+        for text in [
+            "let end = Field<UInt32>(60)", "bytes[field.end] = 0", "words[4].offset", "list.insert(x, at: 0)",
+            "x.load(ordering: .relaxed)", "// at: 40", "bytes.load(index * 4)",
+        ] { #expect(Rules.offsets([Self.lib("Store", "// A.\n\(text)\n")]) == [], "\(text)") }
+        #expect(Rules.offsets([Self.lib("FuseServer", "// A.\nrequest.load(4)\n")]) == [])
     }
 
     @Test func aDevelopersPath() {

@@ -17,6 +17,8 @@ enum Rules {
     static let fileCountLimit = 30
     static let lineLimit = 500
     static let functionLineLimit = 70
+    /// Of scripts; those of Swift are measured by its formatter.
+    static let columnLimit = 150
 
     // MARK: Layers
 
@@ -146,15 +148,14 @@ enum Rules {
     /// himself, and the table of segments, may know them by number.
     static func segmentNumbers(_ files: [SourceFile]) -> [Violation] {
         let exempt: Set = [
-            "SegmentTable", "LogWalk", "Recovery", "Volume+Rehome", "Rebuild", "LogDamage", "SuperblockDerivation",
-            "Dump+Inode",
+            "SegmentTable", "LogWalk", "Recovery", "Recovery+Durable", "Housekeeper+Relocation", "Rebuild", "LogDamage",
+            "SuperblockDerivation", "Dump+Inode",
         ]
-        let homes = Set(
-            exempt.flatMap { name in
-                ["SegmentLog", "Store", "Maintenance"].map { "Sources/Treering/\($0)/\(name).swift" }
-            })
-        return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") && !homes.contains($0.path) }.flatMap {
-            file in
+        let isHome = { (file: SourceFile) in
+            ["SegmentLog", "Store", "Maintenance"].contains(file.layer)
+                && exempt.contains { file.path.hasSuffix("/\($0).swift") }
+        }
+        return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") && !isHome($0) }.flatMap { file in
             let tokens = file.tokens
             return tokens.indices.dropLast(2).compactMap { index -> Violation? in
                 guard tokens[index + 1].text == "SegmentNumber" else { return nil }
@@ -230,18 +231,51 @@ enum Rules {
         }
     }
 
+    // MARK: Layouts
+
+    /// The folders whose bytes lie on disk.
+    private static let diskLayers: Set = ["Format", "SegmentLog", "Index", "Store", "Maintenance"]
+
+    /// Where something lies on disk is said once, by a property of its layout: no number is an offset anywhere else.
+    static func offsets(_ files: [SourceFile]) -> [Violation] {
+        files.filter { diskLayers.contains($0.layer ?? "") }.flatMap { file in
+            String(decoding: file.code, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+                .enumerated().compactMap { index, line in
+                    let isPlace = line.contains(/(?:[ (]at: |load\()(?:[a-z]\w* \+ [0-9]|[1-9])/)
+                    let isField = line.contains(/(?:Field|Tail|Room)(?:<\w+>)?\([1-9]/) && !line.contains("let ")
+                    guard isPlace || isField else { return nil }
+                    return Violation(place: "\(file.path):\(index + 1)", reason: "a bare offset: name it in its layout")
+                }
+        }
+    }
+
     // MARK: Size and shape
 
     static func folderSize(_ files: [SourceFile]) -> [Violation] {
-        Dictionary(grouping: files.filter { $0.layer != nil }, by: { $0.layer! })
-            .filter { $0.value.count > fileCountLimit }.sorted { $0.key < $1.key }.map { folder, files in
-                Violation(place: folder, reason: "it has \(files.count) files, more than \(fileCountLimit)")
-            }
+        Dictionary(grouping: files.filter { $0.layer != nil }) {
+            String($0.path.prefix(upTo: $0.path.lastIndex(of: "/")!))
+        }
+        .filter { $0.value.count > fileCountLimit }.sorted { $0.key < $1.key }.map { folder, files in
+            Violation(place: folder, reason: "it has \(files.count) files, more than \(fileCountLimit)")
+        }
     }
 
     static func fileLength(_ files: [SourceFile]) -> [Violation] {
         files.filter { $0.lineCount > lineLimit }.map {
             Violation(place: $0.path, reason: "it has \($0.lineCount) lines, more than \(lineLimit)")
+        }
+    }
+
+    static func lineLength(_ files: [SourceFile]) -> [Violation] {
+        files.flatMap { file in
+            file.text.split(separator: "\n", omittingEmptySubsequences: false).enumerated().compactMap { index, line in
+                let count = line.unicodeScalars.count
+                return count <= columnLimit
+                    ? nil
+                    : Violation(
+                        place: "\(file.path):\(index + 1)",
+                        reason: "it has \(count) characters, more than \(columnLimit)")
+            }
         }
     }
 
@@ -290,6 +324,17 @@ enum Rules {
             return isComment
                 ? nil
                 : Violation(place: file.path, reason: "it does not begin with a comment that says what lives there")
+        }
+    }
+
+    /// The first line of a script, but for the one that names its interpreter, says what it does.
+    static func scriptHead(_ files: [SourceFile]) -> [Violation] {
+        files.compactMap { file in
+            let lines = file.text.split(separator: "\n", omittingEmptySubsequences: false)
+            let first = lines.first { !$0.hasPrefix("#!") } ?? ""
+            let isComment = ["# ", "// ", "\"\"\""].contains(where: first.hasPrefix) && first.count > 10
+            return isComment
+                ? nil : Violation(place: file.path, reason: "it does not begin with a comment that says what it does")
         }
     }
 

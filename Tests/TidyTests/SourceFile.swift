@@ -19,6 +19,13 @@ struct SourceFile {
 
     var lineCount: Int { text.utf8.count { $0 == UInt8(ascii: "\n") } + (text.isEmpty || text.hasSuffix("\n") ? 0 : 1) }
     var isSwift: Bool { path.hasSuffix(".swift") }
+    /// Whether it is a program, or a part of one, in another language: what a person or continuous integration runs, or a test.
+    var isScript: Bool {
+        if path.hasPrefix("mount-scripts/") || path.hasPrefix(".ci/") { return true }
+        let name = path.split(separator: "/").last ?? ""
+        return path.hasPrefix("Tests/")
+            && (!name.contains(".") || [".sh", ".py", ".c"].contains(where: name.hasSuffix))
+    }
 
     /// The folder of `Sources/Treering` that the file lies in, nil elsewhere.
     var layer: String? {

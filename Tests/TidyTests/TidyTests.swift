@@ -59,11 +59,18 @@ import Testing
 
     @Test func nothingTravelsWithAThread() { #expect(Rules.threadLocals(Self.files) == []) }
 
+    @Test func offsetsOnDiskAreNamed() { #expect(Rules.offsets(Self.files) == []) }
+
     @Test func noFolderHasTooManyFiles() { #expect(Rules.folderSize(Self.files) == []) }
 
-    @Test func noFileIsTooLong() {
-        #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.path.hasPrefix("mount-scripts/") }) == [])
+    @Test func noFileIsTooLong() { #expect(Rules.fileLength(Self.files.filter { $0.isSwift || $0.isScript }) == []) }
+
+    @Test func noLineOfAScriptIsTooLong() {
+        #expect(Self.files.count(where: \.isScript) > 50)
+        #expect(Rules.lineLength(Self.files.filter(\.isScript)) == [])
     }
+
+    @Test func everyScriptSaysWhatItDoes() { #expect(Rules.scriptHead(Self.files.filter(\.isScript)) == []) }
 
     @Test func noFunctionIsTooLong() { #expect(Rules.functionLength(Self.swift) == []) }
 

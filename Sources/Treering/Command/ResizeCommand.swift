@@ -80,10 +80,10 @@ extension Volume {
     /// The same where nobody else keeps house.
     func resizeAndWait(to byteCount: UInt64) -> ResizeAnswer {
         let box = Box()
-        resize(to: byteCount) { box.answer = $0 }
+        housekeeper.resize(to: byteCount) { box.answer = $0 }
         while true {
             if let answer = box.answer { return answer }
-            housekeep()
+            housekeeper.housekeep()
         }
     }
 }

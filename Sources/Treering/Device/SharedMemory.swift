@@ -20,7 +20,7 @@ final class SharedMemory: @unchecked Sendable {
             return error
         }
         // Nobody takes it for abandoned.
-        _ = linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING))
+        do throws(Errno) { try Self.lock(descriptor) } catch { throw fail(error) }
         // Sparse memory would end in SIGBUS when the file system below has no room.
         let result = posix_fallocate(descriptor, 0, byteCount)
         guard result == 0 else { throw fail(Errno(result)) }
@@ -30,6 +30,19 @@ final class SharedMemory: @unchecked Sendable {
         self.descriptor = descriptor
         self.path = path
         bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    }
+
+    /// Locks a file that was just made. Another mount of this user that looks for abandoned files may hold the lock, for as long as it takes
+    /// to see that there is nothing in it.
+    static func lock(_ descriptor: Int32, patienceMilliseconds: Int = 10_000) throws(Errno) {
+        var left = patienceMilliseconds
+        while linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0 {
+            // Where a host has no locks, nobody else has this one.
+            guard errno == EWOULDBLOCK || errno == EINTR else { return }
+            guard left > 0 else { throw .busy }
+            left -= 1
+            rest(nanoseconds: 1_000_000)
+        }
     }
 
     /// Maps a file that is there, for reading. Refuses (EPERM) what is not a regular file of this user with mode 0600.

@@ -205,19 +205,11 @@ extension Core {
     /// statvfs(3): the size is what living data can fill; free is what of it is not filled, no more than the host has; available is what of
     /// that can be written or reserved, the records for it being kept back.
     func status() -> FileSystemStatus {
-        let segment = UInt64(table.segmentByteCount)
-        let total = UInt64(log.livingByteCountLimit)
-        // What was promised to files is as good as used.
-        let living = max(0, table.livingByteCount - index.removingByteCount)
-        let used = UInt64(living) + UInt64(promisedByteCount(of: index.reservedByteCount))
-        let free = total - min(total, used)
-        let makeable = log.isHostFull ? 0 : hostAvailableByteCount
-        // What lies dead in segments is as good as free: the cleaner makes it so.
-        let own = UInt64(table.pool.count) * segment + UInt64(table.reclaimableByteCount)
-        let host = makeable >= UInt64.max - own ? UInt64.max : makeable + own
-        let room = min(free, host)
+        let (total, room) = log.space.totalAndFree(
+            reserved: index.reservedByteCount, removing: index.removingByteCount)
         return FileSystemStatus(
-            totalByteCount: total, freeByteCount: room, availableByteCount: Self.promisableByteCount(in: room),
+            totalByteCount: total, freeByteCount: room,
+            availableByteCount: SpaceAccounting.reservableByteCount(in: room),
             inodeCount: index.inodeCount &+ room / 512, freeInodeCount: room / 512)
     }
 }

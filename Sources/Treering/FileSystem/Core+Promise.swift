@@ -1,82 +1,92 @@
 // What is reserved is promised: its bytes can be written, in pieces of any size, whatever else fills the store. Each piece takes an extent
 // and a payload of its own, which may be more than its bytes; before that goes beyond what was promised for a range, its pieces are
-// joined (Volume+Join.swift).
+// joined (Housekeeper+Join.swift).
 
-/// What an append takes its room from, besides what is free for all.
-enum RoomClaim {
-    case none
-    /// From what a range of a file has: so many bytes of it are reserved no more afterwards.
-    case allocated(InodeNumber, releasedByteCount: UInt64)
-    /// It puts pieces together, which takes less room in the end.
-    case joining
+/// Part of a file that somebody is about to write.
+struct WrittenRange: Hashable {
+    var inode: InodeNumber
+    var from: UInt64
+    var to: UInt64
+}
 
-    /// Whether room that was promised may be used.
-    var usesPromises: Bool { if case .none = self { false } else { true } }
+/// What was found in such a part so far.
+struct KnownPromise {
+    /// All below is allocated.
+    var filled: UInt64
+    var reservedByteCount: UInt64 = 0
 }
 
 extension Core {
-    /// Room that so many reserved bytes may take when they are written: records are counted in. A block that is written alone, between two
-    /// that stay reserved, takes a twentieth more than its bytes.
-    func promisedByteCount(of byteCount: UInt64) -> Int64 {
-        Int64(clamping: min(byteCount, Change.reservedByteCountLimit << 8)) / 16 * 17
-    }
-
-    /// The other way round: how many bytes of whole blocks may be promised in so much room.
-    static func promisableByteCount(in byteCount: UInt64) -> UInt64 {
-        let block = UInt64(blockByteCount)
-        return byteCount / 17 * 16 / block * block
-    }
-
-    /// Segments that what is promised now may take: their ends may stay unused.
-    var promisedSegmentCount: Int {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        guard promised > 0 else { return 0 }
-        let usable = Int64(table.segmentByteCount - SegmentHeader.byteCount - log.staging.geometry.batchByteCountLimit)
-        return Int(clamping: (promised + usable - 1) / usable)
-    }
-
     /// Whether the store has room for so much more to be promised.
     func allowReservation(of byteCount: UInt64) throws(Stop) {
-        guard byteCount > status().availableByteCount else { return }
-        // What was removed comes free step by step.
-        let mayFit = byteCount <= UInt64(max(0, log.livingByteCountLimit))
-        throw isRoomComing && mayFit ? .blocked(.room) : .failed(.noSpace)
+        switch log.space.roomToReserve(byteCount, available: status().availableByteCount, isComing: isRoomComing) {
+        case .fits: return
+        case .wait: throw .blocked(.room)
+        case .full, .crowded: throw .failed(.noSpace)
+        }
     }
 
-    /// How many bytes of a range are reserved; nil unless every byte of it is allocated.
-    func reservedByteCount(_ number: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> UInt64? {
-        var filled = from
-        var reserved: UInt64 = 0
-        try find { () throws(PageMiss) in
-            (filled, reserved) = (from, 0)
-            try index.forEachPiece(number, from, to, withReserved: true) { piece in
-                guard piece.offset == filled else { return false }
-                filled = piece.end
-                if piece.isReserved { reserved += piece.byteCount }
-                return true
+    /// How many bytes of a range are reserved; nil unless every byte of it is allocated. What one hold of the lock has not looked at is
+    /// looked at by the next ones.
+    func reservedByteCount(of range: WrittenRange) throws(Stop) -> UInt64? {
+        var known = promised[range] ?? KnownPromise(filled: range.from)
+        guard known.filled < range.to else { return known.reservedByteCount }
+        var walk = PieceWalk(known.filled, range.to, budget: bounds.extentCount, withReserved: true)
+        var hasHole = false
+        try goOn(&walk, in: range.inode) { piece in
+            hasHole = piece.offset > known.filled
+            if hasHole { return false }
+            known.filled = piece.end
+            if piece.isReserved { known.reservedByteCount += piece.byteCount }
+            return true
+        } after: { reached in
+            // What was hidden, or lay before what was seen last, is a hole too.
+            hasHole = hasHole || reached > known.filled
+            if hasHole { promised[range] = nil } else { remember(known, of: range) }
+        }
+        if hasHole { return nil }
+        guard walk.isOver else { throw .blocked(.turn) }
+        return known.reservedByteCount
+    }
+
+    private func remember(_ known: KnownPromise, of range: WrittenRange) {
+        // Writers that were ended in between have left theirs.
+        if promised.count >= Self.promisedLimit { promised.removeAll() }
+        promised[range] = known
+    }
+
+    /// More than there are requests at a time.
+    private static let promisedLimit = 1024
+
+    /// A record has changed what files show: what was known of these parts is looked at again.
+    func forgetPromises(changedBy record: Record) {
+        record.forEachChange { change, _, _ in
+            switch change {
+            case .extent(let inode, let offset, _, _, let count): forgetPromises(inode, offset, offset + UInt64(count))
+            case .reserve(let inode, let from, let to), .removeRange(let inode, let from, let to, _):
+                forgetPromises(inode, from, to)
+            case .removeInode(let inode, _): forgetPromises(inode, 0, .max)
+            case .inode, .dirent, .removeDirent, .xattr, .removeXattr, .payload, .orphan, .move, .skipped: break
             }
         }
-        return filled == to ? reserved : nil
+    }
+
+    private func forgetPromises(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) {
+        promised = promised.filter { range, _ in range.inode != inode || range.from >= to || range.to <= from }
     }
 
     // MARK: Room
 
-    /// Throws where so many bytes more would leave too little for what is promised.
-    func requireRoom(for byteCount: Int, _ claim: RoomClaim) throws(Stop) {
-        let living = table.livingByteCount + Int64(byteCount)
-        switch claim {
-        case .joining: return
-        case .none:
-            if living <= log.livingByteCountLimit - promisedByteCount(of: index.reservedByteCount) { return }
-            throw isRoomComing ? .blocked(.room) : .failed(.noSpace)
-        case .allocated(let inode, let released):
-            let rest = index.reservedByteCount - min(released, index.reservedByteCount)
-            // What the index has come to need since then is not at the cost of what was promised; and pieces are not joined for each write.
-            // Overwriting leaves some of that to what was promised.
-            let limit = log.livingByteCountLimit(ofSegments: table.countLimit + log.withheldSegmentCount)
-            let beyond = Int64(table.segmentByteCount / (released > 0 ? 4 : 8))
-            if living + promisedByteCount(of: rest) <= limit + beyond { return }
-            if isRoomComing { throw .blocked(.room) }
+    /// Throws where so many bytes more would leave too little for what is reserved.
+    func requireRoom(for byteCount: Int, _ tier: SpaceTier, _ claim: RoomClaim) throws(Stop) {
+        switch log.space.room(
+            for: byteCount, tier, claim, reserved: index.reservedByteCount, isComing: isRoomComing)
+        {
+        case .fits: return
+        case .wait: throw .blocked(.room)
+        case .full: throw .failed(.noSpace)
+        case .crowded:
+            guard case .allocated(let inode, _) = claim else { preconditionFailure("only pieces of a file are joined") }
             if joinedInVain == inode {
                 joinedInVain = nil
                 throw .failed(.noSpace)
@@ -98,30 +108,8 @@ extension Core {
     /// Looks for pieces worth joining behind an offset; gives where to go on, or nil at the end.
     func nextJoinable(_ number: InodeNumber, from cursor: UInt64) throws(Stop) -> (found: Joinable?, next: UInt64?) {
         let block = UInt64(blockByteCount)
-        var pieces: [FilePiece] = []
-        var end = UInt64.max
-        // No more than one record replaces at once, unless a single block has more.
-        let limit = bounds.replacedExtentCount
-        try find { () throws(PageMiss) in
-            pieces.removeAll()
-            end = UInt64.max
-            try index.forEachPiece(number, cursor, .max / 2, withReserved: true) { piece in
-                var piece = piece
-                if pieces.isEmpty {
-                    let grid = UInt64(joinByteCount)
-                    end = (piece.offset / grid + 1) * grid
-                }
-                if piece.offset >= end { return false }
-                if pieces.count >= limit, piece.offset / block * block > pieces[0].offset + block {
-                    end = piece.offset / block * block
-                    return false
-                }
-                piece.byteCount = min(piece.byteCount, end - piece.offset)
-                pieces.append(piece)
-                return true
-            }
-        }
-        guard let first = pieces.first else { return (nil, nil) }
+        let (pieces, end, seen) = try someJoinable(number, from: cursor)
+        guard let first = pieces.first else { return (nil, seen) }
         var start = (first.offset + block - 1) / block * block
         while start < end {
             guard let run = Self.writtenRun(in: pieces, from: start, to: end) else { return (nil, end) }
@@ -136,6 +124,44 @@ extension Core {
             start = run.upperBound
         }
         return (nil, end)
+    }
+
+    /// The pieces behind an offset that may be joined, in whole blocks through `end`; where there are none, how far that is known, nil at
+    /// the end of the file.
+    private func someJoinable(
+        _ number: InodeNumber, from cursor: UInt64
+    ) throws(Stop) -> (pieces: [FilePiece], end: UInt64, seen: UInt64?) {
+        let block = UInt64(blockByteCount)
+        let grid = UInt64(joinByteCount)
+        // No more than one record replaces at once, unless a single block has more.
+        let limit = bounds.replacedExtentCount
+        return try find { () throws(PageMiss) in
+            var pieces: [FilePiece] = []
+            var end = UInt64.max
+            var walk = PieceWalk(cursor, .max / 2, budget: bounds.extentCount, withReserved: true)
+            var isFull = false
+            while true {
+                try index.walk(number, &walk) { piece in
+                    var piece = piece
+                    if pieces.isEmpty { end = (piece.offset / grid + 1) * grid }
+                    isFull = piece.offset >= end
+                    if !isFull, pieces.count >= limit, piece.offset / block * block > pieces[0].offset + block {
+                        end = piece.offset / block * block
+                        isFull = true
+                    }
+                    if isFull { return false }
+                    piece.byteCount = min(piece.byteCount, end - piece.offset)
+                    pieces.append(piece)
+                    return true
+                }
+                if isFull || walk.isOver { return (pieces, end, nil) }
+                guard let first = pieces.first else { return (pieces, end, walk.cursor) }
+                let seen = walk.cursor / block * block
+                if seen > first.offset + block { return (pieces, min(end, seen), nil) }
+                // A block has no more extents than bytes.
+                walk.budget = bounds.extentCount
+            }
+        }
     }
 
     /// How much is put together at most: a power of two that one record takes.
@@ -206,7 +232,8 @@ extension Core {
 extension FilePiece {
     /// About what it takes, with what is promised to it.
     fileprivate var cost: UInt64 {
-        let entries = UInt64(ExtentEntry.charge + PayloadRecord.byteCount + Change.moveOverheadByteCount)
+        let payload = PayloadChange.byteCount - ChangeHeader.storedByteCount
+        let entries = UInt64(ExtentEntry.charge + payload + Change.moveOverheadByteCount)
         if isReserved { return byteCount / 16 * 17 + UInt64(ExtentEntry.charge) }
         if byteCount <= UInt64(PayloadRecord.inlineByteCountLimit) { return byteCount + entries }
         let block = UInt64(blockByteCount)

@@ -268,7 +268,7 @@ extension Core {
         guard index.removals[inode] != nil else { return }
         // None goes on any more.
         guard !isReadOnly else { throw .failed(.readOnly) }
-        throw log.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
+        throw log.space.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }
 }
 

@@ -20,7 +20,7 @@ final class Core {
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
     var bounds = WorkBounds() {
-        didSet { index.replacedExtentLimit = bounds.replacedExtentCount }
+        didSet { bound(index) }
     }
     /// How often the kernel knows each inode. Changed by `setLookups`.
     var lookups: [InodeNumber: UInt64] = [:]
@@ -37,9 +37,10 @@ final class Core {
     var appendedAtFreeze: UInt64 = 0
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
-    var hostAvailableByteCount: UInt64 = .max
     /// Files whose pieces are joined before more is written to what they were promised.
     var crowded: [InodeNumber] = []
+    /// What writers on a full store know of the parts that they write, while they look at many pieces.
+    var promised: [WrittenRange: KnownPromise] = [:]
     /// One of which no more can be gained by that.
     var joinedInVain: InodeNumber?
     /// A removal could not go on when it was tried last.
@@ -65,8 +66,11 @@ final class Core {
     /// Whether a request that would have to wait until it can append must fail instead. Asked by whatever lets requests wait.
     var isVainToWait: Bool { isOver || isEnding }
 
-    /// What such a request is told.
-    var endError: Errno { isReadOnly && !isShutDown ? .readOnly : .input }
+    /// What a request is told that must not wait: besides at an end, on a host that has had no room for long.
+    var endError: Errno {
+        if isOver || isEnding { return isReadOnly && !isShutDown ? .readOnly : .input }
+        return .noSpace
+    }
 
     /// The log has failed for good.
     func close(_ error: Errno, _ telling: borrowing Telling) {
@@ -87,11 +91,16 @@ final class Core {
     /// Goes on with another index, which takes over the books of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
-        index.replacedExtentLimit = bounds.replacedExtentCount
+        bound(index)
         adoptCount += 1
         // From here on nothing waits for a page: operations that miss one are parked.
         index.tree.fetchNow = nil
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
+    }
+
+    private func bound(_ index: RecordIndex) {
+        index.replacedExtentLimit = bounds.replacedExtentCount
+        index.tombstoneWalkLimit = bounds.extentCount
     }
 
     /// Inodes without a name go, but for those that the kernel knows of a process that served it before.
@@ -144,10 +153,15 @@ final class Core {
         try writing { (writer) throws(Stop) in
             try body(&writer)
             do throws(Stop) { try append(&writer, .write, .none, context.onceNumber) } catch {
+                let range = WrittenRange(inode: number, from: from, to: to)
                 guard case .failed(let errno) = error, errno == .noSpace,
-                    let released = try reservedByteCount(number, from, to)
+                    let released = try reservedByteCount(of: range)
                 else { throw error }
-                try append(&writer, .write, .allocated(number, releasedByteCount: released), context.onceNumber)
+                let claim = RoomClaim.allocated(number, releasedByteCount: released)
+                do throws(Stop) { try append(&writer, .write, claim, context.onceNumber) } catch {
+                    if case .failed = error { promised[range] = nil }
+                    throw error
+                }
             }
         }
     }
@@ -180,11 +194,10 @@ final class Core {
         guard !writer.isImpossible else {
             throw damage("an operation", "it would log an inode or a name that cannot be")
         }
-        guard !isDirtyLimitReached else { throw log.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
+        guard !isDirtyLimitReached else { throw log.space.isCheckpointStuck ? .failed(.noSpace) : .blocked(.room) }
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
-        log.promisedSegmentCount = claim.usesPromises ? -log.withheldSegmentCount : promisedSegmentCount
-        if tier == .write { try requireRoom(for: writer.byteCount + payloadByteCount, claim) }
+        try requireRoom(for: writer.byteCount + payloadByteCount, tier, claim)
         let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break
@@ -197,6 +210,7 @@ final class Core {
         if let onceNumber { connection?.note(log.nextSequence, onceNumber) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
+        if !promised.isEmpty { forgetPromises(changedBy: record) }
         if let impossible = table.impossible {
             table.impossible = nil
             report(impossible)
@@ -235,10 +249,10 @@ final class Core {
         index.apply(record, at: place)
     }
 
-    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, does a part of the rest
-    /// of it: the record's turn comes when all of it is done.
+    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, or where a file has too
+    /// many removals under way, does a part of the rest of it: the record's turn comes when that is done.
     private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
-        guard index.replacementCount > 0, let inode = index.conflict(of: record()) else { return }
+        guard !index.removals.isEmpty, let inode = index.conflict(of: record()) else { return }
         _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
         throw .blocked(.turn)
     }
@@ -255,7 +269,7 @@ final class Core {
 
     /// Whether it is worth while to run operations again that found no room.
     var mayHaveRoom: Bool {
-        log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.isCheckpointStuck)
+        log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.space.isCheckpointStuck)
             && !(isRoomComing && isNearlyFull)
     }
 
@@ -263,9 +277,7 @@ final class Core {
     var isRoomComing: Bool { !isRemovalStuck && (!index.removals.isEmpty || !reapable.isEmpty) }
 
     private var isNearlyFull: Bool {
-        let promised = promisedByteCount(of: index.reservedByteCount)
-        return table.livingByteCount + Int64(2 * writeByteCountLimit) > log.livingByteCountLimit - promised
-            || log.isShort(for: .write)
+        log.space.isNearlyFull(reserved: index.reservedByteCount, writeByteCountLimit: writeByteCountLimit)
     }
 
     // MARK: What operations share

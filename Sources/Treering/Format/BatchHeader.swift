@@ -5,36 +5,52 @@
 /// A batch lies on a 4 KiB boundary of its segment: this header, the records, zeros up to the next boundary, then
 /// the payload blocks. It is written as one vectored write.
 ///
-///     offset size field
-///          0    8 magic "TRBATCH1"
-///          8    4 checksum of the header (128 bytes with this field zero): the batch's checksum in the chain
-///         12    2 version (1)
-///         14    1 kind (0 records, 1 reserved range: payload blocks only, walked over)
-///         15    1 flags (bit 0: the last batch of its segment; bit 1: mended by `check --repair`)
-///         16   16 store uuid
-///         32    4 segment
-///         36    4 incarnation of the segment
-///         40    8 mount epoch
-///         48    8 batch sequence
-///         56    4 checksum of the batch before it
-///         60    4 checksum of the record area after this header
-///         64    4 record area in bytes, this header included, not rounded
-///         68    4 number of records
-///         72    4 payload area in blocks of 4 KiB
-///         76    4 zero
-///         80    8 sequence of the first record
-///         88    8 sequence of the last record (highest of the log so far, also when the batch has no record)
-///         96    8 next inode number
-///        104    8 highest batch sequence known to be durable when this header was made
-///        112    4 mended: the batch's checksum in the chain, which is the one that the batch had before; else 0
-///        116   12 zero
-///
 /// A mended batch stands where one or more were damaged: what was lost of its records is void, its payload blocks may be damaged,
 /// and its sequence is that of the last batch that it stands for.
 struct BatchHeader: Equatable, Sendable {
-    static let byteCount = 128
+    struct Layout: DiskLayout {
+        let magic = Field<UInt64>(0, "magic", "\"TRBATCH1\"", as: .text)
+        let checksum = Field<UInt32>(
+            8, "checksum", "of the header with this field zero: the batch's checksum in the chain", as: .hexadecimal)
+        let version = Field<UInt16>(12, "version", "1")
+        let kind = Field<UInt8>(
+            14, "kind (0 records, 1 reserved range)", "a reserved range has payload blocks only and is walked over")
+        let flags = Field<Flags>(15, "flags (1: last of its segment, 2: mended)")
+        let uuid = Field<StoreUUID>(16, "store uuid", "that of the blocks")
+        let segment = Field<SegmentNumber>(32, "segment")
+        let incarnation = Field<UInt32>(36, "incarnation", "of the segment")
+        let epoch = Field<MountEpoch>(40, "mount epoch")
+        let sequence = Field<BatchSequence>(48, "batch sequence")
+        let previousChecksum = Field<UInt32>(56, "checksum of the batch before", as: .hexadecimal)
+        let recordsChecksum = Field<UInt32>(
+            60, "checksum of the record area", "of what follows this header", as: .hexadecimal)
+        let recordAreaByteCount = Field<UInt32>(
+            64, "record area in bytes", "this header included, not rounded")
+        let recordCount = Field<UInt32>(68, "records")
+        let payloadBlockCount = Field<UInt32>(72, "payload blocks", "of 4 KiB")
+        let firstRecord = Field<RecordSequence>(80, "first record")
+        let lastRecord = Field<RecordSequence>(
+            88, "last record", "highest of the log so far, also when the batch has no record")
+        let nextInode = Field<InodeNumber>(96, "next inode number")
+        let durable = Field<BatchSequence>(
+            104, "durable through batch", "the highest known to be so when this header was made")
+        let mendedChecksum = Field<UInt32>(
+            112, "checksum in the chain, if mended", "the one that the batch had before; else 0", as: .hexadecimal)
+        static let byteCount = 128
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
     static let magic: UInt64 = 0x3148_4354_4142_5254  // "TRBATCH1"
-    static let incarnationOffset = 36
+    static let version: UInt16 = 1
+
+    struct Flags: OptionSet, StoredNumber {
+        let rawValue: UInt8
+        static let endsSegment = Flags(1 << 0)
+        static let isMended = Flags(1 << 1)
+        init(_ rawValue: UInt8) { self.rawValue = rawValue }
+        init(rawValue: UInt8) { self.rawValue = rawValue }
+    }
 
     enum Kind: UInt8 {
         case records = 0
@@ -83,28 +99,30 @@ struct BatchHeader: Equatable, Sendable {
     @discardableResult
     func encode(into bytes: UnsafeMutableRawBufferPointer) -> UInt32 {
         precondition(bytes.count == Self.byteCount)
+        precondition(recordAreaByteCount >= UInt32(Self.byteCount))
+        precondition(byteCount <= SegmentHeader.byteCountLimit - SegmentHeader.byteCount)
         bytes.zero(0, bytes.count)
-        bytes.store(Self.magic, at: 0)
-        bytes.store(1 as UInt16, at: 12)
-        bytes.store(kind.rawValue, at: 14)
-        bytes.store((endsSegment ? 1 : 0) | (isMended ? 2 : 0) as UInt8, at: 15)
-        uuid.encode(into: bytes, at: 16)
-        bytes.store(segment.rawValue, at: 32)
-        bytes.store(incarnation, at: 36)
-        bytes.store(epoch.rawValue, at: 40)
-        bytes.store(sequence.rawValue, at: 48)
-        bytes.store(previousChecksum, at: 56)
-        bytes.store(recordsChecksum, at: 60)
-        bytes.store(recordAreaByteCount, at: 64)
-        bytes.store(recordCount, at: 68)
-        bytes.store(payloadBlockCount, at: 72)
-        bytes.store(firstRecord.rawValue, at: 80)
-        bytes.store(lastRecord.rawValue, at: 88)
-        bytes.store(nextInode.rawValue, at: 96)
-        bytes.store(durable.rawValue, at: 104)
-        bytes.store(mendedChecksum ?? 0, at: 112)
-        let checksum = Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8)
-        bytes.store(checksum, at: 8)
+        let field = Self.layout
+        bytes[field.magic] = Self.magic
+        bytes[field.version] = Self.version
+        bytes[field.kind] = kind.rawValue
+        bytes[field.flags] = [endsSegment ? .endsSegment : [], isMended ? .isMended : []]
+        bytes[field.uuid] = uuid
+        bytes[field.segment] = segment
+        bytes[field.incarnation] = incarnation
+        bytes[field.epoch] = epoch
+        bytes[field.sequence] = sequence
+        bytes[field.previousChecksum] = previousChecksum
+        bytes[field.recordsChecksum] = recordsChecksum
+        bytes[field.recordAreaByteCount] = recordAreaByteCount
+        bytes[field.recordCount] = recordCount
+        bytes[field.payloadBlockCount] = payloadBlockCount
+        bytes[field.firstRecord] = firstRecord
+        bytes[field.lastRecord] = lastRecord
+        bytes[field.nextInode] = nextInode
+        bytes[field.durable] = durable
+        bytes[field.mendedChecksum] = mendedChecksum ?? 0
+        let checksum = bytes.seal(field.checksum)
         return mendedChecksum ?? checksum
     }
 
@@ -113,23 +131,36 @@ struct BatchHeader: Equatable, Sendable {
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in life: SegmentLife, room: Int
     ) -> (header: BatchHeader, checksum: UInt32)? {
-        guard bytes.count >= byteCount, bytes.load(0, as: UInt64.self) == magic else { return nil }
+        let field = layout
+        guard bytes.count >= byteCount, bytes[field.magic] == magic else { return nil }
         let bytes = bytes.part(0, byteCount)
-        let checksum: UInt32 = bytes.load(8)
-        guard checksum == Checksum.crc32c(bytes, withHoleAt: 8), bytes.load(12, as: UInt16.self) == 1,
-            let kind = Kind(rawValue: bytes.load(14))
+        guard bytes.isSealed(by: field.checksum), bytes[field.version] == version,
+            let kind = Kind(rawValue: bytes[field.kind])
         else { return nil }
+        let flags = bytes[field.flags]
         let header = BatchHeader(
-            kind: kind, endsSegment: bytes.load(15, as: UInt8.self) & 1 != 0, uuid: StoreUUID(decoding: bytes, at: 16),
-            segment: SegmentNumber(bytes.load(32)), incarnation: bytes.load(36), epoch: MountEpoch(bytes.load(40)),
-            sequence: BatchSequence(bytes.load(48)), previousChecksum: bytes.load(56), recordsChecksum: bytes.load(60),
-            recordAreaByteCount: bytes.load(64), recordCount: bytes.load(68), payloadBlockCount: bytes.load(72),
-            firstRecord: RecordSequence(bytes.load(80)), lastRecord: RecordSequence(bytes.load(88)),
-            nextInode: InodeNumber(bytes.load(96)), durable: BatchSequence(bytes.load(104)),
-            mendedChecksum: bytes.load(15, as: UInt8.self) & 2 != 0 ? bytes.load(112, as: UInt32.self) : nil)
+            kind: kind, endsSegment: flags.contains(.endsSegment), uuid: bytes[field.uuid],
+            segment: bytes[field.segment], incarnation: bytes[field.incarnation], epoch: bytes[field.epoch],
+            sequence: bytes[field.sequence], previousChecksum: bytes[field.previousChecksum],
+            recordsChecksum: bytes[field.recordsChecksum], recordAreaByteCount: bytes[field.recordAreaByteCount],
+            recordCount: bytes[field.recordCount], payloadBlockCount: bytes[field.payloadBlockCount],
+            firstRecord: bytes[field.firstRecord], lastRecord: bytes[field.lastRecord],
+            nextInode: bytes[field.nextInode], durable: bytes[field.durable],
+            mendedChecksum: flags.contains(.isMended) ? bytes[field.mendedChecksum] : nil)
         guard header.uuid == uuid, header.life == life,
             header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room, header.hasPossibleCounters
         else { return nil }
-        return (header, header.mendedChecksum ?? checksum)
+        return (header, claimedChecksum(bytes))
+    }
+
+    /// The incarnation that a would-be batch header claims; nil where the bytes do not even begin like one.
+    static func claimedIncarnation(_ bytes: UnsafeRawBufferPointer) -> UInt32? {
+        guard bytes.count >= byteCount, bytes[layout.magic] == magic else { return nil }
+        return bytes[layout.incarnation]
+    }
+
+    /// What the next batch calls the checksum of the batch that begins with these bytes, whether they are whole or not.
+    static func claimedChecksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        bytes[bytes[layout.flags].contains(.isMended) ? layout.mendedChecksum : layout.checksum]
     }
 }

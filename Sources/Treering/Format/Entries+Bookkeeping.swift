@@ -1,19 +1,21 @@
 // The values of index entries that keep the books: segment usage, orphans, tombstones, removals.
 
 /// What the index knows of a segment. Key: (usage, segment, usage, 0).
-///
-///     offset size field
-///          0    8 sequence of its first batch (its stamp)
-///          8    8 sequence of its last batch (0 while it is the head)
-///         16    8 mount epoch
-///         24    8 living bytes
-///         32    4 incarnation
-///         36    4 end (see `SegmentHeader`)
-///         40    1 state (1 free, 2 in use)
-///         41    1 role
-///         42    6 zero
 struct UsageEntry: Hashable {
-    static let byteCount = 48
+    struct Layout: DiskLayout {
+        let firstBatch = Field<BatchSequence>(0, "first batch", "its sequence: the segment's stamp")
+        let lastBatch = Field<BatchSequence>(8, "last batch", "its sequence; 0 while the segment is the head")
+        let epoch = Field<MountEpoch>(16, "mount epoch")
+        let living = Field<Int64>(24, "living bytes")
+        let incarnation = Field<UInt32>(32, "incarnation")
+        let end = Field<UInt32>(36, "end", "as in the segment's header")
+        let state = Field<UInt8>(40, "state", "1 free, 2 in use")
+        let role = Field<UInt8>(41, "role", "0 hot, 1 cold")
+        static let byteCount = 48
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
 
     var firstBatch: BatchSequence
     var lastBatch: BatchSequence
@@ -30,14 +32,15 @@ struct UsageEntry: Hashable {
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         bytes.zero(0, Self.byteCount)
-        bytes.store(firstBatch.rawValue, at: 0)
-        bytes.store(lastBatch.rawValue, at: 8)
-        bytes.store(epoch.rawValue, at: 16)
-        bytes.store(living, at: 24)
-        bytes.store(incarnation, at: 32)
-        bytes.store(end, at: 36)
-        bytes.store(state.rawValue, at: 40)
-        bytes.store(role.rawValue, at: 41)
+        let field = Self.layout
+        bytes[field.firstBatch] = firstBatch
+        bytes[field.lastBatch] = lastBatch
+        bytes[field.epoch] = epoch
+        bytes[field.living] = living
+        bytes[field.incarnation] = incarnation
+        bytes[field.end] = end
+        bytes[field.state] = state.rawValue
+        bytes[field.role] = role.rawValue
     }
 
     init(
@@ -58,15 +61,16 @@ struct UsageEntry: Hashable {
     static let livingByteCountLimit: Int64 = 1 << 36
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count == Self.byteCount, let state = SegmentHeader.State(rawValue: bytes.load(40)),
-            let role = SegmentHeader.Role(rawValue: bytes.load(41))
+        let field = Self.layout
+        guard bytes.count == Self.byteCount, let state = SegmentHeader.State(rawValue: bytes[field.state]),
+            let role = SegmentHeader.Role(rawValue: bytes[field.role])
         else { return nil }
-        firstBatch = BatchSequence(bytes.load(0))
-        lastBatch = BatchSequence(bytes.load(8))
-        epoch = MountEpoch(bytes.load(16))
-        living = bytes.load(24)
-        incarnation = bytes.load(32)
-        end = bytes.load(36)
+        firstBatch = bytes[field.firstBatch]
+        lastBatch = bytes[field.lastBatch]
+        epoch = bytes[field.epoch]
+        living = bytes[field.living]
+        incarnation = bytes[field.incarnation]
+        end = bytes[field.end]
         self.state = state
         self.role = role
         guard firstBatch.isPossible, lastBatch.isPossible, epoch.rawValue <= counterLimit,
@@ -78,7 +82,7 @@ struct UsageEntry: Hashable {
 
 /// An inode without a name that is still in use. Key: (orphans, inode, orphan, 0). Value: the origin.
 enum OrphanEntry {
-    static let charge = 16 + Change.moveOverheadByteCount
+    static let charge = OrphanChange.byteCount + Change.moveOverheadByteCount
 
     static func key(_ inode: InodeNumber) -> IndexKey {
         IndexKey(space: .orphans, object: inode.rawValue, kind: .orphan, subkey: 0)
@@ -91,16 +95,19 @@ enum OrphanEntry {
 /// (tombstones, inode, rangeTombstone, record sequence); for a whole inode (tombstones, inode, inode, 0).
 ///
 /// It lives while a segment in use other than its own has a stamp from `since` through `until`.
-///
-///     offset size field
-///          0   12 origin
-///         12    4 bytes charged for it
-///         16    8 since
-///         24    8 until: the stamp of the segment in which it was first appended
-///         32    8 from (ranges; else 0)
-///         40    8 to (ranges; else 0)
 struct TombstoneEntry: Hashable {
-    static let byteCount = 48
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let charge = Field<UInt32>(12, "bytes charged for it")
+        let since = Field<BatchSequence>(16, "since")
+        let until = Field<BatchSequence>(24, "until", "the stamp of the segment in which it was first appended")
+        let from = Field<UInt64>(32, "from", "ranges; else 0")
+        let to = Field<UInt64>(40, "to", "ranges; else 0")
+        static let byteCount = 48
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
 
     var origin: Origin
     var charge: UInt32
@@ -114,12 +121,13 @@ struct TombstoneEntry: Hashable {
     }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        origin.encode(into: bytes)
-        bytes.store(charge, at: 12)
-        bytes.store(since.rawValue, at: 16)
-        bytes.store(until.rawValue, at: 24)
-        bytes.store(from, at: 32)
-        bytes.store(to, at: 40)
+        let field = Self.layout
+        bytes[field.origin] = origin
+        bytes[field.charge] = charge
+        bytes[field.since] = since
+        bytes[field.until] = until
+        bytes[field.from] = from
+        bytes[field.to] = to
     }
 
     init(origin: Origin, charge: Int, since: BatchSequence, until: BatchSequence, from: UInt64 = 0, to: UInt64 = 0) {
@@ -133,12 +141,13 @@ struct TombstoneEntry: Hashable {
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count == Self.byteCount else { return nil }
-        origin = Origin(decoding: bytes)
-        charge = bytes.load(12)
-        since = BatchSequence(bytes.load(16))
-        until = BatchSequence(bytes.load(24))
-        from = bytes.load(32)
-        to = bytes.load(40)
+        let field = Self.layout
+        origin = bytes[field.origin]
+        charge = bytes[field.charge]
+        since = bytes[field.since]
+        until = bytes[field.until]
+        from = bytes[field.from]
+        to = bytes[field.to]
         guard charge <= Self.chargeLimit, since.isPossible, until.isPossible else { return nil }
     }
 
@@ -147,12 +156,15 @@ struct TombstoneEntry: Hashable {
 
 /// A range of a file, or all of an inode, that is gone while some of its entries still stand. They are older than
 /// `sequence` and invisible. Key: (removals, inode, removal, record sequence).
-///
-///     offset size field
-///          0    8 from
-///          8    8 to (UInt64.max with from 0: the whole inode)
 struct RemovalEntry: Hashable {
-    static let byteCount = 16
+    struct Layout: DiskLayout {
+        let from = Field<UInt64>(0, "from")
+        let to = Field<UInt64>(8, "to", "UInt64.max with from 0: the whole inode")
+        static let byteCount = 16
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
 
     var from: UInt64
     var to: UInt64
@@ -164,8 +176,8 @@ struct RemovalEntry: Hashable {
     var isWholeInode: Bool { from == 0 && to == .max }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        bytes.store(from, at: 0)
-        bytes.store(to, at: 8)
+        bytes[Self.layout.from] = from
+        bytes[Self.layout.to] = to
     }
 
     init(from: UInt64, to: UInt64) {
@@ -175,8 +187,8 @@ struct RemovalEntry: Hashable {
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count == Self.byteCount else { return nil }
-        from = bytes.load(0)
-        to = bytes.load(8)
+        from = bytes[Self.layout.from]
+        to = bytes[Self.layout.to]
         guard from < to else { return nil }
     }
 }

@@ -2,26 +2,36 @@
 // Entries+Bookkeeping.swift. Every value begins with its origin.
 
 /// The record that established an entry.
-///
-///     offset size field
-///          0    8 record sequence
-///          8    4 segment that holds the record
-struct Origin: Hashable, Sendable {
-    static let byteCount = 12
+struct Origin: Hashable, Sendable, StoredValue, LaidOut {
+    struct Layout: DiskLayout {
+        let sequence = Field<RecordSequence>(0, "record sequence")
+        let segment = Field<SegmentNumber>(8, "segment", "that holds the record")
+        static let byteCount = 12
+    }
+
+    static let layout = Layout()
+    /// Where it lies in the value of every entry that has one.
+    static let field = Field<Origin>(0, "origin")
+    static let byteCount = Layout.byteCount
+
     var sequence: RecordSequence
     var segment: SegmentNumber
 
     @inline(__always)
-    func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        bytes.store(sequence.rawValue, at: 0)
-        bytes.store(segment.rawValue, at: 8)
+    func store(at place: UnsafeMutableRawPointer) {
+        place[Self.layout.sequence] = sequence
+        place[Self.layout.segment] = segment
     }
 
     @inline(__always)
-    init(decoding bytes: UnsafeRawBufferPointer) {
-        sequence = RecordSequence(bytes.load(0))
-        segment = SegmentNumber(bytes.load(8))
+    init(at place: UnsafeRawPointer) {
+        sequence = place[Self.layout.sequence]
+        segment = place[Self.layout.segment]
     }
+
+    /// That of an entry.
+    @inline(__always)
+    init(decoding bytes: UnsafeRawBufferPointer) { self = bytes[Self.field] }
 
     init(sequence: RecordSequence, segment: SegmentNumber) {
         self.sequence = sequence
@@ -31,16 +41,18 @@ struct Origin: Hashable, Sendable {
 
 /// An inode. Key: (tree, inode, inode, 0).
 ///
-///     offset size field
-///          0   12 origin
-///         12    4 zero
-///         16   96 `InodeRecord`
-///        112    8 derived: bytes that extents name (files), number of entries (directories)
-///
 /// While an index is rebuilt, an entry with mode 0 holds the derived number of an inode whose record comes later.
 struct InodeEntry: Hashable {
-    static let byteCount = 120
-    static let charge = 16 + InodeRecord.byteCount + Change.moveOverheadByteCount
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let record = Field<InodeRecord>(16, "inode record")
+        let derived = Field<UInt64>(112, "derived", "bytes that extents name (files), number of entries (directories)")
+        static let byteCount = 120
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
+    static let charge = InodeChange.byteCount + Change.moveOverheadByteCount
 
     var origin: Origin
     var record: InodeRecord
@@ -51,10 +63,11 @@ struct InodeEntry: Hashable {
     }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        origin.encode(into: bytes)
-        bytes.store(0 as UInt32, at: 12)
-        record.encode(into: bytes, at: 16)
-        bytes.store(derived, at: 112)
+        let field = Self.layout
+        bytes.zero(0, Self.byteCount)
+        bytes[field.origin] = origin
+        record.encode(into: bytes.part(field.record))
+        bytes[field.derived] = derived
     }
 
     init(origin: Origin, record: InodeRecord, derived: UInt64) {
@@ -65,9 +78,9 @@ struct InodeEntry: Hashable {
 
     init?(inode: InodeNumber, decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count == Self.byteCount else { return nil }
-        origin = Origin(decoding: bytes)
-        record = InodeRecord(inode: inode, decoding: bytes, at: 16)
-        derived = bytes.load(112)
+        origin = bytes[Self.layout.origin]
+        record = InodeRecord(inode: inode, decoding: bytes.part(Self.layout.record))
+        derived = bytes[Self.layout.derived]
         guard record.isPossible || record.mode == 0 else { return nil }
     }
 
@@ -79,17 +92,19 @@ struct InodeEntry: Hashable {
 }
 
 /// A directory entry. Key: (tree, directory, dirent, cookie).
-///
-///     offset size field
-///          0   12 origin
-///         12    1 type (S_IFMT >> 12)
-///         13    1 name length
-///         14    2 zero
-///         16    8 since
-///         24    8 inode
-///         32      name
 struct DirentEntry {
-    static let headerByteCount = 32
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let type = Field<UInt8>(12, "type", "S_IFMT >> 12")
+        let nameByteCount = Field<UInt8>(13, "name length")
+        let since = Field<BatchSequence>(16, "since")
+        let inode = Field<InodeNumber>(24, "inode")
+        let name = Tail<UInt8>(32, "name")
+        static let byteCount = 32
+    }
+
+    static let layout = Layout()
+    static let headerByteCount = Layout.byteCount
     static let byteCountLimit = headerByteCount + 255
 
     var origin: Origin
@@ -102,17 +117,18 @@ struct DirentEntry {
         IndexKey(space: .tree, object: directory.rawValue, kind: .dirent, subkey: cookie)
     }
 
-    var charge: Int { 42 + Change.moveOverheadByteCount + name.count }
+    var charge: Int { DirentChange.byteCount + Change.moveOverheadByteCount + name.count }
     var byteCount: Int { Self.headerByteCount + name.count }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        origin.encode(into: bytes)
-        bytes.store(type, at: 12)
-        bytes.store(UInt8(name.count), at: 13)
-        bytes.store(0 as UInt16, at: 14)
-        bytes.store(since.rawValue, at: 16)
-        bytes.store(inode.rawValue, at: 24)
-        bytes.copy(name, to: 32)
+        let field = Self.layout
+        bytes.zero(0, Self.headerByteCount)
+        bytes[field.origin] = origin
+        bytes[field.type] = type
+        bytes[field.nameByteCount] = UInt8(name.count)
+        bytes[field.since] = since
+        bytes[field.inode] = inode
+        bytes.copy(name, to: field.name.offset)
     }
 
     init(origin: Origin, type: UInt8, since: BatchSequence, inode: InodeNumber, name: UnsafeRawBufferPointer) {
@@ -125,31 +141,33 @@ struct DirentEntry {
 
     /// Borrows the name from `bytes`.
     init?(decoding bytes: UnsafeRawBufferPointer) {
+        let field = Self.layout
         guard bytes.count > Self.headerByteCount,
-            bytes.count == Self.headerByteCount + Int(bytes.load(13, as: UInt8.self))
+            bytes.count == Self.headerByteCount + Int(bytes[field.nameByteCount])
         else { return nil }
-        origin = Origin(decoding: bytes)
-        type = bytes.load(12)
-        since = BatchSequence(bytes.load(16))
-        inode = InodeNumber(bytes.load(24))
-        name = bytes.part(32, bytes.count - 32)
+        origin = bytes[field.origin]
+        type = bytes[field.type]
+        since = bytes[field.since]
+        inode = bytes[field.inode]
+        name = bytes.part(field.name.offset, bytes.count - field.name.offset)
         guard InodeRecord.isType(UInt32(type)), since.isPossible, inode.isPossible else { return nil }
     }
 }
 
 /// An extended attribute. Key: (tree, inode, xattr, cookie).
-///
-///     offset size field
-///          0   12 origin
-///         12    1 zero
-///         13    1 name length
-///         14    2 zero
-///         16    8 since
-///         24    8 payload (0: the value follows the name)
-///         32    4 value length
-///         36      name, then an inline value
 struct XattrEntry {
-    static let headerByteCount = 36
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let nameByteCount = Field<UInt8>(13, "name length")
+        let since = Field<BatchSequence>(16, "since")
+        let payload = Field<PayloadID>(24, "payload", "that is the value; 0: the value follows the name")
+        let valueByteCount = Field<UInt32>(32, "value length")
+        let name = Tail<UInt8>(36, "name", "then an inline value")
+        static let byteCount = 36
+    }
+
+    static let layout = Layout()
+    static let headerByteCount = Layout.byteCount
     static let inlineByteCountLimit = 1024
     static let byteCountLimit = headerByteCount + 255 + inlineByteCountLimit
 
@@ -166,22 +184,24 @@ struct XattrEntry {
         if case .inline(let bytes) = value { return bytes.count }
         return 0
     }
-    var charge: Int { 45 + Change.moveOverheadByteCount + name.count + inlineCount }
+    var charge: Int { XattrChange.byteCount + Change.moveOverheadByteCount + name.count + inlineCount }
     var byteCount: Int { Self.headerByteCount + name.count + inlineCount }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
+        let field = Self.layout
         bytes.zero(0, Self.headerByteCount)
-        origin.encode(into: bytes)
-        bytes.store(UInt8(name.count), at: 13)
-        bytes.store(since.rawValue, at: 16)
-        bytes.copy(name, to: 36)
+        bytes[field.origin] = origin
+        bytes[field.nameByteCount] = UInt8(name.count)
+        bytes[field.since] = since
+        bytes.copy(name, to: field.name.offset)
         switch value {
         case .inline(let value):
-            bytes.store(UInt32(value.count), at: 32)
-            bytes.copy(value, to: 36 + name.count)
+            precondition(value.count <= Self.inlineByteCountLimit)
+            bytes[field.valueByteCount] = UInt32(value.count)
+            bytes.copy(value, to: field.name.offset + name.count)
         case .payload(let id, let count):
-            bytes.store(id.rawValue, at: 24)
-            bytes.store(count, at: 32)
+            bytes[field.payload] = id
+            bytes[field.valueByteCount] = count
         }
     }
 
@@ -195,41 +215,46 @@ struct XattrEntry {
     /// Borrows name and value from `bytes`.
     init?(decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count > Self.headerByteCount else { return nil }
-        let nameCount = Int(bytes.load(13, as: UInt8.self))
-        let payload: UInt64 = bytes.load(24)
-        let valueCount: UInt32 = bytes.load(32)
-        guard bytes.count == 36 + nameCount + (payload == 0 ? Int(valueCount) : 0) else { return nil }
-        origin = Origin(decoding: bytes)
-        since = BatchSequence(bytes.load(16))
-        name = bytes.part(36, nameCount)
+        let field = Self.layout
+        let nameByteCount = Int(bytes[field.nameByteCount])
+        let payload = bytes[field.payload]
+        let valueByteCount = bytes[field.valueByteCount]
+        let valueOffset = field.name.offset + nameByteCount
+        let inlineByteCount = payload.rawValue == 0 ? Int(valueByteCount) : 0
+        guard bytes.count == valueOffset + inlineByteCount else { return nil }
+        origin = bytes[field.origin]
+        since = bytes[field.since]
+        name = bytes.part(field.name.offset, nameByteCount)
         value =
-            payload == 0
-            ? .inline(bytes.part(36 + nameCount, Int(valueCount))) : .payload(PayloadID(payload), byteCount: valueCount)
-        guard since.isPossible, nameCount > 0, Self.isPossible(payload, valueCount) else { return nil }
+            payload.rawValue == 0
+            ? .inline(bytes.part(valueOffset, inlineByteCount)) : .payload(payload, byteCount: valueByteCount)
+        guard since.isPossible, nameByteCount > 0, Self.isPossible(payload, valueByteCount) else { return nil }
     }
 
     /// The longest value, which lies in a payload. Source: XATTR_SIZE_MAX.
     static let valueByteCountLimit = 65_536
 
     /// Whether a value can lie there and be so long.
-    static func isPossible(_ payload: UInt64, _ byteCount: UInt32) -> Bool {
-        payload == 0
+    static func isPossible(_ payload: PayloadID, _ byteCount: UInt32) -> Bool {
+        payload.rawValue == 0
             ? byteCount <= inlineByteCountLimit
-            : payload <= counterLimit && byteCount > 0 && byteCount <= valueByteCountLimit
+            : payload.rawValue <= counterLimit && byteCount > 0 && byteCount <= valueByteCountLimit
     }
 }
 
 /// A range of a file that shows a part of a payload, or that is reserved. Key: (tree, inode, extent, file offset).
-///
-///     offset size field
-///          0   12 origin
-///         12    4 length in bytes
-///         16    8 payload (0: reserved, allocated but never written; reads as zeros)
-///         24    4 offset in the payload
-///         28    4 zero
 struct ExtentEntry: Hashable {
-    static let byteCount = 32
-    static let charge = 40 + Change.moveOverheadByteCount
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let length = Field<UInt32>(12, "length in bytes")
+        let payload = Field<PayloadID>(16, "payload", "0: reserved, allocated but never written; reads as zeros")
+        let payloadOffset = Field<UInt32>(24, "offset in the payload")
+        static let byteCount = 32
+    }
+
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
+    static let charge = ExtentChange.byteCount + Change.moveOverheadByteCount
 
     var origin: Origin
     var length: UInt32
@@ -245,11 +270,12 @@ struct ExtentEntry: Hashable {
     }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        origin.encode(into: bytes)
-        bytes.store(length, at: 12)
-        bytes.store(payload.rawValue, at: 16)
-        bytes.store(payloadOffset, at: 24)
-        bytes.store(0 as UInt32, at: 28)
+        let field = Self.layout
+        bytes.zero(0, Self.byteCount)
+        bytes[field.origin] = origin
+        bytes[field.length] = length
+        bytes[field.payload] = payload
+        bytes[field.payloadOffset] = payloadOffset
     }
 
     init(origin: Origin, length: UInt32, payload: PayloadID, payloadOffset: UInt32) {
@@ -261,10 +287,11 @@ struct ExtentEntry: Hashable {
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
         guard bytes.count == Self.byteCount else { return nil }
-        origin = Origin(decoding: bytes)
-        length = bytes.load(12)
-        payload = PayloadID(bytes.load(16))
-        payloadOffset = bytes.load(24)
+        let field = Self.layout
+        origin = bytes[field.origin]
+        length = bytes[field.length]
+        payload = bytes[field.payload]
+        payloadOffset = bytes[field.payloadOffset]
         let end = UInt64(payloadOffset) + UInt64(length)
         guard length > 0, payload.rawValue <= counterLimit,
             isReserved ? payloadOffset == 0 : end <= PayloadRecord.byteCountLimit

@@ -73,7 +73,7 @@ extension IndexKey {
         case (.tree, .inode):
             guard value.count == InodeEntry.byteCount, inode.isPossible else { return "malformed" }
             guard let entry = InodeEntry(inode: inode, decoding: value) else {
-                return InodeRecord(inode: inode, decoding: value, at: 16).problem
+                return InodeRecord(inode: inode, decoding: value.part(InodeEntry.layout.record)).problem
             }
             guard entry.derived <= InodeEntry.derivedLimit(entry.record.mode) else {
                 return "it has \(entry.derived) bytes or entries"

@@ -1,37 +1,41 @@
 // The layout of the pages that say which pages of the index file a checkpoint uses.
 
-/// A view of a page of the bitmap: the header of `IndexPage` (level 255) and then
-///
-/// | offset | size | field | meaning |
-/// |---|---|---|---|
-/// | 48 | 4 | next | address of the next page of the bitmap, 0 for the last |
-/// | 52 | 4 | ordinal | 0 for the first page of the bitmap, and so on |
-/// | 56 | 8 | – | zero |
-/// | 64 | 8128 | bits | bit `i % 8` of byte `i / 8` says that page `ordinal * 65024 + i` is in use |
+/// A view of a page of the bitmap: the header of `IndexPage` (level 255), which goes on with two fields, and the bits.
 ///
 /// Page 0 of the file holds copies of the superblock and is always marked; so are the pages of the bitmap itself. Every checkpoint writes
 /// the whole bitmap anew (one page per 508 MiB of index), so all of its pages have the checkpoint's number as birth.
 struct IndexBitmapPage {
-    static let wordCount = (IndexPage.byteCount - IndexPage.headerByteCount) / 8
+    /// What follows the header's first 48 bytes.
+    struct Layout: DiskLayout {
+        let page = Room(0, 48, "page", "as in the header of every page of the index")
+        let next = Field<PageAddress>(48, "next", "address of the next page of the bitmap, 0 for the last")
+        let ordinal = Field<UInt32>(52, "ordinal", "0 for the first page of the bitmap, and so on")
+        let words = Tail<UInt64>(
+            64, "bits", "bit i % 64 of word i / 64 says that page ordinal * 65,024 + i is in use; 1,016 words")
+        static let byteCount = 64
+    }
+
+    static let layout = Layout()
+    static let wordCount = (IndexPage.byteCount - Layout.byteCount) / UInt64.storedByteCount
     static let bitCount = wordCount * 64
 
     let page: IndexPage
 
     init(_ base: UnsafeMutableRawPointer) { page = IndexPage(base) }
 
-    var next: PageAddress { PageAddress(page.base.get(48)) }
-    var ordinal: Int { Int(page.base.get(52, as: UInt32.self)) }
+    var next: PageAddress { page.base[Self.layout.next] }
+    var ordinal: Int { Int(page.base[Self.layout.ordinal]) }
 
     @inline(__always)
-    func word(_ position: Int) -> UInt64 { page.base.get(IndexPage.headerByteCount + position * 8) }
+    func word(_ position: Int) -> UInt64 { page.base[Self.layout.words[position]] }
 
     func setWord(_ position: Int, _ value: UInt64) {
-        page.base.set(value, at: IndexPage.headerByteCount + position * 8)
+        page.base[Self.layout.words[position]] = value
     }
 
     func format(uuid: StoreUUID, pointer: PagePointer, next: PageAddress, ordinal: Int) {
         page.format(uuid: uuid, pointer: pointer, level: IndexPage.bitmapLevel)
-        page.base.set(next.rawValue, at: 48)
-        page.base.set(UInt32(ordinal), at: 52)
+        page.base[Self.layout.next] = next
+        page.base[Self.layout.ordinal] = UInt32(ordinal)
     }
 }

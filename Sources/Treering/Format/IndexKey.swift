@@ -1,7 +1,7 @@
 // The key of every index entry: 24 bytes, ordered as three unsigned words.
 
 /// What an index entry is about. The number orders the entries of one object and is on disk.
-enum EntryKind: UInt8 {
+enum EntryKind: UInt8, CaseIterable {
     case inode = 1
     case dirent = 2
     case xattr = 3
@@ -16,7 +16,7 @@ enum EntryKind: UInt8 {
 }
 
 /// The part of the key space an entry lies in. On disk.
-enum KeySpace: UInt8 {
+enum KeySpace: UInt8, CaseIterable {
     /// Inodes and what belongs to them; the object is the inode number.
     case tree = 1
     /// Payload entries; the object is the payload id.
@@ -33,13 +33,21 @@ enum KeySpace: UInt8 {
 
 /// The key of an index entry.
 ///
-///     word 0  bits 63–56 space, 55–32 tree id (0: the live tree; room for snapshots), 31–0 upper half of the object
-///     word 1  bits 63–32 lower half of the object, 31–24 kind, 23–0 birth epoch (0; room for snapshots)
-///     word 2  subkey: cookie of a dirent or xattr, file offset of an extent, else 0
-///
-/// On disk the three words follow each other, each little-endian. Entries order by (word 0, word 1, word 2).
-struct IndexKey: Hashable, Comparable, Sendable {
-    static let byteCount = 24
+/// Entries order by (word 0, word 1, word 2).
+struct IndexKey: Hashable, Comparable, Sendable, StoredValue, LaidOut {
+    struct Layout: DiskLayout {
+        let word0 = Field<UInt64>(
+            0, "word 0", "bits 63-56 space, 55-32 tree id (0; room for snapshots), 31-0 upper half of the object",
+            as: .hexadecimal)
+        let word1 = Field<UInt64>(
+            8, "word 1", "bits 63-32 lower half of the object, 31-24 kind, 23-0 birth epoch (0; room for snapshots)",
+            as: .hexadecimal)
+        let word2 = Field<UInt64>(
+            16, "word 2", "subkey: cookie of a dirent or xattr, file offset of an extent, else 0", as: .hexadecimal)
+        static let byteCount = 24
+    }
+
+    static let layout = Layout()
 
     var word0: UInt64
     var word1: UInt64
@@ -89,17 +97,17 @@ struct IndexKey: Hashable, Comparable, Sendable {
     }
 
     @inline(__always)
-    init(decoding bytes: UnsafeRawBufferPointer, at offset: Int) {
-        word0 = bytes.load(offset)
-        word1 = bytes.load(offset + 8)
-        word2 = bytes.load(offset + 16)
+    init(at place: UnsafeRawPointer) {
+        word0 = place[Self.layout.word0]
+        word1 = place[Self.layout.word1]
+        word2 = place[Self.layout.word2]
     }
 
     @inline(__always)
-    func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
-        bytes.store(word0, at: offset)
-        bytes.store(word1, at: offset + 8)
-        bytes.store(word2, at: offset + 16)
+    func store(at place: UnsafeMutableRawPointer) {
+        place[Self.layout.word0] = word0
+        place[Self.layout.word1] = word1
+        place[Self.layout.word2] = word2
     }
 }
 

@@ -61,23 +61,23 @@ extension IndexPage {
 
     private func placeValue(_ position: Int, _ value: UnsafeRawBufferPointer) {
         let place = leafEntry(position)
-        place.set(UInt16(value.count), at: 26)
+        place[Self.leaf.valueByteCount] = UInt16(value.count)
         guard let source = value.baseAddress, value.count > 0 else {
-            place.set(UInt16(0), at: 24)
+            place[Self.leaf.valueOffset] = 0
             return
         }
         heapStart -= value.count
-        place.set(UInt16(heapStart), at: 24)
+        place[Self.leaf.valueOffset] = UInt16(heapStart)
         (base + heapStart).copyMemory(from: source, byteCount: value.count)
     }
 
     private func dropValue(_ position: Int) {
         let place = leafEntry(position)
-        let offset = Int(place.get(24, as: UInt16.self))
-        let byteCount = Int(place.get(26, as: UInt16.self))
+        let offset = Int(place[Self.leaf.valueOffset])
+        let byteCount = Int(place[Self.leaf.valueByteCount])
         guard byteCount > 0 else { return }
-        place.set(UInt16(0), at: 24)
-        place.set(UInt16(0), at: 26)
+        place[Self.leaf.valueOffset] = 0
+        place[Self.leaf.valueByteCount] = 0
         if offset == heapStart { heapStart += byteCount } else { deadByteCount += byteCount }
         if heapStart == Self.byteCount { deadByteCount = 0 }
     }
@@ -90,12 +90,12 @@ extension IndexPage {
             var end = Self.byteCount
             for position in 0..<count {
                 let place = leafEntry(position)
-                let byteCount = Int(place.get(26, as: UInt16.self))
+                let byteCount = Int(place[Self.leaf.valueByteCount])
                 guard byteCount > 0 else { continue }
                 end -= byteCount
                 (base + end).copyMemory(
-                    from: copy.baseAddress! + Int(place.get(24, as: UInt16.self)), byteCount: byteCount)
-                place.set(UInt16(end), at: 24)
+                    from: copy.baseAddress! + Int(place[Self.leaf.valueOffset]), byteCount: byteCount)
+                place[Self.leaf.valueOffset] = UInt16(end)
             }
             heapStart = end
             deadByteCount = 0
@@ -145,8 +145,8 @@ extension IndexPage {
     @inline(__always)
     func setChild(_ position: Int, _ pointer: PagePointer) {
         let place = innerEntry(position)
-        place.set(pointer.address.rawValue, at: 24)
-        place.set(pointer.birth.rawValue, at: 28)
+        place[Self.inner.address] = pointer.address
+        place[Self.inner.birth] = pointer.birth
     }
 
     func setInnerKey(_ position: Int, _ key: IndexKey) { Self.storeKey(key, innerEntry(position)) }
@@ -181,5 +181,13 @@ extension IndexPage {
         let end = Self.headerByteCount + count * stride
         base.move(from: from, to: from - stride, byteCount: end - from)
         count -= 1
+    }
+}
+
+extension UnsafeMutableRawPointer {
+    /// Moves bytes within one block of memory; the ranges may overlap.
+    @inline(__always)
+    fileprivate func move(from source: Int, to destination: Int, byteCount: Int) {
+        (self + destination).copyMemory(from: self + source, byteCount: byteCount)
     }
 }

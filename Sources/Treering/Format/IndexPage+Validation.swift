@@ -44,8 +44,8 @@ extension IndexPage {
     ) throws(CorruptionReport) {
         let place = "index page \(pointer.address.rawValue)"
         func fail(_ reason: String) -> CorruptionReport { CorruptionReport(place: place, reason: reason) }
-        guard page.base.get(4, as: UInt32.self) == magic else { throw fail("it is not an index page") }
-        guard page.checksum == Checksum.crc32c(UnsafeRawBufferPointer(page.bytes), withHoleAt: 0) else {
+        guard page.base[header.magic] == magic else { throw fail("it is not an index page") }
+        guard UnsafeRawBufferPointer(page.bytes).isSealed(by: header.checksum) else {
             throw fail("its checksum is wrong")
         }
         guard page.uuid == uuid else { throw fail("it belongs to store \(page.uuid)") }
@@ -87,8 +87,8 @@ extension IndexPage {
             taken.initialize(repeating: 0)
             for position in 0..<count {
                 let place = leafEntry(position)
-                let offset = Int(place.get(24, as: UInt16.self))
-                let byteCount = Int(place.get(26, as: UInt16.self))
+                let offset = Int(place[Self.leaf.valueOffset])
+                let byteCount = Int(place[Self.leaf.valueByteCount])
                 if byteCount == 0 && offset == 0 { continue }
                 guard byteCount > 0, byteCount <= Self.maxValueByteCount, offset >= heapStart,
                     offset + byteCount <= Self.byteCount, Self.take(offset..<offset + byteCount, taken)
@@ -142,12 +142,12 @@ extension IndexPage {
 
     /// One line for a person: what the page says of itself. Reads only the header, so it needs no validation.
     static func describe(_ bytes: UnsafeRawBufferPointer) -> String {
-        guard bytes.count == byteCount, bytes.load(4, as: UInt32.self) == magic else { return "not an index page" }
-        let level = bytes.load(36, as: UInt8.self)
+        guard bytes.count == byteCount, bytes[header.magic] == magic else { return "not an index page" }
+        let level = bytes[header.level]
         let kind = level == 0 ? "leaf" : level == bitmapLevel ? "bitmap" : "inner, level \(level)"
-        let sum = Checksum.crc32c(bytes, withHoleAt: 0) == bytes.load(0, as: UInt32.self) ? "good" : "bad"
-        return "page \(bytes.load(32, as: UInt32.self)): \(kind), birth \(bytes.load(24, as: UInt64.self)), "
-            + "\(bytes.load(38, as: UInt16.self)) entries, values from \(bytes.load(40, as: UInt16.self)), "
-            + "\(bytes.load(42, as: UInt16.self)) bytes dead, checksum \(sum)"
+        let sum = bytes.isSealed(by: header.checksum) ? "good" : "bad"
+        return "page \(bytes[header.address].rawValue): \(kind), birth \(bytes[header.birth].rawValue), "
+            + "\(bytes[header.count]) entries, values from \(bytes[header.heapStart]), "
+            + "\(bytes[header.deadByteCount]) bytes dead, checksum \(sum)"
     }
 }

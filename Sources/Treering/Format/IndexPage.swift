@@ -9,37 +9,52 @@ struct PagePointer: Hashable, Sendable {
 
 /// A view of a page of the index: 8 KiB, aligned to 4 KiB, owned by someone else.
 ///
-/// | offset | size | field | meaning |
-/// |---|---|---|---|
-/// | 0 | 4 | checksum | CRC-32C of the page with this field as zero |
-/// | 4 | 4 | magic | "TRix" |
-/// | 8 | 16 | uuid | the store's, two words |
-/// | 24 | 8 | birth | the checkpoint being built when the page was written here |
-/// | 32 | 4 | address | the page's own, in pages from the start of the index file |
-/// | 36 | 1 | level | 0: leaf; 1…11: inner page; 255: page of the bitmap (`IndexBitmapPage`) |
-/// | 37 | 1 | – | zero |
-/// | 38 | 2 | count | entries |
-/// | 40 | 2 | heap start | leaf: offset of the lowest value; inner page: 8192 |
-/// | 42 | 2 | dead | bytes at or after heap start that belong to no value |
-/// | 44 | 2 | last insertion | hint: position of the last entry put in |
-/// | 46 | 2 | run | hint: how many went in ascending (positive) or descending (negative) order before it |
-/// | 48 | 16 | – | zero |
-/// | 64 | | entries | ascending by key |
+/// Values fill the page from its end downwards, in any order; a value of length 0 has offset 0.
 ///
-/// An entry of a leaf is 28 bytes: key (24), offset of its value in the page (2), length of its value (2). Values fill the
-/// page from its end downwards, in any order; a value of length 0 has offset 0.
-///
-/// An entry of an inner page is 36 bytes: key (24), child's address (4), child's birth (8). Child `i` holds the keys at or
-/// above key `i` and below key `i + 1`. Key 0 is all zeros and bounds nothing: child 0 starts where the page itself starts,
-/// which moves left when the page's left neighbour goes, without the page being touched.
+/// Child `i` holds the keys at or above key `i` and below key `i + 1`. Key 0 is all zeros and bounds nothing: child 0 starts where the
+/// page itself starts, which moves left when the page's left neighbour goes, without the page being touched.
 ///
 /// Keys stand in the entry, before the values, so that a binary search walks one dense array.
 struct IndexPage {
+    struct Header: DiskLayout {
+        let checksum = Field<UInt32>(0, "checksum", "CRC-32C of the page with this field zero", as: .hexadecimal)
+        let magic = Field<UInt32>(4, "magic", "\"TRix\"", as: .hexadecimal)
+        let uuidHigh = Field<UInt64>(8, "store uuid", "of the blocks, as numbers: the first half", as: .hexadecimal)
+        let uuidLow = Field<UInt64>(16, "store uuid", "the second half", as: .hexadecimal)
+        let birth = Field<CheckpointNumber>(24, "birth", "the checkpoint being built when the page was written here")
+        let address = Field<PageAddress>(32, "address", "the page's own, in pages from the start of the index file")
+        let level = Field<UInt8>(36, "level", "0: leaf; 1 to 11: inner page; 255: page of the bitmap")
+        let count = Field<UInt16>(38, "entries", "how many")
+        let heapStart = Field<UInt16>(40, "heap start", "leaf: offset of the lowest value; inner page: 8,192")
+        let deadByteCount = Field<UInt16>(42, "dead", "bytes at or after heap start that belong to no value")
+        let lastInsertion = Field<UInt16>(44, "last insertion", "hint: position of the last entry put in")
+        let run = Field<Int16>(
+            46, "run", "hint: how many went in ascending (positive) or descending (negative) order before it")
+        let entries = Tail<UInt8>(64, "entries", "ascending by key")
+        static let byteCount = 64
+    }
+
+    struct LeafEntry: DiskLayout {
+        let key = Field<IndexKey>(0, "key")
+        let valueOffset = Field<UInt16>(24, "offset of its value", "in the page")
+        let valueByteCount = Field<UInt16>(26, "length of its value")
+        static let byteCount = 28
+    }
+
+    struct InnerEntry: DiskLayout {
+        let key = Field<IndexKey>(0, "key")
+        let address = Field<PageAddress>(24, "address of the child")
+        let birth = Field<CheckpointNumber>(28, "birth of the child")
+        static let byteCount = 36
+    }
+
+    static let header = Header()
+    static let leaf = LeafEntry()
+    static let inner = InnerEntry()
     static let byteCount = 8192
-    static let headerByteCount = 64
-    static let keyByteCount = IndexKey.byteCount
-    static let leafEntryByteCount = 28
-    static let innerEntryByteCount = 36
+    static let headerByteCount = Header.byteCount
+    static let leafEntryByteCount = LeafEntry.byteCount
+    static let innerEntryByteCount = InnerEntry.byteCount
     static let magic: UInt32 = 0x7869_5254
     static let bitmapLevel: UInt8 = 255
     /// The highest level a page may have on disk: far more than 2^32 pages can need.
@@ -58,39 +73,35 @@ struct IndexPage {
 
     // MARK: Header
 
-    var checksum: UInt32 {
-        get { base.get(0) }
-        nonmutating set { base.set(newValue, at: 0) }
-    }
-    var uuid: StoreUUID { StoreUUID(high: base.get(8), low: base.get(16)) }
+    var uuid: StoreUUID { StoreUUID(high: base[Self.header.uuidHigh], low: base[Self.header.uuidLow]) }
     var birth: CheckpointNumber {
-        @inline(__always) get { CheckpointNumber(base.get(24)) }
-        nonmutating set { base.set(newValue.rawValue, at: 24) }
+        @inline(__always) get { base[Self.header.birth] }
+        nonmutating set { base[Self.header.birth] = newValue }
     }
     var address: PageAddress {
-        @inline(__always) get { PageAddress(base.get(32)) }
-        nonmutating set { base.set(newValue.rawValue, at: 32) }
+        @inline(__always) get { base[Self.header.address] }
+        nonmutating set { base[Self.header.address] = newValue }
     }
-    var level: UInt8 { @inline(__always) get { base.get(36) } }
+    var level: UInt8 { @inline(__always) get { base[Self.header.level] } }
     var count: Int {
-        @inline(__always) get { Int(base.get(38, as: UInt16.self)) }
-        nonmutating set { base.set(UInt16(newValue), at: 38) }
+        @inline(__always) get { Int(base[Self.header.count]) }
+        nonmutating set { base[Self.header.count] = UInt16(newValue) }
     }
     var heapStart: Int {
-        get { Int(base.get(40, as: UInt16.self)) }
-        nonmutating set { base.set(UInt16(newValue), at: 40) }
+        get { Int(base[Self.header.heapStart]) }
+        nonmutating set { base[Self.header.heapStart] = UInt16(newValue) }
     }
     var deadByteCount: Int {
-        get { Int(base.get(42, as: UInt16.self)) }
-        nonmutating set { base.set(UInt16(newValue), at: 42) }
+        get { Int(base[Self.header.deadByteCount]) }
+        nonmutating set { base[Self.header.deadByteCount] = UInt16(newValue) }
     }
     var lastInsertion: Int {
-        get { Int(base.get(44, as: UInt16.self)) }
-        nonmutating set { base.set(UInt16(truncatingIfNeeded: newValue), at: 44) }
+        get { Int(base[Self.header.lastInsertion]) }
+        nonmutating set { base[Self.header.lastInsertion] = UInt16(truncatingIfNeeded: newValue) }
     }
     var run: Int {
-        get { Int(base.get(46, as: Int16.self)) }
-        nonmutating set { base.set(Int16(clamping: newValue), at: 46) }
+        get { Int(base[Self.header.run]) }
+        nonmutating set { base[Self.header.run] = Int16(clamping: newValue) }
     }
     var pointer: PagePointer { PagePointer(address: address, birth: birth) }
     var isLeaf: Bool { level == 0 }
@@ -98,31 +109,25 @@ struct IndexPage {
     /// Makes the page an empty one. Nothing of what the memory held before stays.
     func format(uuid: StoreUUID, pointer: PagePointer, level: UInt8) {
         bytes.initializeMemory(as: UInt8.self, repeating: 0)
-        base.set(Self.magic, at: 4)
-        base.set(uuid.high, at: 8)
-        base.set(uuid.low, at: 16)
+        base[Self.header.magic] = Self.magic
+        base[Self.header.uuidHigh] = uuid.high
+        base[Self.header.uuidLow] = uuid.low
         birth = pointer.birth
         address = pointer.address
-        base.set(level, at: 36)
+        base[Self.header.level] = level
         heapStart = Self.byteCount
     }
 
     /// Computes and stores the checksum; the page may be written after that.
-    func seal() { checksum = Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 0) }
+    func seal() { bytes.seal(Self.header.checksum) }
 
     // MARK: Keys
 
     @inline(__always)
-    static func loadKey(_ place: UnsafeMutableRawPointer) -> IndexKey {
-        IndexKey(word0: place.get(0), word1: place.get(8), word2: place.get(16))
-    }
+    static func loadKey(_ place: UnsafeMutableRawPointer) -> IndexKey { place[leaf.key] }
 
     @inline(__always)
-    static func storeKey(_ key: IndexKey, _ place: UnsafeMutableRawPointer) {
-        place.set(key.word0, at: 0)
-        place.set(key.word1, at: 8)
-        place.set(key.word2, at: 16)
-    }
+    static func storeKey(_ key: IndexKey, _ place: UnsafeMutableRawPointer) { place[leaf.key] = key }
 
     @inline(__always)
     func entry(_ position: Int, stride: Int) -> UnsafeMutableRawPointer {
@@ -157,10 +162,10 @@ struct IndexPage {
     func value(_ position: Int) -> UnsafeMutableRawBufferPointer {
         let place = leafEntry(position)
         return UnsafeMutableRawBufferPointer(
-            start: base + Int(place.get(24, as: UInt16.self)), count: Int(place.get(26, as: UInt16.self)))
+            start: base + Int(place[Self.leaf.valueOffset]), count: Int(place[Self.leaf.valueByteCount]))
     }
 
-    func valueByteCount(_ position: Int) -> Int { Int(leafEntry(position).get(26, as: UInt16.self)) }
+    func valueByteCount(_ position: Int) -> Int { Int(leafEntry(position)[Self.leaf.valueByteCount]) }
 
     /// Bytes that entries and values take.
     var usedByteCount: Int {
@@ -200,6 +205,6 @@ struct IndexPage {
     @inline(__always)
     func child(_ position: Int) -> PagePointer {
         let place = innerEntry(position)
-        return PagePointer(address: PageAddress(place.get(24)), birth: CheckpointNumber(place.get(28)))
+        return PagePointer(address: place[Self.inner.address], birth: place[Self.inner.birth])
     }
 }

@@ -1,21 +1,20 @@
 // What a superblock slot stores of the index of its checkpoint.
 
 /// The index of one checkpoint. 64 bytes inside a superblock slot, under the slot's checksum.
-///
-/// | offset | size | field | meaning |
-/// |---|---|---|---|
-/// | 0 | 8 | checkpoint | its number |
-/// | 8 | 8 | birth | of the root page |
-/// | 16 | 4 | address | of the root page |
-/// | 20 | 1 | level | of the root page, 0 to 11 |
-/// | 21 | 3 | – | zero |
-/// | 24 | 8 | entries | in the whole index |
-/// | 32 | 8 | page count | of the index file, page 0 and free pages included |
-/// | 40 | 8 | used pages | marked in the bitmap |
-/// | 48 | 4 | bitmap | address of its first page |
-/// | 52 | 12 | – | zero; room for snapshot roots' list |
-struct IndexRoot: Hashable, Sendable {
-    static let byteCount = 64
+struct IndexRoot: Hashable, Sendable, LaidOut {
+    struct Layout: DiskLayout {
+        let checkpoint = Field<CheckpointNumber>(0, "index: checkpoint")
+        let birth = Field<CheckpointNumber>(8, "index: birth of the root page")
+        let address = Field<PageAddress>(16, "index: address of the root page")
+        let level = Field<UInt8>(20, "index: level of the root page", "0 to 11")
+        let entryCount = Field<UInt64>(24, "index: entries")
+        let pageCount = Field<UInt64>(32, "index: pages of the file", "page 0 and free pages included")
+        let usedPageCount = Field<UInt64>(40, "index: pages in use", "marked in the bitmap")
+        let bitmap = Field<PageAddress>(48, "index: first page of the bitmap")
+        static let byteCount = 64
+    }
+
+    static let layout = Layout()
 
     var checkpoint: CheckpointNumber
     var page: PagePointer
@@ -29,26 +28,27 @@ struct IndexRoot: Hashable, Sendable {
     /// How many pages the bitmap has.
     var bitmapPageCount: Int { (Int(pageCount) + IndexBitmapPage.bitCount - 1) / IndexBitmapPage.bitCount }
 
-    func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
-        bytes.zero(offset, Self.byteCount)
-        bytes.store(checkpoint.rawValue, at: offset)
-        bytes.store(page.birth.rawValue, at: offset + 8)
-        bytes.store(page.address.rawValue, at: offset + 16)
-        bytes.store(level, at: offset + 20)
-        bytes.store(entryCount, at: offset + 24)
-        bytes.store(pageCount, at: offset + 32)
-        bytes.store(usedPageCount, at: offset + 40)
-        bytes.store(bitmap.rawValue, at: offset + 48)
+    func encode(into bytes: UnsafeMutableRawBufferPointer) {
+        let field = Self.layout
+        bytes.zero(0, Layout.byteCount)
+        bytes[field.checkpoint] = checkpoint
+        bytes[field.birth] = page.birth
+        bytes[field.address] = page.address
+        bytes[field.level] = level
+        bytes[field.entryCount] = entryCount
+        bytes[field.pageCount] = pageCount
+        bytes[field.usedPageCount] = usedPageCount
+        bytes[field.bitmap] = bitmap
     }
 
     /// Reads a root; the caller has verified the checksum around it, this checks that the numbers can be true.
-    static func decode(from bytes: UnsafeRawBufferPointer, at offset: Int) throws(CorruptionReport) -> IndexRoot {
-        let bytes = bytes.part(offset, byteCount)
+    static func decode(from bytes: UnsafeRawBufferPointer) throws(CorruptionReport) -> IndexRoot {
+        let field = layout
         let root = IndexRoot(
-            checkpoint: CheckpointNumber(bytes.load(0)),
-            page: PagePointer(address: PageAddress(bytes.load(16)), birth: CheckpointNumber(bytes.load(8))),
-            level: bytes.load(20), entryCount: bytes.load(24), pageCount: bytes.load(32),
-            usedPageCount: bytes.load(40), bitmap: PageAddress(bytes.load(48)))
+            checkpoint: bytes[field.checkpoint],
+            page: PagePointer(address: bytes[field.address], birth: bytes[field.birth]), level: bytes[field.level],
+            entryCount: bytes[field.entryCount], pageCount: bytes[field.pageCount],
+            usedPageCount: bytes[field.usedPageCount], bitmap: bytes[field.bitmap])
         guard root.checkpoint.rawValue < UInt64.max / 2, root.page.birth <= root.checkpoint,
             root.level <= IndexPage.maxLevel, root.pageCount <= 1 << 31, root.usedPageCount <= root.pageCount,
             (1..<max(1, root.pageCount)).contains(UInt64(root.page.address.rawValue)),

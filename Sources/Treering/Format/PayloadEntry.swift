@@ -6,15 +6,24 @@ struct BlockBitmap {
 
     init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
-    func contains(_ block: Int) -> Bool { bytes.load(block / 64 * 8, as: UInt64.self) >> (block % 64) & 1 != 0 }
+    /// The word that has the bit of a block, and that bit.
+    @inline(__always)
+    private static func place(_ block: Int) -> (word: Field<UInt64>, bit: UInt64) {
+        (Tail<UInt64>(0, "bitmap")[block / 64], 1 << UInt64(block % 64))
+    }
+
+    func contains(_ block: Int) -> Bool { bytes[Self.place(block).word] & Self.place(block).bit != 0 }
+
+    /// Adds a block to a bitmap that is being written.
+    static func insert(_ block: Int, into bytes: UnsafeMutableRawBufferPointer) {
+        bytes[place(block).word] |= place(block).bit
+    }
 
     /// How many blocks below `block` are stored.
     func rank(_ block: Int) -> Int {
         var count = 0
-        for word in 0..<block / 64 { count += bytes.load(word * 8, as: UInt64.self).nonzeroBitCount }
-        if block % 64 != 0 {
-            count += (bytes.load(block / 64 * 8, as: UInt64.self) & (1 << UInt64(block % 64) - 1)).nonzeroBitCount
-        }
+        for word in 0..<block / 64 { count += bytes[Self.place(word * 64).word].nonzeroBitCount }
+        if block % 64 != 0 { count += (bytes[Self.place(block).word] & (Self.place(block).bit - 1)).nonzeroBitCount }
         return count
     }
 
@@ -22,35 +31,39 @@ struct BlockBitmap {
     func isValid(_ length: UInt32, storedCount: Int) -> Bool {
         let count = PayloadRecord.blockCount(length)
         guard bytes.count == PayloadRecord.bitmapByteCount(length) else { return false }
-        let last: UInt64 = bytes.load(bytes.count - 8)
-        let isWithin = count % 64 == 0 || last >> UInt64(count % 64) == 0
-        var total = 0
-        for word in 0..<bytes.count / 8 { total += bytes.load(word * 8, as: UInt64.self).nonzeroBitCount }
-        return isWithin && total == storedCount
+        let isWithin = count % 64 == 0 || bytes[Self.place(count).word] >> UInt64(count % 64) == 0
+        return isWithin && rank(bytes.count * 8) == storedCount
     }
 }
 
 /// Where a payload lies and which of its bytes are named. Key: (payloads, payload id, payload, 0).
 ///
-///     offset size field
-///          0   12 origin
-///         12    4 position: offset in the segment at which the stored bytes begin
-///         16    4 length in bytes
-///         20    1 storage (0 inline, 1 blocks, 2 some of the blocks: those in the bitmap, one after another)
-///         21    1 encoding (0)
-///         22    2 key id (0)
-///         24   12 nonce (0)
-///         36    1 width of the counts (0: every stored byte is named exactly once and there are none; 4)
-///         37    3 zero
-///         40    4 number of checksums n
-///         44    4 segment that holds the stored bytes
-///         48   4n checksums
-///              bitmap, if any
-///              4n counts, if any: how many of each stored block's bytes are named, summed over all that name them
-///
 /// An inline payload counts as one block. A block lives while its count is not 0.
 struct PayloadEntry {
-    static let headerByteCount = 48
+    struct Layout: DiskLayout {
+        let origin = Field<Origin>(0, "origin")
+        let position = Field<UInt32>(12, "position", "offset in the segment at which the stored bytes begin")
+        let length = Field<UInt32>(16, "length in bytes")
+        let storage = Field<UInt8>(
+            20, "storage", "0 inline, 1 blocks, 2 some of the blocks: those in the bitmap, one after another")
+        let encoding = Field<UInt8>(21, "encoding", "0")
+        let keyID = Field<UInt16>(22, "key id", "0")
+        let nonce = Room(24, 12, "nonce", "zero")
+        let countWidth = Field<UInt8>(
+            36, "width of the counts", "0: every stored byte is named exactly once and there are none; else 4")
+        let storedCount = Field<UInt32>(40, "number of checksums")
+        let blocksSegment = Field<SegmentNumber>(44, "segment", "that holds the stored bytes")
+        let checksums = Tail<UInt32>(
+            48, "checksums",
+            "then the bitmap, if any; then the counts, if any: 4 for each stored block, how many of its bytes are named"
+        )
+        static let byteCount = 48
+    }
+
+    static let layout = Layout()
+    static let headerByteCount = Layout.byteCount
+    /// Of each count, where there are any.
+    private static let countByteCount = UInt32.storedByteCount
     static let byteCountLimit = headerByteCount + 8 * (PayloadRecord.byteCountLimit / blockByteCount) + 32
 
     /// Beyond the end of every segment, and few enough that a block further can be counted.
@@ -64,32 +77,32 @@ struct PayloadEntry {
     }
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count >= Self.headerByteCount + 4 else { return nil }
+        guard bytes.count >= Self.layout.checksums[1].offset,
+            let storage = PayloadStorage(rawValue: bytes[Self.layout.storage])
+        else { return nil }
         self.bytes = bytes
-        let storage: UInt8 = bytes.load(20)
-        guard length > 0, length <= PayloadRecord.byteCountLimit, width == 0 || width == 4, storage <= 2,
+        guard length > 0, length <= PayloadRecord.byteCountLimit, width == 0 || width == Self.countByteCount,
             storedCount > 0, storedCount <= (isInline ? 1 : PayloadRecord.blockCount(length)),
-            storage != 1 || storedCount == PayloadRecord.blockCount(length),
-            bytes.count == countsOffset + storedCount * width, position <= Self.positionLimit
+            storage != .blocks || storedCount == PayloadRecord.blockCount(length),
+            bytes.count == counts.offset + storedCount * width, position <= Self.positionLimit
         else { return nil }
         if isPartial, !bitmap.isValid(length, storedCount: storedCount) { return nil }
     }
 
-    var origin: Origin { Origin(decoding: bytes) }
+    var origin: Origin { bytes[Self.layout.origin] }
     /// The segment that holds the stored bytes; the origin's is the one that holds the description.
-    var blocksSegment: SegmentNumber { SegmentNumber(bytes.load(44)) }
-    var position: UInt32 { bytes.load(12) }
-    var length: UInt32 { bytes.load(16) }
-    var isInline: Bool { bytes.load(20, as: UInt8.self) == 0 }
-    private var isPartial: Bool { bytes.load(20, as: UInt8.self) == 2 }
+    var blocksSegment: SegmentNumber { bytes[Self.layout.blocksSegment] }
+    var position: UInt32 { bytes[Self.layout.position] }
+    var length: UInt32 { bytes[Self.layout.length] }
+    var isInline: Bool { bytes[Self.layout.storage] == PayloadStorage.inline.rawValue }
+    private var isPartial: Bool { bytes[Self.layout.storage] == PayloadStorage.someBlocks.rawValue }
     /// The blocks that are stored.
-    var storedCount: Int { Int(bytes.load(40, as: UInt32.self)) }
-    private var width: Int { Int(bytes.load(36, as: UInt8.self)) }
+    var storedCount: Int { Int(bytes[Self.layout.storedCount]) }
+    private var width: Int { Int(bytes[Self.layout.countWidth]) }
     private var bitmapByteCount: Int { isPartial ? PayloadRecord.bitmapByteCount(length) : 0 }
-    private var countsOffset: Int { Self.headerByteCount + storedCount * 4 + bitmapByteCount }
-    private var bitmap: BlockBitmap {
-        BlockBitmap(bytes.part(Self.headerByteCount + storedCount * 4, bitmapByteCount))
-    }
+    private var bitmapOffset: Int { Self.layout.checksums[storedCount].offset }
+    private var bitmap: BlockBitmap { BlockBitmap(bytes.part(bitmapOffset, bitmapByteCount)) }
+    private var counts: Tail<UInt32> { Tail(bitmapOffset + bitmapByteCount, "counts") }
 
     /// Where a block of the payload stands among the stored ones; nil when it is not stored.
     func storedIndex(ofBlock block: Int) -> Int? {
@@ -105,7 +118,7 @@ struct PayloadEntry {
 
     func checksum(ofStored index: Int) -> UInt32 {
         precondition(index < storedCount)
-        return bytes.load(Self.headerByteCount + index * 4)
+        return bytes[Self.layout.checksums[index]]
     }
 
     /// Where a stored block lies in its segment.
@@ -130,7 +143,7 @@ struct PayloadEntry {
     /// How many bytes of a stored block (`block` of the payload) are named.
     func namedCount(ofStored index: Int, block: Int) -> UInt32 {
         if width == 0 { return fullCount(ofBlock: block) }
-        return bytes.load(countsOffset + index * 4)
+        return bytes[counts[index]]
     }
 
     /// Calls `body` for each stored block: its place among them, its number in the payload, how many of its bytes are named.
@@ -179,14 +192,15 @@ struct PayloadEntry {
         if isInline { return 0 }
         if width == 0 { return storedCount }
         var living = 0
-        for index in 0..<storedCount where bytes.load(countsOffset + index * 4, as: UInt32.self) > 0 { living += 1 }
+        let counts = counts
+        for index in 0..<storedCount where bytes[counts[index]] > 0 { living += 1 }
         return living
     }
 
     /// Bytes of the log that the payload's description keeps alive, where its origin says.
     var charge: Int {
-        Change.moveOverheadByteCount + Change.headerByteCount + PayloadRecord.byteCount + storedCount * 4
-            + bitmapByteCount + (isInline ? Int(length) : 0)
+        Change.moveOverheadByteCount + PayloadChange.layout.checksums[storedCount].offset + bitmapByteCount
+            + (isInline ? Int(length) : 0)
     }
 
     /// Bytes that its blocks keep alive in `blocksSegment`.
@@ -197,21 +211,32 @@ struct PayloadEntry {
         _ record: PayloadRecord, origin: Origin, blocksSegment: SegmentNumber, position: UInt32, named: Bool,
         into bytes: UnsafeMutableRawBufferPointer
     ) -> Int {
-        let count = record.checksums.count / 4
-        let width = named ? 0 : 4
+        let field = layout
+        let count = record.checksumCount
+        let width = named ? 0 : countByteCount
+        precondition(count > 0 && count <= PayloadRecord.blockCount(record.length))
         bytes.zero(0, headerByteCount)
-        origin.encode(into: bytes)
-        bytes.store(position, at: 12)
-        bytes.store(record.length, at: 16)
-        bytes.store(record.isInline ? 0 : record.bitmap.isEmpty ? 1 : 2 as UInt8, at: 20)
-        bytes.store(UInt8(width), at: 36)
-        bytes.store(UInt32(count), at: 40)
-        bytes.store(blocksSegment.rawValue, at: 44)
-        bytes.copy(record.checksums, to: headerByteCount)
-        bytes.copy(record.bitmap, to: headerByteCount + count * 4)
-        let countsOffset = headerByteCount + count * 4 + record.bitmap.count
+        bytes[field.origin] = origin
+        bytes[field.position] = position
+        bytes[field.length] = record.length
+        let storage: PayloadStorage = record.isInline ? .inline : record.bitmap.isEmpty ? .blocks : .someBlocks
+        bytes[field.storage] = storage.rawValue
+        bytes[field.countWidth] = UInt8(width)
+        bytes[field.storedCount] = UInt32(count)
+        bytes[field.blocksSegment] = blocksSegment
+        bytes.copy(record.checksums, to: field.checksums.offset)
+        bytes.copy(record.bitmap, to: field.checksums[count].offset)
+        let countsOffset = field.checksums[count].offset + record.bitmap.count
         bytes.zero(countsOffset, count * width)
         return countsOffset + count * width
+    }
+
+    /// Writes whether there are counts in an entry, the first byte of which would lie at `counts`; gives the length of the entry.
+    private static func finish(
+        _ bytes: UnsafeMutableRawBufferPointer, _ counts: Tail<UInt32>, _ storedCount: Int, isFull: Bool
+    ) -> Int {
+        bytes[layout.countWidth] = isFull ? 0 : UInt8(countByteCount)
+        return isFull ? counts.offset : counts[storedCount].offset
     }
 
     /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`; gives its
@@ -220,8 +245,8 @@ struct PayloadEntry {
     func encodeNaming(
         _ offset: UInt32, _ byteCount: UInt32, more: Bool, keepsDead: Bool, into target: UnsafeMutableRawBufferPointer
     ) -> Int? {
-        let countsOffset = countsOffset
-        target.copy(bytes.part(0, countsOffset), to: 0)
+        let counts = counts
+        target.copy(bytes.part(0, counts.offset), to: 0)
         var isFull = true
         var isDead = true
         var isPossible = true
@@ -234,14 +259,13 @@ struct PayloadEntry {
             let (value, isImpossible) =
                 more ? now.addingReportingOverflow(part) : now.subtractingReportingOverflow(part)
             if isImpossible { isPossible = false }
-            target.store(value, at: countsOffset + index * 4)
+            target[counts[index]] = value
             isFull = isFull && value == end - start
             isDead = isDead && value == 0
         }
         guard isPossible else { return nil }
         if isDead && !keepsDead { return 0 }
-        target.store(isFull ? 0 : 4 as UInt8, at: 36)
-        return isFull ? countsOffset : countsOffset + storedCount * 4
+        return Self.finish(target, counts, storedCount, isFull: isFull)
     }
 
     /// Writes the entry as a move leaves it into `target`: described and placed as `record` tells, named as before.
@@ -252,14 +276,13 @@ struct PayloadEntry {
         let length = Self.encode(
             record, origin: origin, blocksSegment: blocksSegment, position: position, named: false, into: target)
         let moved = PayloadEntry(decoding: UnsafeRawBufferPointer(target.part(0, length)))!
-        let countsOffset = moved.countsOffset
+        let counts = moved.counts
         var isFull = true
         moved.forEachStored { index, block, _ in
             let named = storedIndex(ofBlock: block).map { namedCount(ofStored: $0, block: block) } ?? 0
-            target.store(named, at: countsOffset + index * 4)
+            target[counts[index]] = named
             isFull = isFull && named == fullCount(ofBlock: block)
         }
-        target.store(isFull ? 0 : 4 as UInt8, at: 36)
-        return isFull ? countsOffset : length
+        return Self.finish(target, counts, moved.storedCount, isFull: isFull)
     }
 }

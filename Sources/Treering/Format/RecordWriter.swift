@@ -28,7 +28,9 @@ struct RecordWriter: ~Copyable {
         payloadBlocks = payload
         var position = 0
         record.forEachChange { change, offset, _ in
-            if case .payload(let found) = change, !found.isInline { position = offset + 40 }
+            if case .payload(let found) = change, !found.isInline {
+                position = offset + PayloadChange.layout.position.offset
+            }
         }
         payloadPositionOffset = position
         precondition((position > 0) == (payload != nil))
@@ -53,23 +55,22 @@ struct RecordWriter: ~Copyable {
         return Record(bytes: UnsafeRawBufferPointer(bytes), sequence: sequence, changeCount: changeCount)
     }
 
-    /// Begins a change of this type and length; gives where.
-    mutating func begin(_ type: UInt16, _ length: Int) -> Int {
-        let offset = byteCount
+    /// Begins a change of this type and length; gives where, and its bytes.
+    private mutating func begin(
+        _ type: ChangeType, _ length: Int
+    ) -> (start: Int, change: UnsafeMutableRawBufferPointer) {
+        let start = byteCount
         byteCount += length
-        precondition(byteCount <= memory.count)
-        memory.store(type, at: offset)
-        memory.store(Change.version, at: offset + 2)
-        memory.store(0 as UInt8, at: offset + 3)
-        memory.store(UInt32(length), at: offset + 4)
+        let change = memory.part(start, length)
+        change[ChangeHeader.field] = ChangeHeader(type, length: length)
         changeCount += 1
-        return offset
+        return (start, change)
     }
 
     mutating func inode(_ record: InodeRecord) {
-        let offset = begin(1, 16 + InodeRecord.byteCount)
-        memory.store(record.inode.rawValue, at: offset + 8)
-        record.encode(into: memory, at: offset + 16)
+        let (_, change) = begin(.inode, InodeChange.byteCount)
+        change[InodeChange.layout.inode] = record.inode
+        record.encode(into: change.part(InodeChange.layout.record))
         isImpossible = isImpossible || !record.isPossible
     }
 
@@ -77,139 +78,168 @@ struct RecordWriter: ~Copyable {
         directory: InodeNumber, cookie: UInt64, since: BatchSequence, inode: InodeNumber, mode: UInt32,
         name: UnsafeRawBufferPointer
     ) {
-        let offset = begin(2, 42 + name.count)
-        memory.store(directory.rawValue, at: offset + 8)
-        memory.store(cookie, at: offset + 16)
-        memory.store(since.rawValue, at: offset + 24)
-        memory.store(inode.rawValue, at: offset + 32)
-        memory.store(UInt8(truncatingIfNeeded: mode >> 12 & 15), at: offset + 40)
-        memory.store(UInt8(name.count), at: offset + 41)
-        memory.copy(name, to: offset + 42)
+        let field = DirentChange.layout
+        let (_, change) = begin(.dirent, DirentChange.byteCount + name.count)
+        change[field.directory] = directory
+        change[field.cookie] = cookie
+        change[field.since] = since
+        change[field.inode] = inode
+        change[field.type] = UInt8(truncatingIfNeeded: mode >> 12 & 15)
+        change[field.nameByteCount] = UInt8(name.count)
+        change.copy(name, to: field.name.offset)
         isImpossible = isImpossible || !inode.isPossible || !InodeRecord.isType(mode >> 12) || !NameCheck.isName(name)
     }
 
     mutating func removeDirent(directory: InodeNumber, cookie: UInt64, since: BatchSequence) {
-        removeKey(3, directory, cookie, since)
+        removeKey(.removeDirent, directory, cookie, since)
     }
 
     mutating func removeXattr(inode: InodeNumber, cookie: UInt64, since: BatchSequence) {
-        removeKey(5, inode, cookie, since)
+        removeKey(.removeXattr, inode, cookie, since)
     }
 
-    private mutating func removeKey(_ type: UInt16, _ inode: InodeNumber, _ cookie: UInt64, _ since: BatchSequence) {
-        let offset = begin(type, 32)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(cookie, at: offset + 16)
-        memory.store(since.rawValue, at: offset + 24)
+    private mutating func removeKey(_ type: ChangeType, _ inode: InodeNumber, _ cookie: UInt64, _ since: BatchSequence)
+    {
+        let (_, change) = begin(type, RemoveKeyChange.byteCount)
+        change[RemoveKeyChange.layout.inode] = inode
+        change[RemoveKeyChange.layout.cookie] = cookie
+        change[RemoveKeyChange.layout.since] = since
     }
 
-    /// An attribute with its value inline, or, where `payloadByteCount` is given, in the payload of this record.
+    /// An attribute with its value inline, or, where `inPayload`, in the payload of this record.
     mutating func xattr(
         inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer,
         value: UnsafeRawBufferPointer, inPayload: Bool
     ) {
-        let offset = begin(4, 45 + name.count + (inPayload ? 0 : value.count))
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(cookie, at: offset + 16)
-        memory.store(since.rawValue, at: offset + 24)
-        memory.store(0 as UInt64, at: offset + 32)
-        if inPayload { payloadIDOffsets.1 = offset + 32 }
-        memory.store(UInt32(value.count), at: offset + 40)
-        memory.store(UInt8(name.count), at: offset + 44)
-        memory.copy(name, to: offset + 45)
-        if !inPayload { memory.copy(value, to: offset + 45 + name.count) }
+        let start = xattr(
+            inode, cookie, since, name, PayloadID(0), UInt32(value.count),
+            inline: inPayload ? UnsafeRawBufferPointer(start: nil, count: 0) : value)
+        if inPayload { payloadIDOffsets.1 = start + XattrChange.layout.payload.offset }
+    }
+
+    private mutating func xattr(
+        _ inode: InodeNumber, _ cookie: UInt64, _ since: BatchSequence, _ name: UnsafeRawBufferPointer,
+        _ payload: PayloadID, _ valueByteCount: UInt32, inline value: UnsafeRawBufferPointer
+    ) -> Int {
+        let field = XattrChange.layout
+        let (start, change) = begin(.xattr, XattrChange.byteCount + name.count + value.count)
+        change[field.inode] = inode
+        change[field.cookie] = cookie
+        change[field.since] = since
+        change[field.payload] = payload
+        change[field.valueByteCount] = valueByteCount
+        change[field.nameByteCount] = UInt8(name.count)
+        change.copy(name, to: field.name.offset)
+        change.copy(value, to: field.name.offset + name.count)
+        return start
     }
 
     /// The payload of this record: inline when short, else in blocks. Checksums are computed here.
     mutating func payload(_ bytes: UnsafeRawBufferPointer) {
-        precondition(payloadIDOffsets.0 == 0 && bytes.count > 0 && bytes.count <= PayloadRecord.byteCountLimit)
-        let isInline = bytes.count <= PayloadRecord.inlineByteCountLimit
-        let checksumCount = isInline ? 1 : PayloadRecord.blockCount(UInt32(bytes.count))
-        let fixed = Change.headerByteCount + PayloadRecord.byteCount
-        let offset = begin(6, fixed + checksumCount * 4 + (isInline ? bytes.count : 0))
-        memory.zero(offset + 8, PayloadRecord.byteCount)
-        payloadIDOffsets.0 = offset + 8
-        memory.store(isInline ? 0 : 1 as UInt8, at: offset + 16)
-        memory.store(UInt32(bytes.count), at: offset + 32)
-        memory.store(UInt32(bytes.count), at: offset + 36)
-        memory.store(UInt32(checksumCount), at: offset + 44)
-        if isInline {
-            memory.store(Checksum.crc32c(bytes), at: offset + fixed)
-            memory.copy(bytes, to: offset + fixed + 4)
+        if bytes.count <= PayloadRecord.inlineByteCountLimit {
+            let (_, change) = beginPayload(.inline, PayloadID(0), UInt32(bytes.count), 1, bytes.count)
+            change[PayloadChange.layout.checksums[0]] = Checksum.crc32c(bytes)
+            change.copy(bytes, to: PayloadChange.layout.checksums[1].offset)
         } else {
-            payloadBlocks = bytes
-            payloadPositionOffset = offset + 40
-            for block in 0..<checksumCount {
+            let change = blocks(bytes)
+            for block in 0..<PayloadRecord.blockCount(UInt32(bytes.count)) {
                 let start = block * blockByteCount
                 let part = bytes.part(start, min(blockByteCount, bytes.count - start))
-                memory.store(Checksum.crc32cOfPaddedBlock(part), at: offset + fixed + block * 4)
+                change[PayloadChange.layout.checksums[block]] = Checksum.crc32cOfPaddedBlock(part)
             }
         }
     }
 
     /// A payload whose bytes are lost: blocks of zeros under a checksum that they do not have.
     mutating func lostPayload(byteCount: Int) {
-        precondition(payloadIDOffsets.0 == 0 && byteCount > 0 && byteCount <= PayloadRecord.byteCountLimit)
-        let blockCount = PayloadRecord.blockCount(UInt32(byteCount))
-        let fixed = Change.headerByteCount + PayloadRecord.byteCount
-        let offset = begin(6, fixed + blockCount * 4)
-        memory.zero(offset + 8, PayloadRecord.byteCount)
-        payloadIDOffsets.0 = offset + 8
-        memory.store(1 as UInt8, at: offset + 16)
-        memory.store(UInt32(byteCount), at: offset + 32)
-        memory.store(UInt32(byteCount), at: offset + 36)
-        memory.store(UInt32(blockCount), at: offset + 44)
-        payloadBlocks = Checksum.zeroPayload.part(0, byteCount)
-        payloadPositionOffset = offset + 40
-        for block in 0..<blockCount { memory.store(Checksum.ofLostBlock, at: offset + fixed + block * 4) }
+        precondition(byteCount <= PayloadRecord.byteCountLimit)
+        let change = blocks(Checksum.zeroPayload.part(0, byteCount))
+        for block in 0..<PayloadRecord.blockCount(UInt32(byteCount)) {
+            change[PayloadChange.layout.checksums[block]] = Checksum.ofLostBlock
+        }
+    }
+
+    /// Begins the payload of this record, which lies in blocks; gives the change, its checksums to be filled in.
+    private mutating func blocks(_ bytes: UnsafeRawBufferPointer) -> UnsafeMutableRawBufferPointer {
+        let length = UInt32(bytes.count)
+        let (start, change) = beginPayload(.blocks, PayloadID(0), length, PayloadRecord.blockCount(length), 0)
+        payloadBlocks = bytes
+        payloadPositionOffset = start + PayloadChange.layout.position.offset
+        return change
+    }
+
+    /// Begins a payload, all but position, checksums and the `moreByteCount` bytes behind them.
+    private mutating func beginPayload(
+        _ storage: PayloadStorage, _ id: PayloadID, _ length: UInt32, _ checksumCount: Int, _ moreByteCount: Int
+    ) -> (start: Int, change: UnsafeMutableRawBufferPointer) {
+        let field = PayloadChange.layout
+        precondition(payloadIDOffsets.0 == 0 && length > 0 && length <= PayloadRecord.byteCountLimit)
+        precondition(checksumCount > 0 && checksumCount <= PayloadRecord.blockCount(length))
+        let (start, change) = begin(.payload, field.checksums[checksumCount].offset + moreByteCount)
+        change.zero(field.id.offset, PayloadChange.byteCount - field.id.offset)
+        payloadIDOffsets.0 = start + field.id.offset
+        change[field.id] = id
+        change[field.storage] = storage.rawValue
+        change[field.length] = length
+        change[field.storedLength] = length
+        change[field.checksumCount] = UInt32(checksumCount)
+        return (start, change)
     }
 
     /// Lets the payload of this record show in a file.
     mutating func extent(inode: InodeNumber, offset fileOffset: UInt64, byteCount: UInt32) {
-        let offset = begin(7, 40)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(fileOffset, at: offset + 16)
-        memory.store(0 as UInt64, at: offset + 24)
-        payloadIDOffsets.1 = offset + 24
-        memory.store(0 as UInt32, at: offset + 32)
-        memory.store(byteCount, at: offset + 36)
+        let start = extent(inode, fileOffset, PayloadID(0), 0, byteCount)
+        payloadIDOffsets.1 = start + ExtentChange.layout.payload.offset
+    }
+
+    private mutating func extent(
+        _ inode: InodeNumber, _ fileOffset: UInt64, _ payload: PayloadID, _ payloadOffset: UInt32, _ length: UInt32
+    ) -> Int {
+        let field = ExtentChange.layout
+        let (start, change) = begin(.extent, ExtentChange.byteCount)
+        change[field.inode] = inode
+        change[field.fileOffset] = fileOffset
+        change[field.payload] = payload
+        change[field.payloadOffset] = payloadOffset
+        change[field.length] = length
+        return start
     }
 
     mutating func reserve(inode: InodeNumber, from: UInt64, to: UInt64) {
-        let offset = begin(14, 32)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(from, at: offset + 16)
-        memory.store(to, at: offset + 24)
+        let (_, change) = begin(.reserve, ReserveChange.byteCount)
+        change[ReserveChange.layout.inode] = inode
+        change[ReserveChange.layout.from] = from
+        change[ReserveChange.layout.to] = to
     }
 
     mutating func removeRange(inode: InodeNumber, from: UInt64, to: UInt64, since: BatchSequence) {
-        let offset = begin(8, 40)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(from, at: offset + 16)
-        memory.store(to, at: offset + 24)
-        memory.store(since.rawValue, at: offset + 32)
+        let (_, change) = begin(.removeRange, RemoveRangeChange.byteCount)
+        change[RemoveRangeChange.layout.inode] = inode
+        change[RemoveRangeChange.layout.from] = from
+        change[RemoveRangeChange.layout.to] = to
+        change[RemoveRangeChange.layout.since] = since
     }
 
     mutating func removeInode(_ inode: InodeNumber, since: BatchSequence) {
-        let offset = begin(9, 24)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(since.rawValue, at: offset + 16)
+        let (_, change) = begin(.removeInode, RemoveInodeChange.byteCount)
+        change[RemoveInodeChange.layout.inode] = inode
+        change[RemoveInodeChange.layout.since] = since
     }
 
     mutating func orphan(_ inode: InodeNumber) {
-        let offset = begin(10, 16)
-        memory.store(inode.rawValue, at: offset + 8)
+        let (_, change) = begin(.orphan, OrphanChange.byteCount)
+        change[OrphanChange.layout.inode] = inode
     }
 
     // MARK: Moves
 
     /// Writes what `body` writes as the change of a move.
     mutating func move(_ sequence: RecordSequence, word: UInt64 = 0, _ body: (inout RecordWriter) -> Void) {
-        let offset = begin(Change.moveType, Change.moveOverheadByteCount)
-        memory.store(sequence.rawValue, at: offset + 8)
-        memory.store(word, at: offset + 16)
+        let (start, change) = begin(.move, MoveChange.byteCount)
+        change[MoveChange.layout.sequence] = sequence
+        change[MoveChange.layout.word] = word
         body(&self)
-        memory.store(UInt32(byteCount - offset), at: offset + 4)
+        change[ChangeHeader.layout.length] = UInt32(byteCount - start)
         changeCount -= 1
         // What moves names payloads of older records.
         payloadIDOffsets = (0, 0)
@@ -219,11 +249,8 @@ struct RecordWriter: ~Copyable {
     mutating func extent(
         inode: InodeNumber, offset fileOffset: UInt64, payload: PayloadID, payloadOffset: UInt32, byteCount: UInt32
     ) {
-        let offset = self.byteCount
-        extent(inode: inode, offset: fileOffset, byteCount: byteCount)
+        _ = extent(inode, fileOffset, payload, payloadOffset, byteCount)
         payloadIDOffsets.1 = 0
-        memory.store(payload.rawValue, at: offset + 24)
-        memory.store(payloadOffset, at: offset + 32)
     }
 
     /// An attribute whose value is an older payload.
@@ -231,14 +258,7 @@ struct RecordWriter: ~Copyable {
         inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer, payload: PayloadID,
         byteCount: UInt32
     ) {
-        let offset = begin(4, 45 + name.count)
-        memory.store(inode.rawValue, at: offset + 8)
-        memory.store(cookie, at: offset + 16)
-        memory.store(since.rawValue, at: offset + 24)
-        memory.store(payload.rawValue, at: offset + 32)
-        memory.store(byteCount, at: offset + 40)
-        memory.store(UInt8(name.count), at: offset + 44)
-        memory.copy(name, to: offset + 45)
+        _ = xattr(inode, cookie, since, name, payload, byteCount, inline: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 
     /// An older payload, described as its entry does: inline with its bytes, or in blocks that lie at `position`.
@@ -250,28 +270,22 @@ struct RecordWriter: ~Copyable {
     ) {
         let kept = blocks ?? entry.storedBlocks.enumerated().map { (index: $0.offset, block: $0.element) }
         let isPartial = !entry.isInline && kept.count < PayloadRecord.blockCount(entry.length)
-        let fixed = Change.headerByteCount + PayloadRecord.byteCount
-        let bitmapCount = isPartial ? PayloadRecord.bitmapByteCount(entry.length) : 0
-        let offset = begin(6, fixed + kept.count * 4 + bitmapCount + (entry.isInline ? bytes.count : 0))
-        memory.zero(offset + 8, PayloadRecord.byteCount)
-        memory.store(id.rawValue, at: offset + 8)
-        memory.store(entry.isInline ? 0 : isPartial ? 2 : 1 as UInt8, at: offset + 16)
-        memory.store(entry.length, at: offset + 32)
-        memory.store(entry.length, at: offset + 36)
-        memory.store(entry.isInline ? 0 : position, at: offset + 40)
-        memory.store(UInt32(kept.count), at: offset + 44)
+        let bitmapByteCount = isPartial ? PayloadRecord.bitmapByteCount(entry.length) : 0
+        let field = PayloadChange.layout
+        let (_, change) = beginPayload(
+            entry.isInline ? .inline : isPartial ? .someBlocks : .blocks, id, entry.length, kept.count,
+            bitmapByteCount + (entry.isInline ? bytes.count : 0))
+        payloadIDOffsets.0 = 0
+        change[field.position] = entry.isInline ? 0 : position
         for (place, block) in kept.enumerated() {
-            memory.store(entry.checksum(ofStored: block.index), at: offset + fixed + place * 4)
+            change[field.checksums[place]] = entry.checksum(ofStored: block.index)
         }
-        let bitmap = memory.part(offset + fixed + kept.count * 4, bitmapCount)
-        bitmap.zero(0, bitmapCount)
+        let bitmap = change.part(field.checksums[kept.count].offset, bitmapByteCount)
+        bitmap.zero(0, bitmapByteCount)
         if isPartial {
-            for (_, block) in kept {
-                let word: UInt64 = UnsafeRawBufferPointer(bitmap).load(block / 64 * 8)
-                bitmap.store(word | 1 << UInt64(block % 64), at: block / 64 * 8)
-            }
+            for (_, block) in kept { BlockBitmap.insert(block, into: bitmap) }
         }
-        if entry.isInline { memory.copy(bytes, to: offset + fixed + 4) }
+        if entry.isInline { change.copy(bytes, to: field.checksums[1].offset) }
     }
 
     /// Fills in what is known only when the record is appended: the payload's id and its position in the payload area.

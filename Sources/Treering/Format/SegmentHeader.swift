@@ -1,31 +1,37 @@
 // Block 0 of a segment.
 
 /// What a segment file says of itself, in its first 4,096 bytes.
-///
-///     offset size field
-///          0    8 magic "TRSEGMNT"
-///          8    4 checksum (CRC-32C of the block with this field zero)
-///         12    2 version (1)
-///         14    1 state (1 free, 2 in use)
-///         15    1 role (0 hot head, 1 cold head)
-///         16   16 store uuid
-///         32    4 segment number
-///         36    4 incarnation: raised at each recycling
-///         40    8 mount epoch in which the segment was opened
-///         48    8 sequence of its first batch: the segment's stamp
-///         56    4 segment size in bytes
-///         60    4 end: 0, or where recovery declared that the segment ends (everything from there on is void)
-///         64   16 in use and hot: key of the name hash, for a new superblock should both slots be lost; zero where an older version wrote it
-///         80    8 the same: capacity in bytes
-///         88 4008 zero
 struct SegmentHeader: Equatable, Sendable {
+    struct Layout: DiskLayout {
+        let magic = Field<UInt64>(0, "magic", "\"TRSEGMNT\"", as: .text)
+        let checksum = Field<UInt32>(8, "checksum", "CRC-32C of the block with this field zero", as: .hexadecimal)
+        let version = Field<UInt16>(12, "version", "1")
+        let state = Field<UInt8>(14, "state (1 free, 2 in use)")
+        let role = Field<UInt8>(15, "role (0 hot, 1 cold)")
+        let uuid = Field<StoreUUID>(16, "store uuid", "that of the blocks")
+        let number = Field<SegmentNumber>(32, "segment number")
+        let incarnation = Field<UInt32>(36, "incarnation", "raised at each recycling")
+        let epoch = Field<MountEpoch>(40, "mount epoch", "in which the segment was opened")
+        let firstBatch = Field<BatchSequence>(48, "first batch", "its sequence: the segment's stamp")
+        let segmentByteCount = Field<UInt32>(56, "segment size in bytes")
+        let end = Field<UInt32>(
+            60, "end (0: none declared)", "where recovery declared that the segment ends: from there on all is void")
+        let hashKey = Field<StoreUUID>(
+            64, "key of the name hash",
+            "in use and hot: for a new superblock should both slots be lost; zero where an older version wrote it")
+        let capacity = Field<UInt64>(80, "capacity in bytes", "the same")
+        static let byteCount = blockByteCount
+    }
+
     /// What is in the superblock and follows from nothing else.
     struct ForSuperblock: Equatable, Sendable {
         var hashKey: StoreUUID
         var capacityByteCount: UInt64
     }
 
-    static let byteCount = 4096
+    static let layout = Layout()
+    static let byteCount = Layout.byteCount
+    static let version: UInt16 = 1
     /// The largest segment.
     static let byteCountLimit = 64 << 20
     static let magic: UInt64 = 0x544E_4D47_4553_5254  // "TRSEGMNT"
@@ -54,23 +60,25 @@ struct SegmentHeader: Equatable, Sendable {
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)
+        precondition(end <= segmentByteCount && end % UInt32(blockByteCount) == 0)
         bytes.zero(0, bytes.count)
-        bytes.store(Self.magic, at: 0)
-        bytes.store(1 as UInt16, at: 12)
-        bytes.store(state.rawValue, at: 14)
-        bytes.store(role.rawValue, at: 15)
-        uuid.encode(into: bytes, at: 16)
-        bytes.store(number.rawValue, at: 32)
-        bytes.store(incarnation, at: 36)
-        bytes.store(epoch.rawValue, at: 40)
-        bytes.store(firstBatch.rawValue, at: 48)
-        bytes.store(segmentByteCount, at: 56)
-        bytes.store(end, at: 60)
+        let field = Self.layout
+        bytes[field.magic] = Self.magic
+        bytes[field.version] = Self.version
+        bytes[field.state] = state.rawValue
+        bytes[field.role] = role.rawValue
+        bytes[field.uuid] = uuid
+        bytes[field.number] = number
+        bytes[field.incarnation] = incarnation
+        bytes[field.epoch] = epoch
+        bytes[field.firstBatch] = firstBatch
+        bytes[field.segmentByteCount] = segmentByteCount
+        bytes[field.end] = end
         if let forSuperblock {
-            forSuperblock.hashKey.encode(into: bytes, at: 64)
-            bytes.store(forSuperblock.capacityByteCount, at: 80)
+            bytes[field.hashKey] = forSuperblock.hashKey
+            bytes[field.capacity] = forSuperblock.capacityByteCount
         }
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
+        bytes.seal(field.checksum)
     }
 
     /// The header in `bytes`, or why there is none. A block of zeros gives nil: a segment never used.
@@ -79,19 +87,20 @@ struct SegmentHeader: Equatable, Sendable {
     ) throws(CorruptionReport) -> SegmentHeader? {
         let place = "segment \(number.rawValue), header"
         guard bytes.count == byteCount else { throw CorruptionReport(place: place, reason: "cut short") }
-        let magic: UInt64 = bytes.load(0)
+        let field = layout
+        let magic = bytes[field.magic]
         if magic == 0 && bytes.allSatisfy({ $0 == 0 }) { return nil }
         guard magic == Self.magic else { throw CorruptionReport(place: place, reason: "no segment header") }
-        guard bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8) else {
+        guard bytes.isSealed(by: field.checksum) else {
             throw CorruptionReport(place: place, reason: "checksum does not match")
         }
-        guard bytes.load(12, as: UInt16.self) == 1, let state = State(rawValue: bytes.load(14)),
-            let role = Role(rawValue: bytes.load(15))
+        guard bytes[field.version] == version, let state = State(rawValue: bytes[field.state]),
+            let role = Role(rawValue: bytes[field.role])
         else { throw CorruptionReport(place: place, reason: "unknown version, state or role") }
         var header = SegmentHeader(
-            state: state, role: role, uuid: StoreUUID(decoding: bytes, at: 16),
-            number: SegmentNumber(bytes.load(32)), incarnation: bytes.load(36), epoch: MountEpoch(bytes.load(40)),
-            firstBatch: BatchSequence(bytes.load(48)), segmentByteCount: bytes.load(56), end: bytes.load(60))
+            state: state, role: role, uuid: bytes[field.uuid], number: bytes[field.number],
+            incarnation: bytes[field.incarnation], epoch: bytes[field.epoch], firstBatch: bytes[field.firstBatch],
+            segmentByteCount: bytes[field.segmentByteCount], end: bytes[field.end])
         guard header.uuid == uuid, header.number == number else {
             throw CorruptionReport(
                 place: place, reason: "belongs to segment \(header.number.rawValue) of store \(header.uuid)")
@@ -102,9 +111,9 @@ struct SegmentHeader: Equatable, Sendable {
         guard header.state == .free || header.firstBatch > .zero, header.firstBatch.rawValue <= counterLimit,
             header.epoch.rawValue <= counterLimit, header.incarnation <= UInt32(Int32.max)
         else { throw CorruptionReport(place: place, reason: "impossible counters") }
-        let hashKey = StoreUUID(decoding: bytes, at: 64)
+        let hashKey = bytes[field.hashKey]
         if hashKey != StoreUUID(high: 0, low: 0) {
-            header.forSuperblock = ForSuperblock(hashKey: hashKey, capacityByteCount: bytes.load(80))
+            header.forSuperblock = ForSuperblock(hashKey: hashKey, capacityByteCount: bytes[field.capacity])
         }
         return header
     }
@@ -115,9 +124,10 @@ extension SegmentHeader {
     static func origin(
         of bytes: UnsafeRawBufferPointer
     ) -> (version: UInt16, blockUUID: StoreUUID, segmentByteCount: UInt32)? {
-        guard bytes.count == byteCount, bytes.load(0, as: UInt64.self) == magic,
-            bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8)
+        let field = layout
+        guard bytes.count == byteCount, bytes[field.magic] == magic,
+            bytes.isSealed(by: field.checksum)
         else { return nil }
-        return (bytes.load(12), StoreUUID(decoding: bytes, at: 16), bytes.load(56))
+        return (bytes[field.version], bytes[field.uuid], bytes[field.segmentByteCount])
     }
 }

@@ -24,24 +24,25 @@ struct StagingHeader: Equatable, Sendable {
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         let bytes = bytes.part(0, StagingLayout.headerByteCount)
         bytes.zero(0, bytes.count)
-        bytes.store(StagingLayout.magic, at: 0)
-        bytes.store(1 as UInt32, at: 12)
-        uuid.encode(into: bytes, at: 16)
-        bytes.store(epoch.rawValue, at: 32)
-        bytes.store(generation, at: 40)
-        bytes.store(device, at: 48)
-        bytes.store(directory, at: 56)
-        bootID.encode(into: bytes, at: 64)
-        bytes.store(owner, at: 80)
-        bytes.store(identity, at: 88)
-        bytes.store(slotCount, at: 96)
-        bytes.store(recordAreaByteCount, at: 100)
-        bytes.store(payloadAreaByteCount, at: 104)
-        if path.count <= StagingLayout.pathByteCountLimit {
-            bytes.store(UInt16(path.count), at: 108)
-            for (index, byte) in path.enumerated() { bytes.store(byte, at: StagingLayout.pathOffset + index) }
+        let field = StagingLayout.header
+        bytes[field.magic] = StagingLayout.magic
+        bytes[field.version] = StagingLayout.version
+        bytes[field.uuid] = uuid
+        bytes[field.epoch] = epoch
+        bytes[field.generation] = generation
+        bytes[field.device] = device
+        bytes[field.directory] = directory
+        bytes[field.bootID] = bootID
+        bytes[field.owner] = owner
+        bytes[field.identity] = identity
+        bytes[field.slotCount] = slotCount
+        bytes[field.recordAreaByteCount] = recordAreaByteCount
+        bytes[field.payloadAreaByteCount] = payloadAreaByteCount
+        if path.count <= field.path.byteCount {
+            bytes[field.pathByteCount] = UInt16(path.count)
+            path.withUnsafeBytes { bytes.copy($0, to: field.path.offset) }
         }
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
+        bytes.seal(field.checksum)
     }
 
     /// Nil where there is no whole header, or one whose sizes do not fit the file.
@@ -52,32 +53,34 @@ struct StagingHeader: Equatable, Sendable {
 
     /// The same from the first block of a file of this length.
     init?(decodingHeader bytes: UnsafeRawBufferPointer, fileByteCount: Int) {
-        guard bytes.load(0, as: UInt64.self) == StagingLayout.magic,
-            bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8),
-            bytes.load(12, as: UInt32.self) == 1
+        let field = StagingLayout.header
+        guard bytes[field.magic] == StagingLayout.magic,
+            bytes.isSealed(by: field.checksum),
+            bytes[field.version] == StagingLayout.version
         else { return nil }
-        uuid = StoreUUID(decoding: bytes, at: 16)
-        epoch = MountEpoch(bytes.load(32))
-        generation = bytes.load(40)
-        device = bytes.load(48)
-        directory = bytes.load(56)
-        bootID = StoreUUID(decoding: bytes, at: 64)
-        owner = bytes.load(80)
-        identity = bytes.load(88)
-        slotCount = bytes.load(96)
-        recordAreaByteCount = bytes.load(100)
-        payloadAreaByteCount = bytes.load(104)
+        uuid = bytes[field.uuid]
+        epoch = bytes[field.epoch]
+        generation = bytes[field.generation]
+        device = bytes[field.device]
+        directory = bytes[field.directory]
+        bootID = bytes[field.bootID]
+        owner = bytes[field.owner]
+        identity = bytes[field.identity]
+        slotCount = bytes[field.slotCount]
+        recordAreaByteCount = bytes[field.recordAreaByteCount]
+        payloadAreaByteCount = bytes[field.payloadAreaByteCount]
         let block = UInt32(blockByteCount)
-        guard epoch.rawValue <= counterLimit / 2, slotCount > 0, slotCount <= 64, recordAreaByteCount >= block,
+        guard epoch.rawValue <= counterLimit / 2, slotCount > 0, slotCount <= StagingLayout.slotCountLimit,
+            recordAreaByteCount >= block,
             recordAreaByteCount % block == 0,
             payloadAreaByteCount % block == 0, recordAreaByteCount <= 64 << 20, payloadAreaByteCount <= 64 << 20
         else { return nil }
         guard epoch.rawValue <= counterLimit, generation <= counterLimit else { return nil }
         let slot = Int(block) + Int(recordAreaByteCount) + Int(payloadAreaByteCount)
         guard fileByteCount >= StagingLayout.slotsOffset + Int(slotCount) * slot else { return nil }
-        let count = Int(bytes.load(108, as: UInt16.self))
-        guard count <= StagingLayout.pathByteCountLimit else { return nil }
-        path = Array(bytes.part(StagingLayout.pathOffset, count))
+        let count = Int(bytes[field.pathByteCount])
+        guard count <= field.path.byteCount else { return nil }
+        path = Array(bytes.part(field.path.offset, count))
     }
 
     init(

@@ -16,7 +16,7 @@ struct StagingGeometry: Equatable, Sendable {
     init(stagingByteCount: Int, segmentByteCount: Int) {
         var slot = 256 << 10
         while slot * 2 <= segmentByteCount / 4 && slot * 2 * 8 <= stagingByteCount { slot *= 2 }
-        slotCount = max(4, min(64, stagingByteCount / slot))
+        slotCount = max(4, min(StagingLayout.slotCountLimit, stagingByteCount / slot))
         recordAreaByteCount = slot / 4 - blockByteCount
         payloadAreaByteCount = slot * 3 / 4
         var limit = blockByteCount
@@ -45,39 +45,48 @@ struct StagingGeometry: Equatable, Sendable {
     var byteCount: Int { StagingLayout.slotsOffset + slotCount * slotByteCount }
 }
 
-/// Where things lie in a staging file.
-///
-///     offset size field
-///          0    8 magic "TRSTAGE1"
-///          8    4 checksum of the first 4,096 bytes (this field zero)
-///         12    4 version (1)
-///         16   16 store uuid
-///         32    8 mount epoch
-///         40    8 superblock generation of that mount
-///         48    8 device of the store's directory
-///         56    8 inode of the store's directory
-///         64   16 boot id
-///         80    8 owner (uid)
-///         88    8 staging identity (as in the superblock)
-///         96    4 number of slots     100 4 record area in bytes     104 4 payload area in bytes
-///        108    2 length of the path of the store's directory, zero where that is not said
-///        110      that path, at most 3,986 bytes
-///       4096   64 per slot: descriptor
-///       8192      slots
-///
-/// A descriptor, written only by the mount that owns the file:
-///
-///     offset size field
-///          0    8 batch sequence (0: never used)
-///          8    8 bytes of the record area that are published (store-released after the records are whole)
-///         16    4 segment
-///         20    4 number of payload blocks
+/// Where things lie in a staging file: its header, the descriptors of its slots, the slots.
 enum StagingLayout {
+    struct Header: DiskLayout {
+        let magic = Field<UInt64>(0, "magic", "\"TRSTAGE1\"", as: .text)
+        let checksum = Field<UInt32>(
+            8, "checksum", "CRC-32C of the first 4,096 bytes with this field zero", as: .hexadecimal)
+        let version = Field<UInt32>(12, "version", "1")
+        let uuid = Field<StoreUUID>(16, "store uuid")
+        let epoch = Field<MountEpoch>(32, "mount epoch")
+        let generation = Field<UInt64>(40, "superblock generation", "of that mount")
+        let device = Field<UInt64>(48, "device of the store's directory")
+        let directory = Field<UInt64>(56, "inode of the store's directory")
+        let bootID = Field<StoreUUID>(64, "boot id")
+        let owner = Field<UInt64>(80, "owner", "uid")
+        let identity = Field<UInt64>(88, "staging identity", "as in the superblock", as: .hexadecimal)
+        let slotCount = Field<UInt32>(96, "number of slots")
+        let recordAreaByteCount = Field<UInt32>(100, "record area in bytes")
+        let payloadAreaByteCount = Field<UInt32>(104, "payload area in bytes")
+        let pathByteCount = Field<UInt16>(108, "length of the path", "zero where that is not said")
+        let path = Room(110, 3986, "path of the store's directory")
+        let descriptors = Tail<Descriptor>(4096, "descriptors", "one for each slot; the slots begin at 8,192")
+        static let byteCount = 4096
+    }
+
+    /// Of a slot, written only by the mount that owns the file.
+    struct Descriptor: DiskLayout, Stored {
+        let batch = Field<UInt64>(0, "batch sequence", "0: never used")
+        let published = Field<UInt64>(
+            8, "bytes of the record area that are published", "store-released after the records are whole")
+        let segment = Field<SegmentNumber>(16, "segment")
+        let payloadBlockCount = Field<UInt32>(20, "number of payload blocks")
+        static let byteCount = 64
+        static var storedByteCount: Int { byteCount }
+    }
+
+    static let header = Header()
+    static let descriptor = Descriptor()
     static let magic: UInt64 = 0x3145_4741_5453_5254
-    static let headerByteCount = 4096
-    static let pathOffset = 110
-    static let pathByteCountLimit = headerByteCount - pathOffset
-    static let descriptorsOffset = 4096
-    static let descriptorByteCount = 64
-    static let slotsOffset = 8192
+    static let version: UInt32 = 1
+    static let headerByteCount = Header.byteCount
+    static let pathByteCountLimit = header.path.byteCount
+    static let slotCountLimit = 64
+    /// Right behind room for all descriptors.
+    static let slotsOffset = header.descriptors[slotCountLimit].offset
 }

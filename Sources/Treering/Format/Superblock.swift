@@ -4,71 +4,74 @@
 ///
 /// Two slots of 4,096 bytes, at 0 and at 65,536; the valid slot with the higher generation counts. Page 0 of the file `index`, which no
 /// index uses, has a copy of both, at 0 and at 4,096: written before the slot, and read where neither slot is whole any more.
-///
-///     offset size field
-///          0    8 magic "TREERING"
-///          8    4 checksum (CRC-32C of the slot with this field zero)
-///         12    2 format version (2)
-///         14    1 checksum type (1: CRC-32C)
-///         15    1 zero
-///         16    8 compatible features
-///         24    8 read-only-compatible features
-///         32    8 incompatible features
-///         40   16 format uuid (constant for this format)
-///         56   16 store uuid
-///         72    8 generation of this slot
-///         80    8 mount epoch
-///         88    8 flags (bit 0: cleanly unmounted)
-///         96    8 capacity in bytes
-///        104    4 segment size in bytes
-///        108    4 index page size in bytes (8,192)
-///        112    4 alignment of offsets and lengths (4,096)
-///        116    4 alignment of memory (4,096)
-///        120   16 key of the name hash
-///        136   16 boot id of the last mount
-///        152    8 staging identity of the last mount
-///        160    8 next inode number
-///        168    8 highest record sequence
-///        176    8 checkpoint number
-///        184    8 batch sequence that the checkpoint includes the log through
-///        192    4 checksum of that batch's header
-///        196    4 segment in which the log goes on
-///        200    4 incarnation of that segment
-///        204    4 offset in that segment at which the next batch begins
-///        208    8 time of formatting, seconds since 1970
-///        216    8 number of inodes
-///        224    8 mount epoch that froze the checkpoint: no batch after its position is of an earlier one
-///        232    8 bytes of files that are reserved but not written
-///        240    8 bytes of records and data that operations brought since formatting
-///        248    8 bytes that the cleaner wrote since formatting
-///        256   64 index root (`IndexRoot`)
-///        320    8 bytes that files share
-///        328    8 the checkpoint that counted those; where it is another one, nobody has
-///        336   16 uuid of the blocks: what segments, batches and index pages carry; zero where that is the store uuid
-///        352    8 staging of mounts through this epoch is void (`StagingHistory`); zero: written by a version that did not note it
-///        360    8 staging of mounts through this epoch was passed over
-///        368    8 the sequence that the next record would have got then
-///        376    8 killed mounts that were passed over since formatting
-///        384    8 the epoch of the mount whose staging had been passed over and is being taken in; zero: none
-///        392  120 zero
-///        512  512 room for snapshot roots, zero
-///       1024 3072 zero
-///
-/// Incompatible features: bit 0, the uuid of the blocks is not the store uuid.
-///
-/// Where 240 to 255 are zero, the store was written before those were counted.
 struct Superblock: Equatable {
-    static let slotByteCount = 4096
+    static let layout = Layout()
+    static let slotByteCount = Layout.byteCount
     static let slotOffsets: [UInt64] = [0, 65536]
     static let copyOffsets: [UInt64] = [0, 4096]
-    static let fileByteCount: UInt64 = 65536 + 4096
+    static let fileByteCount = slotOffsets.last! + UInt64(slotByteCount)
     static let magic: UInt64 = 0x474E_4952_4545_5254  // "TREERING"
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
-    static let indexPageByteCount: UInt32 = 8192
+    static let indexPageByteCount = UInt32(IndexPage.byteCount)
     /// The store has got another uuid than the one that its blocks were written with.
     static let hasBlockUUID: UInt64 = 1 << 0
     static let knownIncompatibleFeatures = hasBlockUUID
+    /// In the flags: the last mount ended cleanly.
+    static let cleanFlag: UInt64 = 1 << 0
+
+    /// A slot.
+    struct Layout: DiskLayout {
+        let magic = Field<UInt64>(0, "magic", "\"TREERING\"", as: .text)
+        let checksum = Field<UInt32>(8, "checksum", "CRC-32C of the slot with this field zero", as: .hexadecimal)
+        let version = Field<UInt16>(12, "format version", "2")
+        let checksumType = Field<UInt8>(14, "checksum type", "1: CRC-32C")
+        let compatible = Field<UInt64>(16, "compatible features", as: .hexadecimal)
+        let readOnlyCompatible = Field<UInt64>(24, "read-only-compatible features", as: .hexadecimal)
+        let incompatible = Field<UInt64>(
+            32, "incompatible features", "bit 0: the uuid of the blocks is not the store uuid", as: .hexadecimal)
+        let formatUUID = Field<StoreUUID>(40, "format uuid", "constant for this format")
+        let uuid = Field<StoreUUID>(56, "store uuid")
+        let generation = Field<UInt64>(72, "generation", "of this slot: the higher one counts")
+        let epoch = Field<MountEpoch>(80, "mount epoch")
+        let flags = Field<UInt64>(88, "flags (1: cleanly unmounted)", as: .hexadecimal)
+        let capacity = Field<UInt64>(96, "capacity in bytes")
+        let segmentByteCount = Field<UInt32>(104, "segment size in bytes")
+        let indexPageByteCount = Field<UInt32>(108, "index page size in bytes", "8,192")
+        let diskAlignment = Field<UInt32>(112, "alignment of offsets and lengths", "4,096")
+        let memoryAlignment = Field<UInt32>(116, "alignment of memory", "4,096")
+        let hashKey = Field<StoreUUID>(120, "key of the name hash")
+        let bootID = Field<StoreUUID>(136, "boot id of the last mount")
+        let stagingIdentity = Field<UInt64>(152, "staging of the last mount", as: .hexadecimal)
+        let nextInode = Field<InodeNumber>(160, "next inode number")
+        let highestSequence = Field<RecordSequence>(168, "highest record sequence")
+        let checkpoint = Field<CheckpointNumber>(176, "checkpoint")
+        let position = Field<LogPosition>(184, "position", "where the log goes on behind what the checkpoint includes")
+        let formattedSeconds = Field<Int64>(208, "formatted at, seconds since 1970")
+        let inodeCount = Field<UInt64>(216, "number of inodes")
+        let checkpointEpoch = Field<MountEpoch>(
+            224, "mount epoch of the checkpoint", "that froze it: no batch after its position is of an earlier one")
+        let reservedByteCount = Field<UInt64>(232, "bytes reserved and not written", "of files")
+        let askedByteCount = Field<UInt64>(
+            240, "bytes that operations brought", "records and data since formatting; zero with the next: not counted")
+        let movedByteCount = Field<UInt64>(248, "bytes that the cleaner wrote", "since formatting")
+        let indexRoot = Field<IndexRoot>(256, "index root", "of the checkpoint")
+        let sharedByteCount = Field<UInt64>(320, "bytes that files share")
+        let sharedCheckpoint = Field<CheckpointNumber>(
+            328, "checkpoint that counted them", "where it is another one, nobody has")
+        let blockUUID = Field<StoreUUID>(
+            336, "uuid of the blocks, if another", "what segments, batches and index pages carry; else zero")
+        let stagingVoid = Field<MountEpoch>(
+            352, "staging is void through mount epoch", "zero: written by a version that did not note it")
+        let stagingPassed = Field<MountEpoch>(360, "and was passed over through")
+        let stagingNext = Field<RecordSequence>(
+            368, "where the next record had sequence", "what the next record would have got then")
+        let stagingPassedCount = Field<UInt64>(376, "killed mounts passed over", "since formatting")
+        let stagingTaking = Field<MountEpoch>(
+            384, "staging being taken in is of mount epoch", "it had been passed over; zero: none")
+        let snapshots = Room(512, 512, "room for snapshot roots", "zero")
+        static let byteCount = 4096
+    }
 
     var compatibleFeatures: UInt64 = 0
     var readOnlyCompatibleFeatures: UInt64 = 0
@@ -103,45 +106,46 @@ struct Superblock: Equatable {
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.slotByteCount)
         bytes.zero(0, bytes.count)
-        bytes.store(Self.magic, at: 0)
-        bytes.store(Self.version, at: 12)
-        bytes.store(Checksum.typeCRC32C, at: 14)
-        bytes.store(compatibleFeatures, at: 16)
-        bytes.store(readOnlyCompatibleFeatures, at: 24)
-        bytes.store(incompatibleFeatures | (ownBlockUUID == nil ? 0 : Self.hasBlockUUID), at: 32)
-        Self.formatUUID.encode(into: bytes, at: 40)
-        uuid.encode(into: bytes, at: 56)
-        bytes.store(generation, at: 72)
-        bytes.store(epoch.rawValue, at: 80)
-        bytes.store(isClean ? 1 : 0 as UInt64, at: 88)
-        bytes.store(capacityByteCount, at: 96)
-        bytes.store(segmentByteCount, at: 104)
-        bytes.store(Self.indexPageByteCount, at: 108)
-        bytes.store(UInt32(blockByteCount), at: 112)
-        bytes.store(UInt32(blockByteCount), at: 116)
-        hashKey.encode(into: bytes, at: 120)
-        bootID.encode(into: bytes, at: 136)
-        bytes.store(stagingIdentity, at: 152)
-        bytes.store(nextInode.rawValue, at: 160)
-        bytes.store(highestSequence.rawValue, at: 168)
-        bytes.store(checkpoint.rawValue, at: 176)
-        position.encode(into: bytes, at: 184)
-        bytes.store(formattedSeconds, at: 208)
-        bytes.store(inodeCount, at: 216)
-        bytes.store(checkpointEpoch.rawValue, at: 224)
-        bytes.store(reservedByteCount, at: 232)
-        bytes.store(written.asked, at: 240)
-        bytes.store(written.moved, at: 248)
-        bytes.store(sharedByteCount ?? 0, at: 320)
-        bytes.store(sharedByteCount == nil ? 0 : checkpoint.rawValue, at: 328)
-        ownBlockUUID?.encode(into: bytes, at: 336)
-        bytes.store(staging.void.rawValue, at: 352)
-        bytes.store(staging.passed.rawValue, at: 360)
-        bytes.store(staging.next.rawValue, at: 368)
-        bytes.store(staging.passedCount, at: 376)
-        bytes.store(staging.taking.rawValue, at: 384)
-        indexRoot.encode(into: bytes, at: 256)
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
+        let field = Self.layout
+        bytes[field.magic] = Self.magic
+        bytes[field.version] = Self.version
+        bytes[field.checksumType] = Checksum.typeCRC32C
+        bytes[field.compatible] = compatibleFeatures
+        bytes[field.readOnlyCompatible] = readOnlyCompatibleFeatures
+        bytes[field.incompatible] = incompatibleFeatures | (ownBlockUUID == nil ? 0 : Self.hasBlockUUID)
+        bytes[field.formatUUID] = Self.formatUUID
+        bytes[field.uuid] = uuid
+        bytes[field.generation] = generation
+        bytes[field.epoch] = epoch
+        bytes[field.flags] = isClean ? Self.cleanFlag : 0
+        bytes[field.capacity] = capacityByteCount
+        bytes[field.segmentByteCount] = segmentByteCount
+        bytes[field.indexPageByteCount] = Self.indexPageByteCount
+        bytes[field.diskAlignment] = UInt32(blockByteCount)
+        bytes[field.memoryAlignment] = UInt32(blockByteCount)
+        bytes[field.hashKey] = hashKey
+        bytes[field.bootID] = bootID
+        bytes[field.stagingIdentity] = stagingIdentity
+        bytes[field.nextInode] = nextInode
+        bytes[field.highestSequence] = highestSequence
+        bytes[field.checkpoint] = checkpoint
+        bytes[field.position] = position
+        bytes[field.formattedSeconds] = formattedSeconds
+        bytes[field.inodeCount] = inodeCount
+        bytes[field.checkpointEpoch] = checkpointEpoch
+        bytes[field.reservedByteCount] = reservedByteCount
+        bytes[field.askedByteCount] = written.asked
+        bytes[field.movedByteCount] = written.moved
+        indexRoot.encode(into: bytes.part(field.indexRoot))
+        bytes[field.sharedByteCount] = sharedByteCount ?? 0
+        bytes[field.sharedCheckpoint] = sharedByteCount == nil ? .zero : checkpoint
+        if let ownBlockUUID { bytes[field.blockUUID] = ownBlockUUID }
+        bytes[field.stagingVoid] = staging.void
+        bytes[field.stagingPassed] = staging.passed
+        bytes[field.stagingNext] = staging.next
+        bytes[field.stagingPassedCount] = staging.passedCount
+        bytes[field.stagingTaking] = staging.taking
+        bytes.seal(field.checksum)
     }
 
     /// Why a slot cannot be used.
@@ -162,64 +166,71 @@ struct Superblock: Equatable {
 
     /// How many segments the capacity allows.
     var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
+
+    /// Gives the store the capacity of so many segments, unless its own allows as many.
+    mutating func setSegmentCount(_ count: Int) {
+        if count != segmentCountLimit { capacityByteCount = UInt64(count) * UInt64(segmentByteCount) }
+    }
 }
 
 extension Superblock {
     /// Decodes a slot; nothing in it is trusted before its checksum and its numbers were checked.
     init(decoding bytes: UnsafeRawBufferPointer) throws(Refusal) {
         guard bytes.count == Self.slotByteCount else { throw .damaged("it is only \(bytes.count) bytes long") }
-        guard bytes.load(0, as: UInt64.self) == Self.magic else {
+        let field = Self.layout
+        guard bytes[field.magic] == Self.magic else {
             throw .foreign
         }
-        guard bytes.load(8, as: UInt32.self) == Checksum.crc32c(bytes, withHoleAt: 8) else {
+        guard bytes.isSealed(by: field.checksum) else {
             throw .damaged("its checksum does not match")
         }
-        let version: UInt16 = bytes.load(12)
+        let version = bytes[field.version]
         guard version == Self.version else {
             throw .newer("it has format version \(version); this treering knows version \(Self.version)")
         }
-        guard StoreUUID(decoding: bytes, at: 40) == Self.formatUUID else { throw .foreign }
-        guard bytes.load(14, as: UInt8.self) == Checksum.typeCRC32C else {
-            throw .newer(
-                "it uses checksum type \(bytes.load(14, as: UInt8.self)); this treering knows type 1 (CRC-32C)")
+        guard bytes[field.formatUUID] == Self.formatUUID else { throw .foreign }
+        let checksumType = bytes[field.checksumType]
+        guard checksumType == Checksum.typeCRC32C else {
+            throw .newer("it uses checksum type \(checksumType); this treering knows type 1 (CRC-32C)")
         }
-        incompatibleFeatures = bytes.load(32)
+        incompatibleFeatures = bytes[field.incompatible]
         let unknown = incompatibleFeatures & ~Self.knownIncompatibleFeatures
         guard unknown == 0 else {
             throw .newer("it uses features 0x\(String(unknown, radix: 16)), which this treering does not know")
         }
-        guard bytes.load(108, as: UInt32.self) == Self.indexPageByteCount,
-            bytes.load(112, as: UInt32.self) == UInt32(blockByteCount),
-            bytes.load(116, as: UInt32.self) <= UInt32(blockByteCount)
+        guard bytes[field.indexPageByteCount] == Self.indexPageByteCount,
+            bytes[field.diskAlignment] == UInt32(blockByteCount),
+            bytes[field.memoryAlignment] <= UInt32(blockByteCount)
         else { throw .newer("it has page size or alignments other than 8192/4096, which this treering does not know") }
-        compatibleFeatures = bytes.load(16)
-        readOnlyCompatibleFeatures = bytes.load(24)
-        uuid = StoreUUID(decoding: bytes, at: 56)
-        if incompatibleFeatures & Self.hasBlockUUID != 0 { ownBlockUUID = StoreUUID(decoding: bytes, at: 336) }
-        generation = bytes.load(72)
-        epoch = MountEpoch(bytes.load(80))
-        isClean = bytes.load(88, as: UInt64.self) & 1 != 0
-        capacityByteCount = bytes.load(96)
-        segmentByteCount = bytes.load(104)
-        hashKey = StoreUUID(decoding: bytes, at: 120)
-        bootID = StoreUUID(decoding: bytes, at: 136)
-        stagingIdentity = bytes.load(152)
-        nextInode = InodeNumber(bytes.load(160))
-        highestSequence = RecordSequence(bytes.load(168))
-        checkpoint = CheckpointNumber(bytes.load(176))
-        position = LogPosition(decoding: bytes, at: 184)
-        formattedSeconds = bytes.load(208)
-        inodeCount = bytes.load(216)
-        checkpointEpoch = MountEpoch(bytes.load(224))
-        reservedByteCount = bytes.load(232)
-        written = WrittenByteCounts(asked: bytes.load(240), moved: bytes.load(248))
-        if checkpoint != .zero, bytes.load(328) == checkpoint.rawValue { sharedByteCount = bytes.load(320) }
+        compatibleFeatures = bytes[field.compatible]
+        readOnlyCompatibleFeatures = bytes[field.readOnlyCompatible]
+        uuid = bytes[field.uuid]
+        if incompatibleFeatures & Self.hasBlockUUID != 0 { ownBlockUUID = bytes[field.blockUUID] }
+        generation = bytes[field.generation]
+        epoch = bytes[field.epoch]
+        isClean = bytes[field.flags] & Self.cleanFlag != 0
+        capacityByteCount = bytes[field.capacity]
+        segmentByteCount = bytes[field.segmentByteCount]
+        hashKey = bytes[field.hashKey]
+        bootID = bytes[field.bootID]
+        stagingIdentity = bytes[field.stagingIdentity]
+        nextInode = bytes[field.nextInode]
+        highestSequence = bytes[field.highestSequence]
+        checkpoint = bytes[field.checkpoint]
+        position = bytes[field.position]
+        formattedSeconds = bytes[field.formattedSeconds]
+        inodeCount = bytes[field.inodeCount]
+        checkpointEpoch = bytes[field.checkpointEpoch]
+        reservedByteCount = bytes[field.reservedByteCount]
+        written = WrittenByteCounts(asked: bytes[field.askedByteCount], moved: bytes[field.movedByteCount])
+        if checkpoint != .zero, bytes[field.sharedCheckpoint] == checkpoint {
+            sharedByteCount = bytes[field.sharedByteCount]
+        }
         staging = StagingHistory(
-            void: MountEpoch(bytes.load(352)), passed: MountEpoch(bytes.load(360)),
-            next: RecordSequence(bytes.load(368)), passedCount: bytes.load(376),
-            taking: MountEpoch(bytes.load(384)))
+            void: bytes[field.stagingVoid], passed: bytes[field.stagingPassed], next: bytes[field.stagingNext],
+            passedCount: bytes[field.stagingPassedCount], taking: bytes[field.stagingTaking])
         do {
-            indexRoot = try IndexRoot.decode(from: bytes, at: 256)
+            indexRoot = try IndexRoot.decode(from: bytes.part(field.indexRoot))
         } catch {
             throw .damaged(error.description)
         }
@@ -267,14 +278,18 @@ struct WrittenByteCounts: Equatable {
 }
 
 /// A place between two batches of the log: what was written so far, and where the next batch goes.
-///
-///     offset size field
-///          0    8 sequence of the batch before
-///          8    4 checksum of that batch's header
-///         12    4 segment
-///         16    4 incarnation of the segment
-///         20    4 offset in the segment
 struct LogPosition: Hashable, Sendable {
+    struct Layout: DiskLayout {
+        let lastBatch = Field<BatchSequence>(0, "log included through batch")
+        let lastChecksum = Field<UInt32>(8, "checksum of that batch's header", as: .hexadecimal)
+        let segment = Field<SegmentNumber>(12, "log goes on in segment")
+        let incarnation = Field<UInt32>(16, "incarnation of that segment")
+        let offsetInSegment = Field<UInt32>(20, "offset in that segment", "where the next batch begins")
+        static let byteCount = 24
+    }
+
+    static let layout = Layout()
+
     var lastBatch: BatchSequence
     var lastChecksum: UInt32
     var segment: SegmentNumber
@@ -297,33 +312,24 @@ struct LogPosition: Hashable, Sendable {
         get { SegmentLife(segment, incarnation) }
         set { (segment, incarnation) = (newValue.number, newValue.incarnation) }
     }
-
-    func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
-        bytes.store(lastBatch.rawValue, at: offset)
-        bytes.store(lastChecksum, at: offset + 8)
-        bytes.store(segment.rawValue, at: offset + 12)
-        bytes.store(incarnation, at: offset + 16)
-        bytes.store(offsetInSegment, at: offset + 20)
-    }
-
-    init(decoding bytes: UnsafeRawBufferPointer, at offset: Int) {
-        lastBatch = BatchSequence(bytes.load(offset))
-        lastChecksum = bytes.load(offset + 8)
-        segment = SegmentNumber(bytes.load(offset + 12))
-        incarnation = bytes.load(offset + 16)
-        offsetInSegment = bytes.load(offset + 20)
-    }
 }
 
-extension StoreUUID {
-    func encode(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
-        bytes.store(high.bigEndian, at: offset)
-        bytes.store(low.bigEndian, at: offset + 8)
+extension LogPosition: StoredValue, LaidOut {
+    init(at place: UnsafeRawPointer) {
+        let field = Self.layout
+        lastBatch = place[field.lastBatch]
+        lastChecksum = place[field.lastChecksum]
+        segment = place[field.segment]
+        incarnation = place[field.incarnation]
+        offsetInSegment = place[field.offsetInSegment]
     }
 
-    init(decoding bytes: UnsafeRawBufferPointer, at offset: Int) {
-        let high: UInt64 = bytes.load(offset)
-        let low: UInt64 = bytes.load(offset + 8)
-        self.init(high: UInt64(bigEndian: high), low: UInt64(bigEndian: low))
+    func store(at place: UnsafeMutableRawPointer) {
+        let field = Self.layout
+        place[field.lastBatch] = lastBatch
+        place[field.lastChecksum] = lastChecksum
+        place[field.segment] = segment
+        place[field.incarnation] = incarnation
+        place[field.offsetInSegment] = offsetInSegment
     }
 }

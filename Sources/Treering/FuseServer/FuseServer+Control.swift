@@ -110,11 +110,14 @@ extension FuseServer {
         guard !volume.isReadOnly else { return reply.error(.readOnly) }
         let start: UInt64 = bytes.load(0)
         let least: UInt64 = bytes.load(16)
-        guard let segments = volume.segmentsToTrim(from: start, byteCount: bytes.load(8), least: least) else {
+        guard let segments = volume.housekeeper.segmentsToTrim(from: start, byteCount: bytes.load(8), least: least)
+        else {
             return reply.error(.invalid)
         }
         let parked = ParkedReply(reply)
-        volume.trim(segments) { byteCount in parked.answer { reply in reply.control([start, byteCount, least]) } }
+        volume.housekeeper.trim(segments) { byteCount in
+            parked.answer { reply in reply.control([start, byteCount, least]) }
+        }
     }
 
     /// For administrators and for the user who serves the mount.
@@ -122,7 +125,7 @@ extension FuseServer {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
         let parked = ParkedReply(reply)
-        volume.resize(to: bytes.load(0)) { answer in
+        volume.housekeeper.resize(to: bytes.load(0)) { answer in
             parked.answer { reply in
                 switch answer {
                 case .done(let capacity): reply.control([capacity, 0])

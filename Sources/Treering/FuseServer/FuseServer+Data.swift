@@ -182,7 +182,7 @@ extension FuseServer {
     private func sync(_ reply: consuming Reply) {
         let mayWait = mayWait(reply)
         let parked = ParkedReply(reply)
-        volume.sync(mayWait: mayWait) { errno in
+        volume.sync(mayWait: mayWait, isRequest: true) { errno in
             parked.answer { reply in
                 if let errno { reply.error(errno) } else { reply.success() }
             }

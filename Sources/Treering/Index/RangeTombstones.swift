@@ -1,6 +1,21 @@
 // Which removals of ranges a file remembers, by offset. The index has their tombstones by age; a removal that covers older ones takes
-// their place, and would have to look at all of them. Made when a file has many, kept in step by whoever buries and removes, dropped when
-// it is in the way: it is never written.
+// their place, and would have to look at all of them. Learnt when a file has many, kept in step by whoever buries and removes, dropped
+// when it is in the way: it is never written. Neither learning nor looking does more than a bounded part under one hold of the lock.
+
+/// Where the search for the range tombstones that a removal covers goes on.
+enum TombstoneCursor: Equatable {
+    case start
+    /// The file's are still being learnt, and were through this age.
+    case learning(RecordSequence)
+    case offset(UInt64, RecordSequence)
+    case age(RecordSequence)
+}
+
+/// Some of the range tombstones that a removal covers; `next` is nil where these are the last.
+struct CoveredTombstones {
+    var keys: [IndexKey] = []
+    var next: TombstoneCursor?
+}
 
 /// The range tombstones of one inode, by where they begin.
 struct RangeTombstones {
@@ -8,69 +23,111 @@ struct RangeTombstones {
         var from: UInt64
         var to: UInt64
         var sequence: RecordSequence
+
+        /// Whether a removal of `from..<to` takes its place. No extent reaches beyond off_t.
+        func lies(within from: UInt64, _ to: UInt64) -> Bool {
+            self.from >= from && min(self.to, UInt64(Int64.max)) <= min(to, UInt64(Int64.max))
+        }
     }
 
-    /// By beginning and age, when it is whole; before, by age.
-    private var ranges: [Range] = []
-    /// Those of this age or older are in it; nil when all are.
-    fileprivate var builtThrough: RecordSequence? = .zero
+    enum State: Equatable {
+        /// Those of this age or older are in it.
+        case learning(RecordSequence)
+        case whole
+        /// There are more than are remembered.
+        case tooMany
+    }
 
-    var count: Int { ranges.count }
-    var isWhole: Bool { builtThrough == nil }
+    /// By beginning and age, in chunks: putting one in or taking one out moves few others.
+    private var chunks: [[Range]] = []
+    private(set) var count = 0
+    fileprivate(set) var state = State.learning(.zero)
 
-    /// Where one of this beginning stands, or would stand.
-    private func position(of from: UInt64, _ sequence: RecordSequence) -> Int {
-        var (low, high) = (0, ranges.count)
+    private static let chunkLimit = 512
+    /// No file has more than this remembered, and none more is begun when half as many are.
+    fileprivate static let rememberedLimit = 1 << 20
+
+    /// Where one of this beginning and age stands, or would stand. There is a chunk.
+    private func place(of from: UInt64, _ sequence: RecordSequence) -> (chunk: Int, position: Int) {
+        // The last chunk that does not begin behind it.
+        let chunk = max(0, Self.firstIndex(in: chunks) { ($0[0].from, $0[0].sequence) > (from, sequence) } - 1)
+        return (chunk, Self.firstIndex(in: chunks[chunk]) { ($0.from, $0.sequence) >= (from, sequence) })
+    }
+
+    /// The first element that `isBehind` holds for, which it does for all after that; the end where there is none.
+    private static func firstIndex<Element>(in elements: [Element], _ isBehind: (Element) -> Bool) -> Int {
+        var (low, high) = (0, elements.count)
         while low < high {
             let middle = (low + high) / 2
-            if (ranges[middle].from, ranges[middle].sequence) < (from, sequence) {
-                low = middle + 1
-            } else {
-                high = middle
-            }
+            if isBehind(elements[middle]) { high = middle } else { low = middle + 1 }
         }
         return low
     }
 
     mutating func insert(_ range: Range) {
-        guard isWhole else {
-            // What the walk that makes it has still to come to, it finds by itself.
-            if range.sequence <= builtThrough! { ranges.append(range) }
+        switch state {
+        // What is still to be learnt comes by itself.
+        case .learning(let through) where range.sequence > through: return
+        case .tooMany: return
+        default: put(range)
+        }
+    }
+
+    private mutating func put(_ range: Range) {
+        guard count < Self.rememberedLimit else {
+            (chunks, count, state) = ([], 0, .tooMany)
             return
         }
-        ranges.insert(range, at: position(of: range.from, range.sequence))
+        count += 1
+        guard !chunks.isEmpty else { return chunks.append([range]) }
+        let (chunk, position) = place(of: range.from, range.sequence)
+        chunks[chunk].insert(range, at: position)
+        guard chunks[chunk].count > Self.chunkLimit else { return }
+        let half = Array(chunks[chunk][(Self.chunkLimit / 2)...])
+        chunks[chunk].removeLast(half.count)
+        chunks.insert(half, at: chunks.index(after: chunk))
     }
 
     mutating func remove(_ from: UInt64, _ sequence: RecordSequence) {
-        guard isWhole else { return ranges.removeAll { $0.sequence == sequence } }
-        let place = position(of: from, sequence)
-        guard place < ranges.count, ranges[place].from == from, ranges[place].sequence == sequence else { return }
-        ranges.remove(at: place)
+        guard !chunks.isEmpty else { return }
+        let (chunk, position) = place(of: from, sequence)
+        guard position < chunks[chunk].count, chunks[chunk][position].from == from,
+            chunks[chunk][position].sequence == sequence
+        else { return }
+        count -= 1
+        chunks[chunk].remove(at: position)
+        if chunks[chunk].isEmpty { chunks.remove(at: chunk) }
     }
 
-    /// Takes in what the walk has come to. Called in the order of age.
-    fileprivate mutating func takeIn(_ range: Range) {
-        builtThrough = range.sequence
-        ranges.append(range)
+    /// Takes in what the walk that learns has come to. Called in the order of age.
+    fileprivate mutating func takeIn(_ range: Range?, _ sequence: RecordSequence) {
+        guard case .learning = state else { return }
+        state = .learning(sequence)
+        if let range { put(range) }
     }
 
-    /// The walk is over.
-    fileprivate mutating func complete() {
-        builtThrough = nil
-        ranges.sort { ($0.from, $0.sequence) < ($1.from, $1.sequence) }
-    }
-
-    /// Takes out those that lie within a range and are older than a record, all in one go.
-    mutating func remove(within from: UInt64, _ to: UInt64, before sequence: RecordSequence) {
-        ranges.removeAll { $0.from >= from && $0.to <= to && $0.sequence < sequence }
-    }
-
-    /// Those that lie within a range and are older than a record.
-    func within(_ from: UInt64, _ to: UInt64, before sequence: RecordSequence) -> [RecordSequence] {
-        var found: [RecordSequence] = []
-        for range in ranges[position(of: from, .zero)...] {
-            if range.from >= to { break }
-            if range.to <= to, range.sequence < sequence { found.append(range.sequence) }
+    /// Some of those that lie within a range and are older than a record, from a place on: no more than `limit`, of `budget` looked at.
+    fileprivate func covered(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence,
+        at cursor: (from: UInt64, sequence: RecordSequence), limit: Int, budget: Int
+    ) -> CoveredTombstones {
+        var found = CoveredTombstones()
+        guard !chunks.isEmpty else { return found }
+        var budget = budget
+        var (chunk, position) = place(of: cursor.from, cursor.sequence)
+        while chunk < chunks.count {
+            for range in chunks[chunk][position...] {
+                if range.from >= to { return found }
+                if budget == 0 || found.keys.count == limit {
+                    found.next = .offset(range.from, range.sequence)
+                    return found
+                }
+                budget -= 1
+                if range.lies(within: from, to), range.sequence < sequence {
+                    found.keys.append(TombstoneEntry.key(inode, .rangeTombstone, range.sequence.rawValue))
+                }
+            }
+            (chunk, position) = (chunk + 1, 0)
         }
         return found
     }
@@ -79,47 +136,71 @@ struct RangeTombstones {
 extension RecordIndex {
     /// A file with fewer is walked over each time.
     private static let walkedTombstoneLimit = 64
-    /// Files that are remembered at a time, and tombstones of all of them.
+    /// Files that are remembered at a time.
     private static let rememberedFileLimit = 4
-    private static let rememberedTombstoneLimit = 1 << 20
 
-    /// The range tombstones of an inode that lie within a range and are older than `sequence`.
-    func rangeTombstones(
-        _ inode: InodeNumber, within from: UInt64, _ to: UInt64, before sequence: RecordSequence
-    ) throws(PageMiss) -> [IndexKey] {
+    /// Some of the range tombstones of an inode that a removal of this age covers: few enough to be taken out at once. `learns`: what is
+    /// not known of the file may be learnt, or a part of it.
+    func coveredTombstones(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence,
+        at cursor: TombstoneCursor = .start, learns: Bool
+    ) throws(PageMiss) -> CoveredTombstones {
         // Only a hostile record has no number.
-        guard sequence.rawValue > 0 else { return [] }
-        if pass == .live, let known = try knownRangeTombstones(of: inode) {
-            return known.within(from, to, before: sequence).map {
-                TombstoneEntry.key(inode, .rangeTombstone, $0.rawValue)
+        guard sequence.rawValue > 0 else { return CoveredTombstones() }
+        // An index that is made from the log is nobody's to wait for.
+        guard pass == .live else {
+            return try coveredTombstones(inode, from, to, before: sequence, age: .zero, limit: .max, budget: .max)
+        }
+        let (limit, budget) = (Self.immediateEntryLimit, tombstoneWalkLimit)
+        if case .age(let reached) = cursor {
+            return try coveredTombstones(inode, from, to, before: sequence, age: reached, limit: limit, budget: budget)
+        }
+        let hasMany = rangeTombstones[inode] != nil ? true : try hasManyRangeTombstones(inode)
+        if hasMany {
+            if learns { try learnRangeTombstones(of: inode) }
+            switch rangeTombstones[inode]?.state ?? .learning(.zero) {
+            case .whole:
+                var place = (from: from, sequence: RecordSequence.zero)
+                if case .offset(let offset, let sequence) = cursor { place = (offset, sequence) }
+                return rangeTombstones[inode]!.covered(
+                    inode, from, to, before: sequence, at: place, limit: limit, budget: budget)
+            case .learning(let through):
+                // Where others are in the way of learning it, it is done without.
+                if case .learning(let before) = cursor, through <= before { break }
+                return CoveredTombstones(next: .learning(through))
+            case .tooMany: break
             }
         }
-        var keys: [IndexKey] = []
-        try tree.scan(
-            from: TombstoneEntry.key(inode, .rangeTombstone, 0),
-            through: TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue - 1)
-        ) { key, value in
-            if let entry = TombstoneEntry(decoding: value), entry.from >= from, entry.to <= to { keys.append(key) }
-            return true
-        }
-        return keys
+        return try coveredTombstones(inode, from, to, before: sequence, age: .zero, limit: limit, budget: budget)
     }
 
-    /// Nil for a file that has few of them, or more than can be remembered.
-    private func knownRangeTombstones(of inode: InodeNumber) throws(PageMiss) -> RangeTombstones? {
-        if rangeTombstones[inode]?.isWhole != true {
-            guard try hasManyRangeTombstones(inode) else { return nil }
-            if rangeTombstones[inode] == nil {
-                let count = rangeTombstones.values.reduce(0) { $0 + $1.count }
-                if rangeTombstones.count >= Self.rememberedFileLimit || count >= Self.rememberedTombstoneLimit / 2 {
-                    rangeTombstones.removeAll()
-                }
-                rangeTombstones[inode] = RangeTombstones()
+    func touchCovered(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence
+    ) throws(PageMiss) {
+        let covered = try coveredTombstones(inode, from, to, before: sequence, learns: true)
+        for key in covered.keys { try tree.touch(key) }
+    }
+
+    /// The same by a walk over all of them.
+    private func coveredTombstones(
+        _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence, age: RecordSequence,
+        limit: Int, budget: Int
+    ) throws(PageMiss) -> CoveredTombstones {
+        var found = CoveredTombstones()
+        var budget = budget
+        try tree.scan(
+            from: TombstoneEntry.key(inode, .rangeTombstone, age.rawValue),
+            through: TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue - 1)
+        ) { key, value in
+            if budget == 0 || found.keys.count == limit {
+                found.next = .age(RecordSequence(key.subkey))
+                return false
             }
-            try completeRangeTombstones(of: inode)
+            budget -= 1
+            if let range = RangeTombstones.Range(key, value), range.lies(within: from, to) { found.keys.append(key) }
+            return true
         }
-        if rangeTombstones[inode]!.count > Self.rememberedTombstoneLimit { rangeTombstones[inode] = nil }
-        return rangeTombstones[inode]
+        return found
     }
 
     private func hasManyRangeTombstones(_ inode: InodeNumber) throws(PageMiss) -> Bool {
@@ -133,21 +214,29 @@ extension RecordIndex {
         }
     }
 
-    /// Goes on where a missing page has stopped it.
-    private func completeRangeTombstones(of inode: InodeNumber) throws(PageMiss) {
+    /// Learns some of the range tombstones of a file, from where it was on.
+    private func learnRangeTombstones(of inode: InodeNumber) throws(PageMiss) {
+        if rangeTombstones[inode] == nil {
+            let count = rangeTombstones.values.reduce(0) { $0 + $1.count }
+            if rangeTombstones.count >= Self.rememberedFileLimit || count >= RangeTombstones.rememberedLimit / 2 {
+                rangeTombstones.removeAll()
+            }
+            rangeTombstones[inode] = RangeTombstones()
+        }
+        guard case .learning(let through) = rangeTombstones[inode]!.state else { return }
         var known = rangeTombstones.removeValue(forKey: inode)!
         defer { rangeTombstones[inode] = known }
-        let next = known.builtThrough!.next.rawValue
-        try tree.scan(
-            from: TombstoneEntry.key(inode, .rangeTombstone, next),
+        var budget = tombstoneWalkLimit
+        let isOver = try tree.scan(
+            from: TombstoneEntry.key(inode, .rangeTombstone, through.next.rawValue),
             through: TombstoneEntry.key(inode, .rangeTombstone, .max)
         ) { key, value in
-            if let entry = TombstoneEntry(decoding: value) {
-                known.takeIn(.init(from: entry.from, to: entry.to, sequence: RecordSequence(key.subkey)))
-            }
+            guard budget > 0 else { return false }
+            budget -= 1
+            known.takeIn(RangeTombstones.Range(key, value), RecordSequence(key.subkey))
             return true
         }
-        known.complete()
+        if isOver, known.state != .tooMany { known.state = .whole }
     }
 
     /// A range tombstone was put into the tree.
@@ -157,13 +246,19 @@ extension RecordIndex {
 
     /// An entry leaves the tree; its page is in memory.
     func forgetRangeTombstone(_ key: IndexKey) {
-        guard key.kind == .rangeTombstone, let known = rangeTombstones[InodeNumber(key.object)], known.count > 0 else {
-            return
+        let inode = InodeNumber(key.object)
+        guard key.kind == .rangeTombstone, let count = rangeTombstones[inode]?.count, count > 0 else { return }
+        let range = found { () throws(PageMiss) in
+            try self.tree.withValue(of: key) { value in value.flatMap { RangeTombstones.Range(key, $0) } }
         }
-        let from = found { () throws(PageMiss) in
-            try self.tree.withValue(of: key) { $0.flatMap { TombstoneEntry(decoding: $0) }?.from }
-        }
-        guard let from else { return }
-        rangeTombstones[InodeNumber(key.object)]?.remove(from, RecordSequence(key.subkey))
+        if let range { rangeTombstones[inode]?.remove(range.from, range.sequence) }
+    }
+}
+
+extension RangeTombstones.Range {
+    /// Nil where the entry is none of a range tombstone.
+    fileprivate init?(_ key: IndexKey, _ value: UnsafeRawBufferPointer) {
+        guard let entry = TombstoneEntry(decoding: value) else { return nil }
+        self.init(from: entry.from, to: entry.to, sequence: RecordSequence(key.subkey))
     }
 }

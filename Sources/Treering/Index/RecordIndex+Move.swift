@@ -71,7 +71,7 @@ extension RecordIndex {
                 return charge.byteCount
             }
         }
-        tree.update(key) { $0.store(place.segment.rawValue, at: 8) }
+        tree.update(key) { $0[Origin.layout.segment] = place.segment }
         table.charge(place.segment, byteCount)
     }
 

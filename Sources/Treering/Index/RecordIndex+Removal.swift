@@ -11,6 +11,11 @@ struct PendingRemoval {
     var byteCount: Int64 = 0
     /// What the range shows meanwhile, and its one extent afterwards. Such a removal is never in a checkpoint.
     var replacement: ExtentEntry?
+    /// Where the search for the tombstones that it covers goes on when the extents are done; nil when there are no more.
+    var tombstones: TombstoneCursor? = .start
+
+    /// Whether nothing is left of a range.
+    var isDone: Bool { cursor >= range.to && (replacement != nil || tombstones == nil) }
 }
 
 extension RecordIndex {
@@ -46,7 +51,7 @@ extension RecordIndex {
             pieces += 1
         }
         if low > offset {
-            tree.update(ExtentEntry.key(inode, offset)) { $0.store(UInt32(low - offset), at: 12) }
+            tree.update(ExtentEntry.key(inode, offset)) { $0[ExtentEntry.layout.length] = UInt32(low - offset) }
             pieces += 1
         } else {
             _ = tree.remove(ExtentEntry.key(inode, offset))
@@ -59,33 +64,35 @@ extension RecordIndex {
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
         _ origin: Origin
     ) {
-        let inner = found { () throws(PageMiss) in
-            try self.rangeTombstones(inode, within: from, to, before: origin.sequence)
+        let covered = found { () throws(PageMiss) in
+            try self.coveredTombstones(inode, from, to, before: origin.sequence, learns: false)
         }
         let count = found { () throws(PageMiss) in
             try self.extentCount(inode, from, to, limit: Self.immediateEntryLimit + 1)
         }
-        if count <= Self.immediateEntryLimit { removeExtents(inode, from, to, before: origin.sequence) }
-        rangeTombstones[inode]?.remove(within: from, to, before: origin.sequence)
-        for key in inner { _ = removeKeyed(key) }
+        let isImmediate = count <= Self.immediateEntryLimit
+        if isImmediate { removeExtents(inode, from, to, before: origin.sequence) }
+        if covered.next == nil { for key in covered.keys { _ = removeKeyed(key) } }
         bury(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
-        if count > Self.immediateEntryLimit {
-            // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
-            let range = RemovalEntry(from: from, to: min(to, UInt64(Int64.max)))
-            let allocated = found { () throws(PageMiss) in try self.inode(inode, includingStubs: true) }?.derived ?? 0
-            postpone(inode, origin.sequence, range, min(allocated, range.to - from))
-        }
+        if isImmediate && covered.next == nil { return }
+        // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
+        let range = RemovalEntry(from: from, to: min(to, UInt64(Int64.max)))
+        let allocated = found { () throws(PageMiss) in try self.inode(inode, includingStubs: true) }?.derived ?? 0
+        var pending = PendingRemoval(sequence: origin.sequence, range: range, cursor: isImmediate ? range.to : from)
+        if !isImmediate { pending.byteCount = Self.bounded(min(allocated, range.to - from)) }
+        if covered.next == nil { pending.tombstones = nil }
+        postpone(inode, pending)
     }
 
-    private func postpone(
-        _ inode: InodeNumber, _ sequence: RecordSequence, _ range: RemovalEntry, _ byteCount: UInt64
-    ) {
-        range.encode(into: scratch)
-        tree.put(RemovalEntry.key(inode, sequence), UnsafeRawBufferPointer(scratch.part(0, RemovalEntry.byteCount)))
-        removals[inode, default: []].append(
-            PendingRemoval(
-                sequence: sequence, range: range, cursor: range.from,
-                byteCount: Int64(min(byteCount, Change.reservedByteCountLimit))))
+    private static func bounded(_ byteCount: UInt64) -> Int64 {
+        Int64(min(byteCount, Change.reservedByteCountLimit))
+    }
+
+    private func postpone(_ inode: InodeNumber, _ pending: PendingRemoval) {
+        pending.range.encode(into: scratch)
+        let key = RemovalEntry.key(inode, pending.sequence)
+        tree.put(key, UnsafeRawBufferPointer(scratch.part(0, RemovalEntry.byteCount)))
+        removals[inode, default: []].append(pending)
     }
 
     // MARK: Inodes
@@ -104,7 +111,9 @@ extension RecordIndex {
         }
         if keys == nil {
             let allocated = old.map { $0.record.isDirectory ? 0 : $0.derived } ?? 0
-            postpone(inode, origin.sequence, RemovalEntry(from: 0, to: .max), allocated)
+            var pending = PendingRemoval(sequence: origin.sequence, range: RemovalEntry(from: 0, to: .max))
+            pending.byteCount = Self.bounded(allocated)
+            postpone(inode, pending)
         }
         bury(inode, .inode, 0, since, until, origin, charge: 24)
         rangeTombstones[inode] = nil
@@ -138,16 +147,17 @@ extension RecordIndex {
             for key in keys { removeEntry(key) }
             isDone = keys.count < Self.immediateEntryLimit
         } else {
-            try tree.touch(InodeEntry.key(inode))
             if first.replacement == nil {
                 try tree.touch(RemovalEntry.key(inode, first.sequence))
             } else {
                 try tree.touch(ExtentEntry.key(inode, first.range.from))
             }
-            let reached = try touchSomeExtents(inode, first.cursor, first.range.to)
-            removeExtents(inode, first.cursor, reached, before: first.sequence)
-            removals[inode]![place].cursor = reached
-            isDone = reached >= first.range.to
+            if first.cursor < first.range.to {
+                try continueExtents(inode, at: place)
+            } else {
+                try continueTombstones(inode, at: place)
+            }
+            isDone = removals[inode]![place].isDone
         }
         removals[inode]![place].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
         if isDone {
@@ -160,6 +170,28 @@ extension RecordIndex {
             if removals[inode]!.isEmpty { removals[inode] = nil }
         }
         return !removals.isEmpty
+    }
+
+    /// Takes out the next few extents of a range.
+    private func continueExtents(_ inode: InodeNumber, at place: Int) throws(PageMiss) {
+        let pending = removals[inode]![place]
+        try tree.touch(InodeEntry.key(inode))
+        let reached = try touchSomeExtents(inode, pending.cursor, pending.range.to)
+        removeExtents(inode, pending.cursor, reached, before: pending.sequence)
+        // What takes their place is counted as they go.
+        if pending.replacement != nil { adjustDerived(inode, by: Int64(reached - pending.cursor)) }
+        removals[inode]![place].cursor = reached
+    }
+
+    /// Takes out some of the tombstones that a removal covers.
+    private func continueTombstones(_ inode: InodeNumber, at place: Int) throws(PageMiss) {
+        let pending = removals[inode]![place]
+        guard let cursor = pending.tombstones else { return }
+        let covered = try coveredTombstones(
+            inode, pending.range.from, pending.range.to, before: pending.sequence, at: cursor, learns: true)
+        for key in covered.keys { try tree.touch(key) }
+        for key in covered.keys { _ = removeKeyed(key) }
+        removals[inode]![place].tombstones = covered.next
     }
 
     /// Touches the next few extents of a range; gives where they end.

@@ -35,9 +35,12 @@ extension RecordIndex {
         replacedByteCount -= UInt64(extent.length)
     }
 
-    /// The inode whose replacements must be finished before a record may be applied; nil when there is none.
+    /// An inode with this many removals under way gets another when one is done: walks over the file look at each of them.
+    static let pendingRemovalLimit = 32
+
+    /// The inode whose replacements, or some of its removals, must be finished before a record may be applied; nil when there is none.
     func conflict(of record: Record) -> InodeNumber? {
-        guard replacementCount > 0 else { return nil }
+        guard !removals.isEmpty else { return nil }
         var found: InodeNumber?
         record.forEachChange { change, _, _ in found = found ?? conflict(of: change) }
         return found
@@ -49,7 +52,9 @@ extension RecordIndex {
             let mayBegin = replacedByteCount + UInt64(count) <= Self.replacedByteCountLimit
             if !mayBegin { return replacedInode }
             return conflict(inode, offset, offset + UInt64(count))
-        case .reserve(let inode, let from, let to), .removeRange(let inode, let from, let to, _):
+        case .reserve(let inode, let from, let to): return conflict(inode, from, to)
+        case .removeRange(let inode, let from, let to, _):
+            if let pending = removals[inode], pending.count >= Self.pendingRemovalLimit { return inode }
             return conflict(inode, from, to)
         case .removeInode(let inode, _): return conflict(inode, 0, .max)
         case .move(let move): return conflict(of: move.change)
@@ -62,6 +67,16 @@ extension RecordIndex {
             $0.replacement != nil && $0.range.from < to && from < $0.range.to
         }
         return isReplaced == true ? inode : nil
+    }
+
+    /// What stands beside the tree, under the keys that it will have.
+    var replacements: [(key: IndexKey, extent: ExtentEntry)] {
+        guard replacementCount > 0 else { return [] }
+        return removals.flatMap { inode, pending in
+            pending.compactMap { removal in
+                removal.replacement.map { (ExtentEntry.key(inode, removal.range.from), $0) }
+            }
+        }
     }
 
     /// An inode with a replacement under way.

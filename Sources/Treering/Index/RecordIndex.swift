@@ -16,6 +16,8 @@ final class RecordIndex {
     var rangeTombstones: [InodeNumber: RangeTombstones] = [:]
     /// A write over more extents than this replaces them in steps.
     var replacedExtentLimit = 256
+    /// Range tombstones that are looked at, or learnt, under one hold of the lock. A recovery has it for itself.
+    var tombstoneWalkLimit = Int.max
     var replacedByteCount: UInt64 = 0
     /// About how much those will free.
     var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
@@ -87,7 +89,7 @@ final class RecordIndex {
             try tree.touch(InodeEntry.key(inode))
             try tree.touch(TombstoneEntry.key(inode, .rangeTombstone, sequence.rawValue))
             try tree.touch(RemovalEntry.key(inode, sequence))
-            for key in try rangeTombstones(inode, within: from, to, before: sequence) { try tree.touch(key) }
+            try touchCovered(inode, from, to, before: sequence)
             _ = try touchExtents(inode, from, to, limit: Self.immediateEntryLimit)
         case .removeInode(let inode, _): try touchRemoval(of: inode, sequence)
         case .orphan(let inode): try tree.touch(OrphanEntry.key(inode))
@@ -209,7 +211,7 @@ final class RecordIndex {
             remove(inode, since, until, origin)
         case .orphan(let inode):
             _ = removeKeyed(OrphanEntry.key(inode))
-            origin.encode(into: scratch)
+            scratch[Origin.field] = origin
             tree.put(OrphanEntry.key(inode), UnsafeRawBufferPointer(scratch.part(0, Origin.byteCount)))
             table.charge(origin.segment, OrphanEntry.charge)
         case .payload, .move, .skipped: break
@@ -262,7 +264,6 @@ final class RecordIndex {
         if found({ () throws(PageMiss) in try self.isReplacedInSteps(inode, offset, end) }) {
             name(entry.payload, entry.payloadOffset, entry.length)
             table.charge(entry.origin.segment, ExtentEntry.charge)
-            adjustDerived(inode, by: Int64(entry.length))
             return replaceInSteps(inode, offset, by: entry)
         }
         // While an index is rebuilt, a piece may meet the whole that it was cut from.
@@ -374,7 +375,7 @@ final class RecordIndex {
         // Its entry lies in a page of this generation, which stays in memory: where a page is missing, it is gone.
         let exists: Bool
         do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
-        if exists { tree.update(key) { bytes in bytes.store(position, at: 12) } }
+        if exists { tree.update(key) { bytes in bytes[PayloadEntry.layout.position] = position } }
     }
 
     // MARK: Removing single entries
@@ -481,19 +482,19 @@ final class RecordIndex {
         let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
         if exists {
             tree.update(key) { bytes in
-                let derived: UInt64 = bytes.load(112)
+                let derived = bytes[InodeEntry.layout.derived]
                 var sum = derived &+ UInt64(bitPattern: difference)
                 // An index that is being rebuilt meets the parts in another order.
                 if pass == .live, sum > UInt64(Int64.max) {
                     table.noteImpossible("inode \(inode.rawValue) has more or less than it counts")
                     sum = difference < 0 ? 0 : derived
                 }
-                bytes.store(sum, at: 112)
+                bytes[InodeEntry.layout.derived] = sum
             }
             return
         }
         scratch.zero(0, InodeEntry.byteCount)
-        scratch.store(UInt64(bitPattern: difference), at: 112)
+        scratch[InodeEntry.layout.derived] = UInt64(bitPattern: difference)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
     }
 }

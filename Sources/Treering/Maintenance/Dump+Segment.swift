@@ -87,8 +87,8 @@ private struct SegmentDump<D: Device> {
             (uuid, size) = (StoreUUID(high: 0, low: 0), 64 << 20)
             let bytes = try Self.read(dump, file, 0, block)
             if bytes.count == SegmentHeader.byteCount {
-                uuid = StoreUUID(decoding: bytes, at: 16)
-                let claimed = Int(bytes.load(56, as: UInt32.self))
+                uuid = bytes[SegmentHeader.layout.uuid]
+                let claimed = Int(bytes[SegmentHeader.layout.segmentByteCount])
                 if claimed >= 1 << 20, claimed <= 64 << 20, claimed & (claimed - 1) == 0 { size = claimed }
             }
         }
@@ -101,7 +101,7 @@ private struct SegmentDump<D: Device> {
             header = try SegmentHeader.decode(bytes, uuid: uuid, number: number, segmentByteCount: UInt32(size))
             dump.line(header == nil ? "header: zeros, the segment was never used" : "header: good")
         } catch { dump.line("header: DAMAGED: \(error.reason)") }
-        if bytes.contains(where: { $0 != 0 }) { dump.fields(SegmentHeader.fieldTable, bytes, indent: "  ") }
+        if bytes.contains(where: { $0 != 0 }) { dump.fields(SegmentHeader.Layout.self, bytes) }
     }
 
     private static func read(
@@ -141,7 +141,7 @@ private struct SegmentDump<D: Device> {
         switch outcome {
         case .nothing:
             dump.line("batch at \(offset): DAMAGED header, or one that belongs elsewhere")
-            dump.fields(BatchHeader.fieldTable, first, indent: "  ")
+            dump.fields(BatchHeader.Layout.self, first)
             return offset + blockByteCount
         case .batch(let found):
             let text = Self.words(found.header, offset)

@@ -41,7 +41,7 @@ struct Dump<D: Device> {
 
     private func slot(_ number: Int, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer) {
         line("slot \(number) at \(offset): \(Self.verdict(bytes))")
-        fields(Superblock.fieldTable, bytes, indent: "  ")
+        fields(Superblock.Layout.self, bytes)
     }
 
     private static func verdict(_ bytes: UnsafeRawBufferPointer) -> String {
@@ -57,8 +57,8 @@ struct Dump<D: Device> {
         }
     }
 
-    func fields(_ table: FieldTable, _ bytes: UnsafeRawBufferPointer, indent: String) {
-        for (name, value) in table.values(in: bytes) { line("\(indent)\(name): \(value)") }
+    func fields(_ layout: any DiskLayout.Type, _ bytes: UnsafeRawBufferPointer) {
+        for (name, value) in layout.words(for: bytes) { line("  \(name): \(value)") }
     }
 
     private func index() throws(MountError) {

@@ -90,16 +90,16 @@ struct IndexRebuilder<D: Device> {
             superblock.staging.settle(last: recovery.lastBatchEpoch, next: segmentLog.nextSequence)
             let state = VolumeState(
                 core: core, indexFile: file, superblockFile: superblockFile, superblock: superblock,
-                slots: recovery.pair.summary)
+                slots: recovery.pair.summary, lateTryLimit: VolumeOptions().lateTryLimit)
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }
             // The first superblock that names the new index must find it under its name.
-            try volume.checkpoint(isClean: recovery.superblock.isClean) { () throws(Errno) in
+            try volume.housekeeper.checkpoint(isClean: recovery.superblock.isClean) { () throws(Errno) in
                 try device.rename(.newIndex, to: .index)
                 try device.syncDirectories()
             }
-            try volume.checkpoint(isClean: recovery.superblock.isClean)
+            try volume.housekeeper.checkpoint(isClean: recovery.superblock.isClean)
             device.close(file)
         } catch { throw MountError("the new index cannot be written", error) }
     }

@@ -177,7 +177,7 @@ extension Volume {
     /// Commits what `write` writes, waiting for what it needs.
     func repairing(_ write: (inout RecordWriter) -> Void) throws(MountError) {
         do throws(Errno) {
-            try runWaiting { (core) throws(Stop) in try core.commitUnlessEmpty(.removal, .nobody, write) }
+            try perform { (core) throws(Stop) in try core.commitUnlessEmpty(.removal, .nobody, write) }
         } catch { throw MountError("a repair cannot be written to the log", error) }
     }
 

@@ -127,7 +127,7 @@ struct Repairer<D: Device> {
 
     private mutating func write(_ derived: DerivedSuperblock) throws(MountError) {
         try withDevice { (device) throws(MountError) in
-            do throws(Errno) { try Volume.renewSlots(derived.superblock, device) } catch {
+            do throws(Errno) { try SuperblockPair.renewSlots(derived.superblock, device) } catch {
                 throw MountError("the superblock cannot be written", error)
             }
         }

@@ -211,10 +211,9 @@ extension Scrub {
         }
     }
 
-    /// Counts an entry that a damaged part of the log established. Under the lock.
-    func noteIfLost(_ key: IndexKey, _ value: UnsafeRawBufferPointer) {
-        guard !lostSources.isEmpty, key.space == .tree, value.count >= Origin.byteCount else { return }
-        let origin = Origin(decoding: value)
+    /// Counts an entry of the tree that a damaged part of the log established. Under the lock.
+    func noteIfLost(_ key: IndexKey, _ origin: Origin) {
+        guard !lostSources.isEmpty else { return }
         let table = volume.state.heldState.core.table
         guard table.contains(origin.segment), let source = lostSources[table.life(of: origin.segment)],
             !source.contains(origin.sequence),

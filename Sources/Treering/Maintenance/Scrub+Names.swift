@@ -12,6 +12,20 @@ extension Scrub {
         var length: UInt32
         /// An extended attribute's.
         var name: String?
+
+        init(
+            inode: InodeNumber, key: IndexKey, payload: PayloadID, payloadOffset: UInt32, length: UInt32,
+            name: String? = nil
+        ) {
+            (self.inode, self.key, self.payload) = (inode, key, payload)
+            (self.payloadOffset, self.length, self.name) = (payloadOffset, length, name)
+        }
+
+        init(_ key: IndexKey, _ extent: ExtentEntry) {
+            self.init(
+                inode: InodeNumber(key.object), key: key, payload: extent.payload,
+                payloadOffset: extent.payloadOffset, length: extent.length)
+        }
     }
 
     /// What is found, of which only the first are kept.
@@ -66,16 +80,19 @@ extension Scrub {
 
     /// Extents and attributes that name damaged payloads.
     private func namers() throws(ScrubStop) -> [Namer] {
-        var namers: [Namer] = []
+        // What replaces many extents stands beside the tree, and may get into it meanwhile.
+        var namers = try locked { state in
+            state.core.index.replacements.filter { self.damaged[$0.extent.payload] != nil }.map {
+                Namer($0.key, $0.extent)
+            }
+        }
+        let known = Set(namers.map(\.key))
         let first = IndexKey(space: .tree, object: 0, kind: 0, subkey: 0)
         let last = IndexKey(space: .tree, object: .max, kind: UInt8.max, subkey: .max)
         try forEachEntry(from: first, through: last) { _, key, value in
             guard namers.count < Self.damagedLimit, key.subkey <= UInt64(Int64.max) else { return }
             if key.kind == .extent, let extent = ExtentEntry(decoding: value), self.damaged[extent.payload] != nil {
-                namers.append(
-                    Namer(
-                        inode: InodeNumber(key.object), key: key, payload: extent.payload,
-                        payloadOffset: extent.payloadOffset, length: extent.length))
+                if !known.contains(key) { namers.append(Namer(key, extent)) }
             } else if key.kind == .xattr, let attribute = XattrEntry(decoding: value),
                 case .payload(let payload, let count) = attribute.value, self.damaged[payload] != nil
             {
@@ -101,16 +118,17 @@ extension Scrub {
         // What is being removed is in the index for a while and is not shown.
         var shown: [(offset: UInt64, byteCount: UInt64, payloadOffset: UInt32)] = []
         let from = namer.key.subkey
-        let isKnown: Void? = try? volume.runWaiting { (core) throws(Stop) in
-            shown = []
-            try core.find { () throws(PageMiss) in
-                try core.index.forEachPiece(namer.inode, from, from + UInt64(namer.length)) { piece in
-                    if piece.payload == namer.payload {
-                        shown.append((piece.offset, piece.byteCount, piece.payloadOffset))
-                    }
-                    return true
+        var walk = PieceWalk(from, from + UInt64(namer.length), budget: 0)
+        let isKnown: Void? = try? volume.perform { (core) throws(Stop) in
+            walk.budget = core.bounds.extentCount
+            try core.goOn(&walk, in: namer.inode) { piece in
+                if piece.payload == namer.payload {
+                    shown.append((piece.offset, piece.byteCount, piece.payloadOffset))
                 }
+                return true
+            } after: { _ in
             }
+            guard walk.isOver else { throw .blocked(.turn) }
         }
         if isKnown == nil { shown = [(from, UInt64(namer.length), namer.payloadOffset)] }
         let length = try payloadLength(namer.payload)

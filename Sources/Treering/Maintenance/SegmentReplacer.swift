@@ -43,8 +43,8 @@ struct SegmentReplacer<D: Device> {
     }
 
     private func make(_ number: SegmentNumber, incarnation: UInt32, _ gap: LogGap? = nil) throws(Errno) {
-        let file = try Volume.makeSegment(
-            device, number, recovery.superblock.blockUUID, incarnation, recovery.table.segmentByteCount)
+        let file = try device.makeSegment(
+            number, recovery.superblock.blockUUID, incarnation, recovery.table.segmentByteCount)
         defer { device.close(file) }
         guard let gap else { return }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)

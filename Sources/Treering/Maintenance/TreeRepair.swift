@@ -171,7 +171,7 @@ struct TreeRepair<D: Device> {
         let name = Array("#\(number.rawValue)".utf8)
         var record = entry.record
         do throws(Errno) {
-            try volume.runWaiting { (core) throws(Stop) in
+            try volume.perform { (core) throws(Stop) in
                 var isNamed = false
                 var cookie: UInt64 = 0
                 try name.withBytes { (name) throws(Stop) in
@@ -207,7 +207,7 @@ struct TreeRepair<D: Device> {
     private func lostAndFound() throws(MountError) -> InodeNumber {
         let name = Self.lostName
         do throws(Errno) {
-            return try volume.runWaiting { (core) throws(Stop) in
+            return try volume.perform { (core) throws(Stop) in
                 try name.withBytes { (name) throws(Stop) in
                     if case .found(let entry) = try core.slot(.root, name) {
                         guard try core.inode(entry.inode).record.isDirectory else { throw .failed(.notDirectory) }

@@ -15,7 +15,7 @@ struct FoundBatch {
         guard header.kind == .records else { return }
         var position = BatchHeader.byteCount
         for _ in 0..<header.recordCount {
-            let length = Int(bytes.load(position, as: UInt32.self))
+            let length = Int(bytes.part(position, Record.headerByteCount)[Record.layout.length])
             let place = RecordPlace(
                 segment: header.segment, recordPosition: UInt32(offset + position),
                 payloadAreaPosition: UInt32(offset + header.payloadAreaOffset))
@@ -150,7 +150,7 @@ final class BatchReader<D: Device> {
         let start = try read(file, offset, blockByteCount)
         guard start.count == blockByteCount else { return .nothing }
         return try batch(
-            in: SegmentLife(segment, start.load(BatchHeader.incarnationOffset)), file, at: offset, verifyPayload: false)
+            in: SegmentLife(segment, start[BatchHeader.layout.incarnation]), file, at: offset, verifyPayload: false)
     }
 
     /// The next place after `offset` where a batch header might be; `end` when there is none.
@@ -159,8 +159,8 @@ final class BatchReader<D: Device> {
         while start < end {
             let bytes = try read(file, start, min(end - start, 1 << 20))
             if bytes.isEmpty { return end }
-            for position in stride(from: 0, to: bytes.count - 7, by: blockByteCount)
-            where bytes.load(position, as: UInt64.self) == BatchHeader.magic {
+            for position in stride(from: 0, to: bytes.count - BatchHeader.layout.magic.end + 1, by: blockByteCount)
+            where bytes.part(position, bytes.count - position)[BatchHeader.layout.magic] == BatchHeader.magic {
                 return start + position
             }
             start += (bytes.count + blockByteCount - 1) / blockByteCount * blockByteCount
@@ -190,7 +190,7 @@ final class BatchReader<D: Device> {
             guard case .payload(let payload) = change else { return }
             if payload.id.rawValue != record.sequence.rawValue { problem = "its payload has another record's id" }
             if payload.isInline {
-                if Checksum.crc32c(payload.inlineBytes) != payload.checksums.load(0, as: UInt32.self) {
+                if Checksum.crc32c(payload.inlineBytes) != payload.checksum(0) {
                     problem = "the checksum of its inline payload does not match"
                 }
                 return
@@ -204,7 +204,7 @@ final class BatchReader<D: Device> {
             for block in 0..<payload.blockCount {
                 let start = batch.header.payloadAreaOffset + Int(payload.position) + block * blockByteCount
                 let bytes = batch.bytes.part(start, blockByteCount)
-                if Checksum.crc32c(bytes) == payload.checksums.load(block * 4, as: UInt32.self) { continue }
+                if Checksum.crc32c(bytes) == payload.checksum(block) { continue }
                 if passesHoles, bytes.allSatisfy({ $0 == 0 }) {
                     holeCount += 1
                 } else {

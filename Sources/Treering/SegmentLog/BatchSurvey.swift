@@ -67,11 +67,11 @@ struct BatchSurvey {
         _ bytes: UnsafeRawBufferPointer, above lower: UInt64, through upper: UInt64, payloadByteCount: Int
     ) -> Record? {
         // Cheap questions first: this is asked at every byte of a damaged place.
-        let length = Int(bytes.load(0, as: UInt32.self))
+        let length = Int(bytes[Record.layout.length])
         guard length >= Record.headerByteCount, length <= bytes.count,
-            bytes.load(8, as: UInt16.self) == Record.operationType
+            bytes[Record.layout.type] == Record.operationType
         else { return nil }
-        let sequence: UInt64 = bytes.load(16)
+        let sequence = bytes[Record.layout.sequence].rawValue
         guard sequence > lower, sequence <= upper, let record = Record.decode(bytes), record.validate() == nil else {
             return nil
         }
@@ -80,11 +80,7 @@ struct BatchSurvey {
             guard case .payload(let payload) = change else { return }
             if payload.id.rawValue != sequence { isSound = false }
             if Int(payload.position) + payload.blockCount * blockByteCount > payloadByteCount { isSound = false }
-            if payload.isInline,
-                Checksum.crc32c(payload.inlineBytes) != payload.checksums.load(0, as: UInt32.self)
-            {
-                isSound = false
-            }
+            if payload.isInline, Checksum.crc32c(payload.inlineBytes) != payload.checksum(0) { isSound = false }
         }
         return isSound ? record : nil
     }
@@ -97,11 +93,7 @@ struct BatchSurvey {
             case .inode(let inode) where inode.inode.rawValue < counterLimit:
                 next = max(next, InodeNumber(inode.inode.rawValue + 1))
             case .payload(let payload) where !payload.isInline:
-                payloads.append(
-                    (
-                        Int(payload.position),
-                        (0..<payload.blockCount).map { payload.checksums.load($0 * 4, as: UInt32.self) }
-                    ))
+                payloads.append((Int(payload.position), (0..<payload.blockCount).map(payload.checksum)))
             default: break
             }
         }

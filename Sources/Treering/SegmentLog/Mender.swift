@@ -129,8 +129,7 @@ final class Mender<D: Device> {
     }
 
     private func ownChecksum(_ file: DeviceFile, _ offset: Int) throws(Errno) -> UInt32 {
-        let bytes = try reader.bytes(file, offset, BatchHeader.byteCount)
-        return bytes.load(15, as: UInt8.self) & 2 != 0 ? bytes.load(112) : bytes.load(8)
+        BatchHeader.claimedChecksum(try reader.bytes(file, offset, BatchHeader.byteCount))
     }
 
     /// The next batch of this life after `offset` whose header can be believed.

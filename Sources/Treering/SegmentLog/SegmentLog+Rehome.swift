@@ -1,5 +1,5 @@
 // What follows a failed write or flush: the batches that are not durable still lie in their slots, get places in fresh segments
-// and go out again. Volume+Rehome.swift drives it.
+// and go out again. Housekeeper+Relocation.swift drives it.
 //
 // Contract: a slot is used again only when its batch is durable, and batches become durable in order. So whatever was acknowledged
 // and is not durable lies in staging, and a failure loses nothing as long as any place of the store can be written.
@@ -20,7 +20,7 @@ extension SegmentLog {
         guard
             let (header, checksum) = BatchHeader.decode(
                 UnsafeRawBufferPointer(area), uuid: uuid,
-                in: SegmentLife(batch.segment, area.load(BatchHeader.incarnationOffset)),
+                in: SegmentLife(batch.segment, area[BatchHeader.layout.incarnation]),
                 room: staging.geometry.batchByteCountLimit)
         else { preconditionFailure("a closed batch without a header") }
         return FoundBatch(

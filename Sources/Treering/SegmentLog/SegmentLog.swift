@@ -28,16 +28,6 @@ enum LogRoom: Equatable {
     case failed(Errno)
 }
 
-/// Who asks for room. Each leaves a part of the last free segments to those after it, so that a full store can always be emptied,
-/// cleaned and mounted.
-enum SpaceTier {
-    case write
-    /// What frees space in the end: removing, truncating, replacing.
-    case removal
-    /// The cleaner, and the replay of a dead mount's staging.
-    case recovery
-}
-
 final class SegmentLog {
     /// A batch that is open, in flight, or still lying in its slot.
     struct Batch {
@@ -63,27 +53,19 @@ final class SegmentLog {
     /// Only for the headers of segments.
     private let hashKey: StoreUUID
     let epoch: MountEpoch
-    var table: SegmentTable
+    /// Who may use how much of the store.
+    let space: SpaceAccounting
+    var table: SegmentTable {
+        get { space.table }
+        set { space.table = newValue }
+    }
     private(set) var staging: Staging
     /// Nothing is appended while staging is being replaced.
     private(set) var isHeld = false
     /// Told where each payload of a batch came to lie when the batch is closed. Filled in by the index.
     var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
-    /// The host has no room for another segment.
-    var isHostFull = false
-    /// The last checkpoint found no room on the host: nobody waits for what only the next one can bring.
-    var isCheckpointStuck = false
-    /// Segments that are counted as used up though they are free: the index fills their part of the capacity.
-    var withheldSegmentCount = 0
-    /// Free segments that writes leave to ranges that were promised, or, for what was promised, may take of those that the index came to
-    /// fill; set for each operation.
-    var promisedSegmentCount = 0
-    /// When the cleaner found nothing to gain for writes, and for removals; nil while it may gain something.
-    var writeStandstill: Standstill?
-    var removalStandstill: Standstill?
-
     private(set) var nextSequence: RecordSequence
-    var position: LogPosition
+    var position: LogPosition { didSet { noteHead() } }
     var tracker: DurabilityTracker
     private(set) var failure: Errno?
     /// Nothing is appended any more, and nothing becomes durable.
@@ -105,7 +87,7 @@ final class SegmentLog {
     var slots: [Batch?]
     private var current: Int?
     private var nextSlot = 0
-    var head: SegmentNumber?
+    var head: SegmentNumber? { didSet { noteHead() } }
     private var payloadsToPlace: [(PayloadID, UInt32)] = []
 
     /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
@@ -117,7 +99,7 @@ final class SegmentLog {
         self.uuid = uuid
         self.hashKey = hashKey
         self.epoch = epoch
-        self.table = table
+        space = SpaceAccounting(table: table, geometry: staging.geometry)
         self.staging = staging
         self.position = position
         self.nextSequence = nextSequence
@@ -126,6 +108,7 @@ final class SegmentLog {
         requested = position.lastBatch
         slots = Array(repeating: nil, count: staging.geometry.slotCount)
         if continuesSegment { head = position.segment }
+        noteHead()
         outbox.reserveCapacity(32)
         payloadsToPlace.reserveCapacity(1024)
     }
@@ -137,94 +120,14 @@ final class SegmentLog {
     /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
     var hasOpenedHead = false
 
-    /// How many segments should be prepared: one for the next head, and with it what the cleaner needs, so that it can work when
-    /// the host is full. A fresh store has no more than its head.
-    var preparedSegmentGoal: Int {
-        if table.inUseCount > 1 { return min(Self.cleanerSegmentCount, table.inUseCount - 1) + 1 }
-        return head == nil || Int(position.offsetInSegment) > table.segmentByteCount / 4 ? 1 : 0
-    }
-
-    var wantsPreparedSegment: Bool {
-        table.freeCount > table.pool.count && table.pool.count < preparedSegmentGoal && !isHostFull
-    }
-
-    // MARK: Space
-
-    /// What the cleaner needs to begin: one segment for what it moves, one for the log.
-    static let cleanerSegmentCount = 2
-
-    /// Free segments that a tier leaves alone.
-    func reservedSegmentCount(_ tier: SpaceTier) -> Int {
-        if tier == .recovery { return 0 }
-        // A dead mount's staging is appended again before anything can be freed.
-        let batches = (table.segmentByteCount - SegmentHeader.byteCount) / staging.geometry.batchByteCountLimit
-        let replay = (staging.geometry.slotCount + batches - 1) / batches
-        if tier == .removal { return Self.cleanerSegmentCount + replay }
-        // Cleaning for writes begins while there is enough for it besides what is kept for removals.
-        return Self.cleanerSegmentCount + replay + 1 + Self.cleanerSegmentCount + withheldSegmentCount
-    }
-
-    /// Living bytes that the store may hold. The rest is for the cleaner to work with.
-    var livingByteCountLimit: Int64 { livingByteCountLimit(ofSegments: table.countLimit) }
-
-    func livingByteCountLimit(ofSegments count: Int) -> Int64 {
-        let count = max(0, count - reservedSegmentCount(.write))
-        // On average half a batch is lost at the end of a segment; and the cleaner must not have to look for the last byte.
-        let filled = table.segmentByteCount - staging.geometry.batchByteCountLimit / 2
-        return Int64(count) * Int64(filled) / 64 * 62
-    }
-
-    /// Segments that can be opened now: none but the prepared ones where the host is full.
-    var availableSegmentCount: Int { isHostFull ? table.pool.count : table.freeCount }
-
-    /// Whether no more segments are left than a tier leaves to those after it.
-    func isShort(for tier: SpaceTier) -> Bool {
-        // A full host has kept less ready than that: what is there is for whoever frees space.
-        let kept = isHostFull ? min(reservedSegmentCount(tier), Self.cleanerSegmentCount) : reservedSegmentCount(tier)
-        let promised = tier == .write ? promisedSegmentCount : 0
-        return availableSegmentCount <= (isHostFull && tier == .removal ? 0 : kept + promised)
-    }
-
-    /// Removals and the cleaner live on what writes leave alone. The head may be one of those segments then, and writes that went on in
-    /// it would eat up what the cleaner gains.
-    private var isReserveInUse: Bool {
-        !isHostFull && table.freeCount < reservedSegmentCount(.write) + min(0, promisedSegmentCount)
-    }
-
-    /// Whether what was asked for last found no segment to go on in.
-    var isShortOfSegments: Bool { isShort(for: .write) && (head == nil || isReserveInUse) }
-
-    /// Whether recycling or cleaning will free something.
-    var isSpaceComing: Bool { isSpaceComing(.write) }
-
-    private func isSpaceComing(_ tier: SpaceTier) -> Bool {
-        if isCheckpointStuck { return false }
-        if table.hasDeadSegment { return true }
-        // The cleaner cannot wait for itself.
-        if tier == .recovery { return false }
-        guard let standstill = tier == .write ? writeStandstill : removalStandstill else { return table.inUseCount > 1 }
-        // A head that was sealed since then may be worth cleaning, and so may what was overwritten.
-        return table.livingByteCount < standstill.living
-            || table.deadByteCount >= standstill.dead + Int64(table.segmentByteCount / 16)
-    }
-
-    /// How much the head still has room for, as long as it is the head.
-    var headRoom: Int {
-        head == nil ? 0 : table.segmentByteCount - Int(position.offsetInSegment) - staging.geometry.batchByteCountLimit
-    }
-
-    /// Where the part of a head begins that is kept for operations that free space, as long as no other segment is prepared: it may
-    /// turn out that the host has no room for one, and removing must be possible then.
-    private var keptOffset: Int {
-        table.segmentByteCount - max(table.segmentByteCount / 8, 2 * staging.geometry.batchByteCountLimit)
-    }
+    private func noteHead() { space.headOffset = head == nil ? nil : Int(position.offsetInSegment) }
 
     /// Whether an operation that found no room should try again: to find room, or to fail for good.
     var mayHaveRoom: Bool {
         if isHeld || suspension != nil { return false }
         if failure != nil || current != nil { return true }
         if !hasFreeSlot { return false }
-        return head != nil || !table.pool.isEmpty || isHostFull || !isSpaceComing
+        return head != nil || !table.pool.isEmpty || space.isHostFull || !space.isSpaceComing
     }
 
     /// Whether the next batch has a slot.
@@ -255,12 +158,20 @@ final class SegmentLog {
 
     private func openBatch(_ tier: SpaceTier) -> LogRoom {
         if !hasFreeSlot { return .wait }
-        if tier == .write, let problem = missingRoom { return problem }
+        switch space.roomInHead(tier) {
+        case .fits: break
+        case .wait: return .wait
+        case .full, .crowded: return .full
+        }
         var beginsSegment = false
         if head == nil {
-            if isShort(for: tier) { return isSpaceComing(tier) ? .wait : .full }
+            switch space.roomForSegment(tier) {
+            case .fits: break
+            case .wait: return .wait
+            case .full, .crowded: return .full
+            }
             guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: epoch) else {
-                return isHostFull && !isSpaceComing(tier) ? .full : .wait
+                preconditionFailure("there is room for a segment only where one is prepared")
             }
             head = number
             beginsSegment = true
@@ -278,14 +189,6 @@ final class SegmentLog {
         current = nextSlot
         nextSlot = (nextSlot + 1) % slots.count
         return .ready
-    }
-
-    /// Why an operation that does not free space may not use the rest of the head: it is the reserve of those that do.
-    private var missingRoom: LogRoom? {
-        guard head != nil else { return nil }
-        if isReserveInUse { return isSpaceComing ? .wait : .full }
-        guard table.pool.isEmpty, table.freeCount > 0, Int(position.offsetInSegment) > keptOffset else { return nil }
-        return isHostFull && !isSpaceComing ? .full : .wait
     }
 
     /// Appends a record for which `makeRoom` has just said `.ready`: gives it its sequence and place and publishes it.

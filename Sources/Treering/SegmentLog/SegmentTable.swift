@@ -310,13 +310,3 @@ final class SegmentTable {
         countLimit = count
     }
 }
-
-/// How much lived, and how much lay dead between it, when cleaning brought nothing more.
-struct Standstill {
-    let living: Int64
-    let dead: Int64
-}
-
-extension SegmentTable {
-    var standstill: Standstill { Standstill(living: livingByteCount, dead: deadByteCount) }
-}

@@ -43,26 +43,24 @@ final class Staging {
     }
 
     private func descriptor(_ index: Int) -> UnsafeMutableRawBufferPointer {
-        memory.part(
-            StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount,
-            StagingLayout.descriptorByteCount)
+        memory.part(StagingLayout.header.descriptors[index])
     }
 
-    private func word(_ index: Int, _ offset: Int) -> UnsafeMutablePointer<Atomic<UInt64>> {
-        (descriptor(index).baseAddress! + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
+    private func word(_ index: Int, _ field: Field<UInt64>) -> UnsafeMutablePointer<Atomic<UInt64>> {
+        descriptor(index).part(field).baseAddress!.assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
     /// A slot begins to hold a new batch: nothing of it is published.
     func begin(_ index: Int, batch: BatchSequence, segment: SegmentNumber) {
-        word(index, 8).pointee.store(0, ordering: .releasing)
-        descriptor(index).store(segment.rawValue, at: 16)
-        descriptor(index).store(0 as UInt32, at: 20)
-        word(index, 0).pointee.store(batch.rawValue, ordering: .releasing)
+        word(index, StagingLayout.descriptor.published).pointee.store(0, ordering: .releasing)
+        descriptor(index)[StagingLayout.descriptor.segment] = segment
+        descriptor(index)[StagingLayout.descriptor.payloadBlockCount] = 0
+        word(index, StagingLayout.descriptor.batch).pointee.store(batch.rawValue, ordering: .releasing)
     }
 
     /// The records in the first `recordByteCount` bytes of the record area are whole, with their payload blocks.
     func publish(_ index: Int, recordByteCount: Int, payloadBlockCount: Int) {
-        descriptor(index).store(UInt32(payloadBlockCount), at: 20)
-        word(index, 8).pointee.store(UInt64(recordByteCount), ordering: .releasing)
+        descriptor(index)[StagingLayout.descriptor.payloadBlockCount] = UInt32(payloadBlockCount)
+        word(index, StagingLayout.descriptor.published).pointee.store(UInt64(recordByteCount), ordering: .releasing)
     }
 }

@@ -27,11 +27,11 @@ final class StagingTail {
 
     private func read(_ slot: UnsafeRawBufferPointer, _ index: Int) {
         let descriptor = UnsafeRawBufferPointer(memory.bytes)
-            .part(
-                StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount,
-                StagingLayout.descriptorByteCount)
-        let published: UInt64 = descriptor.load(8)
-        guard descriptor.load(0, as: UInt64.self) != 0, published <= UInt64(header.recordAreaByteCount) else { return }
+            .part(StagingLayout.header.descriptors[index])
+        let published = descriptor[StagingLayout.descriptor.published]
+        guard descriptor[StagingLayout.descriptor.batch] != 0, published <= UInt64(header.recordAreaByteCount) else {
+            return
+        }
         let area = slot.part(blockByteCount, Int(published))
         let payloadArea = slot.part(blockByteCount + Int(header.recordAreaByteCount), Int(header.payloadAreaByteCount))
         var position = BatchHeader.byteCount
@@ -58,7 +58,7 @@ final class StagingTail {
             let blocks = item.payloadArea.part(Int(found.position), byteCount)
             for block in 0..<found.blockCount
             where Checksum.crc32c(blocks.part(block * blockByteCount, blockByteCount))
-                != found.checksums.load(block * 4, as: UInt32.self)
+                != found.checksum(block)
             {
                 isWhole = false
             }

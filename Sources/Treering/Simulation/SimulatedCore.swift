@@ -191,6 +191,8 @@
             }
         }
 
+        var openFileCount: Int { handles.count { $0 != nil } }
+
         func close(_ file: DeviceFile) {
             _ = inode(of: file)
             precondition(!flights.contains { $0.submission.file == file }, "a file closed with operations in flight")

@@ -187,6 +187,9 @@
         /// The host's room for files; growing beyond it fails with ENOSPC. nil: without bound.
         func limitHost(toByteCount byteCount: UInt64?) { core.withLock { $0.hostByteCount = byteCount } }
 
+        /// How many files are open.
+        var openFileCount: Int { core.withLock { $0.openFileCount } }
+
         /// What a reader sees of a file, without a trace of having looked.
         func contents(of file: StoreFile) -> [UInt8]? {
             core.withLock { core in

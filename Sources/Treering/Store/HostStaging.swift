@@ -138,10 +138,17 @@ final class HostStaging {
             && header.owner == UInt64(geteuid())
     }
 
+    /// A staging file that was made and is not used yet.
+    struct Made {
+        let identity: UInt64
+        let memory: SharedMemory
+        let staging: Staging
+    }
+
     /// Makes new staging for a mount: in shared memory, or, where that cannot be or `inStore`, a file in the store.
-    func create(
+    func make(
         _ geometry: StagingGeometry, epoch: MountEpoch, generation: UInt64, inStore: Bool = false
-    ) throws(Errno) -> Staging {
+    ) throws(Errno) -> Made {
         let identity = Self.randomWord()
         let name = String(identity, radix: 16)
         var memory: SharedMemory
@@ -154,14 +161,21 @@ final class HostStaging {
             memory = try SharedMemory(
                 creating: "\(directory)/\(Self.namePrefixInStore)\(name)", byteCount: geometry.byteCount)
         }
-        self.memory = memory
-        self.identity = identity
         StagingHeader(
             uuid: uuid, epoch: epoch, generation: generation, device: device, directory: inode, bootID: Self.bootID(),
             owner: UInt64(geteuid()), identity: identity, geometry: geometry,
             path: (try? directory.realPath())?.bytes ?? []
         ).encode(into: memory.bytes)
-        return Staging(geometry: geometry, memory: memory.bytes, owner: memory)
+        return Made(
+            identity: identity, memory: memory,
+            staging: Staging(geometry: geometry, memory: memory.bytes, owner: memory))
+    }
+
+    /// From now on this is the mount's staging.
+    func use(_ made: Made) -> Staging {
+        memory = made.memory
+        identity = made.identity
+        return made.staging
     }
 
     /// What killed mounts left is durable in the log now, up to the record with the sequence `next`.

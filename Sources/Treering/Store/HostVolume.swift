@@ -19,10 +19,10 @@ extension Volume where D == HostDevice {
         let volume = try mount(device, options, hostStaging: staging, log: say)
         // A repair does the housekeeper's work itself.
         guard isServed else { return volume }
-        do throws(Errno) { try volume.startHousekeeper() } catch {
+        do throws(Errno) { try volume.housekeeper.start() } catch {
             throw MountError("no thread can be started", error)
         }
-        volume.kick()
+        volume.housekeeper.kick()
         for (path, byteCount) in AbandonedStaging.remove() + AbandonedStaging.remove(in: directory, isStore: true) {
             say("\(path) was removed, \(byteCount) bytes: nobody needs that staging any more")
         }

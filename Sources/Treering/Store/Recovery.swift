@@ -1,17 +1,6 @@
 // From a store's files to a core that can go on: superblock, index of the last checkpoint, and the log after it. Used by mount
 // and, without writing anything, by check and read-only mounts.
 
-/// What a mount has open that recovers its own store because the log failed under it.
-struct MountedFiles {
-    var indexFile: DeviceFile
-    var superblockFile: DeviceFile
-    var segments: [SegmentNumber: DeviceFile]
-    /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
-    var superblock: Superblock
-    /// No checkpoint before this one may have left pages in the index file.
-    var building: CheckpointNumber
-}
-
 /// A store opened and brought to its latest state in memory.
 final class Recovery<D: Device> {
     let device: D
@@ -47,6 +36,8 @@ final class Recovery<D: Device> {
     let mender: Mender<D>?
     /// Segments whose files were closed and given back to the host.
     private(set) var forgotten: [SegmentNumber] = []
+    /// Files of segments that were opened or made under a mount that does not have them: closed with the recovery, unless it is adopted.
+    var ownFiles: [SegmentNumber: DeviceFile] = [:]
     /// Segments whose files are gone although entries of the index lie in them.
     private(set) var missingSegments: [SegmentNumber: UsageEntry] = [:]
     /// Damage that cannot be mended: the log was followed only so far.
@@ -55,7 +46,7 @@ final class Recovery<D: Device> {
     private(set) var gap: LogGap?
     /// Whether the segment table is that of the index.
     private(set) var hasBooks = false
-    private let openSegmentFiles: [SegmentNumber: DeviceFile]
+    private let openSegmentFiles: [SegmentNumber: DeviceFile]?
     let log: @Sendable (String) -> Void
 
     /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
@@ -73,7 +64,7 @@ final class Recovery<D: Device> {
         }
         if let open { superblock = open.superblock } else { superblock = try self.pair.newest() }
         if open == nil, let complaint = self.pair.complaint { log(complaint) }
-        openSegmentFiles = open?.segments ?? [:]
+        openSegmentFiles = open?.segments
         do throws(Errno) {
             let file: StoreFile = needsIndexFile ? .index : .scratch
             indexFile = try Self.open(file, device, open?.indexFile, create: !needsIndexFile)
@@ -119,6 +110,8 @@ final class Recovery<D: Device> {
         }
     }
 
+    deinit { for file in ownFiles.values { device.close(file) } }
+
     private static func open(
         _ file: StoreFile, _ device: D, _ present: DeviceFile?, create: Bool = false
     ) throws(Errno) -> DeviceFile {
@@ -141,8 +134,9 @@ final class Recovery<D: Device> {
     private func openSegments() throws(MountError) {
         do throws(Errno) {
             for case .segment(let number) in try device.list() where table.contains(number) {
-                let file = try Self.open(.segment(number), device, openSegmentFiles[number])
+                let file = try Self.open(.segment(number), device, openSegmentFiles?[number])
                 table.note(number, file: file, incarnation: 0)
+                if let openSegmentFiles, openSegmentFiles[number] == nil { ownFiles[number] = file }
                 do throws(SegmentProblem) {
                     if let header = try reader.segmentHeader(number, file) {
                         headers[number] = WalkSegment(header: header, file: file)
@@ -284,6 +278,7 @@ final class Recovery<D: Device> {
     /// A segment has no file any more.
     func forget(_ number: SegmentNumber) {
         headers[number] = nil
+        ownFiles[number] = nil
         forgotten.append(number)
     }
 

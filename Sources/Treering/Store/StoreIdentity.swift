@@ -28,7 +28,7 @@ enum StoreIdentity {
             // From the first of the two on, the store has the new name; the other one makes the old name go.
             for slot in [first, 1 - first] {
                 new.generation += 1
-                try Volume.write(new, slot: slot, device)
+                try SuperblockPair.write(new, slot: slot, device)
             }
         } catch {
             throw MountError("the superblock cannot be written", error)

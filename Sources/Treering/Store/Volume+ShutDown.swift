@@ -17,20 +17,21 @@ extension Volume {
     /// it is, and the next mount recovers it. Calls `done` exactly once.
     func shutDown(_ mode: ShutDownMode, mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
         guard mode != .discard, !isReadOnly else {
-            endWork()
+            endWork(mode)
             return done(nil)
         }
         sync(mayWait: mayWait) { [self] errno in
-            endWork()
+            endWork(mode)
             done(errno)
         }
     }
 
-    private func endWork() {
+    private func endWork(_ mode: ShutDownMode) {
         change { state, telling in state.core.shutDown(telling) }
-        // Staging outlives the process; what is lost when the power fails must not be found again.
-        hostStaging?.unlink()
+        // Staging outlives the process; what is lost when the power fails must not be found again. After a flush nothing is lost, and the
+        // next mount sees by it that nothing is.
+        if mode == .discard { housekeeper.hostStaging?.unlink() }
         log("the mount was shut down on request: everything fails until the store is mounted again")
-        kick()
+        housekeeper.kick()
     }
 }

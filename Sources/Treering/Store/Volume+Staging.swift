@@ -1,12 +1,5 @@
 // What a mount does about staging: tells apart what killed mounts have left, makes its own, and replays what continues the log.
 
-extension Recovery {
-    /// Tells apart the staging that was found, for the log as it was recovered.
-    func choose(_ tails: [StagingTail]) -> StagingChoice {
-        StagingChoice(tails, superblock, next: nextSequence, last: lastBatchEpoch)
-    }
-}
-
 extension Volume {
     /// What killed mounts have left, told apart; says what is lost by going on.
     static func chooseStaging(
@@ -44,7 +37,7 @@ extension Volume {
         superblock.isClean = false
         superblock.bootID = staging == nil ? StoreUUID(high: 0, low: 0) : HostStaging.bootID()
         superblock.stagingIdentity = staging?.identity ?? 0
-        try writeSuperblock(superblock)
+        try housekeeper.writeSuperblock(superblock)
     }
 
     static func makeStaging(
@@ -53,7 +46,7 @@ extension Volume {
     ) throws(MountError) -> Staging {
         guard let host else { return given ?? Staging(geometry: geometry) }
         do throws(Errno) {
-            return try host.create(geometry, epoch: epoch, generation: recovery.superblock.generation)
+            return host.use(try host.make(geometry, epoch: epoch, generation: recovery.superblock.generation))
         } catch {
             throw MountError("staging cannot be made", error)
         }
@@ -65,12 +58,12 @@ extension Volume {
         guard !tails.isEmpty else { return }
         var count = 0
         // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
-        isCleaning = true
-        defer { isCleaning = false }
+        guard housekeeper.begin(.cleaning) else { preconditionFailure("nothing is cleaned before a mount has begun") }
+        defer { housekeeper.end(.cleaning) }
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
             guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
-            try runWaiting { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
+            try perform { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
             count += 1
         }
         let next = state.withLock { $0.core.log.nextSequence }
@@ -82,7 +75,7 @@ extension Volume {
         if choice.firstEpoch != nil {
             var superblock = state.withLock { $0.superblock }
             superblock.staging.tookIn(superblock.epoch, next: next)
-            try writeSuperblock(superblock)
+            try housekeeper.writeSuperblock(superblock)
         }
         host?.dropTails(before: next)
     }

@@ -62,7 +62,7 @@ extension Volume {
         ] + (core.index.sharedByteCount.map { [Figure.shared($0)] } ?? []) + [
             Figure(
                 name: "reserve_bytes", help: "Kept free for removals, cleaning and recovery",
-                value: UInt64(log.reservedSegmentCount(.write) * core.table.segmentByteCount)),
+                value: UInt64(log.space.keptSegmentCount(.write) * core.table.segmentByteCount)),
             Figure(
                 name: "segments_in_use", help: "Segments that hold something", value: UInt64(core.table.inUseCount)),
             Figure(
@@ -84,9 +84,10 @@ extension Volume {
                 value: log.appendedByteCount),
             Figure(
                 name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
-                value: UInt64(cleaner.cleanedSegmentCount)),
+                value: UInt64(housekeeper.cleaner.cleanedSegmentCount)),
             Figure(
-                name: "moved_bytes", help: "Bytes written by the cleaner since the mount", value: cleaner.movedByteCount
+                name: "moved_bytes", help: "Bytes written by the cleaner since the mount",
+                value: housekeeper.cleaner.movedByteCount
             ),
             Figure(
                 name: "punched_bytes", help: "Dead data given back to the host out of living segments since the mount",
@@ -96,7 +97,7 @@ extension Volume {
                 help: "Bytes of the log written since the mount, for 100 that were asked for",
                 value: sinceMount.amplificationPercent),
         ] + Figure.sinceFormat(sinceFormat) + [
-            Figure(name: "cleaning", help: "1 while the cleaner works", value: cleaner.isWorking ? 1 : 0),
+            Figure(name: "cleaning", help: "1 while the cleaner works", value: housekeeper.cleaner.isWorking ? 1 : 0),
             Figure(name: "batches", help: "Batches written since the mount", value: log.batchCount),
             Figure(name: "flushes", help: "Flushes of segments since the mount", value: log.syncCount),
             Figure(name: "operations", help: "Records since formatting", value: log.nextSequence.rawValue - 1),
@@ -127,10 +128,10 @@ extension Volume {
             Figure.passed(state.superblock.staging),
             Figure(
                 name: "staging_left_files", help: "Staging of killed mounts that this mount found and could not use",
-                value: UInt64(hostStaging?.left.count ?? 0)),
+                value: UInt64(housekeeper.hostStaging?.left.count ?? 0)),
             Figure(
                 name: "staging_left_bytes", help: "Bytes of that, as far as they can be read",
-                value: UInt64(hostStaging?.left.reduce(0) { $0 + $1.byteCount } ?? 0)),
+                value: UInt64(housekeeper.hostStaging?.left.reduce(0) { $0 + $1.byteCount } ?? 0)),
             Figure(name: "corruptions", help: "Damage found since the mount", value: UInt64(core.corruptionCount)),
             Figure(name: "read_only", help: "1 when nothing can be written any more", value: core.isReadOnly ? 1 : 0),
         ]
@@ -138,9 +139,9 @@ extension Volume {
 
     /// Records that the cleaner repeats are among what was appended; blocks that it copies are not.
     func writtenSinceMount(_ log: SegmentLog) -> WrittenByteCounts {
-        let repeated = min(cleaner.movedRecordByteCount, log.appendedByteCount)
+        let repeated = min(housekeeper.cleaner.movedRecordByteCount, log.appendedByteCount)
         return WrittenByteCounts(
-            asked: log.appendedByteCount - repeated, moved: repeated + cleaner.movedBlockByteCount)
+            asked: log.appendedByteCount - repeated, moved: repeated + housekeeper.cleaner.movedBlockByteCount)
     }
 
     /// Why the mount is read-only or what damage was found, for people.

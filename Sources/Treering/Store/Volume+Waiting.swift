@@ -20,7 +20,7 @@ extension Volume {
             hasRoomWaiters = state.hasRoomWaiters
             return result
         } tell: {
-            if isSuspended { kick() }
+            if isSuspended { housekeeper.kick() }
             if !submissions.isEmpty { device.submit(submissions) }
             for continuation in continuations { continuation() }
             wakeThreads()
@@ -49,8 +49,8 @@ extension Volume {
     /// any more. Whoever comes later finds an end as well, and never waits for room.
     func finishRequests() {
         change { state, telling in state.core.endRequests(telling) }
-        endTrim()
-        endResize(.failed(.input))
+        housekeeper.endTrim()
+        housekeeper.endResize(.failed(.input))
         wait { !$0.hasWaiters }
     }
 
@@ -60,9 +60,9 @@ extension Volume {
     /// unmount.
     func wait(until condition: (VolumeState) -> Bool) {
         while true {
-            let seen = monitor.withLock { completionCount }
+            let seen = completionsSeen
             if state.withLock(condition) { return }
-            if mayRehome, rehomeWhereSuspended() { continue }
+            if housekeeper.isOwnThread, housekeeper.rehomeWhereSuspended() { continue }
             waitForCompletion(since: seen)
         }
     }
@@ -72,6 +72,9 @@ extension Volume {
         wait { $0.core.log.isClosed || condition($0.core.log) }
         if state.withLock({ $0.core.log.isClosed }) { throw .input }
     }
+
+    /// How much has completed by now, for `waitForCompletion`.
+    var completionsSeen: UInt64 { monitor.withLock { completionCount } }
 
     /// Waits until anything has completed after `seen`.
     func waitForCompletion(since seen: UInt64) {
@@ -87,12 +90,12 @@ extension Volume {
 
     /// Runs an operation to its end, fetching pages and making room as needed.
     func perform<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
-        try runWaiting(operation)
+        try housekeeper.runWaiting(operation)
     }
 
     /// Carries out a planned read and gives its bytes.
     func bytes(_ plan: (Core) throws(Stop) -> ReadPlan) throws(Errno) -> [UInt8] {
-        let plan = try runWaiting(plan)
+        let plan = try perform(plan)
         let box = ResultBox()
         execute(plan, mayWait: true) { plan, error, _ in
             box.error = error

@@ -1,6 +1,5 @@
 // A mounted store: the core behind its lock, and everything that happens outside it: submissions, completions, parked operations,
-// replies that wait. FuseServer runs the core's operations by `run`; the housekeeper thread keeps room
-// (Volume+Housekeeping.swift).
+// that wait. FuseServer runs the core's operations by `run`; the housekeeper (Housekeeper/) keeps it in order.
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
@@ -36,6 +35,9 @@ struct VolumeOptions: Sendable {
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
     var bounds = WorkBounds()
+    /// How often it is tried to write the log again on a host that has no room for it, before those who wait are told that it is full. A try
+    /// comes every 200 ms at the earliest.
+    var lateTryLimit = 25
 }
 
 /// The file system over one store. All calls may be made from any thread.
@@ -43,41 +45,20 @@ final class Volume<D: Device>: @unchecked Sendable {
     let device: D
     let options: VolumeOptions
     let state: Guarded<VolumeState>
-    /// Wakes the housekeeper, and whoever waits for a completion.
+    /// For threads that wait for a completion.
     let monitor = Monitor()
-    let wakeUp: Condition
     let completionSignal: Condition
     /// Guarded by `monitor`.
-    var isKicked = false
-    var isStopping = false
     var completionCount: UInt64 = 0
     var waitingThreadCount = 0
-    /// Set once before the first request.
-    nonisolated(unsafe) var housekeeper: DeviceThread?
+    /// Keeps the store in order, on a thread of its own.
+    let housekeeper: Housekeeper<D>
+    /// How writers are held back: set by the housekeeper, read with each write.
+    let writePace = WritePace()
     /// One beginning of a scrub at a time.
     let scrubGate = Monitor()
-    nonisolated(unsafe) var hostStaging: HostStaging?
     /// Changed by control calls, one at a time.
     nonisolated(unsafe) var scrubThread: DeviceThread?
-    /// Used by the housekeeper only, like those after it.
-    let cleaner: Cleaner<D>
-    nonisolated(unsafe) var puncher = Puncher()
-    nonisolated(unsafe) var isCleaning = false
-    nonisolated(unsafe) var shortage = Shortage()
-    let writePace = WritePace()
-    nonisolated(unsafe) var isRemoving = false
-    nonisolated(unsafe) var isJoining = false
-    /// Staging has lost its name, and no other could be made.
-    nonisolated(unsafe) var isStagingLost = false
-    /// Why no new segment could be made when that was tried last.
-    nonisolated(unsafe) var preparationFailure: Errno?
-    /// The log failed and could not be written again for want of something on the host.
-    nonisolated(unsafe) var isRehomingLate = false
-    /// When the clock asked for a commit and for a checkpoint last.
-    nonisolated(unsafe) var lastCommit: UInt64 = 0
-    nonisolated(unsafe) var lastCheckpoint: UInt64 = 0
-    /// How much had been appended when that changed last, and when it was.
-    nonisolated(unsafe) var lastAppend: (byteCount: UInt64, time: UInt64) = (0, 0)
     let log: @Sendable (String) -> Void
 
     init(device: D, options: VolumeOptions, state: VolumeState, log: @escaping @Sendable (String) -> Void) {
@@ -85,10 +66,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         self.options = options
         self.log = log
         self.state = Guarded(state)
-        cleaner = Cleaner(device: device)
-        wakeUp = Condition(monitor)
         completionSignal = Condition(monitor)
-        cleaner.pause = { [unowned self] start in pauseCleaning(since: start) }
+        housekeeper = Housekeeper(device: device, options: options, state: self.state, log: log)
+        housekeeper.volume = self
     }
 
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
@@ -111,7 +91,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var needsHousekeeping = false
         defer {
             if !submissions.isEmpty { device.submit(submissions) }
-            if needsHousekeeping { kick() }
+            if needsHousekeeping { housekeeper.kick() }
         }
         return try state.withLock { (state) throws(Stop) -> Result in
             let core = state.core
@@ -122,7 +102,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             }
             do throws(Stop) {
                 if core.isShutDown { throw .failed(.input) }
-                guard core.log.suspension == nil else { throw .blocked(.room) }
+                guard core.log.suspension == nil || isRequest && state.isBetweenTries else { throw .blocked(.room) }
                 return try operation(core)
             } catch {
                 switch error {
@@ -130,7 +110,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                     if state.badPages.contains(miss.pointer) { throw .failed(.input) }
                     state.beginFetch(miss)
                 case .blocked(.room):
-                    if isRequest ? core.isVainToWait : core.isOver { throw .failed(core.endError) }
+                    if isRequest ? state.isVainToWait : core.isOver { throw .failed(core.endError) }
                 default: break
                 }
                 throw error
@@ -163,7 +143,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
         if case .room = blocker {
             device.submit(submissions)
-            kick()
+            housekeeper.kick()
         } else if mayWait, submissions.count == 1 {
             complete(device.perform(submissions[0]), parking: attempt)
         } else if !submissions.isEmpty {
@@ -227,7 +207,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             if case .blocked(let blocker) = error, let miss = blocker.miss {
                 change { $0.abandonFetch(miss.address, $1) }
             }
-            kick()
+            housekeeper.kick()
         }
     }
 
@@ -239,21 +219,24 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: Durability
 
-    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO.
-    func sync(mayWait: Bool, _ done: @escaping @Sendable (Errno?) -> Void) {
-        if let outcome = commit(mayWait: mayWait, isDurable: true, done) { done(outcome) }
+    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO. A request does not wait
+    /// for a host that is full for long: it gets ENOSPC, and nothing is lost.
+    func sync(mayWait: Bool, isRequest: Bool = false, _ done: @escaping @Sendable (Errno?) -> Void) {
+        if let outcome = commit(mayWait: mayWait, isDurable: true, isRequest: isRequest, done) { done(outcome) }
     }
 
     /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`; it is told whether that
     /// is within this call.
     func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?, _ isWithin: Bool) -> Void) {
         let isDurable = options.acknowledgement == .durable
-        let outcome = commit(mayWait: mayWait, isDurable: isDurable) { done($0, false) }
+        let outcome = commit(mayWait: mayWait, isDurable: isDurable, isRequest: true) { done($0, false) }
         if let outcome { done(outcome, true) }
     }
 
     /// Gives the outcome where it is there before this returns; else `done` is told it later.
-    private func commit(mayWait: Bool, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void) -> Errno?? {
+    private func commit(
+        mayWait: Bool, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
+    ) -> Errno?? {
         var submissions: [Submission] = []
         var batch = BatchSequence.zero
         var outcome = state.withLock { state -> Errno?? in
@@ -263,11 +246,11 @@ final class Volume<D: Device>: @unchecked Sendable {
             batch = log.lastBatch
             swap(&submissions, &log.outbox)
             if mayWait, submissions.count == 1 { return nil }
-            return state.waitCommitted(batch, isDurable: isDurable, done)
+            return state.waitCommitted(batch, isDurable: isDurable, isRequest: isRequest, done)
         }
         if mayWait, submissions.count == 1 {
             complete(device.perform(submissions[0]))
-            outcome = state.withLock { $0.waitCommitted(batch, isDurable: isDurable, done) }
+            outcome = state.withLock { $0.waitCommitted(batch, isDurable: isDurable, isRequest: isRequest, done) }
         } else if !submissions.isEmpty {
             device.submit(submissions)
         }
@@ -332,7 +315,7 @@ final class Volume<D: Device>: @unchecked Sendable {
 extension Core {
     /// Whether the housekeeper has something to do before its next regular round.
     var wantsHousekeeping: Bool {
-        log.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
+        log.space.wantsPreparedSegment || log.hasOpenedHead || !reapable.isEmpty
             || index.tree.needsCheckpoint && index.tree.checkpointInFlight == nil
             || !index.removals.isEmpty || !crowded.isEmpty
     }

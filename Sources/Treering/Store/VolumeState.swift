@@ -70,8 +70,13 @@ final class VolumeState {
     private var roomWaiters: [Waiter] = []
     /// Waiters that were taken out and are being run again.
     private var resumedCount = 0
-    private var durabilityWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
-    private var writtenWaiters: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+    private struct CommitWaiter {
+        var batch: BatchSequence
+        var isRequest: Bool
+        var done: @Sendable (Errno?) -> Void
+    }
+    private var durabilityWaiters: [CommitWaiter] = []
+    private var writtenWaiters: [CommitWaiter] = []
     private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
     /// Pages that could not be read or are damaged: what needs them fails.
@@ -79,11 +84,12 @@ final class VolumeState {
     let indexFile: DeviceFile
     /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
     let superblockFile: DeviceFile
-    var superblock: Superblock
+    /// The last one that was written whole, and nothing else: a recovery of this mount begins with it.
+    private(set) var superblock: Superblock
     /// What was written to the log before this mount, since formatting.
     var writtenBefore = WrittenByteCounts()
     /// The generation and checkpoint in each slot of the superblock.
-    var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+    private(set) var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
     /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
     var sweepCursor: IndexKey?
     /// The record sequence at which this mount went on with the log.
@@ -109,16 +115,26 @@ final class VolumeState {
     /// How often the log was written again at new addresses, and whether that is going on.
     var rehomeCount = 0
     private(set) var isRehoming = false
+    /// How often in a row that failed for want of something on the host; and with how many tries writers are told.
+    private(set) var lateTryCount = 0
+    private let lateTryLimit: Int
 
     init(
         core: Core, indexFile: DeviceFile, superblockFile: DeviceFile, superblock: Superblock,
-        slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
+        slots: [(generation: UInt64, checkpoint: CheckpointNumber)], lateTryLimit: Int
     ) {
         self.core = core
+        self.lateTryLimit = lateTryLimit
         self.indexFile = indexFile
         self.superblockFile = superblockFile
         self.superblock = superblock
         self.slots = slots
+    }
+
+    /// A superblock is durable in a slot.
+    func wrote(_ superblock: Superblock, slot: Int) {
+        slots[slot] = (superblock.generation, superblock.checkpoint)
+        self.superblock = superblock
     }
 
     // MARK: Parking
@@ -135,7 +151,7 @@ final class VolumeState {
         switch blocker {
         case .identity: preconditionFailure("who asks is found out at once, not waited for")
         case .room:
-            if core.isVainToWait { return goOn(waiter) }
+            if isVainToWait { return goOn(waiter) }
             roomWaiters.append(waiter)
             return nil
         case .turn:
@@ -224,7 +240,7 @@ final class VolumeState {
 
     /// The first that waits for room and may try again; nil where that would be in vain.
     func takeRoomWaiter() -> Waiter? {
-        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait else { return nil }
+        guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait || isBetweenTries else { return nil }
         return goOn(roomWaiters.removeFirst())
     }
 
@@ -258,7 +274,21 @@ final class VolumeState {
 
     func beginRehoming() { isRehoming = true }
 
-    func endRehoming(_: borrowing Telling) { isRehoming = false }
+    /// `isLate`: the host was short of something, and it will be tried again.
+    func endRehoming(isLate: Bool, _: borrowing Telling) {
+        isRehoming = false
+        lateTryCount = isLate ? lateTryCount + 1 : 0
+        precondition(!isLate || core.log.suspension != nil || core.log.isClosed)
+    }
+
+    /// The log cannot be written now, and nobody tries: the index and what staging holds are whole, and can be read.
+    var isBetweenTries: Bool { lateTryCount > 0 && !isRehoming && core.log.suspension != nil }
+
+    /// So many tries have failed that nobody shall wait for the next one.
+    var isStranded: Bool { isBetweenTries && lateTryCount >= lateTryLimit }
+
+    /// Whether a request that found no room must fail instead of waiting.
+    var isVainToWait: Bool { core.isVainToWait || isStranded }
 
     func beginScrubRead() { scrubReadCount += 1 }
 
@@ -268,33 +298,34 @@ final class VolumeState {
 
     /// Has `done` told when a batch is durable (written). Gives the outcome where there is one already; it is told nothing then.
     func waitCommitted(
-        _ batch: BatchSequence, isDurable: Bool, _ done: @escaping @Sendable (Errno?) -> Void
+        _ batch: BatchSequence, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
     ) -> Errno?? {
         if batch <= (isDurable ? core.log.tracker.durable : core.log.tracker.written) { return .some(nil) }
         if core.log.isClosed { return .some(.input) }
-        if isDurable { durabilityWaiters.append((batch, done)) } else { writtenWaiters.append((batch, done)) }
+        if isRequest && isStranded { return .some(.noSpace) }
+        let waiter = CommitWaiter(batch: batch, isRequest: isRequest, done: done)
+        if isDurable { durabilityWaiters.append(waiter) } else { writtenWaiters.append(waiter) }
         return nil
     }
 
-    /// Takes out those whose batch is durable (written), or everybody once the log has failed.
+    /// Takes out those whose batch is durable (written); everybody once the log has failed, and requests where the host has no room for it.
     func takeCommitted(_ continuations: inout [Continuation]) {
-        let log = core.log
-        let failure: Errno? = log.isClosed ? .input : nil
         if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
-        Self.take(&durabilityWaiters, through: log.tracker.durable, failure, &continuations)
-        Self.take(&writtenWaiters, through: log.tracker.written, failure, &continuations)
+        take(&durabilityWaiters, through: core.log.tracker.durable, &continuations)
+        take(&writtenWaiters, through: core.log.tracker.written, &continuations)
     }
 
-    private static func take(
-        _ waiters: inout [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)], through batch: BatchSequence,
-        _ failure: Errno?, _ continuations: inout [Continuation]
+    private func take(
+        _ waiters: inout [CommitWaiter], through batch: BatchSequence, _ continuations: inout [Continuation]
     ) {
-        var kept: [(batch: BatchSequence, done: @Sendable (Errno?) -> Void)] = []
+        var kept: [CommitWaiter] = []
         for waiter in waiters {
             if waiter.batch <= batch {
                 continuations.append { waiter.done(nil) }
-            } else if let failure {
-                continuations.append { waiter.done(failure) }
+            } else if core.log.isClosed {
+                continuations.append { waiter.done(.input) }
+            } else if waiter.isRequest && isStranded {
+                continuations.append { waiter.done(.noSpace) }
             } else {
                 kept.append(waiter)
             }

@@ -2,7 +2,6 @@
 # in EXPLAINED with its reason, and counted when it is met; docs/posix.md lists them too. Never compared at all, because POSIX
 # leaves them to the file system: st_ino (only which names share one), st_dev, st_blocks, st_blksize, sizes of directories, the order
 # of readdir, and the moment that "now" was.
-import collections
 import errno
 import os
 import stat
@@ -16,7 +15,8 @@ EXPLAINED = {
     "directory positions": "lseek in a directory: positions are hashes on ext4, cookies on Treering; only what readdir gave may be used",
     "fifo times": "reading and writing a FIFO is the kernel's alone: it stamps the inode on ext4, and does not tell a FUSE server",
     "cached reads": "atime: what the kernel answers from its caches (pages, listings, targets of symlinks) it does not tell a FUSE server",
-    "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
+    "completed pages": "atime with the writeback cache: the kernel reads the rest of a page that write(2) fills in part, through the "
+                       "writer's descriptor; where that is open for reading too, a server cannot tell it from a read",
     "equal attributes": "setxattr of the value that is there: ext4 does nothing, Treering logs it and moves ctime",
     "kernel's ctime": "FS_IOC_SETFLAGS with the writeback cache: the kernel shows the ctime that it keeps, and does not know of the ioctl's",
     "same size": "left out: truncate(2) to the size that a file has, with the writeback cache: the kernel then keeps the times that it has",
@@ -70,6 +70,7 @@ def all_zero(fds, start, end):
 
 
 def is_zero(fd, start, end):
+    """Whether a descriptor reads zeros, or nothing, in a range."""
     place = start
     while place < end:
         data = c.pread(fd, min(1 << 20, end - place), place)
@@ -119,6 +120,7 @@ def contents(fds, size):
 
 
 def names_of(root):
+    """All names of a tree, the tree itself included."""
     found = ["."]
     for base, directories, files in os.walk(root):
         below = os.path.relpath(base, root)
@@ -162,6 +164,7 @@ def compare_trees(roots, started, explained, label):
 
 
 def compare_details(name, paths, infos):
+    """How extended attributes, targets and contents of one name differ."""
     differences = []
     attributes = [{key: c.getxattr(path, key, False) for key in listed if not key.startswith("security.selinux")}
                   if isinstance(listed := c.listxattr(path, False), list) else listed for path in paths]
@@ -182,6 +185,7 @@ def compare_details(name, paths, infos):
 
 
 def first_difference(fds):
+    """The place of the first byte that differs between two descriptors, or None."""
     place = 0
     while place < 1 << 24:
         a, b = (os.pread(fd, 1 << 16, place) for fd in fds)

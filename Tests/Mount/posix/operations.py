@@ -55,13 +55,15 @@ class Generator:
             return f"{r.choice(DIRECTORIES)}/{last}"
         if kind < 0.95:
             return f"{r.choice(DIRECTORIES)}/{r.choice(DIRECTORIES)}/{last}"
-        return r.choice([last + "/", f"{r.choice(FILES)}/{last}", f"./{last}", f"{r.choice(DIRECTORIES)}/../{last}", "n" * 255, "n" * 256, "d0/.", "d1/..",
+        return r.choice([last + "/", f"{r.choice(FILES)}/{last}", f"./{last}", f"{r.choice(DIRECTORIES)}/../{last}", "n" * 255, "n" * 256,
+                         "d0/.", "d1/..",
                          f"{r.choice(DIRECTORIES)}//{last}", "", f"{'x' * 200}/{last}"])
 
     def directory(self): return self.path(self.random.choice(DIRECTORIES))
     def slot(self): return self.random.randrange(SLOTS)
     def mode(self):
-        return self.random.choice([0o666, 0o644, 0o777, 0o777, 0o755, 0o600, 0o1777, 0o2777, 0o2755, 0o666, 0o666, 0o777, 0o4777, 0o6711, 0o660, 0o2767, 0o444, 0o070,
+        return self.random.choice([0o666, 0o644, 0o777, 0o777, 0o755, 0o600, 0o1777, 0o2777, 0o2755, 0o666, 0o666, 0o777, 0o4777, 0o6711,
+                                   0o660, 0o2767, 0o444, 0o070,
                                    self.random.randrange(0o10000)])
 
     def place(self):
@@ -110,10 +112,18 @@ class Generator:
     def make_copy(self): return (self.slot(), self.place(), self.slot(), self.place(), self.count())
     def make_copy_here(self): return (self.slot(), self.slot(), self.count())
     def make_fsync(self): return (self.slot(), self.random.randrange(2))
-    def make_mapped(self): return (self.path(), self.random.randrange(30) * BLOCK, self.random.randrange(1, 20_000), self.random.randrange(256), self.random.randrange(3))
-    def make_direct(self): return (self.path(), self.random.randrange(40) * BLOCK, self.random.randrange(1, 20) * BLOCK, self.random.randrange(256), self.random.randrange(2))
+    def make_mapped(self): return (
+        self.path(), self.random.randrange(30) * BLOCK, self.random.randrange(1, 20_000), self.random.randrange(256),
+        self.random.randrange(3)
+    )
+    def make_direct(self): return (
+        self.path(), self.random.randrange(40) * BLOCK, self.random.randrange(1, 20) * BLOCK, self.random.randrange(256),
+        self.random.randrange(2)
+    )
     def make_sendfile(self): return (self.slot(), self.slot(), self.place(), self.count())
-    def make_mkdir(self): return (self.directory() if self.random.random() < 0.8 else self.path(), self.random.choice((0o777, 0o777, 0o755, 0o2777, 0o1777, 0o700)))
+    def make_mkdir(self): return (
+        self.directory() if self.random.random() < 0.8 else self.path(), self.random.choice((0o777, 0o777, 0o755, 0o2777, 0o1777, 0o700))
+    )
     def make_rmdir(self): return (self.directory() if self.random.random() < 0.7 else self.path(),)
     def make_unlink(self): return (self.path(),)
     def make_mknod(self):
@@ -121,7 +131,9 @@ class Generator:
         kind = r.choice((stat.S_IFREG, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK, 0))
         return (self.path(), kind | self.mode(), r.choice((0, os.makedev(1, 3), os.makedev(300, 70000))))
 
-    def make_symlink(self): return (self.random.choice((self.path(), "../" + self.name(), "/nowhere/" + "l" * self.random.randrange(200), self.name())), self.path())
+    def make_symlink(self): return (
+        self.random.choice((self.path(), "../" + self.name(), "/nowhere/" + "l" * self.random.randrange(200), self.name())), self.path()
+    )
     def make_readlink(self): return (self.path(),)
     def make_link(self): return (self.path(), self.path(), self.random.choice((0, 0, 0, c.AT_SYMLINK_FOLLOW)))
     def make_rename(self): return (self.path(), self.path())
@@ -140,7 +152,10 @@ class Generator:
     def make_futimens(self): return (self.slot(), self.time(), self.time())
     def make_setxattr(self):
         r = self.random
-        return (self.path(), r.choice(XATTRS), r.choice((0, 5, 60, 300)), r.randrange(256), r.choice((0, 0, os.XATTR_CREATE, os.XATTR_REPLACE)), r.random() < 0.8)
+        return (
+            self.path(), r.choice(XATTRS), r.choice((0, 5, 60, 300)), r.randrange(256), r.choice((0, 0, os.XATTR_CREATE, os.XATTR_REPLACE)),
+            r.random() < 0.8
+        )
 
     def make_getxattr(self): return (self.path(), self.random.choice(XATTRS + [c.ACCESS, c.DEFAULT]), self.random.random() < 0.8)
     def make_removexattr(self): return (self.path(), self.random.choice(XATTRS + [c.ACCESS, c.DEFAULT]), self.random.random() < 0.8)
@@ -162,10 +177,14 @@ class Generator:
 
 
 WEIGHTS = {
-    "open": 120, "close": 3, "pwrite": 30, "write": 20, "pread": 15, "read": 8, "lseek": 8, "seek_data": 8, "ftruncate": 12, "truncate": 12, "fallocate": 25,
-    "copy": 20, "copy_here": 6, "fsync": 5, "mapped": 15, "direct": 10, "sendfile": 4, "mkdir": 25, "rmdir": 5, "unlink": 18, "mknod": 18, "symlink": 10,
-    "readlink": 4, "link": 18, "rename": 30, "rename_directory": 8, "renameat2": 15, "tmpfile": 5, "link_slot": 4, "chmod": 12, "chmod_directory": 10, "fchmod": 6,
-    "chown": 14, "fchown": 5, "utimensat": 12, "futimens": 5, "setxattr": 14, "getxattr": 6, "removexattr": 6, "listxattr": 4, "setfacl": 14, "stat": 12,
+    "open": 120, "close": 3, "pwrite": 30, "write": 20, "pread": 15, "read": 8, "lseek": 8, "seek_data": 8, "ftruncate": 12,
+    "truncate": 12, "fallocate": 25,
+    "copy": 20, "copy_here": 6, "fsync": 5, "mapped": 15, "direct": 10, "sendfile": 4, "mkdir": 25, "rmdir": 5, "unlink": 18, "mknod": 18,
+    "symlink": 10,
+    "readlink": 4, "link": 18, "rename": 30, "rename_directory": 8, "renameat2": 15, "tmpfile": 5, "link_slot": 4, "chmod": 12,
+    "chmod_directory": 10, "fchmod": 6,
+    "chown": 14, "fchown": 5, "utimensat": 12, "futimens": 5, "setxattr": 14, "getxattr": 6, "removexattr": 6, "listxattr": 4,
+    "setfacl": 14, "stat": 12,
     "access": 8, "listdir": 8, "umask": 3, "lock": 8, "flock": 5, "flags": 4, "restore": 25,
 }
 
@@ -328,7 +347,9 @@ class Side:
         return c.attempt(lambda: fcntl.fcntl(self.slots[slot], fcntl.F_SETLK, struct.pack("hhqqi4x", kind, 0, start, length, 0)) and None)
 
     def do_flock(self, slot, how): return c.attempt(fcntl.flock, self.slots[slot], how)
-    def do_flags(self, slot, flag, on): return (c.add_flags if on else c.drop_flags)(self.slots[slot], flag) if c.get_flags(self.slots[slot]) >= 0 else -1
+    def do_flags(self, slot, flag, on):
+        change = c.add_flags if on else c.drop_flags
+        return change(self.slots[slot], flag) if c.get_flags(self.slots[slot]) >= 0 else -1
 
     def do_restore(self, outer, inner):
         """Root opens the way again after modes that shut everybody out; others try."""

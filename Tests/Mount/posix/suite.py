@@ -26,8 +26,14 @@ GROUPMATE = User(61004, 62001, ())  # Alice's group is the own one
 
 
 def test(function):
+    """Makes a function a test of the suite."""
     TESTS.append(function)
     return function
+
+
+def pattern(count, seed=0):
+    """So many bytes, or some more, that tell their places."""
+    return bytes((i * 7 + seed + i // 256) & 0xFF for i in range(min(count, 2048))) * (count // 2048 + 1)
 
 
 def name_of(result):
@@ -68,6 +74,7 @@ class Run:
         return same
 
     def true(self, holds, what=""):
+        """Something has to hold."""
         return self.expect(True, bool(holds), what)
 
     def opened(self, result):
@@ -76,6 +83,7 @@ class Run:
         return result if isinstance(result, int) and result >= 0 else -1
 
     def tell(self, message):
+        """Shows a failure, with the line of the test and the case."""
         frame = sys._getframe(2)
         while frame.f_code.co_filename == __file__:
             frame = frame.f_back
@@ -161,6 +169,7 @@ class Run:
         return path
 
     def dir(self, path, mode=0o755, owner=None):
+        """A directory that was not there."""
         os.mkdir(path)
         if owner:
             os.chown(path, owner.uid, owner.gid)
@@ -168,6 +177,7 @@ class Run:
         return path
 
     def content(self, path):
+        """All bytes of a file."""
         with open(path, "rb") as stream:
             return stream.read()
 
@@ -211,6 +221,7 @@ class Run:
         os.chdir(self.directory)
 
     def run_tests(self, tests):
+        """Runs tests, each in a directory of its own."""
         slow = []
         for function in tests:
             place = os.path.join(self.directory, function.__name__)

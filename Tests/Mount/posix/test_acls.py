@@ -1,11 +1,10 @@
 # POSIX ACLs (acl(5)): access and default lists, the mask and the mode in step, inheritance, who is let in.
 import os
-import stat
 from errno import EACCES, EINVAL, ENODATA, ENOTSUP, EPERM
 
 import calls as c
 from calls import ACCESS, DEFAULT, GROUP, GROUP_OBJ, MASK, OTHER, USER, USER_OBJ
-from suite import ALICE, BOB, GROUPMATE, MEMBER, User, test
+from suite import ALICE, BOB, GROUPMATE, MEMBER, test
 
 MINIMAL = [(USER_OBJ, 6), (GROUP_OBJ, 4), (OTHER, 0)]
 

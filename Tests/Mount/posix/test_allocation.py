@@ -1,9 +1,9 @@
 # fallocate(2) in every mode, copy_file_range(2) in every corner, and what both do to sizes, contents and holes.
 import os
-from errno import EACCES, EBADF, EFBIG, EINVAL, EISDIR, ENODEV, ENXIO, EOPNOTSUPP, EPERM, ESPIPE, EXDEV, ETXTBSY, EOVERFLOW
+from errno import EBADF, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, ESPIPE, EOVERFLOW
 
 import calls as c
-from suite import ALICE, test
+from suite import test
 from test_data import pattern
 
 K = 4096
@@ -17,7 +17,8 @@ def fresh(data=DATA):
     return fd
 
 
-RANGES = [(0, 1), (0, K), (1, 1), (100, 5000), (K, K), (K - 1, 2), (K + 1, 2 * K - 2), (0, 10 * K), (9 * K, K), (9 * K + 5, 3 * K), (10 * K, K), (20 * K + 3, 7),
+RANGES = [(0, 1), (0, K), (1, 1), (100, 5000), (K, K), (K - 1, 2), (K + 1, 2 * K - 2), (0, 10 * K), (9 * K, K), (9 * K + 5, 3 * K),
+          (10 * K, K), (20 * K + 3, 7),
           (3 * K, 5 * K), (10 * K - 1, 1)]
 
 
@@ -155,7 +156,8 @@ def pair(data=DATA):
 
 @test
 def copies_of_ranges(t):
-    for source, target, count in ((0, 0, 10 * K), (0, 0, K), (1, 0, 100), (0, 1, 100), (K, 5 * K, 3 * K), (K + 7, 3 * K + 9, 2 * K + 5), (5 * K, 0, 20 * K),
+    for source, target, count in ((0, 0, 10 * K), (0, 0, K), (1, 0, 100), (0, 1, 100), (K, 5 * K, 3 * K), (K + 7, 3 * K + 9, 2 * K + 5),
+                                  (5 * K, 0, 20 * K),
                                   (10 * K - 1, 0, 10), (0, 100 * K, K), (3, 7, 8 * K), (0, 0, 0)):
         with t.case(source, target, count):
             a, b = pair()

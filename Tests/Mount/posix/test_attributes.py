@@ -2,7 +2,7 @@
 import mmap
 import os
 import stat
-from errno import EACCES, EINVAL, ENOENT, EPERM, EROFS
+from errno import EACCES, EINVAL, ENOENT, EPERM
 
 import calls as c
 from suite import ALICE, BOB, GROUPMATE, MEMBER, ROOT, User, test

@@ -2,10 +2,10 @@
 import fcntl
 import os
 import stat
-from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, ETXTBSY, EOVERFLOW
+from errno import EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, ETXTBSY
 
 import calls as c
-from suite import ALICE, BOB, GROUPMATE, test
+from suite import ALICE, BOB, test
 
 
 @test

@@ -1,6 +1,6 @@
 # What every call that takes a path answers when the path itself is at fault (path_resolution(7)).
 import os
-from errno import EEXIST, ELOOP, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EBUSY, EXDEV, EACCES
+from errno import EEXIST, ELOOP, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EBUSY, EXDEV, EACCES
 
 import calls as c
 from suite import BOB, test

@@ -2,11 +2,10 @@
 # path_resolution(7), and the man page of each call).
 import os
 import socket
-import stat
 from errno import EACCES, EPERM
 
 import calls as c
-from suite import ALICE, BOB, GROUPMATE, MEMBER, ROOT, User, test
+from suite import ALICE, BOB, GROUPMATE, MEMBER, ROOT, test
 
 R, W, X = 4, 2, 1
 # class: (user, shift of its bits). The bits of the other classes are the opposite ones, so that only the right class gives the

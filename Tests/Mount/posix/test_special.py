@@ -3,12 +3,10 @@ import ctypes
 import errno
 import fcntl
 import os
-import select
 import signal
-import stat
 import struct
 import time
-from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINVAL, ENOENT, ENOMEM, ENOTTY, EPERM, ESTALE
+from errno import EACCES, EAGAIN, EBADF, EDEADLK, EINVAL, ENOMEM, ENOTTY, EPERM, ESTALE
 
 import calls as c
 from suite import ALICE, BOB, test
@@ -35,7 +33,8 @@ def whole_file_locks(t):
     t.file("f")
     a, b = os.open("f", os.O_RDWR), os.open("f", os.O_RDONLY)
     def flock(fd, how): return c.attempt(fcntl.flock, fd, how | fcntl.LOCK_NB)
-    for first, second, wanted in ((fcntl.LOCK_EX, fcntl.LOCK_EX, -EAGAIN), (fcntl.LOCK_EX, fcntl.LOCK_SH, -EAGAIN), (fcntl.LOCK_SH, fcntl.LOCK_EX, -EAGAIN),
+    for first, second, wanted in ((fcntl.LOCK_EX, fcntl.LOCK_EX, -EAGAIN), (fcntl.LOCK_EX, fcntl.LOCK_SH, -EAGAIN),
+                                  (fcntl.LOCK_SH, fcntl.LOCK_EX, -EAGAIN),
                                   (fcntl.LOCK_SH, fcntl.LOCK_SH, 0)):
         with t.case(first, second):
             t.expect(0, flock(a, first))
@@ -71,8 +70,10 @@ def record_locks(t):
     t.expect(0, lock(fd, fcntl.F_WRLCK, 10, 20))
     t.expect(0, lock(fd, fcntl.F_RDLCK, 50, 10))
     other = lambda kind, start, length: t.child(lambda: lock(os.open("f", os.O_RDWR), kind, start, length))
-    for kind, start, length, free in ((fcntl.F_WRLCK, 0, 10, True), (fcntl.F_WRLCK, 0, 11, False), (fcntl.F_RDLCK, 29, 1, False), (fcntl.F_WRLCK, 30, 20, True),
-                                      (fcntl.F_RDLCK, 50, 10, True), (fcntl.F_WRLCK, 59, 1, False), (fcntl.F_WRLCK, 60, 0, True), (fcntl.F_WRLCK, 0, 0, False),
+    for kind, start, length, free in ((fcntl.F_WRLCK, 0, 10, True), (fcntl.F_WRLCK, 0, 11, False), (fcntl.F_RDLCK, 29, 1, False),
+                                      (fcntl.F_WRLCK, 30, 20, True),
+                                      (fcntl.F_RDLCK, 50, 10, True), (fcntl.F_WRLCK, 59, 1, False), (fcntl.F_WRLCK, 60, 0, True),
+                                      (fcntl.F_WRLCK, 0, 0, False),
                                       (fcntl.F_RDLCK, 0, 0, False)):
         with t.case(kind, start, length):
             t.expect(lambda r: r == 0 if free else r in (-EAGAIN, -EACCES), other(kind, start, length))
@@ -259,8 +260,10 @@ def inode_flags(t):
     t.expect(0, c.chmod("f", 0o644))
     t.expect(0, c.truncate("f", 4))
     t.expect(0, c.add_flags(d, c.FS_IMMUTABLE))
-    for name, do in {"create": lambda: c.mknod("d/n"), "mkdir": lambda: c.mkdir("d/n"), "unlink": lambda: c.unlink("d/in"), "rename out": lambda: c.rename("d/in", "n"),
-                     "rename in": lambda: c.rename("f", "d/f"), "link in": lambda: c.link("f", "d/f"), "rmdir": lambda: c.rmdir("d"), "chmod": lambda: c.chmod("d", 0o700),
+    for name, do in {"create": lambda: c.mknod("d/n"), "mkdir": lambda: c.mkdir("d/n"), "unlink": lambda: c.unlink("d/in"),
+                     "rename out": lambda: c.rename("d/in", "n"),
+                     "rename in": lambda: c.rename("f", "d/f"), "link in": lambda: c.link("f", "d/f"), "rmdir": lambda: c.rmdir("d"),
+                     "chmod": lambda: c.chmod("d", 0o700),
                      "symlink": lambda: c.symlink("x", "d/s")}.items():
         with t.case("immutable directory", name):
             t.expect(-EPERM, do())
@@ -273,7 +276,8 @@ def inode_flags(t):
     appending = t.opened(c.open_("f", os.O_WRONLY | os.O_APPEND))
     t.expect(2, c.write(appending, b"!!"))
     punch = {} if "writeback_cache=on" in t.options.options else {"punch": lambda: c.fallocate(appending, 3, 0, 2)}
-    for name, do in {"truncate": lambda: c.truncate("f", 0), "ftruncate": lambda: c.ftruncate(appending, 0), "unlink": lambda: c.unlink("f"), "rename": lambda: c.rename("f", "g"),
+    for name, do in {"truncate": lambda: c.truncate("f", 0), "ftruncate": lambda: c.ftruncate(appending, 0),
+                     "unlink": lambda: c.unlink("f"), "rename": lambda: c.rename("f", "g"),
                      "link": lambda: c.link("f", "g"), "chmod": lambda: c.chmod("f", 0o600), **punch}.items():
         with t.case("append-only", name):
             t.expect(-EPERM, do())

@@ -108,8 +108,10 @@ def what_changes_a_files_times(t):
         ("truncate up", "mc", lambda: c.truncate("f", 300)), ("ftruncate to the same", "mc", lambda: c.ftruncate(fd, 300)),
         ("setxattr", "c", lambda: c.setxattr("f", "user.a", b"1")), ("setxattr again", "c", lambda: c.setxattr("f", "user.a", b"2")),
         ("removexattr", "c", lambda: c.removexattr("f", "user.a")), ("getxattr", "", lambda: c.getxattr("f", "user.a")),
-        ("stat", "", lambda: c.stat("f")), ("access", "", lambda: c.access("f", 4)), ("open and close", "", lambda: os.close(os.open("f", os.O_RDWR))),
-        ("fsync", "", lambda: c.fsync(fd)), ("lseek", "", lambda: c.lseek(fd, 10)), ("O_TRUNC", "mc", lambda: os.close(os.open("f", os.O_WRONLY | os.O_TRUNC))),
+        ("stat", "", lambda: c.stat("f")), ("access", "", lambda: c.access("f", 4)),
+        ("open and close", "", lambda: os.close(os.open("f", os.O_RDWR))),
+        ("fsync", "", lambda: c.fsync(fd)), ("lseek", "", lambda: c.lseek(fd, 10)),
+        ("O_TRUNC", "mc", lambda: os.close(os.open("f", os.O_WRONLY | os.O_TRUNC))),
         ("fallocate", "mc", lambda: c.fallocate(fd, 0, 0, 4096)), ("fallocate within", "c|mc|", lambda: c.fallocate(fd, 0, 0, 4096)),
         ("punch", "mc", lambda: c.fallocate(fd, 3, 0, 4096)), ("zero", "mc", lambda: c.fallocate(fd, 16, 0, 4096)),
         ("copy into", "mc", lambda: c.copy_file_range(source, 0, fd, 0, 4096)), ("flock", "", lambda: c.attempt(__import__("fcntl").flock, fd, 2)),
@@ -131,8 +133,10 @@ def what_changes_a_directorys_times(t):
     t.dir("d")
     t.file("d/f", b"x")
     t.dir("d/sub")
-    cases = [("writing a file in it", "", lambda: c.pwrite(os.open("d/f", os.O_WRONLY), b"y", 0)), ("chmod of an entry", "", lambda: c.chmod("d/f", 0o600)),
-             ("truncating an entry", "", lambda: c.truncate("d/f", 0)), ("opening an entry with O_CREAT", "", lambda: os.close(c.open_("d/f", os.O_CREAT))),
+    cases = [("writing a file in it", "", lambda: c.pwrite(os.open("d/f", os.O_WRONLY), b"y", 0)),
+             ("chmod of an entry", "", lambda: c.chmod("d/f", 0o600)),
+             ("truncating an entry", "", lambda: c.truncate("d/f", 0)),
+             ("opening an entry with O_CREAT", "", lambda: os.close(c.open_("d/f", os.O_CREAT))),
              ("a new file in a subdirectory", "", lambda: c.mknod("d/sub/x")), ("xattr of an entry", "", lambda: c.setxattr("d/f", "user.a", b"")),
              ("an xattr of its own", "c", lambda: c.setxattr("d", "user.a", b"")), ("chmod", "c", lambda: c.chmod("d", 0o700)),
              ("rename of itself", "c", lambda: c.rename("d", "e")), ("back", "c", lambda: c.rename("e", "d")),

@@ -99,7 +99,7 @@ struct CrashEnumeration {
 
     private mutating func compareWithLog(_ store: SimulatedStore) throws {
         oracleCount += 1
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         var problems = try RebuildOracle.differences(store.volume)
         if problems.isEmpty { problems = try RebuildOracle.problems(store.device) }
         if let problem = problems.first { throw SimulationFailure("the log and the index differ: \(problem)") }
@@ -151,7 +151,9 @@ struct CrashEnumeration {
                 try store.volume.syncAndWait()
                 floor = store.nextSequence
             }
-            if random.next() % 4 == 0 { store.volume.housekeep(commits: false, checkpoints: random.next() % 2 == 0) }
+            if random.next() % 4 == 0 {
+                store.volume.housekeeper.housekeep(commits: false, checkpoints: random.next() % 2 == 0)
+            }
         }
         secondStateCount += 1
         let again = try mounted(run, store.device.crash(seed: random.next()).device())

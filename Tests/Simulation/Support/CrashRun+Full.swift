@@ -86,9 +86,9 @@ extension CrashRun {
         let segments = store.volume.state.withLock { state in
             let table = state.core.table
             let log = state.core.log
-            let kept = log.reservedSegmentCount(.write)
+            let kept = log.space.keptSegmentCount(.write)
             return
-                "\(table.freeCount) of \(table.countLimit) segments free, \(table.pool.count) prepared, \(kept) kept for writes, \(log.reservedSegmentCount(.removal)) for removals, \(log.promisedSegmentCount) promised; \(table.livingByteCount) of \(log.livingByteCountLimit) living, standstill at \(log.writeStandstill?.living ?? -1); "
+                "\(table.freeCount) of \(table.countLimit) segments free, \(table.pool.count) prepared, \(kept) kept for writes, \(log.space.keptSegmentCount(.removal)) for removals, \(log.space.owedSegmentCount) owed; \(table.livingByteCount) of \(log.space.liveByteCountLimit) living, standstill at \(log.space.writeStandstill?.living ?? -1); "
                 + table.segments.enumerated().filter { $0.element.state == .inUse }.map {
                     "\($0.offset): \($0.element.role) \($0.element.isSealed ? "sealed" : "open") \($0.element.living)"
                 }.joined(separator: ", ")

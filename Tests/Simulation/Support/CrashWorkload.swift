@@ -75,8 +75,8 @@ final class CrashRun {
         // All but the open file are forgotten by the kernel.
         for inode in [tree.directory, tree.other, tree.file, tree.linked] { _ = try prepare(.forget(inode, 9)) }
         if let percent { try prepareFull(percent, seed: seed) }
-        try store.volume.checkpoint()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         if afterCrash {
             _ = try prepare(.make(1, "synced before the crash", mode: 0o100600, deviceNumber: 0, target: nil))
             try store.volume.syncAndWait()
@@ -163,10 +163,10 @@ final class CrashRun {
             floors.append((store.device.eventCount, reached))
         case .checkpoint:
             let reached = store.nextSequence
-            try store.volume.checkpoint()
+            try store.volume.housekeeper.checkpoint()
             floors.append((store.device.eventCount, reached))
         case .housekeep:
-            store.volume.housekeep(commits: true, checkpoints: true)
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
             noteState()
         case .complete(let count):
             for _ in 0..<count where !store.device.step() { break }

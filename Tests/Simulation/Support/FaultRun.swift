@@ -52,8 +52,8 @@ final class FaultRun {
         switch step {
         case .operation(let operation): try run(operation)
         case .sync: sync()
-        case .checkpoint: store.volume.housekeep(commits: true, checkpoints: true)
-        case .housekeep: store.volume.housekeep(commits: true)
+        case .checkpoint: store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
+        case .housekeep: store.volume.housekeeper.housekeep(commits: true)
         case .full: preconditionFailure("for crashes")
         case .complete(let count): for _ in 0..<count where !store.device.step() { break }
         }

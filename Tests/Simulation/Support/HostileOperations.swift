@@ -58,11 +58,26 @@ struct HostileOperations {
         return names.filter { $0.text != "." && $0.text != ".." }
     }
 
+    /// Has the cleaner, and the search for dead blocks, go through every segment.
+    private func clean() {
+        guard (try? volume.syncAndWait()) != nil else { return }
+        let sealed = volume.state.withLock { state in
+            let table = state.core.table
+            return table.segments.indices.map { table.life(of: SegmentNumber(UInt32($0))) }
+                .filter { table.isInUse($0) && table[$0.number].isSealed }
+        }
+        for life in sealed {
+            try? volume.housekeeper.empty(life)
+            _ = volume.housekeeper.findDeadBlocks()
+        }
+    }
+
     /// Reads, then changes everything, then takes it all away. `isWritten`: only where the mount takes it.
     func run(_ inodes: ClosedRange<UInt64>, isWritten: Bool) {
         let names = read(inodes)
         for name in names { perform(.lookup(name.parent, name.text)) }
         guard isWritten else { return }
+        clean()
         var changes = AttributeChanges()
         changes.mode = 0o700
         changes.modified = .now
@@ -84,7 +99,7 @@ struct HostileOperations {
             perform(.rename(name.parent, name.text, 1, "renamed\(number)", []))
             if number > 0 { perform(.rename(1, "renamed\(number)", 1, "renamed\(number - 1)", .exchange)) }
         }
-        volume.housekeep(commits: true, checkpoints: true)
+        volume.housekeeper.housekeep(commits: true, checkpoints: true)
         for number in names.indices.reversed() {
             for text in ["linked\(number)", "renamed\(number)"] {
                 perform(.unlink(1, text))
@@ -92,6 +107,6 @@ struct HostileOperations {
             }
         }
         for inode in inodes { perform(.forget(inode, 100)) }
-        for _ in 0..<2 { volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<2 { volume.housekeeper.housekeep(commits: true, checkpoints: true) }
     }
 }

@@ -52,7 +52,7 @@ final class HostileTemplate {
                 }
             }
             if round % 20 == 19 { try store.volume.syncAndWait() }
-            if round == 60 || round == 110 { try store.volume.checkpoint() }
+            if round == 60 || round == 110 { try store.volume.housekeeper.checkpoint() }
         }
         try Self.requireEverything(store)
         try store.volume.syncAndWait()
@@ -100,8 +100,8 @@ final class HostileTemplate {
             switch step {
             case .operation(let operation): _ = try store.volume.perform(operation.body(caller))
             case .sync: try store.volume.syncAndWait()
-            case .checkpoint: try store.volume.checkpoint()
-            case .housekeep: store.volume.housekeep(commits: true, checkpoints: true)
+            case .checkpoint: try store.volume.housekeeper.checkpoint()
+            case .housekeep: store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
             case .full: preconditionFailure("for crashes")
             case .complete(let count): for _ in 0..<count where !store.device.step() { break }
             }

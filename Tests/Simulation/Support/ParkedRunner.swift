@@ -60,7 +60,7 @@ final class ParkedRunner: @unchecked Sendable {
                 idleCount = 0
                 continue
             }
-            volume.housekeep()
+            volume.housekeeper.housekeep()
             idleCount += 1
             if idleCount > 200 { throw SimulationFailure("\(pendingCount) parked operations are never resumed") }
         }

@@ -126,7 +126,7 @@ final class RandomSimulation {
     private func makeRoom() {
         guard wantsRoom else { return }
         wantsRoom = false
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         count("housekeeping for room")
     }
 
@@ -212,12 +212,12 @@ final class RandomSimulation {
         noteEvent("housekeep commits \(commits) checkpoints \(checkpoints)")
         count("housekeep")
         let before = store.volume.state.withLock { $0.checkpointCount }
-        let cleaned = store.volume.cleaner.cleanedSegmentCount
+        let cleaned = store.volume.housekeeper.cleaner.cleanedSegmentCount
         if generator.chance(3) { resize() }
         if generator.chance(4) { trim() }
         let punched = store.volume.state.withLock { $0.punchedByteCount }
         let segmentCount = store.volume.state.withLock { $0.core.table.segments.count }
-        store.volume.housekeep(commits: commits, checkpoints: checkpoints)
+        store.volume.housekeeper.housekeep(commits: commits, checkpoints: checkpoints)
         if store.volume.state.withLock({ $0.core.table.segments.count }) != segmentCount { count("resized") }
         if store.volume.state.withLock({ $0.punchedByteCount }) > punched { count("punching") }
         let device = store.device
@@ -227,14 +227,14 @@ final class RandomSimulation {
         }
         if isUnfit { throw SimulationFailure("a segment with a hole counts as prepared") }
         if store.volume.state.withLock({ $0.checkpointCount }) > before { count("checkpoint") }
-        if store.volume.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
+        if store.volume.housekeeper.cleaner.cleanedSegmentCount > cleaned { count("cleaning") }
     }
 
     /// The host is to get back what the store does not need.
     private func trim() {
         noteEvent("trim")
         count("trim")
-        store.volume.trim { _ in }
+        store.volume.housekeeper.trim { _ in }
     }
 
     /// Asks for another capacity, which the next rounds of the housekeeper bring about, or refuse.
@@ -242,7 +242,7 @@ final class RandomSimulation {
         let segmentCount = generator.below(2 * Int(options.store.capacityByteCount >> 20)) + 16
         note("resize to \(segmentCount) MiB")
         count("resize")
-        store.volume.resize(to: UInt64(segmentCount) << 20) { _ in }
+        store.volume.housekeeper.resize(to: UInt64(segmentCount) << 20) { _ in }
     }
 
     // MARK: Endings
@@ -314,9 +314,9 @@ final class RandomSimulation {
         if store.volume.isReadOnly { return }
         noteEvent("compare with the log")
         count("oracle")
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         // What found no room for its removal, since a checkpoint had found none, goes in the next round.
-        if store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeep() }
+        if store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeeper.housekeep() }
         var problems = try RebuildOracle.differences(store.volume)
         noteSynced()
         if problems.isEmpty { problems = try RebuildOracle.problems(store.device, seed: seed) }

@@ -74,8 +74,8 @@ enum Tampering {
                         let place = position + offset..<position + offset + byteCount
                         // Length and type.
                         let twin = earlier.first {
-                            bytes[$0.lowerBound..<$0.lowerBound + 8].elementsEqual(
-                                bytes[place.lowerBound..<place.lowerBound + 8])
+                            bytes[$0].prefix(ChangeHeader.storedByteCount).elementsEqual(
+                                bytes[place].prefix(ChangeHeader.storedByteCount))
                         }
                         if let twin { target = (position..<position + record.bytes.count, twin, place) }
                         earlier.append(place)
@@ -87,8 +87,7 @@ enum Tampering {
         guard let target else { return }
         batch.bytes.replaceSubrange(target.to, with: batch.bytes[target.from])
         batch.bytes.withUnsafeMutableBytes { bytes in
-            let record = bytes.part(target.record.lowerBound, target.record.count)
-            record.store(Checksum.crc32c(UnsafeRawBufferPointer(record), withHoleAt: 4), at: 4)
+            _ = bytes.part(target.record.lowerBound, target.record.count).seal(Record.layout.checksum)
         }
         try put(batch, device)
     }
@@ -142,7 +141,7 @@ enum Tampering {
     /// What a repair does first about it.
     static func renewSuperblock(_ device: SimulatedDevice, _ staging: [StagingHeader]) throws {
         guard let derived = try SuperblockPair.readOrDerive(device, staging: { _ in staging }).derived else { return }
-        try Volume.renewSlots(derived.superblock, device)
+        try SuperblockPair.renewSlots(derived.superblock, device)
         if !device.list().contains(.index) {
             _ = try IndexRebuilder.rebuild(device, indexCacheByteCount: 1 << 20) { _ in }
         }
@@ -153,21 +152,24 @@ enum Tampering {
         var bytes = Array(staging)
         guard let header = StagingHeader(decoding: staging) else { return bytes }
         let slotByteCount = blockByteCount + Int(header.recordAreaByteCount) + Int(header.payloadAreaByteCount)
-        func descriptor(_ index: Int) -> Int {
-            StagingLayout.descriptorsOffset + index * StagingLayout.descriptorByteCount
+        let field = StagingLayout.descriptor
+        func descriptor(_ index: Int) -> UnsafeRawBufferPointer {
+            staging.part(StagingLayout.header.descriptors[index])
         }
-        let newest = (0..<Int(header.slotCount)).max {
-            staging.load(descriptor($0), as: UInt64.self) < staging.load(descriptor($1), as: UInt64.self)
-        }
+        let newest = (0..<Int(header.slotCount)).max { descriptor($0)[field.batch] < descriptor($1)[field.batch] }
         guard let newest else { return bytes }
-        let published = Int(staging.load(descriptor(newest) + 8, as: UInt64.self))
+        let published = Int(descriptor(newest)[field.published])
         let area = staging.part(StagingLayout.slotsOffset + newest * slotByteCount + blockByteCount, published)
         var (position, last) = (BatchHeader.byteCount, 0)
         while position < published, let record = Record.decode(area.part(position, published - position)) {
             last = position
             position += record.bytes.count
         }
-        if last > 0 { bytes.withUnsafeMutableBytes { $0.store(UInt64(last), at: descriptor(newest) + 8) } }
+        if last > 0 {
+            bytes.withUnsafeMutableBytes {
+                $0.part(StagingLayout.header.descriptors[newest])[field.published] = UInt64(last)
+            }
+        }
         return bytes
     }
 }

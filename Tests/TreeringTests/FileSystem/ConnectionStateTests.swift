@@ -75,7 +75,7 @@ import Testing
         let killed = store.device.snapshotAfterKill()
         state.isInherited = true
         let next = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
-        next.housekeep()
+        next.housekeeper.housekeep()
         func exists(_ inode: InodeNumber) -> Bool {
             (try? next.perform { (core) throws(Stop) in try core.attributes(inode) }) != nil
         }
@@ -84,10 +84,10 @@ import Testing
         _ = try Array("named".utf8).withUnsafeBytes { name in
             try next.perform { (core) throws(Stop) in try core.unlink(.root, name, .nobody) }
         }
-        next.housekeep()
+        next.housekeeper.housekeep()
         #expect(exists(named))
         for inode in [known, named] { next.forget(inode, 1) }
-        next.housekeep()
+        next.housekeeper.housekeep()
         #expect(!exists(known) && !exists(named))
         try next.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])

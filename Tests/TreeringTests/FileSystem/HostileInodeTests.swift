@@ -6,14 +6,20 @@ import Testing
 @testable import Treering
 
 @Suite struct HostileInodeTests {
-    /// Offsets in an `InodeEntry`.
-    private static let (mode, links, size, derived) = (16, 20, 40, 112)
+    private static let links = field(InodeRecord.layout.linkCount)
+    private static let size = field(InodeRecord.layout.size)
+    private static let derived = InodeEntry.layout.derived
+
+    /// Where a field of the record lies in an `InodeEntry`.
+    private static func field<Value>(_ field: Field<Value>) -> Field<Value> {
+        Field(InodeEntry.layout.record.offset + field.offset, field.name)
+    }
 
     /// Changes a field of an inode behind the operations' back.
-    private func change<Word: FixedWidthInteger & Sendable>(
-        _ store: TestStore, _ inode: InodeNumber, _ offset: Int, _ value: Word
+    private func change<Word: StoredValue & Sendable>(
+        _ store: TestStore, _ inode: InodeNumber, _ field: Field<Word>, _ value: Word
     ) {
-        store.volume.state.withLock { $0.core.index.tree.update(InodeEntry.key(inode)) { $0.store(value, at: offset) } }
+        store.volume.state.withLock { $0.core.index.tree.update(InodeEntry.key(inode)) { $0[field] = value } }
     }
 
     private func corruptions(_ store: TestStore) -> [String] {
@@ -45,17 +51,17 @@ import Testing
     }
 
     @Test func numbersThatNoInodeCanHaveAreDamageOfTheirPage() throws {
-        let cases: [(mode: UInt32, offset: Int, value: UInt64, reason: String)] = [
+        let cases: [(mode: UInt32, field: Field<UInt64>, value: UInt64, reason: String)] = [
             (0o100644, Self.size, 1 << 63, "its size is"), (0o100644, Self.size, .max, "its size is"),
             (0o100644, Self.derived, .max - 99, "bytes or entries"), (0o120777, Self.size, 1 << 63, "its size is"),
             (0o120777, Self.size, 4097, "its size is"), (0o040755, Self.derived, 1 << 60, "bytes or entries"),
         ]
-        for (mode, offset, value, reason) in cases {
+        for (mode, field, value, reason) in cases {
             let store = try TestStore()
             let inode = try store.make("victim", mode: mode).inode
             if mode == 0o100644 { try store.write(inode, 0, [UInt8](repeating: 7, count: 5000)) }
             let before = try store.lookup("victim")
-            change(store, inode, offset, value)
+            change(store, inode, field, value)
             try store.volume.unmount()
             #expect(throws: MountError.self) {
                 try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
@@ -71,7 +77,7 @@ import Testing
         let file = try store.make("file").inode
         try store.write(file, 0, [1, 2, 3])
         _ = try store.make("other")
-        change(store, file, Self.links, 0 as UInt32)
+        change(store, file, Self.links, 0)
         _ = try store.lookup("file").status
         #expect(throws: Errno.input) { try store.unlink("file") }
         #expect(throws: Errno.input) { try rename(store, "other", "file") }
@@ -87,7 +93,7 @@ import Testing
         let store = try TestStore()
         _ = try store.make("sub", mode: 0o040755)
         _ = try store.make("empty", mode: 0o040755)
-        change(store, .root, Self.links, 0 as UInt32)
+        change(store, .root, Self.links, 0)
         #expect(throws: Errno.input) { try removeDirectory(store, "sub") }
         #expect(throws: Errno.input) { try rename(store, "sub", "empty") }
         #expect(corruptions(store).contains { $0.contains("0 links") })
@@ -103,7 +109,7 @@ import Testing
         let directory = try store.make("directory", mode: 0o040755).inode
         let inner = try store.make("inner", in: directory).inode
         _ = try store.make("other", mode: 0o040755)
-        change(store, directory, Self.derived, 0 as UInt64)
+        change(store, directory, Self.derived, 0)
         #expect(throws: Errno.input) { try removeDirectory(store, "directory") }
         #expect(throws: Errno.input) { try rename(store, "other", "directory") }
         // One name less than none.

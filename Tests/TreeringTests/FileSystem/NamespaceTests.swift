@@ -28,7 +28,7 @@ import Testing
         try link(store, kept, "kept")
         store.volume.forget(gone, 1)
         store.volume.forget(kept, 2)
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(throws: Errno.stale) {
             try store.volume.perform { (core) throws(Stop) in try core.attributes(gone) }
         }
@@ -88,7 +88,7 @@ import Testing
         #expect(throws: Errno.input) { try store.lookup("before") }
         #expect(throws: Errno.input) { try store.make("after") }
         #expect(throws: Errno.input) { try store.volume.syncAndWait() }
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         #expect(store.device.eventCount == writes)
         try store.remount()
         #expect(try store.lookup("before").linkCount == 1)

@@ -127,4 +127,81 @@ import Testing
         try reserve(store, inode, 0, 512 << 10)
         try check(store)
     }
+
+    /// Extents that lie wholly or partly in a part of a file.
+    private func extentCount(_ store: TestStore, _ inode: InodeNumber) throws -> Int {
+        try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in
+                try core.index.extentCount(inode, 0, UInt64(Int64.max), limit: .max)
+            }
+        }
+    }
+
+    /// A write over very many pieces on a full store looked at all of them under one hold of the lock.
+    @Test func whatIsPromisedIsLookedAtInParts() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let inode = try store.make("promised").inode
+        try reserve(store, inode, 0, 1 << 20)
+        for number in 0..<1000 as Range<UInt64> { try store.write(inode, number * 2, [1]) }
+        try fill(store, "filler")
+        store.volume.state.withLock { $0.core.bounds.extentCount = 100 }
+        let new = [UInt8](repeating: 9, count: 60_000)
+        let memory = AlignedBuffer(byteCount: new.count)
+        memory.bytes.copyBytes(from: new)
+        var turnCount = 0
+        var isDone = false
+        while !isDone, turnCount < 1000 {
+            do throws(Stop) {
+                try store.volume.run { (core) throws(Stop) in
+                    _ = try core.write(inode, at: 0, UnsafeRawBufferPointer(memory.bytes), [], .nobody)
+                }
+                isDone = true
+            } catch {
+                guard case .blocked(.turn) = error else {
+                    store.volume.housekeeper.housekeep()
+                    continue
+                }
+                turnCount += 1
+                let known = store.volume.state.withLock { $0.core.promised.count }
+                #expect(known <= 1)
+                // Somebody writes there meanwhile: what was known of it is not gone by.
+                if turnCount == 3 {
+                    #expect(known == 1)
+                    try store.write(inode, 50, [7])
+                    #expect(store.volume.state.withLock { $0.core.promised.isEmpty })
+                }
+            }
+        }
+        #expect(isDone && turnCount >= 2000 / 100)
+        #expect(store.volume.state.withLock { $0.core.promised.isEmpty })
+        #expect(try store.read(inode, 0, 60_000) == new)
+        try check(store)
+    }
+
+    /// What is being removed hides very many extents that cannot be joined.
+    @Test func whatIsHiddenIsPassedInParts() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options)
+        let inode = try store.make("file").inode
+        for number in 0..<5000 as Range<UInt64> { try store.write(inode, number * 2, [1]) }
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), TestStore.context)
+        }
+        for number in 0..<64 as Range<UInt64> {
+            try store.write(inode, 40_960 + number * 64, [UInt8](repeating: 1, count: 64))
+        }
+        #expect(try extentCount(store, inode) == 5064)
+        store.volume.state.withLock { $0.core.bounds.extentCount = 100 }
+        var cursor: UInt64? = 0
+        var parts = 0
+        var found: Core.Joinable?
+        while let from = cursor {
+            let part = try store.volume.perform { (core) throws(Stop) in try core.nextJoinable(inode, from: from) }
+            found = found ?? part.found
+            cursor = part.next
+            parts += 1
+        }
+        #expect(parts >= 50)
+        #expect(found?.from == 40_960 && found?.to == 45_056 && found?.pieces.count == 64)
+        try check(store)
+    }
 }

@@ -126,7 +126,7 @@ import Testing
         _ = try store.lookup("file")
         try store.unlink("file")
         store.volume.forget(file, 1)
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
         try checkStore(store)
     }

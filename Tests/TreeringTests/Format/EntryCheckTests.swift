@@ -170,11 +170,11 @@ import Testing
             uuid: Self.uuid, epoch: MountEpoch(1), generation: 1, device: 0, directory: 0, bootID: Self.uuid, owner: 0,
             identity: 1, geometry: geometry
         ).encode(into: memory.bytes)
-        let header = Array(memory.bytes.prefix(112))
-        forEachVariant(header, from: 16) { bytes in
+        let field = StagingLayout.header
+        let header = Array(memory.bytes.prefix(field.path.offset + 2))
+        forEachVariant(header, from: field.version.end) { bytes in
             memory.bytes.copy(UnsafeRawBufferPointer(bytes), to: 0)
-            let block = memory.bytes.part(0, StagingLayout.headerByteCount)
-            block.store(Checksum.crc32c(UnsafeRawBufferPointer(block), withHoleAt: 8), at: 8)
+            memory.bytes.part(0, StagingLayout.headerByteCount).seal(field.checksum)
             guard let found = StagingHeader(decoding: UnsafeRawBufferPointer(memory.bytes)) else { return }
             #expect(found.epoch.rawValue <= counterLimit && found.generation <= counterLimit)
         }

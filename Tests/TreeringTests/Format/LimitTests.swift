@@ -33,12 +33,13 @@ import Testing
             let bytes = buffer.bytes
             defer { withExtendedLifetime(buffer) {} }
             bytes.zero(0, bytes.count)
-            bytes.store(UInt32(4096), at: 16)
-            bytes.store(1 as UInt8, at: 20)
-            bytes.store(4 as UInt8, at: 36)
-            bytes.store(1 as UInt32, at: 40)
-            bytes.store(count, at: 52)
-            let entry = PayloadEntry(decoding: UnsafeRawBufferPointer(bytes.part(0, 56)))
+            let field = PayloadEntry.layout
+            bytes[field.length] = 4096
+            bytes[field.storage] = PayloadStorage.blocks.rawValue
+            bytes[field.countWidth] = 4
+            bytes[field.storedCount] = 1
+            bytes[field.checksums[1]] = count
+            let entry = PayloadEntry(decoding: UnsafeRawBufferPointer(bytes.part(0, field.checksums[2].offset)))
             guard let entry else { continue }
             decodedCount += 1
             #expect(entry.canBeShared(0, 4096) == mayBeShared, "\(count)")

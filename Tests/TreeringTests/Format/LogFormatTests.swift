@@ -107,10 +107,8 @@ import Testing
         return bytes
     }
 
-    private static func seal(_ bytes: inout [UInt8], checksumAt offset: Int) {
-        bytes.withUnsafeMutableBytes {
-            $0.store(Checksum.crc32c(UnsafeRawBufferPointer($0), withHoleAt: offset), at: offset)
-        }
+    private static func seal(_ bytes: inout [UInt8], _ checksum: Field<UInt32>) {
+        bytes.withUnsafeMutableBytes { _ = $0.seal(checksum) }
     }
 
     @Test(arguments: [false, true])
@@ -123,8 +121,8 @@ import Testing
         for round in 0..<20_000 {
             var bytes = Self.mutated(originals[round % 2], &random)
             // The length belongs to what is checked: keep it, or the checksum cannot be made right.
-            bytes.withUnsafeMutableBytes { $0.store(UInt32($0.count), at: 0) }
-            Self.seal(&bytes, checksumAt: 4)
+            bytes.withUnsafeMutableBytes { $0[Record.layout.length] = UInt32($0.count) }
+            Self.seal(&bytes, Record.layout.checksum)
             bytes.withUnsafeBytes { bytes in
                 guard let record = Record.decode(bytes), record.validate() == nil, !record.isSkipped else { return }
                 validCount += 1
@@ -167,7 +165,7 @@ import Testing
         var random = SimulatedRandom(seed: 6)
         for _ in 0..<20_000 {
             var bytes = Self.mutated(original, &random)
-            Self.seal(&bytes, checksumAt: 8)
+            Self.seal(&bytes, BatchHeader.layout.checksum)
             if let found = decode(bytes) { #expect(found.header.byteCount <= 1 << 20) }
         }
     }
@@ -190,8 +188,9 @@ import Testing
         var random = SimulatedRandom(seed: 7)
         for _ in 0..<5000 {
             var bytes = original
-            bytes.replaceSubrange(0..<64, with: Self.mutated(Array(original[0..<64]), &random))
-            Self.seal(&bytes, checksumAt: 8)
+            let used = 0..<SegmentHeader.layout.hashKey.offset
+            bytes.replaceSubrange(used, with: Self.mutated(Array(original[used]), &random))
+            Self.seal(&bytes, SegmentHeader.layout.checksum)
             if let found = try? decode(bytes) { #expect(found.end <= 1 << 20) }
         }
     }
@@ -220,16 +219,20 @@ import Testing
         #expect(try decode(original) == superblock)
         // One that an earlier version wrote does not say which staging is void.
         var earlier = original
-        earlier.replaceSubrange(352..<384, with: repeatElement(0, count: 32))
-        Self.seal(&earlier, checksumAt: 8)
+        let field = Superblock.layout
+        earlier.withUnsafeMutableBytes {
+            $0.zero(field.stagingVoid.offset, field.stagingTaking.offset - field.stagingVoid.offset)
+        }
+        Self.seal(&earlier, field.checksum)
         #expect(try decode(earlier).staging == StagingHistory())
         #expect(throws: Superblock.Refusal.foreign) { try decode([UInt8](repeating: 0, count: 4096)) }
         #expect(throws: Superblock.Refusal.self) { try decode(Array(original.prefix(512))) }
         var random = SimulatedRandom(seed: 8)
         for _ in 0..<5000 {
             var bytes = original
-            bytes.replaceSubrange(0..<384, with: Self.mutated(Array(original[0..<384]), &random))
-            Self.seal(&bytes, checksumAt: 8)
+            let used = 0..<field.stagingTaking.offset
+            bytes.replaceSubrange(used, with: Self.mutated(Array(original[used]), &random))
+            Self.seal(&bytes, field.checksum)
             if let found = try? decode(bytes) {
                 #expect(found.segmentCountLimit >= 8)
                 #expect(Int(found.position.segment.rawValue) < found.segmentCountLimit)

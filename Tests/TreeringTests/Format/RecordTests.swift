@@ -10,10 +10,10 @@ import Testing
         var bytes = [UInt8](repeating: 0, count: Record.headerByteCount)
         return try bytes.withUnsafeMutableBytes { bytes in
             Record.seal(bytes, changeCount: 1, sequence: RecordSequence(7))
-            bytes.store(type, at: 8)
-            bytes.store(version, at: 10)
-            bytes.store(flags, at: 11)
-            bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 4), at: 4)
+            bytes[Record.layout.type] = type
+            bytes[Record.layout.version] = version
+            bytes[Record.layout.flags] = flags
+            bytes.seal(Record.layout.checksum)
             return body(try #require(Record.decode(UnsafeRawBufferPointer(bytes))))
         }
     }

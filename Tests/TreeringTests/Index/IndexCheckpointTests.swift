@@ -155,8 +155,9 @@ import Testing
         harness.checkpoint()
         let root = harness.slots[0]!.root
         let memory = AlignedBuffer(byteCount: 4096)
-        root.encode(into: memory.bytes, at: 100)
-        #expect(try IndexRoot.decode(from: UnsafeRawBufferPointer(memory.bytes), at: 100) == root)
+        root.encode(into: memory.bytes.part(100, IndexRoot.storedByteCount))
+        let bytes = UnsafeRawBufferPointer(memory.bytes).part(100, IndexRoot.storedByteCount)
+        #expect(try IndexRoot.decode(from: bytes) == root)
     }
 
     @Test func aPinFollowsItsPage() throws {

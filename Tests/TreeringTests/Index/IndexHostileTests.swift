@@ -74,8 +74,7 @@ import Testing
     }
 
     private func seal(_ page: inout [UInt8]) {
-        let sum = page.withUnsafeBytes { Checksum.crc32c($0, withHoleAt: 0) }
-        page.withUnsafeMutableBytes { $0.store(sum, at: 0) }
+        page.withUnsafeMutableBytes { _ = $0.seal(IndexPage.header.checksum) }
     }
 
     private func report(_ file: PageFile, _ root: IndexRoot) -> String? {
@@ -97,16 +96,19 @@ import Testing
             defer { file.pages[address] = good }
             return report(file, root) ?? "nothing"
         }
-        #expect(lie { $0[4] = 0 }.contains("not an index page"))
-        #expect(lie { $0[8] ^= 1 }.contains("belongs to store"))
-        #expect(lie { $0[32] ^= 1 }.contains("written for address"))
-        #expect(lie { $0[24] ^= 2 }.contains("of checkpoint"))
-        #expect(lie { $0[36] = 1 }.contains("level"))
-        #expect(lie { $0.replaceSubrange(38..<40, with: [255, 255]) }.contains("reach into the values"))
-        #expect(lie { $0.replaceSubrange(38..<40, with: [0, 0]) } != "nothing")
-        #expect(lie { $0[64 + 7] = 255 }.contains("not ascending"))
-        #expect(lie { $0[64 + 25] = 0 }.contains("overlap or leave"))
-        #expect(lie { $0[42] ^= 1 }.contains("add up"))
+        let field = IndexPage.header
+        let entry = field.entries.offset
+        #expect(lie { $0[field.magic.offset] = 0 }.contains("not an index page"))
+        #expect(lie { $0[field.uuidHigh.offset] ^= 1 }.contains("belongs to store"))
+        #expect(lie { $0[field.address.offset] ^= 1 }.contains("written for address"))
+        #expect(lie { $0[field.birth.offset] ^= 2 }.contains("of checkpoint"))
+        #expect(lie { $0[field.level.offset] = 1 }.contains("level"))
+        let count = field.count.offset..<field.count.end
+        #expect(lie { $0.replaceSubrange(count, with: [255, 255]) }.contains("reach into the values"))
+        #expect(lie { $0.replaceSubrange(count, with: [0, 0]) } != "nothing")
+        #expect(lie { $0[entry + IndexKey.layout.word0.end - 1] = 255 }.contains("not ascending"))
+        #expect(lie { $0[entry + IndexPage.leaf.valueOffset.end - 1] = 0 }.contains("overlap or leave"))
+        #expect(lie { $0[field.deadByteCount.offset] ^= 1 }.contains("add up"))
         file.pages[address]![500] ^= 1
         #expect(report(file, root) == "its checksum is wrong")
     }
@@ -115,7 +117,7 @@ import Testing
         var random = IndexRandom(seed: seed)
         let isDeep = seed % 2 == 0
         let (file, root, pages) = store(isDeep ? 700 : 300, isDeep ? 2680 : 60)
-        let inner = pages.filter { file.pages[$0]![36] != 0 }
+        let inner = pages.filter { file.pages[$0]![IndexPage.header.level.offset] != 0 }
         for _ in 0..<(isDeep ? 25 : 120) {
             let address = random.oneIn(2) ? pages.randomElement(using: &random)! : inner.randomElement(using: &random)!
             let good = file.pages[address]!
@@ -192,13 +194,13 @@ import Testing
         var random = IndexRandom(seed: 8)
         let memory = AlignedBuffer(byteCount: 4096)
         for _ in 0..<300 {
-            root.encode(into: memory.bytes, at: 0)
+            root.encode(into: memory.bytes)
             for _ in 0...random.below(2) {
                 // Not the upper bytes of the page count: a walk of a huge file takes its time.
-                let position = random.below(IndexRoot.byteCount)
+                let position = random.below(IndexRoot.storedByteCount)
                 if !(34..<40).contains(position) { memory.bytes[position] = UInt8(truncatingIfNeeded: random.next()) }
             }
-            guard let lie = try? IndexRoot.decode(from: UnsafeRawBufferPointer(memory.bytes), at: 0) else { continue }
+            guard let lie = try? IndexRoot.decode(from: UnsafeRawBufferPointer(memory.bytes)) else { continue }
             exercise(file, lie, 100, &random)
         }
     }

@@ -23,7 +23,7 @@ private struct DumpStore {
         let gone = try store.make("gone").inode
         try store.write(gone, 0, [UInt8](repeating: 9, count: 20_000))
         try store.volume.syncAndWait()
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         try store.unlink("gone")
         if isKilled {
             try store.write(file, 4096, [5])
@@ -211,46 +211,56 @@ extension [String] {
     private func forge(_ file: StoreFile, _ bytes: UnsafeMutableRawBufferPointer, _ random: inout SimulatedRandom) {
         switch file {
         case .superblock:
-            for offset in [0, 65536] where random.next() % 3 == 0 {
-                spoil(bytes.part(offset, 4096), 56..<320, &random)
-                seal(bytes.part(offset, 4096), hole: 8)
+            let field = Superblock.layout
+            for offset in Superblock.slotOffsets where random.next() % 3 == 0 {
+                let slot = bytes.part(Int(offset), Superblock.slotByteCount)
+                spoil(slot, field.uuid.offset..<field.indexRoot.end, &random)
+                slot.seal(field.checksum)
             }
         case .index, .newIndex, .scratch:
-            for page in stride(from: 0, to: bytes.count - 8191, by: 8192) where random.next() % 2 == 0 {
-                let range = random.next() % 2 == 0 ? 36..<512 : 64..<8192
-                spoil(bytes.part(page, 8192), range, &random)
-                seal(bytes.part(page, 8192), hole: 0)
+            let field = IndexPage.header
+            for offset in stride(from: 0, to: bytes.count - IndexPage.byteCount + 1, by: IndexPage.byteCount)
+            where random.next() % 2 == 0 {
+                let page = bytes.part(offset, IndexPage.byteCount)
+                let isFront = random.next() % 2 == 0
+                spoil(page, isFront ? field.level.offset..<512 : field.entries.offset..<IndexPage.byteCount, &random)
+                page.seal(field.checksum)
             }
         case .segment, .preparing:
             if random.next() % 4 == 0 {
-                spoil(bytes.part(0, 4096), 14..<64, &random)
-                seal(bytes.part(0, 4096), hole: 8)
+                let field = SegmentHeader.layout
+                let header = bytes.part(0, SegmentHeader.byteCount)
+                spoil(header, field.state.offset..<field.hashKey.offset, &random)
+                header.seal(field.checksum)
             }
-            for offset in stride(from: 4096, to: bytes.count, by: 4096)
-            where bytes.load(offset, as: UInt64.self) == BatchHeader.magic {
-                forgeBatch(bytes.part(offset, bytes.count - offset), &random)
+            for offset in stride(from: SegmentHeader.byteCount, to: bytes.count, by: blockByteCount) {
+                let batch = bytes.part(offset, bytes.count - offset)
+                if batch[BatchHeader.layout.magic] == BatchHeader.magic { forgeBatch(batch, &random) }
             }
         }
     }
 
     private func forgeBatch(_ bytes: UnsafeMutableRawBufferPointer, _ random: inout SimulatedRandom) {
-        let area = bytes.part(0, min(bytes.count, Int(bytes.load(64, as: UInt32.self))))
-        var position = 128
-        while position + 40 < area.count {
-            let length = Int(area.load(position, as: UInt32.self))
-            guard length >= 40, position + length <= area.count else { break }
+        let field = BatchHeader.layout
+        let header = bytes.part(0, BatchHeader.byteCount)
+        let area = bytes.part(0, min(bytes.count, Int(header[field.recordAreaByteCount])))
+        var position = header.count
+        while position + Record.headerByteCount < area.count {
+            let length = Int(area.part(position, Record.headerByteCount)[Record.layout.length])
+            guard length >= Record.headerByteCount, position + length <= area.count else { break }
             let record = area.part(position, length)
             if random.next() % 3 == 0 {
-                spoil(record, 8..<length, &random)
-                seal(record, hole: 4)
+                spoil(record, Record.layout.checksum.end..<length, &random)
+                record.seal(Record.layout.checksum)
             }
             position += length
         }
-        if area.count > 128 {
-            bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(area.part(128, area.count - 128))), at: 60)
+        if area.count > header.count {
+            header[field.recordsChecksum] = Checksum.crc32c(
+                UnsafeRawBufferPointer(area.part(header.count, area.count - header.count)))
         }
-        if random.next() % 4 == 0 { spoil(bytes.part(0, 128), 12..<112, &random) }
-        seal(bytes.part(0, 128), hole: 8)
+        if random.next() % 4 == 0 { spoil(header, field.checksum.end..<field.mendedChecksum.offset, &random) }
+        header.seal(field.checksum)
     }
 
     /// Puts a few wild values into a range.
@@ -266,7 +276,4 @@ extension [String] {
         }
     }
 
-    private func seal(_ bytes: UnsafeMutableRawBufferPointer, hole: Int) {
-        bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: hole), at: hole)
-    }
 }

@@ -28,7 +28,7 @@ final class DamagedStore {
             try store.write(inode, 0, bytes)
             contents[name] = bytes
             if number % 4 == 0 { try store.volume.syncAndWait() }
-            if checkpointsBetween, number % 13 == 0 { try store.volume.checkpoint() }
+            if checkpointsBetween, number % 13 == 0 { try store.volume.housekeeper.checkpoint() }
         }
         let directory = try store.make("directory", mode: 0o040755).inode
         for number in 0..<10 { _ = try store.make("inner \(number)", in: directory) }

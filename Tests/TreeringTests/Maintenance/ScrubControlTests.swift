@@ -124,7 +124,7 @@ import Testing
                 let fill = UInt8(truncatingIfNeeded: random.next())
                 try? store.write(inode, random.next() % 200_000, [UInt8](repeating: fill, count: count))
             }
-            if round % 20 == 0 { store.volume.housekeep(commits: true, checkpoints: round % 60 == 0) }
+            if round % 20 == 0 { store.volume.housekeeper.housekeep(commits: true, checkpoints: round % 60 == 0) }
             if let status = store.volume.scrubStatus(token), status.state != .running {
                 #expect(status.findings == [] && status.state == .done)
                 scrubCount += 1
@@ -133,8 +133,10 @@ import Testing
         }
         let last = try wait(store, token)
         #expect(last.findings == [])
-        print("seed \(seed): \(scrubCount) scrubs, \(store.volume.cleaner.cleanedSegmentCount) segments cleaned")
-        #expect(scrubCount > 0 && store.volume.cleaner.cleanedSegmentCount > 10)
+        print(
+            "seed \(seed): \(scrubCount) scrubs, \(store.volume.housekeeper.cleaner.cleanedSegmentCount) segments cleaned"
+        )
+        #expect(scrubCount > 0 && store.volume.housekeeper.cleaner.cleanedSegmentCount > 10)
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
     }

@@ -73,7 +73,7 @@ extension Volume {
                 store.volume.forget(file, 2)
             }
         }
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         try store.volume.syncAndWait()
         return store
     }
@@ -115,7 +115,7 @@ extension Volume {
     /// Whatever living byte of data changes, it is found, and told as `check --data` tells it.
     @Test func damagedDataIsToldAsAnOfflineCheckTellsIt() throws {
         let store = try filled()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         var random = SimulatedRandom(seed: 5)
         let places = try places(store)
         for round in 0..<12 {
@@ -149,10 +149,32 @@ extension Volume {
         #expect(found.allSatisfy { $0.place == "bytes 8192..<12288" })
     }
 
+    /// A scrub did not know what replaces many extents: no file was said to show it.
+    @Test func damageOfAReplacementUnderWay() throws {
+        let store = try TestStore(options: Self.options())
+        let inode = try store.make("pieces").inode
+        for number in 0..<2000 as Range<UInt64> { try store.write(inode, number, [1]) }
+        try store.write(inode, 0, bytes(1, 8192))
+        try store.volume.syncAndWait()
+        let place = try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) -> (segment: SegmentNumber, position: UInt32)? in
+                guard let payload = core.index.replacements.first?.extent.payload else { return nil }
+                return try core.index.tree.withValue(of: PayloadEntry.key(payload)) { value in
+                    value.flatMap { PayloadEntry(decoding: $0) }.map { ($0.blocksSegment, $0.position) }
+                }
+            }
+        }
+        let (segment, position) = try #require(place)
+        store.device.damage(.segment(segment), at: UInt64(position) + 5000)
+        let found = store.volume.scrub().status.findings
+        #expect(found.map(\.path) == ["/pieces"] && found.map(\.place) == ["bytes 4096..<8192"])
+        #expect(store.volume.state.withLock { $0.core.index.replacementCount } == 1)
+    }
+
     /// Damage in the records of a batch is found though nothing reads them in normal work, and the files are named.
     @Test func aDamagedLogIsFound() throws {
         let store = try filled()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         let victim = try #require(
             store.volume.state.withLock { state in
                 state.core.table.segments.indices.first { number in
@@ -263,7 +285,7 @@ extension Volume {
     /// All that was looked at and not read yet moves elsewhere, and its segments are recycled and written again.
     @Test func whatMovesMeanwhileIsNoDamage() throws {
         let store = try filled()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         var roundCount = 0
         let result = store.volume.scrub {
             guard roundCount < 20, store.volume.state.withLock({ $0.scrub!.blockCount > 0 }) else { return true }
@@ -273,9 +295,9 @@ extension Volume {
                 state.core.table.segments.indices.filter {
                     state.core.table.segments[$0].isSealed && state.core.table.segments[$0].living > 0
                 }
-            }) { _ = store.volume.clean(store.life(of: SegmentNumber(UInt32(number)))) }
+            }) { _ = store.volume.housekeeper.clean(store.life(of: SegmentNumber(UInt32(number)))) }
             for number in 0..<4 {
-                store.volume.housekeep(commits: true, checkpoints: true)
+                store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
                 let name = "new \(number)"
                 if let file = (try? store.lookup(name).inode) ?? (try? store.make(name).inode) {
                     try? store.write(file, 0, self.bytes(roundCount, 200_000))
@@ -285,7 +307,7 @@ extension Volume {
         }
         #expect(result.status.state == .done && result.status.findings == [])
         #expect(result.doubtCount > 0, "nothing has moved between a look and a read")
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
     }
 
     /// A block that does not match is read again, and asked for again: the disk may have erred once, or the file may be gone.
@@ -301,7 +323,7 @@ extension Volume {
             if isRemoved {
                 try? store.unlink("file")
                 store.volume.forget(file, 9)
-                store.volume.housekeep()
+                store.volume.housekeeper.housekeep()
             } else {
                 store.device.removeFaults()
             }
@@ -326,19 +348,19 @@ extension Volume {
             try store.write(dropped[Int(piece) % 6], piece * 60_000, bytes(Int(piece), 60_000))
         }
         try store.volume.syncAndWait()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         var roundCount = 0
         let result = store.volume.scrub {
             guard roundCount < 6, store.volume.state.withLock({ $0.scrub!.blockCount > 0 }) else { return true }
             try? store.unlink("dropped \(roundCount)")
             store.volume.forget(dropped[roundCount], 9)
             roundCount += 1
-            store.volume.housekeep(commits: true, checkpoints: true)
-            while store.volume.findDeadBlocks() {}
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
+            while store.volume.housekeeper.findDeadBlocks() {}
             for _ in 0..<3 {
-                store.volume.housekeep(commits: true, checkpoints: true)
-                try? store.volume.checkpoint()
-                store.volume.punchWaiting()
+                store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
+                try? store.volume.housekeeper.checkpoint()
+                store.volume.housekeeper.punchWaiting()
             }
             return true
         }
@@ -407,10 +429,10 @@ extension Volume {
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
         store.volume.state.withLock { $0.core.table[dead].readerCount += 1 }
-        try store.volume.recycle(dead)
+        try store.volume.housekeeper.recycle(dead)
         #expect(store.volume.state.withLock { $0.core.table[dead].state } == .inUse)
         store.volume.state.withLock { $0.core.table[dead].readerCount -= 1 }
-        try store.volume.recycle(dead)
+        try store.volume.housekeeper.recycle(dead)
         #expect(store.volume.state.withLock { $0.core.table[dead].state } != .inUse)
     }
 }

@@ -45,7 +45,7 @@ extension SimulatedDevice {
         var bytes = Array(contents(of: .segment(SegmentNumber(number)))![..<SegmentHeader.byteCount])
         bytes.withUnsafeMutableBytes { bytes in
             body(bytes)
-            bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
+            bytes.seal(SegmentHeader.layout.checksum)
         }
         try put(.segment(SegmentNumber(number)), 0, bytes)
     }
@@ -122,11 +122,11 @@ extension SimulatedDevice {
         for round in 0..<60 as Range<UInt64> { try store.write(scratch, round * 60_000, piece) }
         try store.unlink("scratch")
         store.volume.forget(scratch, 1)
-        store.volume.housekeep(commits: true, checkpoints: true)
+        store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         let last = try store.make("last").inode
         try store.write(last, 0, [4, 5, 6])
-        for _ in 0..<3 { try store.volume.checkpoint() }
-        store.volume.recycleSegments()
+        for _ in 0..<3 { try store.volume.housekeeper.checkpoint() }
+        store.volume.housekeeper.recycleSegments()
         try store.volume.unmount()
         let device = store.device.snapshotAfterKill()
         var inUseCount = 0
@@ -230,21 +230,21 @@ extension SimulatedDevice {
     @Test(arguments: Remains.allCases) func segmentsOfTwoStoresAreLeftAlone(_ remains: Remains) throws {
         let damaged = try DamagedStore()
         try Self.lose(.zeros, remains, damaged.device)
-        try damaged.device.edit(header: 1) { StoreUUID(high: 9, low: 9).encode(into: $0, at: 16) }
+        try damaged.device.edit(header: 1) { $0[SegmentHeader.layout.uuid] = StoreUUID(high: 9, low: 9) }
         try Self.expectRefused(damaged.device, "belong to different stores")
     }
 
     @Test func segmentsOfTwoSizesAreLeftAlone() throws {
         let damaged = try DamagedStore()
         try Self.lose(.missing, .segments, damaged.device)
-        try damaged.device.edit(header: 1) { $0.store(2 << 20 as UInt32, at: 56) }
+        try damaged.device.edit(header: 1) { $0[SegmentHeader.layout.segmentByteCount] = 2 << 20 }
         try Self.expectRefused(damaged.device, "belong to different stores")
     }
 
     @Test func aSegmentOfAnUnknownVersionIsLeftAlone() throws {
         let damaged = try DamagedStore()
         try Self.lose(.truncated, .copies, damaged.device)
-        try damaged.device.edit(header: 1) { $0.store(2 as UInt16, at: 12) }
+        try damaged.device.edit(header: 1) { $0[SegmentHeader.layout.version] = 2 }
         try Self.expectRefused(damaged.device, "version 2", kind: .newer)
     }
 
@@ -252,7 +252,7 @@ extension SimulatedDevice {
         let damaged = try DamagedStore()
         var other = try SuperblockPair.read(damaged.device).newest()
         other.uuid = StoreUUID(high: 9, low: 9)
-        for slot in 0..<2 { try Volume.write(other, slot: slot, damaged.device) }
+        for slot in 0..<2 { try SuperblockPair.write(other, slot: slot, damaged.device) }
         try Self.lose(.zeros, .copies, damaged.device)
         try Self.expectRefused(damaged.device, "the copy in the file `index` is of store")
     }
@@ -261,10 +261,11 @@ extension SimulatedDevice {
         let damaged = try DamagedStore()
         try Self.lose(.zeros, .segments, damaged.device)
         let inUse = (0..<4 as Range<UInt32>).last {
-            damaged.device.contents(of: .segment(SegmentNumber($0)))?[14] == SegmentHeader.State.inUse.rawValue
+            damaged.device.contents(of: .segment(SegmentNumber($0)))?[SegmentHeader.layout.state.offset]
+                == SegmentHeader.State.inUse.rawValue
         }
         let free = try #require((0..<4 as Range<UInt32>).first { $0 != inUse })
-        try damaged.device.edit(header: free) { StoreUUID(high: 8, low: 8).encode(into: $0, at: 64) }
+        try damaged.device.edit(header: free) { $0[SegmentHeader.layout.hashKey] = StoreUUID(high: 8, low: 8) }
         try Self.expectRefused(damaged.device, "different keys")
     }
 
@@ -277,10 +278,10 @@ extension SimulatedDevice {
 
     @Test func aSuperblockOfALaterVersionIsLeftAlone() throws {
         let damaged = try DamagedStore()
-        var bytes = Array(damaged.device.contents(of: .superblock)![..<4096])
+        var bytes = Array(damaged.device.contents(of: .superblock)![..<Superblock.slotByteCount])
         bytes.withUnsafeMutableBytes { bytes in
-            bytes.store(9 as UInt16, at: 12)
-            bytes.store(Checksum.crc32c(UnsafeRawBufferPointer(bytes), withHoleAt: 8), at: 8)
+            bytes[Superblock.layout.version] = 9
+            bytes.seal(Superblock.layout.checksum)
         }
         try SuperblockLoss.random.happen(to: damaged.device)
         try damaged.device.put(.superblock, 0, bytes)
@@ -359,9 +360,9 @@ extension SimulatedDevice {
             try store.write(kept, 0, [UInt8(round)])
             try store.unlink("scratch")
             store.volume.forget(scratch, 1)
-            for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
-            for _ in 0..<3 { try store.volume.checkpoint() }
-            store.volume.recycleSegments()
+            for _ in 0..<3 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
+            for _ in 0..<3 { try store.volume.housekeeper.checkpoint() }
+            store.volume.housekeeper.recycleSegments()
             try store.volume.unmount()
         }
         for (offset, bytes) in zip(Superblock.copyOffsets, old) { try store.device.put(.index, offset, bytes) }

@@ -67,7 +67,7 @@ import Testing
         let life = store.volume.state.withLock { $0.core.table[number].incarnation }
         try fill(store, "second", 2) { head(store) != nil }
         try empty(store, "first")
-        for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         store.volume.state.withLock { state in
             #expect(state.core.table[number].state == .prepared)
             #expect(state.core.table[number].incarnation == life + 1)
@@ -96,13 +96,13 @@ import Testing
                 table.preferOthers(than: isNext ? Set(table.pool.filter { $0 != number }) : [number])
             }
         }
-        for _ in 0..<3 { store.volume.prepareSegment() }
+        for _ in 0..<3 { store.volume.housekeeper.prepareSegment() }
         give(false)
         try fill(store, "to the end", 3) { head(store) == nil }
         let (inode, byteCount, victim) = try fillOne(store, "third", 4)
         try fill(store, "fourth", 5) { head(store) != nil }
         give(true)
-        try store.volume.cleaner.clean(store.life(of: victim), of: store.volume)
+        try store.volume.housekeeper.empty(store.life(of: victim))
         store.volume.state.withLock { state in
             #expect(state.core.table[number].state == .inUse && state.core.table[number].role == .cold)
             #expect(state.core.table[victim].living == 0)
@@ -117,10 +117,10 @@ import Testing
         let number = try fillOne(store, "first", 1).segment
         try fill(store, "second", 2) { head(store) != nil }
         store.device.damage(.segment(number), at: 4096 + 20)
-        try store.volume.cleaner.clean(store.life(of: number), of: store.volume)
+        try store.volume.housekeeper.empty(store.life(of: number))
         #expect(store.volume.state.withLock { $0.core.table[number].living > 0 })
         for name in ["first", "second"] { try empty(store, name) }
-        for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         #expect(store.volume.state.withLock { $0.core.table[number].state == .prepared })
         // In its next life a part of it dies, and is worth cleaning.
         try fill(store, "to the end", 3) { head(store) == nil }
@@ -131,7 +131,7 @@ import Testing
         }
         try store.volume.syncAndWait()
         for _ in 0..<8 where store.volume.state.withLock({ $0.core.table[number].living > 0 }) {
-            #expect(store.volume.cleanOne())
+            #expect(store.volume.housekeeper.cleanOne())
         }
         #expect(store.volume.state.withLock { $0.core.table[number].living == 0 })
         try checkStore(store)

@@ -113,6 +113,25 @@ import Testing
         withExtendedLifetime((living, damaged)) {}
     }
 
+    /// Another mount looked at a file that had just been made, and held its lock: the file's mount went on without.
+    @Test func aFileThatIsBeingMadeGetsItsLockIfSomebodyLooksAtIt() throws {
+        let file = HostString(name(1))
+        let other = file.open(O_RDWR | O_CREAT, 0o600)
+        try SharedMemory.lock(other)
+        let own = file.open(O_RDWR, 0)
+        #expect(throws: Errno.busy) { try SharedMemory.lock(own, patienceMilliseconds: 2) }
+        let looker = try DeviceThread(name: "looker") {
+            rest(nanoseconds: 5_000_000)
+            close(other)
+        }
+        try SharedMemory.lock(own)
+        looker.join()
+        let third = file.open(O_RDWR, 0)
+        #expect(throws: Errno.busy) { try SharedMemory.lock(third, patienceMilliseconds: 2) }
+        close(own)
+        close(third)
+    }
+
     @Test func theHeaderSaysWhereTheStoreIs() throws {
         let path = makeStore("a \u{FC} store")
         let memory = try stage(path, identity: 1)

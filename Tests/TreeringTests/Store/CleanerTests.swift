@@ -41,10 +41,10 @@ import Testing
             try store.write(inodes[file], UInt64(block * 4096), [UInt8](repeating: fill, count: 4096))
             fills[file][block] = fill
             written += 4096
-            if written % (2 << 20) == 0 { store.volume.housekeep() }
+            if written % (2 << 20) == 0 { store.volume.housekeeper.housekeep() }
         }
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
-        let moved = Double(store.volume.cleaner.movedByteCount)
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
+        let moved = Double(store.volume.housekeeper.cleaner.movedByteCount)
         print("\(percent)% \(policy): write amplification \(1 + moved / Double(written))")
         try store.remount(options: Self.options(policy))
         for (number, inode) in inodes.enumerated() {
@@ -66,14 +66,14 @@ import Testing
             try store.write(file, piece * 102_400, [UInt8](repeating: 1, count: 102_400))
         }
         store.volume.state.withLock { state in
-            state.core.log.writeStandstill = Standstill(living: 0, dead: state.core.table.deadByteCount)
+            state.core.log.space.writeStandstill = Standstill(living: 0, dead: state.core.table.deadByteCount)
         }
         var random = SimulatedRandom(seed: 1)
         for round in 0..<2000 as Range<UInt64> {
             let offset = random.next() % 1700 * 4096
             try store.write(file, offset, [UInt8](repeating: UInt8(truncatingIfNeeded: round), count: 4096))
         }
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
         try store.volume.unmount()
         try check(store)
     }
@@ -84,7 +84,7 @@ import Testing
         for round in 0..<10_000 {
             store.volume.forget(try store.make("name\(round)").inode, 1)
             if round >= 100 { try store.unlink("name\(round - 100)") }
-            if round % 5000 == 0 { store.volume.housekeep() }
+            if round % 5000 == 0 { store.volume.housekeeper.housekeep() }
         }
         #expect(try store.names().count == 100)
         try store.volume.unmount()
@@ -124,7 +124,7 @@ import Testing
                     try store.unlink(name)
                 }
             }
-            for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
+            for _ in 0..<3 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
             let after = try store.volume.status().availableByteCount
             #expect(after > before / 2, "\(after) of \(before) bytes")
         }
@@ -207,8 +207,8 @@ import Testing
         store.device.damage(.segment(place.0), at: UInt64(place.1) + 100)
         try store.unlink("other")
         try store.remount(options: Self.options(.eager))
-        for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
         #expect(throws: Errno.input) { try store.read(file, 65536 + 8192, 4096) }
         for piece in 0..<24 as Range<UInt64> where piece != 1 {
             #expect(try store.read(file, piece * 65536, 65536) == [UInt8](repeating: UInt8(piece), count: 65536))
@@ -251,13 +251,13 @@ import Testing
             try store.unlink(name)
             store.volume.forget(inode, 2)
         }
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         try store.volume.syncAndWait()
         #expect(first != second)
-        try store.volume.cleaner.clean(store.life(of: second), of: store.volume)
+        try store.volume.housekeeper.empty(store.life(of: second))
         // It is not moved: the removal comes to its end before that.
         #expect(store.volume.state.withLock { $0.core.index.removals[file] == nil })
-        for _ in 0..<3 { store.volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<3 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         try store.volume.unmount()
         try check(store)
     }

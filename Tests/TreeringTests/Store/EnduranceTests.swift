@@ -70,7 +70,7 @@ import Testing
             let names = try Self.names(volume)
             #expect(names.count > 20)
             for name in names { try Self.unlink(volume, name) }
-            for _ in 0..<4 { volume.housekeep() }
+            for _ in 0..<4 { volume.housekeeper.housekeep() }
         }
         #expect(try volume.status().availableByteCount > 8 << 20)
         try volume.unmount()
@@ -92,11 +92,11 @@ import Testing
         let space = device.hostSpace()
         device.limitHost(toByteCount: space.totalByteCount - space.availableByteCount)
         #expect(try Self.makeEmptyFiles(volume, 100_000) == .noSpace)
-        #expect(volume.state.withLock { $0.core.log.isCheckpointStuck })
-        for _ in 0..<1000 { volume.housekeep(checkpoints: true) }
+        #expect(volume.state.withLock { $0.core.log.space.isCheckpointStuck })
+        for _ in 0..<1000 { volume.housekeeper.housekeep(checkpoints: true) }
         device.limitHost(toByteCount: space.totalByteCount + 32 << 20)
-        for _ in 0..<4 { volume.housekeep(checkpoints: true) }
-        #expect(!volume.state.withLock { $0.core.log.isCheckpointStuck })
+        for _ in 0..<4 { volume.housekeeper.housekeep(checkpoints: true) }
+        #expect(!volume.state.withLock { $0.core.log.space.isCheckpointStuck })
         for name in try Self.names(volume) { try Self.unlink(volume, name) }
         #expect(try Self.makeEmptyFiles(volume, 100) == nil)
         #expect(try Self.names(volume).count == 100)
@@ -245,7 +245,7 @@ import Testing
                 } catch let stop as Stop {
                     if case .failed(let errno) = stop { return errno == .exists ? nil : errno }
                     try volume.syncAndWait()
-                    volume.housekeep()
+                    volume.housekeeper.housekeep()
                 }
             }
             guard let made else { return nil }

@@ -20,13 +20,13 @@ import Testing
         let start = monotonicNanoseconds()
         for _ in 0..<2000 {
             _ = try store.volume.status()
-            _ = store.volume.state.withLock { WritePace.pace($0.core.log) }
+            _ = store.volume.state.withLock { $0.core.log.space.pace(longest: WritePace.longestPace) }
             _ = store.volume.state.withLock { $0.core.table.absentNumber() }
             _ = store.volume.state.withLock { $0.core.table.hasDeadSegment }
         }
         for number in 1..<11 {
             try store.write(store.lookup("file \(number)").inode, 0, [1, 2, 3])
-            store.volume.housekeep(commits: true, checkpoints: true)
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         }
         #expect(monotonicNanoseconds() - start < 5_000_000_000)
         try store.remount()

@@ -34,10 +34,11 @@ import Testing
             guard let found = try? index.tree.next(atOrAfter: key) else { return }
             index.replacePayload(PayloadID(found.key.object)) { entry in
                 _ = entry.encodeNaming(0, 8192, more: false, keepsDead: true, into: index.scratch)
-                let counts = PayloadEntry.headerByteCount + 2 * 4
-                index.scratch.store(UInt8(4), at: 36)
-                for block in 0..<2 { index.scratch.store(100 as UInt32, at: counts + block * 4) }
-                return counts + 2 * 4
+                // Two checksums, then two counts.
+                let words = PayloadEntry.layout.checksums
+                index.scratch[PayloadEntry.layout.countWidth] = 4
+                for word in 2..<4 { index.scratch[words[word]] = 100 }
+                return words[4].offset
             }
         }
         try store.write(source, 0, [UInt8](repeating: 2, count: 8192))
@@ -69,7 +70,7 @@ import Testing
         let file = try store.make("file").inode
         try store.write(file, 0, [UInt8](repeating: 1, count: 100))
         store.volume.state.withLock { state in
-            state.core.index.tree.update(InodeEntry.key(file)) { $0.store(77_777 as UInt32, at: 8) }
+            state.core.index.tree.update(InodeEntry.key(file)) { $0[Origin.layout.segment] = SegmentNumber(77_777) }
         }
         try store.write(file, 0, [UInt8](repeating: 2, count: 200))
         #expect(corruptions(store).contains { $0.contains("segment 77777") })
@@ -85,7 +86,7 @@ import Testing
         try store.write(file, 0, bytes)
         try store.write(file, 8192, bytes)
         store.volume.state.withLock { state in
-            state.core.index.tree.update(ExtentEntry.key(file, 0)) { $0.store(12_288 as UInt32, at: 12) }
+            state.core.index.tree.update(ExtentEntry.key(file, 0)) { $0[ExtentEntry.layout.length] = 12_288 }
         }
         // What the first one names does not reach that far.
         _ = try? store.read(file, 0, 16_384)
@@ -122,7 +123,7 @@ import Testing
         try store.write(file, 0, [1])
         store.volume.state.withLock { $0.core.index.inodeCount = 0 }
         try store.unlink("three")
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(try store.names().contains("three") == false)
     }
 }

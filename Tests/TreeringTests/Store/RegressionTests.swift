@@ -35,7 +35,7 @@ import Testing
         }
         try truncate(store, inode, 0)
         try store.write(inode, 1000, [1, 2, 3])
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(try store.read(inode, 998, 10) == [0, 0, 1, 2, 3])
         let walk = XattrListWalk()
         let names = try store.volume.perform { (core) throws(Stop) in try core.xattrNames(inode, walk, .nobody) }
@@ -52,7 +52,7 @@ import Testing
             if wasForgotten { store.volume.forget(inode, 1) }
             try store.unlink("file")
             if !wasForgotten { store.volume.forget(inode, 1) }
-            store.volume.housekeep()
+            store.volume.housekeeper.housekeep()
             try checkStore(store)
         }
     }
@@ -84,11 +84,11 @@ import Testing
         store.device.inject(SimulatedFault(.fail(.noSpace), kinds: [.write], file: .index, isLasting: true))
         #expect(throws: Errno.noSpace) { for number in 0..<5000 { _ = try store.make("file \(number)") } }
         store.volume.state.withLock { $0.core.forget(file.inode, 1) }
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(store.volume.state.withLock { $0.core.reapable } == [file.inode])
         store.device.clearFaults()
-        store.volume.housekeep()
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
+        store.volume.housekeeper.housekeep()
         #expect(store.volume.state.withLock { $0.core.reapable } == [])
     }
 
@@ -127,7 +127,7 @@ import Testing
         for piece in 0..<10 { try store.write(last, UInt64(piece) << 17, large) }
         for piece in 0..<150 { try store.write(other, UInt64(piece) << 17, large) }
         for piece in 0..<45 { try store.write(other, UInt64(piece) << 17, large) }
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         for piece in 100..<150 { _ = try store.read(other, UInt64(piece) << 17, 1 << 17) }
         try truncate(store, last, 0)
         #expect(try store.read(other, 149 << 17, 3) == [1, 1, 1])
@@ -173,7 +173,7 @@ import Testing
             store.volume = try Volume.mount(device, VolumeOptions(), now: TestStore.now) { _ in }
             if round < 2 { try store.write(round == 0 ? one : two, 0, [1]) }
             try store.volume.syncAndWait()
-            if round != 1 { try store.volume.checkpoint() }
+            if round != 1 { try store.volume.housekeeper.checkpoint() }
         }
         try store.write(one, 0, [2])
         let open = store.volume.state.withLock { state in
@@ -192,9 +192,9 @@ import Testing
         let store = try TestStore(options: options)
         var files: [InodeNumber] = []
         for number in 0..<1500 { files.append(try store.make("file \(number)").inode) }
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         for number in 0..<100 { try store.unlink("file \(number)") }
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         // What comes last is in memory, the orphans' pages are not.
         for file in files.suffix(700) {
             _ = try store.volume.perform { (core) throws(Stop) in try core.attributes(file) }
@@ -203,7 +203,7 @@ import Testing
         #expect(store.volume.state.withLock { !$0.hasFetches })
         #expect(store.volume.state.withLock { !$0.core.reapable.isEmpty })
         for file in files.suffix(1400) { store.volume.forget(file, 1) }
-        while store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeep() }
+        while store.volume.state.withLock({ !$0.core.reapable.isEmpty }) { store.volume.housekeeper.housekeep() }
         #expect(store.volume.state.withLock { !$0.hasFetches })
         try checkStore(store)
     }
@@ -218,7 +218,7 @@ import Testing
         let answer = Mutex<Errno??>(nil)
         store.volume.sync(mayWait: false) { errno in answer.withLock { $0 = .some(errno) } }
         #expect(answer.withLock { $0 } == nil)
-        store.volume.closeLog(.input)
+        store.volume.housekeeper.closeLog(.input)
         #expect(store.volume.isReadOnly)
         #expect(answer.withLock { $0 } == .some(.input))
     }
@@ -228,13 +228,13 @@ import Testing
         let store = try TestStore()
         for number in 0..<500 { _ = try store.make("file \(number)") }
         store.device.inject(SimulatedFault(.fail(.noSpace), kinds: [.write], file: .index, isLasting: true))
-        store.volume.checkpointReporting()
+        store.volume.housekeeper.checkpointReporting()
         let count = store.volume.state.withLock { $0.core.index.tree.filePageCount }
-        for _ in 0..<100 { store.volume.checkpointReporting() }
+        for _ in 0..<100 { store.volume.housekeeper.checkpointReporting() }
         #expect(store.volume.state.withLock { $0.core.index.tree.filePageCount } == count)
         #expect(!store.volume.isReadOnly)
         store.device.clearFaults()
-        try store.volume.checkpoint()
+        try store.volume.housekeeper.checkpoint()
         try checkStore(store)
     }
 
@@ -244,7 +244,7 @@ import Testing
         let inode = try makeFragmented(store, "file")
         try truncate(store, inode, 100)
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] != nil })
-        store.volume.closeLog(.input)
+        store.volume.housekeeper.closeLog(.input)
         #expect(throws: Errno.readOnly) {
             let walk = AllocationWalk()
             try store.volume.perform { (core) throws(Stop) in

@@ -1,5 +1,6 @@
 // What random faults have found in writing the log again, and in the recovery of stores whose device failed.
 
+import Synchronization
 import Testing
 
 @testable import Treering
@@ -63,10 +64,94 @@ import Testing
         killed.inject(SimulatedFault(.fail(.input), kinds: writes, file: .segment(SegmentNumber(1))))
         let volume = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
         #expect(volume.state.withLock { $0.rehomeCount } == 1)
-        volume.housekeep()
+        volume.housekeeper.housekeep()
         #expect(throws: Errno.stale) { try volume.perform { (core) throws(Stop) in try core.attributes(orphan) } }
         try volume.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])
+    }
+
+    /// On a host that stayed full all operations waited for ever, reads too.
+    @Test func aHostThatStaysFullLetsReadsGoOnAndTellsWriters() throws {
+        var options = VolumeOptions()
+        options.lateTryLimit = 2
+        let store = try TestStore(options: options)
+        let volume = store.volume
+        let inode = try store.make("file").inode
+        try store.write(inode, 0, fill(1))
+        try volume.syncAndWait()
+        try store.write(inode, 0, fill(2))
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: writes, isLasting: true))
+        let answers = Mutex<[String]>([])
+        func sync() {
+            volume.sync(mayWait: true, isRequest: true) { error in
+                answers.withLock { $0.append("sync \(String(describing: error))") }
+            }
+        }
+        @Sendable func write(_ attempt: Attempt?) {
+            do throws(Stop) {
+                let bytes = AlignedBuffer(byteCount: 100)
+                _ = try volume.write(
+                    inode, at: 60_000, UnsafeRawBufferPointer(bytes.bytes), [], TestStore.context)
+                answers.withLock { $0.append("written") }
+            } catch {
+                switch error {
+                case .failed(let error): answers.withLock { $0.append("write \(error)") }
+                case .blocked(let blocker): volume.park(blocker, attempt, mayWait: false) { write($0) }
+                }
+            }
+        }
+        func read() throws -> [UInt8]? {
+            var plan: ReadPlan?
+            do throws(Stop) { plan = try volume.read(inode, at: 0, 50_000) } catch {
+                guard case .blocked(.room) = error else { throw error }
+            }
+            guard let plan else { return nil }
+            defer { volume.recycle(plan) }
+            #expect(!plan.needsIO)
+            return Array(plan.bytes)
+        }
+        sync()
+        write(nil)
+        #expect(volume.isLogSuspended)
+        #expect(try read() == nil)
+        volume.housekeeper.rehomeWhereSuspended()
+        #expect(try read() == fill(2))
+        #expect(answers.withLock { $0 } == [])
+        volume.housekeeper.rehomeWhereSuspended()
+        let full = Errno.noSpace
+        #expect(answers.withLock { $0.sorted() } == ["sync \(String(describing: full as Errno?))", "write \(full)"])
+        sync()
+        write(nil)
+        #expect(answers.withLock { $0.count } == 4)
+        #expect(try read() == fill(2))
+        #expect(try store.volume.attributes(inode).byteCount == 50_000)
+        store.device.clearFaults()
+        volume.housekeeper.rehomeWhereSuspended()
+        answers.withLock { $0 = [] }
+        write(nil)
+        sync()
+        #expect(answers.withLock { $0 } == ["written", "sync nil"])
+        #expect(!volume.isReadOnly)
+        try checkStore(store)
+    }
+
+    /// A dead segment whose header found no room on a host that copies was never free, and writers waited for it.
+    @Test func aDeadSegmentGoesBackToAHostWithoutRoomForItsHeader() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        for value in 0..<40 as Range<UInt8> { try store.write(inode, 0, fill(value)) }
+        let number = try store.deadSegment()
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: writes, file: .segment(number), isLasting: true))
+        try store.volume.housekeeper.recycle(number)
+        #expect(store.volume.state.withLock { $0.core.table[number].state == .absent })
+        #expect(!store.device.list().contains(.segment(number)))
+        store.device.clearFaults()
+        // Killed here: the index knows of a segment that is gone, and nothing was in it.
+        let killed = store.device.snapshotAfterKill()
+        let volume = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
+        try volume.unmount()
+        #expect(try Checker.check(killed, readsData: true).problems == [])
+        try checkStore(store)
     }
 
     // MARK: What records say of older ones
@@ -157,16 +242,16 @@ import Testing
         try store.volume.syncAndWait()
         let first = store.device.crash(seed: 1).device()
         var volume = try Volume.mount(first, VolumeOptions(), now: TestStore.now) { _ in }
-        volume.prepareSegment()
+        volume.housekeeper.prepareSegment()
         let vain = volume.state.withLock { state in
             _ = state.core.log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write)
             return state.core.log.head!
         }
-        try volume.checkpoint()
+        try volume.housekeeper.checkpoint()
         let second = first.crash(seed: 2).device()
         volume = try Volume.mount(second, VolumeOptions(), now: TestStore.now) { _ in }
         // Another becomes the head before it.
-        while volume.state.withLock({ $0.core.table.pool.last! == vain }) { volume.prepareSegment() }
+        while volume.state.withLock({ $0.core.table.pool.last! == vain }) { volume.housekeeper.prepareSegment() }
         store.volume = volume
         for piece in 0..<30 as Range<UInt64> { try store.write(inode, piece * 50_000, fill(UInt8(piece))) }
         try volume.syncAndWait()
@@ -237,7 +322,7 @@ import Testing
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync], file: .segment(dead)))
-        store.volume.recycleSegments()
+        store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         let killed = store.device.snapshotAfterKill()
         _ = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
@@ -258,7 +343,7 @@ import Testing
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
         store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
-        store.volume.recycleSegments()
+        store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         store.volume.state.withLock { state in
             #expect(state.core.table[dead].state == .absent)
@@ -278,13 +363,13 @@ import Testing
         for round in 0..<8 {
             try store.write(inode, 0, fill(UInt8(round)))
             store.device.inject(SimulatedFault(.failTorn(.input), kinds: writes, file: .superblock))
-            #expect(throws: Errno.input) { try store.volume.checkpoint() }
+            #expect(throws: Errno.input) { try store.volume.housekeeper.checkpoint() }
             let failed = try #require(superblockWrites().last)
             try store.write(inode, 50_000, fill(UInt8(round)))
             store.device.inject(SimulatedFault(.fail(.input), kinds: writes))
             try store.volume.syncAndWait()
             #expect(rehomeCount(store) == round + 1)
-            try store.volume.checkpoint()
+            try store.volume.housekeeper.checkpoint()
             #expect(superblockWrites().last == failed)
         }
         try checkStore(store)
@@ -316,8 +401,8 @@ import Testing
             #expect(state.core.index.removals[inode] != nil)
             #expect(state.core.table[victim].isSealed)
         }
-        try store.volume.cleaner.clean(store.life(of: victim), of: store.volume)
-        #expect(store.volume.cleaner.cleanedSegmentCount == 1)
+        try store.volume.housekeeper.empty(store.life(of: victim))
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount == 1)
         // The removal comes to its end first.
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] == nil })
         try checkStore(store)

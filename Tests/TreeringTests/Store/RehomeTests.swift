@@ -45,6 +45,34 @@ import Testing
         #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
     }
 
+    /// Each try on a host that stayed full opened files, or made some, and closed none.
+    @Test func aTryThatFailsKeepsNoFileOpen() throws {
+        let store = try TestStore()
+        let inode = try make(store)
+        try store.volume.syncAndWait()
+        try write(store, inode, 7)
+        store.device.inject(SimulatedFault(.fail(.noSpace), kinds: kinds))
+        for number in 1..<64 as Range<UInt32> {
+            let file = StoreFile.segment(SegmentNumber(number))
+            store.device.inject(SimulatedFault(.fail(.noSpace), kinds: kinds, file: file, isLasting: true))
+        }
+        store.volume.sync(mayWait: true) { _ in }
+        #expect(store.volume.isLogSuspended)
+        let count = store.device.openFileCount
+        let segments = store.device.list().count
+        for _ in 0..<3 {
+            store.volume.housekeeper.rehomeWhereSuspended()
+            #expect(store.device.openFileCount == count)
+        }
+        #expect(store.volume.isLogSuspended)
+        #expect(store.device.list().count > segments)
+        store.device.clearFaults()
+        store.volume.housekeeper.rehomeWhereSuspended()
+        #expect(try contents(store.volume, inode) == [UInt8](repeating: 7, count: 50_000))
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
+    }
+
     /// The host is short of room, descriptors or memory for the log and for every place it is written to again, for a while: all wait, then go
     /// on, and a power cut during it or after it finds what was synced.
     @Test(arguments: [ENOSPC, EMFILE, ENFILE, ENOMEM]) func aShortageThatPassesEndsNothing(number: Int32) throws {
@@ -138,7 +166,7 @@ import Testing
                 let inode = try make(store)
                 try write(store, inode, 3)
                 store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [kind], file: file))
-                store.volume.housekeep(commits: true, checkpoints: true)
+                store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
                 #expect(!store.volume.isReadOnly)
                 store.device.clearFaults()
                 let crashed = store.device.crash(seed: 1).device()

@@ -80,7 +80,7 @@ import Testing
         try scatter(store, count: 400)
         #expect(store.volume.resizeAndWait(to: 24 << 20) == .done(capacity: 24 << 20))
         #expect(capacity(store) == 24 << 20)
-        #expect(store.volume.cleaner.cleanedSegmentCount > 0)
+        #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
         try readBack(store.volume, store, count: 400)
         for case .segment(let number) in store.device.list() { #expect(number.rawValue < 24) }
         try store.remount(options: Self.options())
@@ -159,5 +159,94 @@ import Testing
         try readBack(store.volume, store, count: 50)
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    private final class Answer: @unchecked Sendable { var answer: ResizeAnswer? }
+
+    /// Makes a store smaller, with a write before each round of that. `atTheEnd` runs before the one that makes it durable.
+    private func shrink(_ store: TestStore, _ atTheEnd: () throws -> Void) throws -> ResizeAnswer {
+        let answer = Answer()
+        let late = try store.make("late").inode
+        store.volume.housekeeper.resize(to: 24 << 20) { answer.answer = $0 }
+        var isOver = false
+        var round: UInt8 = 0
+        while true {
+            if let answer = answer.answer {
+                #expect(isOver)
+                #expect(try store.read(late, 0, 3000) == [UInt8](repeating: round, count: 3000))
+                return answer
+            }
+            round &+= 1
+            try store.write(late, 0, [UInt8](repeating: round, count: 3000))
+            let isVacated = store.volume.state.withLock { state in
+                let table = state.core.table
+                let head = Int(state.core.log.position.segment.rawValue)
+                return state.resize!.isLimited && table.countLimit == 24 && head < 24
+                    && table.beyondLimit(.inUse).isEmpty
+            }
+            if isVacated, !isOver {
+                isOver = true
+                try atTheEnd()
+            }
+            _ = store.volume.housekeeper.continueResize()
+        }
+    }
+
+    /// The log was recovered with the table that it was to have, and the mount turned read-only.
+    @Test func theLogFailsWhileTheSmallerCapacityIsMadeDurable() throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options())
+        try scatter(store, count: 200)
+        let answer = try shrink(store) {
+            let head = store.volume.state.withLock { $0.core.log.position.segment }
+            store.device.inject(
+                SimulatedFault(.fail(.input), kinds: [.write, .writeDurable], file: .segment(head)))
+        }
+        #expect(store.device.faultCount == 0)
+        #expect(store.volume.state.withLock { $0.rehomeCount } == 1)
+        #expect(!store.volume.isReadOnly && answer == .done(capacity: 24 << 20))
+        #expect(capacity(store) == 24 << 20)
+        try readBack(store.volume, store, count: 200)
+        try store.remount(options: Self.options())
+        #expect(capacity(store) == 24 << 20)
+        try readBack(store.volume, store, count: 200)
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+    }
+
+    /// A slot that a failed write may have left with the smaller capacity is written again before a segment beyond it is used.
+    @Test func theSmallerCapacityThatFailedIsTakenBack() throws {
+        let store = try TestStore(capacity: 64 << 20, options: Self.options())
+        try scatter(store, count: 200)
+        let answer = try shrink(store) {
+            for nth in 1...2 {
+                store.device.inject(
+                    SimulatedFault(.failTorn(.input), kinds: [.writeDurable], file: .superblock, nth: nth))
+            }
+        }
+        #expect(answer == .failed(.input) && store.device.faultCount == 0)
+        #expect(capacity(store) == 64 << 20)
+        for number in 0..<300 { try fill(store, number) }
+        try store.volume.syncAndWait()
+        let inUse = store.volume.state.withLock { $0.core.table.segments.lastIndex { $0.state == .inUse }! }
+        #expect(inUse >= 24)
+        for seed in 0..<4 as Range<UInt64> {
+            let after = store.device.crash(seed: seed).device()
+            let volume = try Volume.mount(after, Self.options(), now: TestStore.now) { _ in }
+            #expect(volume.state.withLock { $0.superblock.capacityByteCount } == 64 << 20)
+            try readBack(volume, store, count: 200)
+            try volume.unmount()
+            #expect(try Checker.check(after, readsData: true).problems == [])
+        }
+    }
+
+    /// The same for the larger one, of which one slot knew.
+    @Test func theLargerCapacityThatFailedIsTakenBack() throws {
+        let store = try TestStore(capacity: 32 << 20, options: Self.options())
+        store.device.inject(SimulatedFault(.fail(.input), kinds: [.writeDurable], file: .superblock, nth: 2))
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.input))
+        #expect(capacity(store) == 32 << 20)
+        let after = store.device.crash(seed: 1).device()
+        let volume = try Volume.mount(after, Self.options(), now: TestStore.now) { _ in }
+        #expect(volume.state.withLock { $0.superblock.capacityByteCount } == 32 << 20)
     }
 }

@@ -47,7 +47,7 @@ import Testing
         try halfDead(store)
         let asked = try figure("appended_since_format_bytes", store)
         try store.remount(options: Self.options(.eager))
-        for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         let moved = try figure("moved_bytes", store)
         #expect(moved > 100_000)
         #expect(try figure("moved_since_format_bytes", store) == moved)
@@ -123,7 +123,7 @@ import Testing
         }
         try store.unlink("dead")
         store.volume.forget(dead, 1)
-        store.volume.housekeep()
+        store.volume.housekeeper.housekeep()
         try store.volume.syncAndWait()
         return kept
     }
@@ -143,18 +143,18 @@ import Testing
         let store = try TestStore(capacity: 32 << 20, options: Self.options())
         let kept = try halfDead(store)
         let before = hostByteCount(store.device)
-        for _ in 0..<8 { store.volume.housekeep() }
+        for _ in 0..<8 { store.volume.housekeeper.housekeep() }
         let punched = try figure("punched_bytes", store)
         #expect(punched > 1_500_000)
         #expect(hostByteCount(store.device) + punched <= before + (1 << 20))
         #expect(try figure("moved_bytes", store) == 0)
         try readBack(kept, store)
         // Nothing more is found where nothing more has died.
-        for _ in 0..<4 { store.volume.housekeep() }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep() }
         #expect(try figure("punched_bytes", store) == punched)
         try store.remount(options: Self.options())
         try readBack(kept, store)
-        for _ in 0..<4 { store.volume.housekeep() }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep() }
         #expect(try figure("punched_bytes", store) == 0)
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
@@ -182,30 +182,30 @@ import Testing
     @Test func nothingIsPunchedBeforeTwoCheckpoints() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options(.off))
         try halfDead(store)
-        while store.volume.findDeadBlocks() {}
-        #expect(store.volume.puncher.waiting.count >= 3)
-        store.volume.punchWaiting()
+        while store.volume.housekeeper.findDeadBlocks() {}
+        #expect(store.volume.housekeeper.puncher.waiting.count >= 3)
+        store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
-        try store.volume.checkpoint()
-        store.volume.punchWaiting()
+        try store.volume.housekeeper.checkpoint()
+        store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
-        try store.volume.checkpoint()
-        store.volume.punchWaiting()
+        try store.volume.housekeeper.checkpoint()
+        store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) > 0)
-        #expect(store.volume.puncher.waiting.isEmpty)
+        #expect(store.volume.housekeeper.puncher.waiting.isEmpty)
     }
 
     @Test func nothingIsPunchedWhileSomebodyReads() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options(.off))
         try halfDead(store)
-        while store.volume.findDeadBlocks() {}
-        for _ in 0..<2 { try store.volume.checkpoint() }
-        let segments = store.volume.puncher.waiting.map(\.life.number)
+        while store.volume.housekeeper.findDeadBlocks() {}
+        for _ in 0..<2 { try store.volume.housekeeper.checkpoint() }
+        let segments = store.volume.housekeeper.puncher.waiting.map(\.life.number)
         store.volume.state.withLock { state in for number in segments { state.core.table[number].readerCount += 1 } }
-        store.volume.punchWaiting()
+        store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
         store.volume.state.withLock { state in for number in segments { state.core.table[number].readerCount -= 1 } }
-        store.volume.punchWaiting()
+        store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) > 0)
     }
 
@@ -213,11 +213,11 @@ import Testing
     @Test func aPunchedSegmentIsMadeAnew() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options())
         let kept = try halfDead(store)
-        for _ in 0..<8 { store.volume.housekeep() }
+        for _ in 0..<8 { store.volume.housekeeper.housekeep() }
         #expect(try figure("punched_bytes", store) > 0)
         try store.unlink("kept")
         store.volume.forget(kept, 1)
-        for _ in 0..<4 { store.volume.housekeep(commits: true, checkpoints: true) }
+        for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         let device = store.device
         let (isFit, inUseCount) = store.volume.state.withLock { state in
             let table = state.core.table
@@ -234,7 +234,7 @@ import Testing
         let store = try TestStore(capacity: 32 << 20, options: Self.options())
         let kept = try halfDead(store)
         store.device.inject(SimulatedFault(.fail(.notSupported), kinds: [.punch]))
-        for _ in 0..<8 { store.volume.housekeep() }
+        for _ in 0..<8 { store.volume.housekeeper.housekeep() }
         #expect(store.device.trace.filter { $0.kind == .punch }.count == 1)
         #expect(try figure("punched_bytes", store) == 0)
         try readBack(kept, store)
@@ -246,8 +246,8 @@ import Testing
         let kept = try halfDead(store)
         store.device.inject(SimulatedFault(.fail(.input), kinds: [.read]))
         let answer = Mutex<UInt64?>(nil)
-        store.volume.trim { count in answer.withLock { $0 = count } }
-        for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeep() }
+        store.volume.housekeeper.trim { count in answer.withLock { $0 = count } }
+        for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeeper.housekeep() }
         let punched = try figure("punched_bytes", store)
         #expect(punched > 1_500_000)
         #expect(try #require(answer.withLock { $0 }) >= punched)
@@ -264,13 +264,15 @@ import Testing
         }
         try store.unlink("gone")
         store.volume.forget(inode, 1)
-        for _ in 0..<8 { store.volume.housekeep() }
+        for _ in 0..<8 { store.volume.housekeeper.housekeep() }
         #expect(store.volume.state.withLock { $0.core.table.pool.count } == store.volume.options.poolLimit)
         let answer = Mutex<UInt64?>(nil)
-        store.volume.trim { count in answer.withLock { $0 = count } }
-        for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeep() }
+        store.volume.housekeeper.trim { count in answer.withLock { $0 = count } }
+        for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeeper.housekeep() }
         #expect(try #require(answer.withLock { $0 }) >= 5 << 20)
-        let (goal, pool) = store.volume.state.withLock { ($0.core.log.preparedSegmentGoal, $0.core.table.pool.count) }
+        let (goal, pool) = store.volume.state.withLock {
+            ($0.core.log.space.preparedSegmentGoal, $0.core.table.pool.count)
+        }
         #expect(pool == goal)
         var fileCount = 0
         for case .segment in store.device.list() { fileCount += 1 }
@@ -294,13 +296,13 @@ import Testing
         }
         try store.unlink("gone")
         volume.forget(inode, 1)
-        for _ in 0..<8 { volume.housekeep() }
+        for _ in 0..<8 { volume.housekeeper.housekeep() }
         let pool = volume.state.withLock { Set($0.core.table.pool) }
         func trim(_ start: UInt64, _ byteCount: UInt64) throws -> UInt64 {
-            let segments = try #require(volume.segmentsToTrim(from: start, byteCount: byteCount, least: 0))
+            let segments = try #require(volume.housekeeper.segmentsToTrim(from: start, byteCount: byteCount, least: 0))
             let answer = Mutex<UInt64?>(nil)
-            volume.trim(segments) { count in answer.withLock { $0 = count } }
-            for _ in 0..<60 where answer.withLock({ $0 == nil }) { volume.housekeep() }
+            volume.housekeeper.trim(segments) { count in answer.withLock { $0 = count } }
+            for _ in 0..<60 where answer.withLock({ $0 == nil }) { volume.housekeeper.housekeep() }
             return try #require(answer.withLock { $0 })
         }
         // Nothing lies at the end of the store, and half a segment is none.
@@ -311,10 +313,10 @@ import Testing
         #expect(volume.state.withLock { Set($0.core.table.pool) } == pool)
         #expect(try trim(place, 1 << 20) == 1 << 20)
         #expect(volume.state.withLock { Set($0.core.table.pool) } == pool.subtracting([free]))
-        #expect(volume.segmentsToTrim(from: 32 << 20, byteCount: .max, least: 0) == nil)
-        #expect(volume.segmentsToTrim(from: 0, byteCount: 4095, least: 0) == nil)
-        #expect(volume.segmentsToTrim(from: 0, byteCount: .max, least: 2 << 20) == nil)
-        #expect(volume.segmentsToTrim(from: 0, byteCount: .max, least: 0) == .all)
+        #expect(volume.housekeeper.segmentsToTrim(from: 32 << 20, byteCount: .max, least: 0) == nil)
+        #expect(volume.housekeeper.segmentsToTrim(from: 0, byteCount: 4095, least: 0) == nil)
+        #expect(volume.housekeeper.segmentsToTrim(from: 0, byteCount: .max, least: 2 << 20) == nil)
+        #expect(volume.housekeeper.segmentsToTrim(from: 0, byteCount: .max, least: 0) == .all)
     }
 
     /// Writes went on in a head that the cleaner had opened out of the reserve, and ate up what it gained: a store at 90 % ended in ENOSPC
@@ -326,13 +328,13 @@ import Testing
         try store.volume.syncAndWait()
         store.volume.state.withLock { state in
             let log = state.core.log
-            #expect(log.head != nil && !log.isShortOfSegments)
+            #expect(log.head != nil && !log.space.isShortOfSegments)
             // As if all free segments but one had gone to the cleaner.
-            log.withheldSegmentCount = log.table.freeCount
-            #expect(log.isShortOfSegments)
+            log.space.withheldSegmentCount = log.table.freeCount
+            #expect(log.space.isShortOfSegments)
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) != .ready)
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .removal) == .ready)
-            log.withheldSegmentCount = 0
+            log.space.withheldSegmentCount = 0
             #expect(log.makeRoom(recordByteCount: 100, payloadByteCount: 0, .write) == .ready)
         }
     }

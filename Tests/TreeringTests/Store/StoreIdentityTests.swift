@@ -118,10 +118,13 @@ import Testing
         #expect(try SuperblockPair.read(store.device).newest().incompatibleFeatures == 0)
         try StoreIdentity.renew(store.device, to: Self.new)
         let bytes = try #require(store.device.contents(of: .superblock))
-        #expect(bytes[32] == 1)
-        var slot = Array(bytes[0..<4096])
-        slot[32] |= 2
-        slot.withUnsafeMutableBytes { $0.store(Checksum.crc32c(UnsafeRawBufferPointer($0), withHoleAt: 8), at: 8) }
+        let field = Superblock.layout
+        var slot = Array(bytes[..<Superblock.slotByteCount])
+        slot.withUnsafeMutableBytes { slot in
+            #expect(slot[field.incompatible] == 1)
+            slot[field.incompatible] |= 2
+            slot.seal(field.checksum)
+        }
         #expect(throws: Superblock.Refusal.self) { try slot.withUnsafeBytes { try Superblock(decoding: $0) } }
     }
 
@@ -132,7 +135,7 @@ import Testing
         var superblock = try SuperblockPair.read(store.device).newest()
         superblock.uuid = Self.new
         superblock.generation += 1
-        try Volume.write(superblock, slot: 0, store.device)
+        try SuperblockPair.write(superblock, slot: 0, store.device)
         #expect(throws: MountError.self) { try SuperblockPair.read(store.device).newest() }
     }
 }

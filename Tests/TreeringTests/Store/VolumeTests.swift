@@ -18,7 +18,7 @@ final class TestStore {
 
     /// A segment without a living byte that no checkpoint needs any more, after three of them.
     func deadSegment() throws -> SegmentNumber {
-        for _ in 0..<3 { try volume.checkpoint() }
+        for _ in 0..<3 { try volume.housekeeper.checkpoint() }
         return try #require(
             volume.state.withLock { state in
                 state.core.table.recyclable(through: state.slots.map(\.checkpoint).min()!).first
@@ -187,7 +187,7 @@ extension VolumeTests {
             try store.write(file.inode, 0, [UInt8](repeating: UInt8(round), count: 300_000))
             try store.write(file.inode, 1000, [UInt8](repeating: 9, count: 5000))
             if round >= 3 { try store.unlink("f\(round - 3)") }
-            store.volume.housekeep(commits: true, checkpoints: true)
+            store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         }
         try store.volume.syncAndWait()
         let crashed = store.device.crash(seed: 1).device()

@@ -21,14 +21,15 @@ import Testing
         for round in 0..<10_000 {
             let room = store.volume.state.withLock { state -> Int in
                 let log = state.core.log
-                return (log.availableSegmentCount - log.reservedSegmentCount(.write)) * log.table.segmentByteCount
-                    + log.headRoom
+                return (log.space.availableSegmentCount - log.space.keptSegmentCount(.write))
+                    * log.table.segmentByteCount
+                    + log.space.headRoom
             }
             if room < 256 << 10 { return paces }
             // Of sixteen pieces that were written one lives on: nothing is dead as a whole.
             let place = overwrites && round % 16 != 0 ? 0 : round
             try store.write(file, UInt64(place * bytes.count), bytes)
-            paces.append(store.volume.state.withLock { WritePace.pace($0.core.log) })
+            paces.append(store.volume.state.withLock { $0.core.log.space.pace(longest: WritePace.longestPace) })
         }
         return paces
     }
@@ -45,16 +46,16 @@ import Testing
         let store = try Self.store(.off)
         _ = try paces(store, overwrites: true)
         store.volume.state.withLock { state in
-            #expect(WritePace.pace(state.core.log) > 0)
-            state.core.log.isHostFull = true
-            #expect(WritePace.pace(state.core.log) == 0)
+            #expect(state.core.log.space.pace(longest: WritePace.longestPace) > 0)
+            state.core.log.space.isHostFull = true
+            #expect(state.core.log.space.pace(longest: WritePace.longestPace) == 0)
         }
     }
 
     @Test func aCleanerThatIsOffHoldsNobodyBack() throws {
         let store = try Self.store(.off)
         _ = try paces(store, overwrites: true)
-        store.volume.setPace()
+        store.volume.housekeeper.setPace()
         #expect(store.volume.writePace.delay(ofByteCount: 1 << 20) == 0)
     }
 

@@ -1,0 +1,30 @@
+// How the file of a segment is made.
+
+extension Device {
+    /// Creates the file of a segment, its blocks written, durable and under its name.
+    func makeSegment(
+        _ number: SegmentNumber, _ uuid: StoreUUID, _ incarnation: UInt32, _ byteCount: Int
+    ) throws(Errno) -> DeviceFile {
+        try? unlink(.preparing(number))
+        let file = try open(.preparing(number), create: true)
+        do {
+            try self.resize(file, to: UInt64(byteCount))
+            let buffer = AlignedBuffer(byteCount: min(byteCount, 1 << 20))
+            buffer.bytes.zero(0, buffer.bytes.count)
+            let header = SegmentHeader(
+                state: .free, uuid: uuid, number: number, incarnation: incarnation, epoch: MountEpoch(0),
+                firstBatch: .zero, segmentByteCount: UInt32(byteCount))
+            for offset in stride(from: byteCount - buffer.bytes.count, through: 0, by: -buffer.bytes.count) {
+                if offset == 0 { header.encode(into: buffer.bytes.part(0, SegmentHeader.byteCount)) }
+                try wait(Submission(.write, file, offset: UInt64(offset), buffer.bytes, tag: 0))
+            }
+            try wait(Submission(.sync, file, tag: 0))
+            try rename(.preparing(number), to: .segment(number))
+            try syncDirectories()
+        } catch {
+            close(file)
+            throw error
+        }
+        return file
+    }
+}

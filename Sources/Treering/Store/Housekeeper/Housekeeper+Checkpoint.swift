@@ -1,0 +1,199 @@
+// Checkpoints: the index of one moment becomes durable, in an order that keeps both superblock slots mountable at every instant.
+
+extension Housekeeper {
+    /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host that is short of something only delays it.
+    func checkpointReporting() {
+        do { try checkpointTwice() } catch {
+            // Where a page cannot be read that a replacement needs, what the checkpoint would hold cannot be made now; the log has it.
+            let isReplacing =
+                error == .input && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
+            if error.isShortage || isReplacing {
+                let isNews = state.withLock { state in
+                    defer { state.core.log.space.isCheckpointStuck = true }
+                    return !state.core.log.space.isCheckpointStuck
+                }
+                if isNews { log("no checkpoint can be written now, it is tried again: \(error)") }
+                return
+            }
+            log("writing a checkpoint failed (\(error)): the mount is read-only now")
+            closeLog(error)
+        }
+    }
+
+    /// The mount is read-only from now on: whoever waits for the log gets an error.
+    func closeLog(_ error: Errno) {
+        volume.change { state, telling in state.core.close(error, telling) }
+    }
+
+    /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:
+    /// a flush that failed is not asked again.
+    func checkpointTwice(isClean: Bool = false) throws(Errno) {
+        do throws(Errno) { try checkpoint(isClean: isClean) } catch {
+            guard error != .noSpace, !state.withLock({ $0.core.log.isClosed }) else { throw error }
+            log("writing a checkpoint failed (\(error)): it is written again")
+            try checkpoint(isClean: isClean)
+        }
+    }
+
+    /// What is frozen under one hold of the lock.
+    private struct Frozen {
+        var root: IndexRoot
+        var superblock: Superblock
+        var pageCount: Int
+        var rehomeCount: Int
+    }
+
+    /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
+    ///
+    /// `beforeSuperblock` runs when the pages are durable and before the superblock names them.
+    func checkpoint(
+        isClean: Bool = false, beforeSuperblock: () throws(Errno) -> Void = { () throws(Errno) in }
+    ) throws(Errno) {
+        while try !attemptCheckpoint(isClean: isClean, beforeSuperblock) {}
+    }
+
+    /// False where the log was written again meanwhile: the frozen index names places that are void.
+    private func attemptCheckpoint(
+        isClean: Bool, _ beforeSuperblock: () throws(Errno) -> Void
+    ) throws(Errno) -> Bool {
+        precondition(isOwnThread, "one checkpoint at a time")
+        let frozen = try freeze(isClean: isClean)
+        var (isWritten, mayBeNamed) = (false, false)
+        do throws(Errno) {
+            try growIndex(toPageCount: frozen.pageCount)
+            isWritten = true
+            try writePages()
+            let batch = frozen.superblock.position.lastBatch
+            volume.sync(mayWait: true) { _ in }
+            try volume.waitForLog { $0.tracker.durable >= batch }
+            if state.withLock({ $0.rehomeCount != frozen.rehomeCount }) { return false }
+            let file = state.withLock { $0.indexFile }
+            try device.wait(Submission(.sync, file, tag: 0))
+            try beforeSuperblock()
+            mayBeNamed = true
+            try writeSuperblock(frozen.superblock)
+        } catch {
+            state.withLock { state in
+                // The index that was frozen may be gone by now.
+                guard state.rehomeCount == frozen.rehomeCount else { return }
+                if mayBeNamed || isWritten && error != .noSpace {
+                    state.core.index.tree.checkpointFailed()
+                } else {
+                    state.core.index.tree.checkpointAbandoned()
+                }
+            }
+            throw error
+        }
+        state.withLock { state in
+            state.core.index.tree.checkpointDurable()
+            state.core.index.tree.release(through: state.slots.map(\.checkpoint).min()!)
+            state.checkpointCount += 1
+            state.core.log.space.isCheckpointStuck = false
+        }
+        return true
+    }
+
+    private func freeze(isClean: Bool) throws(Errno) -> Frozen {
+        try runWaitingWithState { (state) throws(Stop) -> Frozen in
+            let core = state.core
+            let tree = core.index.tree
+            if let inode = core.index.replacedInode {
+                _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
+                throw .blocked(.turn)
+            }
+            // Closing the batch below may change the head's.
+            for number in core.table.changedNumbers(and: core.log.headSegment) {
+                try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(number)) }
+            }
+            core.log.closeBatch(durable: true)
+            core.table.noteEmpty(at: tree.building)
+            self.storeUsage(core)
+            core.appendedAtFreeze = core.log.appendedByteCount
+            var superblock = state.superblock
+            superblock.setSegmentCount(core.table.segments.count)
+            superblock.indexRoot = tree.freeze()
+            superblock.checkpoint = superblock.indexRoot.checkpoint
+            superblock.checkpointEpoch = core.log.epoch
+            superblock.position = core.log.position
+            superblock.nextInode = core.log.nextInode
+            superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
+            superblock.inodeCount = core.index.inodeCount
+            superblock.reservedByteCount = core.index.reservedByteCount
+            superblock.written = state.writtenBefore + volume.writtenSinceMount(core.log)
+            superblock.sharedByteCount = core.index.sharedByteCount
+            superblock.isClean = isClean
+            return Frozen(
+                root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,
+                rehomeCount: state.rehomeCount)
+        }
+    }
+
+    /// Brings the usage entries in the tree up to date.
+    private func storeUsage(_ core: Core) {
+        withUnsafeTemporaryAllocation(byteCount: UsageEntry.byteCount, alignment: 8) { bytes in
+            for number in core.table.changedNumbers() {
+                core.table[number].isChanged = false
+                core.table[number].usage.encode(into: bytes)
+                core.index.tree.put(UsageEntry.key(number), UnsafeRawBufferPointer(bytes))
+            }
+        }
+    }
+
+    /// As `runWaiting`, with all of the state.
+    private func runWaitingWithState<Result>(_ operation: (VolumeState) throws(Stop) -> Result) throws(Errno) -> Result
+    {
+        let guarded = state
+        // `run` holds the lock already; the state is reached through a second name inside it.
+        return try runWaiting { (_) throws(Stop) -> Result in
+            try operation(guarded.heldState)
+        }
+    }
+
+    private func growIndex(toPageCount count: Int) throws(Errno) {
+        let file = state.withLock { $0.indexFile }
+        let needed = UInt64(count * IndexPage.byteCount)
+        let present = try device.byteCount(of: file)
+        let step = UInt64(1 << 20)
+        // Some pages ahead: they let removals go on when the host is full.
+        let ahead = max(step, needed / 4)
+        if present >= needed + ahead / 2 { return }
+        do throws(Errno) { try device.resize(file, to: (needed + ahead + step - 1) / step * step) } catch {
+            if present < needed { try device.resize(file, to: needed) }
+        }
+    }
+
+    /// Writes the frozen pages, neighbours together.
+    private func writePages() throws(Errno) {
+        let file = state.withLock { $0.indexFile }
+        let limit = 64
+        let bounce = AlignedBuffer(byteCount: limit * IndexPage.byteCount)
+        while true {
+            let pages = state.withLock { $0.core.index.tree.nextFrozenPages(max: limit) }
+            if pages.isEmpty { return }
+            var start = 0
+            while start < pages.count {
+                var end = start + 1
+                while end < pages.count, pages[end].address.rawValue == pages[end - 1].address.rawValue + 1 { end += 1 }
+                for index in start..<end {
+                    bounce.bytes.copy(
+                        UnsafeRawBufferPointer(pages[index].bytes), to: (index - start) * IndexPage.byteCount)
+                }
+                let bytes = bounce.bytes.part(0, (end - start) * IndexPage.byteCount)
+                try device.wait(Submission(.write, file, offset: pages[start].offsetInFile, bytes, tag: 0))
+                start = end
+            }
+        }
+    }
+
+    /// Writes a superblock into the older slot and waits until it is durable.
+    func writeSuperblock(_ superblock: Superblock) throws(Errno) {
+        var superblock = superblock
+        let (slot, copyFile, file) = state.withLock { state in
+            superblock.generation = state.slots.map(\.generation).max()! + 1
+            let slot = state.slots[0].generation <= state.slots[1].generation ? 0 : 1
+            return (slot, state.indexFile, state.superblockFile)
+        }
+        try SuperblockPair.write(superblock, slot: slot, device, copyFile: copyFile, file)
+        state.withLock { $0.wrote(superblock, slot: slot) }
+    }
+}

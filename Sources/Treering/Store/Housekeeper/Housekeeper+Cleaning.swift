@@ -1,0 +1,234 @@
+// When and what to clean. A segment is emptied by the Cleaner, and is free two checkpoints later; a store that is short of segments
+// is brought back in cycles of both, in the background as long as there are some left.
+
+/// When segments are cleaned.
+enum CleaningPolicy: String, Sendable, CaseIterable {
+    /// In the background: when free segments get few, and when an idle store holds much that is dead.
+    case auto
+    /// Only when an operation would otherwise find no room.
+    case off
+    /// Whenever a segment holds something dead. For tests.
+    case eager
+}
+
+/// What cleaning has brought since the store became short of segments. Emptying a segment is a gain that may lie in the heads at first;
+/// but once as many have been emptied as there are, and no more is free, the rest is not to be had.
+struct Shortage {
+    private var mostAvailable = 0
+    private var leastLiving = Int64.max
+    private var fruitlessCount = 0
+
+    /// After a cycle that emptied so many segments: whether another is worth the work.
+    mutating func goesOn(_ log: SegmentLog, cleanedCount: Int) -> Bool {
+        let table = log.table
+        let isOver = !log.space.isShort(for: .write)
+        let hasGained =
+            log.space.availableSegmentCount > mostAvailable
+            || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
+        fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
+        let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
+        if isOver || isHopeless {
+            self = Shortage()
+        } else {
+            mostAvailable = max(mostAvailable, log.space.availableSegmentCount)
+            leastLiving = min(leastLiving, table.livingByteCount)
+        }
+        return isOver || !isHopeless
+    }
+}
+
+extension Housekeeper {
+    // MARK: In need
+
+    /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
+    func reclaimIfShort(_ tier: SpaceTier = .write) {
+        while state.withLock({
+            $0.core.log.space.isShort(for: tier) && !$0.core.isOver && $0.core.log.space.isSpaceComing
+        }) {
+            if !reclaim() { return }
+            volume.wakeRoomWaiters()
+        }
+    }
+
+    /// One cycle: some segments emptied, two checkpoints, dead segments recycled. False when nothing was gained: operations that
+    /// wait for room then fail.
+    func reclaim() -> Bool {
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
+        // Only what is durable is cleaned.
+        try? volume.syncAndWait()
+        // What is dead as a whole costs nothing.
+        freeDeadSegments()
+        let cleanedCount = state.withLock { $0.core.log.space.isShort(for: .write) } ? cleanSome() : 0
+        freeDeadSegments()
+        sweepTombstones()
+        return state.withLock { state in
+            let table = state.core.table
+            if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
+            let log = state.core.log
+            self.log(
+                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.space.availableSegmentCount) are free, \(log.space.keptSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
+            )
+            log.space.noteStandstill()
+            return false
+        }
+    }
+
+    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them. With `punches`, dead blocks as well.
+    func freeDeadSegments(punches: Bool = false) {
+        for _ in 0..<2 {
+            let waits = punches && !puncher.waiting.isEmpty
+            guard state.withLock({ ($0.core.table.hasDeadSegment || waits) && !$0.core.isOver }) else { return }
+            checkpointReporting()
+            recycleSegments()
+            if punches { punchWaiting() }
+        }
+    }
+
+    /// Empties segments, best first, until two segments' worth is gained or the free ones are few; gives how many.
+    private func cleanSome() -> Int {
+        var count = 0
+        var gained: Int64 = 0
+        let goal = Int64(state.withLock { $0.core.table.segmentByteCount * max(2, $0.core.table.countLimit / 32) })
+        while gained < goal, let victim = state.withLock({ chooseVictim($0, isUrgent: true) }) {
+            guard state.withLock({ mayClean(victim, $0.core.log) }), let gain = clean(victim)
+            else { break }
+            gained += gain
+            count += 1
+        }
+        return count
+    }
+
+    func mayClean(_ victim: SegmentLife, _ log: SegmentLog) -> Bool {
+        log.space.mayClean(log.table[victim.number], cleanersHeadRoom: cleaner.headRoom(log))
+    }
+
+    /// Empties one segment; gives what that gains, nil when it failed.
+    func clean(_ victim: SegmentLife) -> Int64? {
+        let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].living }
+        do {
+            try empty(victim)
+            return gain
+        } catch {
+            log("cleaning segment \(victim.number.rawValue) failed: \(error)")
+            return nil
+        }
+    }
+
+    // MARK: Victims
+
+    /// The segment that is best emptied next: the one with most to gain for its work, the older the better, or, in need, simply the one
+    /// with least in it. Nil when none is worth the work.
+    ///
+    /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
+    private func chooseVictim(
+        _ state: VolumeState, isUrgent: Bool, of segments: SegmentNumbers = .all
+    ) -> SegmentLife? {
+        let table = state.core.table
+        let size = Double(table.segmentByteCount)
+        let durable = state.core.log.tracker.durable
+        // Moving more than this for so little would hardly bring the store on.
+        let limit = Int64(table.segmentByteCount) / 16 * 15
+        var best: (number: SegmentNumber, score: Double)?
+        for (index, segment) in table.segments.enumerated() {
+            let number = SegmentNumber(UInt32(index))
+            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
+                segment.living <= limit, segments.contains(number), !segment.isStuck
+            else { continue }
+            let use = Double(segment.living) / size
+            let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
+            let score = isUrgent ? 1 - use : (1 - use) * age / (1 + use)
+            if best == nil || score > best!.score { best = (number, score) }
+        }
+        return best.map { table.life(of: $0.number) }
+    }
+
+    /// Empties the segment with most to gain, if that is worth the work and there is room for it.
+    func cleanOne(of segments: SegmentNumbers = .all) -> Bool {
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
+        for attempt in 0..<2 {
+            let found = state.withLock { state -> (SegmentLife, Bool)? in
+                chooseVictim(state, isUrgent: true, of: segments).map { ($0, mayClean($0, state.core.log)) }
+            }
+            guard let (victim, mayClean) = found else { return false }
+            if mayClean { return clean(victim) != nil }
+            if attempt == 0 { freeDeadSegments() }
+        }
+        return false
+    }
+
+    /// Holds writers back as far as there is need.
+    func setPace() {
+        volume.writePace.set(
+            state.withLock {
+                options.cleaning == .off || $0.core.isOver ? 0 : $0.core.log.space.pace(longest: WritePace.longestPace)
+            })
+    }
+
+    // MARK: In the background
+
+    /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
+    func cleanInBackground(isIdle: Bool) -> Bool {
+        guard !volume.isOver, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
+            return false
+        }
+        guard begin(.cleaning) else { return false }
+        defer { end(.cleaning) }
+        var isWorthwhile = false
+        if options.cleaning == .eager { try? volume.syncAndWait() }
+        for _ in 0..<goal {
+            // What was emptied becomes free before the cleaner takes of what is kept back: writers would wait for that.
+            let isScarce = state.withLock { state in
+                let log = state.core.log
+                return log.table.hasDeadSegment
+                    && log.space.availableSegmentCount <= log.space.keptSegmentCount(.write) + 1
+            }
+            if isScarce { freeDeadSegments() }
+            guard let victim = state.withLock({ chooseVictim($0, isUrgent: false) }) else { break }
+            guard state.withLock({ mayClean(victim, $0.core.log) }) else { break }
+            isWorthwhile = clean(victim) != nil
+            if !isWorthwhile { return false }
+            if state.withLock({ $0.hasRoomWaiters }) { break }
+        }
+        return isWorthwhile && options.cleaning == .auto
+    }
+
+    /// How many segments to clean in this round; nil for none.
+    private func backgroundGoal(_ state: VolumeState, isIdle: Bool) -> Int? {
+        let table = state.core.table
+        let log = state.core.log
+        // What is emptied becomes free with a checkpoint.
+        if log.space.isCheckpointStuck { return nil }
+        switch options.cleaning {
+        case .off: return nil
+        case .eager: return 2
+        case .auto:
+            let size = Int64(table.segmentByteCount)
+            let dead = table.deadByteCount
+            let missing = log.space.missingSegmentCount
+            // Some at a time: each time costs two checkpoints.
+            if missing > 0, dead > 2 * size { return min(missing + 2, 4) }
+            // Nobody works, and a third of what is in use is dead: its space goes back to the host.
+            return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
+        }
+    }
+
+    /// Called by the cleaner between two steps: what others wait for goes first, and a cleaner without need rests.
+    func pauseCleaning(since start: UInt64) {
+        housekeepInBetween()
+        setPace()
+        guard thread != nil else { return }
+        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few and as writers are held back for
+        // want of them: better that they find the disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        let held = volume.writePace.takeHeldNanoseconds()
+        let elapsed = monotonicNanoseconds() - start
+        let parts = state.withLock { state -> UInt64 in
+            let log = state.core.log
+            if log.space.isShort(for: .write) || state.hasRoomWaiters || held > elapsed / 32 { return 0 }
+            let slack = max(0, log.space.availableSegmentCount - log.space.keptSegmentCount(.write) - 1)
+            return UInt64(min(state.trim == nil ? 3 : 1, slack))
+        }
+        if parts > 0 { rest(nanoseconds: min(parts * elapsed, 50_000_000)) }
+    }
+}

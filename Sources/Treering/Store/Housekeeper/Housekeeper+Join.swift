@@ -1,0 +1,50 @@
+// Joining: where a promised range was written in so many small pieces that they would take more than what was promised, neighbouring
+// pieces are read and written again as one. The housekeeper does it while the writers wait.
+
+extension Housekeeper {
+    /// Joins pieces of the files that writers wait for.
+    func joinCrowded() {
+        guard begin(.joining) else { return }
+        defer { end(.joining) }
+        while let inode = state.withLock({ $0.core.isOver ? nil : $0.core.crowded.first }) {
+            let before = state.withLock { $0.core.takenByteCount }
+            do throws(Errno) { try joinPieces(of: inode) } catch {
+                log("pieces of inode \(inode.rawValue) could not be joined: \(error)")
+            }
+            volume.change { state, _ in
+                let core = state.core
+                core.crowded.removeAll { $0 == inode }
+                core.joinedInVain = core.takenByteCount < before ? nil : inode
+            }
+        }
+    }
+
+    private func joinPieces(of inode: InodeNumber) throws(Errno) {
+        var cursor: UInt64? = 0
+        while let from = cursor {
+            let (found, next) = try runWaiting { (core) throws(Stop) in try core.nextJoinable(inode, from: from) }
+            cursor = next
+            guard let found else { continue }
+            let byteCount = Int(found.to - found.from)
+            let (size, isOver) = try runWaiting { (core) throws(Stop) in
+                (try core.inode(inode).record.size, core.isOver)
+            }
+            if isOver { return }
+            let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
+            guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { continue }
+            // Behind the end of the file the last block holds zeros.
+            let whole = AlignedBuffer(byteCount: byteCount)
+            whole.bytes.zero(0, byteCount)
+            whole.bytes.copyBytes(from: read)
+            _ = try runWaiting { (core) throws(Stop) in
+                try core.join(inode, found, UnsafeRawBufferPointer(whole.bytes))
+            }
+            housekeepInBetween()
+        }
+    }
+}
+
+extension Core {
+    /// What lives, and what is promised.
+    var takenByteCount: Int64 { table.livingByteCount + SpaceAccounting.byteCount(ofReserved: index.reservedByteCount) }
+}

@@ -1,0 +1,113 @@
+// Segments ready for the log: made ahead of time, and recycled when nothing in them is needed any more.
+
+extension Housekeeper {
+    /// What is written to now and next stays open.
+    func keepHeadsOpen() {
+        let (next, adoptCount) = state.withLock { state -> ([DeviceFile], Int) in
+            let table = state.core.table
+            let files = ([state.core.log.head] + table.pool.suffix(SpaceAccounting.cleanerSegmentCount + 1).reversed())
+                .compactMap { $0 }.compactMap { table[$0].file }
+            return (files, state.core.adoptCount)
+        }
+        device.keepOpen(next.prefix(2) + [cleaner.headFile(adoptCount)].compactMap { $0 } + next.dropFirst(2))
+    }
+
+    /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
+    func prepareSegment() {
+        guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
+        // Others may be closed for the new one.
+        keepHeadsOpen()
+        let table = state.withLock { $0.core.table }
+        let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
+        let uuid = state.withLock { $0.superblock.blockUUID }
+        func make() throws(Errno) {
+            let file = try device.makeSegment(number, uuid, incarnation, table.segmentByteCount)
+            state.withLock { $0.core.table.addPrepared(number, incarnation: incarnation, file: file) }
+        }
+        do throws(Errno) {
+            do throws(Errno) { try make() } catch {
+                // What failed once, and did not for want of something, may be possible: only then is the host taken for full.
+                if error.isShortage { throw error } else { try make() }
+            }
+            preparationFailure = nil
+        } catch {
+            try? device.unlink(.preparing(number))
+            state.withLock { $0.core.log.space.isHostFull = true }
+            // It is tried again in each round, and said once.
+            if preparationFailure != error { log("no new segment can be made: \(error)") }
+            preparationFailure = error
+        }
+    }
+
+    /// Resets dead segments that no checkpoint needs any more: back into the pool, or back to the host.
+    func recycleSegments() {
+        let candidates = state.withLock { state -> [SegmentNumber] in
+            let older = state.slots.map(\.checkpoint).min()!
+            return state.core.table.recyclable(through: older)
+        }
+        for number in candidates {
+            do { try recycle(number) } catch {
+                log("segment \(number.rawValue) could not be recycled: \(error)")
+                return
+            }
+        }
+    }
+
+    /// Nothing lives in it, and nobody can begin to read it while its header is written.
+    func recycle(_ number: SegmentNumber) throws(Errno) {
+        let isFree = state.withLock { state in
+            // A scrub may have come to it since it was chosen.
+            guard state.core.table[number].readerCount == 0 else { return false }
+            state.core.table[number].isBeingReset = true
+            return true
+        }
+        guard isFree else { return }
+        do throws(Errno) { try reset(number) } catch {
+            state.withLock { $0.core.table[number].isBeingReset = false }
+            throw error
+        }
+    }
+
+    private func reset(_ number: SegmentNumber) throws(Errno) {
+        var isReset = true
+        var (header, file, isKept) = state.withLock { state in
+            let segment = state.core.table[number]
+            let header = SegmentHeader(
+                state: .free, uuid: state.superblock.blockUUID, number: number, incarnation: segment.incarnation + 1,
+                epoch: segment.epoch, firstBatch: .zero, segmentByteCount: UInt32(state.core.table.segmentByteCount))
+            let table = state.core.table
+            let isKept = table.pool.count < options.poolLimit && Int(number.rawValue) < table.countLimit
+            return (header, segment.file!, isKept)
+        }
+        // The head of the log never waits for the host to allocate blocks, nor fails for want of them.
+        if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        do throws(Errno) {
+            try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+            try device.wait(Submission(.sync, file, tag: 0))
+        } catch {
+            // A host that has no room for the header, since it copies, has the file back.
+            guard error.isShortage else { throw error }
+            isKept = false
+            isReset = false
+        }
+        if !isKept { try device.unlink(.segment(number)) }
+        if !isReset {
+            // What was not reset must not come back.
+            do throws(Errno) { try device.syncDirectories() } catch {
+                closeLog(error)
+                throw error
+            }
+        }
+        state.withLock { state in
+            state.core.table.recycle(number, incarnation: header.incarnation)
+            if !isKept { state.core.table.remove(number) }
+            state.sweepCursor = RecordIndex.firstTombstone
+        }
+        if isKept { return }
+        device.close(file)
+        // Should it come back, it comes back as free.
+        try device.syncDirectories()
+    }
+}
