@@ -90,19 +90,23 @@ import Testing
         @Sendable func write(_ attempt: Attempt?) {
             do throws(Stop) {
                 let bytes = AlignedBuffer(byteCount: 100)
-                _ = try volume.write(
-                    inode, at: 60_000, UnsafeRawBufferPointer(bytes.bytes), [], TestStore.context)
+                _ = try volume.run { (core) throws(Stop) in
+                    try core.write(inode, at: 60_000, UnsafeRawBufferPointer(bytes.bytes), [], TestStore.context)
+                }
                 answers.withLock { $0.append("written") }
             } catch {
                 switch error {
                 case .failed(let error): answers.withLock { $0.append("write \(error)") }
-                case .blocked(let blocker): volume.park(blocker, attempt, mayWait: false) { write($0) }
+                case .blocked(let blocker):
+                    volume.park(blocker, attempt, mayWait: false) { attempt, _ in write(attempt) }
                 }
             }
         }
         func read() throws -> [UInt8]? {
             var plan: ReadPlan?
-            do throws(Stop) { plan = try volume.read(inode, at: 0, 50_000) } catch {
+            do throws(Stop) {
+                plan = try volume.run { (core) throws(Stop) in try core.read(inode, at: 0, 50_000, isAccess: true) }
+            } catch {
                 guard case .blocked(.room) = error else { throw error }
             }
             guard let plan else { return nil }
