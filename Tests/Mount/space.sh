@@ -169,7 +169,7 @@ check "copies, overwritten and deleted while segments are cleaned" \
 rm -f "$M/original"
 stop_mount "$S" "$M"
 check_store "$S"
-living=$(figure "$S" living_bytes)
+living=$(figure "$S" live_bytes)
 equal "nothing lives at the end but the root" yes "$([ "${living:-999999}" -lt 4096 ] && echo yes || echo "$living")"
 rm -rf "$S"
 finish

@@ -130,7 +130,7 @@ import Testing
                 let table = state.core.table
                 for index in table.segments.indices where table.segments[index].isSealed {
                     let number = SegmentNumber(UInt32(index))
-                    if table[number].living == 0 { table[number].emptySince = older }
+                    if table[number].live == 0 { table[number].emptySince = older }
                 }
             }
             store.volume.housekeeper.recycleSegments()

@@ -34,7 +34,7 @@ import Testing
     }
 
     private static let effects: [SimulatedFault.Effect] = [
-        .fail(.input), .failTorn(.input), .failAndLose(.input), .fail(.noSpace), .shorten(4096),
+        .fail(.ioError), .failTorn(.ioError), .failAndLose(.ioError), .fail(.noSpace), .shorten(4096),
     ]
 
     private static func run(_ faults: [SimulatedFault], order: SimulatedDevice.Order, seed: UInt64) throws
@@ -53,7 +53,7 @@ import Testing
         var cases: [(Int, Int)] = []
         for call in 1...calls { for effect in Self.effects.indices { cases.append((call, effect)) } }
         cases.shuffle(using: &random)
-        var counts = (runs: 0, rehomed: 0, readOnly: 0, errors: 0)
+        var counts = (runs: 0, relocated: 0, readOnly: 0, errors: 0)
         for (call, effect) in cases.prefix(Self.total) {
             let order: SimulatedDevice.Order = call % 2 == 0 ? .random : .fifo
             let text = "call \(call), \(Self.effects[effect]), \(order), seed \(Self.seed)"
@@ -62,7 +62,7 @@ import Testing
                 let run = try Self.run(
                     [SimulatedFault(Self.effects[effect], nth: call)], order: order, seed: UInt64(call))
                 counts.runs += 1
-                counts.rehomed += run.outcome.wasRehomed ? 1 : 0
+                counts.relocated += run.outcome.wasRelocated ? 1 : 0
                 counts.readOnly += run.outcome.isReadOnly ? 1 : 0
                 counts.errors += run.outcome.errorCount > 0 ? 1 : 0
             } catch { Issue.record("\(text): \(error)") }
@@ -94,22 +94,22 @@ import Testing
     @Test(arguments: [SimulatedDevice.Order.fifo, .random])
     func aSingleFaultOfTheLogIsMadeGood(order: SimulatedDevice.Order) throws {
         let kinds: [(Set<TraceEntry.Kind>, SimulatedFault.Effect)] = [
-            ([.write, .writeDurable], .fail(.input)), ([.write, .writeDurable], .failTorn(.input)),
+            ([.write, .writeDurable], .fail(.ioError)), ([.write, .writeDurable], .failTorn(.ioError)),
             ([.write, .writeDurable], .fail(.noSpace)), ([.write, .writeDurable], .shorten(512)),
-            ([.sync], .fail(.input)), ([.sync], .failAndLose(.input)),
+            ([.sync], .fail(.ioError)), ([.sync], .failAndLose(.ioError)),
         ]
-        var rehomed = 0
+        var relocated = 0
         for segment in 0..<2 as Range<UInt32> {
             for (index, (kind, effect)) in kinds.enumerated() {
                 for nth in 1...max(1, min(6, Self.total / 40)) where (nth + index) % 2 == (order == .fifo ? 0 : 1) {
                     let fault = SimulatedFault(effect, kinds: kind, file: .segment(SegmentNumber(segment)), nth: nth)
                     let run = try Self.run([fault], order: order, seed: Self.seed)
                     #expect(!run.outcome.isReadOnly, "\(fault)")
-                    rehomed += run.outcome.wasRehomed ? 1 : 0
+                    relocated += run.outcome.wasRelocated ? 1 : 0
                 }
             }
         }
-        #expect(rehomed > 2)
+        #expect(relocated > 2)
     }
 
     /// Random operations on a device that fails again and again, at any call.
@@ -122,7 +122,7 @@ import Testing
             Issue.record(
                 "seed \(seed), after \(simulation.operationCount) operations: \(error)\n\(simulation.history)")
         }
-        #expect(simulation.counts["rehomed"] ?? 0 > 0)
+        #expect(simulation.counts["relocated"] ?? 0 > 0)
     }
 
     /// A segment that cannot be written for ever: the log goes on in others, or the mount says that it cannot.
@@ -130,11 +130,11 @@ import Testing
         let kinds: Set<TraceEntry.Kind> = [.write, .writeDurable, .sync]
         for segment in 0..<3 as Range<UInt32> {
             let fault = SimulatedFault(
-                .failAndLose(.input), kinds: kinds, file: .segment(SegmentNumber(segment)), nth: 2, isLasting: true)
+                .failAndLose(.ioError), kinds: kinds, file: .segment(SegmentNumber(segment)), nth: 2, isLasting: true)
             let run = try Self.run([fault], order: .random, seed: Self.seed)
             Environment.note("segment \(segment) fails for ever: \(run.outcome)")
         }
-        let everything = SimulatedFault(.fail(.input), kinds: kinds, nth: 10, isLasting: true)
+        let everything = SimulatedFault(.fail(.ioError), kinds: kinds, nth: 10, isLasting: true)
         let run = try Self.run([everything], order: .fifo, seed: Self.seed)
         #expect(run.outcome.isReadOnly)
         #expect(run.store.volume.complaints().contains { $0.contains("the log failed") })

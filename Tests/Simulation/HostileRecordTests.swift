@@ -174,11 +174,11 @@ private struct HostileField: CustomStringConvertible {
             try perform(.write(filler, offset: piece * 32_768, byteCount: 32_768, seed: piece))
         }
         try store.volume.syncAndWait()
-        let victims = store.volume.state.withLock { state -> [SegmentLife] in
+        let victims = store.volume.state.withLock { state -> [SegmentID] in
             let table = state.core.table
             return table.segments.indices.map { SegmentNumber(UInt32($0)) }
-                .filter { table[$0].isSealed && table[$0].role == .hot && table[$0].living > 0 }
-                .map { table.life(of: $0) }
+                .filter { table[$0].isSealed && table[$0].role == .hot && table[$0].live > 0 }
+                .map { table.id(of: $0) }
         }
         for victim in victims { try store.volume.housekeeper.empty(victim) }
         try store.volume.syncAndWait()

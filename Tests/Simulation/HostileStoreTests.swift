@@ -31,7 +31,7 @@ import Testing
         #expect(Self.count < 20 || tally.mounted > 0 && tally.refused > 0)
     }
 
-    /// Without a superblock, a batch that was mended in memory could still not be followed, and was mended again for hours.
+    /// Without a superblock, a batch that was repaired in memory could still not be followed, and was repaired again for hours.
     @Test func aPlaceIsMendedOnce() throws {
         let watchdog = try Watchdog(secondCount: 30)
         var tally = HostileTally()
@@ -283,7 +283,9 @@ struct HostileRun {
         export(copy(), &tally)
         mount(copy(), &tally)
         repair(copy(), &tally)
-        if let tail = staging.withUnsafeBytes({ StagingTail(copying: $0) }) { mount(copy(), &tally, tails: [tail]) }
+        if let tail = staging.withUnsafeBytes({ StagedRecords(copying: $0) }) {
+            mount(copy(), &tally, allStaged: [tail])
+        }
     }
 
     private func dump(_ device: SimulatedDevice) {
@@ -309,10 +311,10 @@ struct HostileRun {
         if (try? Exporter.export(view, into: target)) != nil { tally.exported += 1 }
     }
 
-    private func mount(_ device: SimulatedDevice, _ tally: inout HostileTally, tails: [StagingTail] = []) {
+    private func mount(_ device: SimulatedDevice, _ tally: inout HostileTally, allStaged: [StagedRecords] = []) {
         var options = settings.options
-        options.isReadOnly = tails.isEmpty && seed % 3 == 0
-        guard let volume = try? Volume.mount(device, options, tails: tails, log: { _ in }) else {
+        options.isReadOnly = allStaged.isEmpty && seed % 3 == 0
+        guard let volume = try? Volume.mount(device, options, allStaged: allStaged, log: { _ in }) else {
             tally.refused += 1
             return
         }

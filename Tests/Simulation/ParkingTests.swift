@@ -74,13 +74,13 @@ private final class ParkedRequest: @unchecked Sendable {
                     try volume.housekeeper.replaceStaging { (_, _, _) throws(Errno) in throw .noSpace }
                 }
             case .relocate:
-                store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .writeDurable, .sync]))
+                store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.write, .writeDurable, .sync]))
                 volume.sync(mayWait: false) { _ in }
                 volume.housekeeper.housekeep()
             case .unmount: try volume.unmount()
             case .discard: volume.shutDown(.discard, mayWait: true) { _ in }
             case .flush: volume.shutDown(.flush, mayWait: true) { _ in }
-            case .fail: volume.housekeeper.closeLog(.input)
+            case .fail: volume.housekeeper.closeLog(.ioError)
             }
         }
     }
@@ -209,7 +209,7 @@ private final class ParkedRequest: @unchecked Sendable {
 
     /// A write of the log fails, and nobody has made that good yet.
     private static func suspend(_ store: SimulatedStore) {
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .writeDurable]))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.write, .writeDurable]))
         store.volume.sync(mayWait: false) { _ in }
         while store.volume.state.withLock({ $0.core.log.suspension == nil }), store.device.step() {}
     }
@@ -364,9 +364,9 @@ private final class ParkedRequest: @unchecked Sendable {
         #expect(request.answers == [nil])
         // What comes after that is found in the new staging by a successor.
         let next = store.nextSequence
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(other!.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(other!.bytes)))
         let again = try SimulatedStore(
-            Self.settings, on: store.device.snapshotAfterKill(), clock: SimulationClock(), tails: [tail])
+            Self.settings, on: store.device.snapshotAfterKill(), clock: SimulationClock(), allStaged: [tail])
         #expect(again.recoveredSequence == next)
     }
 

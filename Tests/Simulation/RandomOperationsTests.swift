@@ -7,7 +7,7 @@ import Testing
 
 @Suite(.serialized) struct RandomOperationsTests {
     /// How each run differs: the order of completions, the page cache, the size of the store, the sector, staging: as many batches as
-    /// a segment takes, or so many that it still has those of a segment's earlier life.
+    /// a segment takes, or so many that it still has those of a segment's earlier incarnation.
     static func options(_ seed: UInt64, _ operationCount: Int) -> RandomSimulation.Options {
         var options = RandomSimulation.Options()
         options.operationCount = operationCount

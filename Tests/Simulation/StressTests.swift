@@ -32,9 +32,9 @@ import Testing
             usleep(10_000)
         }
         if !store.volume.isReadOnly { for client in clients { #expect(client.problem == nil) } }
-        let (checkpoints, rehomed) = volume.state.withLock { ($0.checkpointCount, $0.rehomeCount) }
+        let (checkpoints, relocated) = volume.state.withLock { ($0.checkpointCount, $0.relocationCount) }
         Environment.note(
-            "stress: \(checkpoints) checkpoints, \(disk.faultCount) faults, \(rehomed) times written again")
+            "stress: \(checkpoints) checkpoints, \(disk.faultCount) faults, \(relocated) times written again")
         if hasFaults && volume.isReadOnly {
             #expect(store.log.lines.contains { $0.contains("read-only") }, "\(store.log.lines)")
             #expect(throws: Errno.self) { try volume.unmount() }
@@ -42,7 +42,7 @@ import Testing
             return diskThread.join()
         }
         #expect(checkpoints > 2)
-        #expect(!hasFaults || rehomed > 0)
+        #expect(!hasFaults || relocated > 0)
         #expect(!volume.isReadOnly, "\(store.log.lines)")
         try volume.unmount()
         disk.stop()
@@ -78,7 +78,7 @@ private final class Disk: @unchecked Sendable {
             guard faultEvery > 0, count % faultEvery == 0, device.faultCount == 0, faultCount < 12 else { continue }
             faultCount += 1
             let kinds: Set<TraceEntry.Kind> = faultCount % 2 == 0 ? [.sync] : [.write, .writeDurable]
-            device.inject(SimulatedFault(.failAndLose(.input), kinds: kinds))
+            device.inject(SimulatedFault(.failAndLose(.ioError), kinds: kinds))
         }
     }
 }

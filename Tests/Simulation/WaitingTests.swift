@@ -46,7 +46,7 @@ import Testing
         let store = try SimulatedStore(StoreSettings())
         let inode = try make(store)
         store.device.inject(
-            SimulatedFault(.fail(.input), kinds: [.write], file: .preparing(SegmentNumber(1))))
+            SimulatedFault(.fail(.ioError), kinds: [.write], file: .preparing(SegmentNumber(1))))
         for piece in 0..<40 as Range<UInt64> { try write(store, inode, piece * 30_000, 30_000) }
         #expect(store.device.faultCount == 0)
         #expect(store.volume.state.withLock { $0.core.table.inUseCount } > 1)

@@ -6,7 +6,7 @@ enum CheckCommand {
     static let options = [
         CommandOption("data", .flag, "", "read and verify every byte, not only what names it"),
         CommandOption("rebuild-index", .flag, "", "write the index anew from the segments"),
-        CommandOption("repair", .flag, "", "mend what can be mended; says what is lost. Reads all data"),
+        CommandOption("repair", .flag, "", "mend what can be repaired; says what is lost. Reads all data"),
         CommandOption("new-uuid", .flag, "", "give the store, a copy of another, a uuid of its own; checks nothing"),
         CommandOption(
             "rate", .size(0...1 << 50), ByteSize.text(ScrubCommand.defaultRate),
@@ -17,7 +17,7 @@ enum CheckCommand {
         treering check MOUNTPOINT|STORE [--rate SIZE]
         treering check STORE --new-uuid
 
-        Checks a store. Without --repair or --rebuild-index nothing is changed. A repair mends the superblock, the index, the
+        Checks a store. Without --repair or --rebuild-index nothing is changed. A repair salvages the superblock, the index, the
         log (what was damaged in it is left out, the rest kept), names, links and inodes; what has no name any more goes to
         /lost+found; data that cannot be read is listed by path and gives EIO from then on.
 
@@ -117,7 +117,7 @@ enum CheckCommand {
         let report: CheckReport
         do throws(MountError) {
             if rebuilds {
-                let count = try IndexRebuilder.rebuild(store.device) { print("\(path): \($0)") }
+                let count = try IndexRebuild.rebuild(store.device) { print("\(path): \($0)") }
                 print("\(path): the index was made anew from \(count) records")
             }
             report = try Checker.check(
@@ -128,7 +128,7 @@ enum CheckCommand {
         }
         show(report, path, readsData: readsData)
         if !report.isClean {
-            print("\(path): `treering check --repair` mends what can be mended")
+            print("\(path): `treering check --repair` mends what can be repaired")
             return 4
         }
         return rebuilds ? 1 : 0

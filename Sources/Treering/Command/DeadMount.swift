@@ -40,7 +40,7 @@ enum DeadMount {
         return try HostFile.realPathOfParent(trimmed)
     }
 
-    /// Takes away the dead mounts of ours at this absolute path but for so many; gives how many there were. What lives stays.
+    /// Takes away the dead mounts of ours at this absolute path but for so many; gives how many there were. What is live stays.
     @discardableResult
     static func clear(_ path: HostString, leaving: Int = 0) -> Int {
         var count = 0

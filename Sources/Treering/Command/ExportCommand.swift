@@ -32,9 +32,9 @@ enum ExportCommand {
             let staging = try? HostStaging(directory: path, uuid: pair.newest().uuid, log: log)
             let view = try StoreView.open(
                 store.device, pair,
-                tails: {
-                    do { try staging?.findTails(isReadOnly: true) } catch { log("\(error)") }
-                    return staging?.tails.map(\.tail) ?? []
+                allStaged: {
+                    do { try staging?.findStaged(isReadOnly: true) } catch { log("\(error)") }
+                    return staging?.allStaged.map(\.tail) ?? []
                 }, log: log)
             report = try Exporter.export(view, into: target)
         } catch {

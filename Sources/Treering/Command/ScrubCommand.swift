@@ -1,4 +1,4 @@
-// `treering check` of a store that is mounted: the process that serves it reads and verifies what lives, this one shows how far it is and
+// `treering check` of a store that is mounted: the process that serves it reads and verifies what is live, this one shows how far it is and
 // what was found.
 
 import CLinux
@@ -92,7 +92,7 @@ struct ScrubCommand {
             return 0
         }
         print("\(target): \(progress.findings) errors: \(what)")
-        print("\(target): unmounted, `treering check --repair` mends what can be mended")
+        print("\(target): unmounted, `treering check --repair` mends what can be repaired")
         return 4
     }
 

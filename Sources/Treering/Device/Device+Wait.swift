@@ -5,6 +5,6 @@ extension Device {
     func wait(_ submission: Submission) throws(Errno) {
         let completion = perform(submission)
         if let error = completion.error { throw error }
-        guard submission.operation == .sync || completion.result == submission.byteCount else { throw .input }
+        guard submission.operation == .sync || completion.result == submission.byteCount else { throw .ioError }
     }
 }

@@ -72,8 +72,8 @@ struct DirectSupport: Sendable {
         let memory = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: count)
         defer { memory.deallocate() }
         memory.initializeMemory(as: UInt8.self, repeating: 0x5A, count: count)
-        guard pwrite(descriptor, memory, count, 0) == count else { return errno == 0 ? .input : .last }
-        guard pread(descriptor, memory, count, 0) == count else { return errno == 0 ? .input : .last }
+        guard pwrite(descriptor, memory, count, 0) == count else { return errno == 0 ? .ioError : .last }
+        guard pread(descriptor, memory, count, 0) == count else { return errno == 0 ? .ioError : .last }
         return nil
     }
 }

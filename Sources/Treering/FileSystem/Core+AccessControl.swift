@@ -71,7 +71,7 @@ extension Core {
         report(
             CorruptionReport(
                 place: "inode \(inode.rawValue)", reason: "its access control list is missing or malformed"))
-        throw .failed(.input)
+        throw .failed(.ioError)
     }
 
     /// Where an attribute lies or will lie.

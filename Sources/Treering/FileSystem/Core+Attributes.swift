@@ -46,7 +46,7 @@ extension Core {
     /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Where the kernel keeps the times
     /// (the writeback cache) it says which they are, and a time of change with them. Source: the kernel's may_setattr.
     private func checkSeal(_ inode: InodeRecord, _ changes: AttributeChanges) throws(Stop) {
-        guard inode.isSealed else { return }
+        guard inode.isProtected else { return }
         func isNow(_ time: AttributeChanges.Time?) -> Bool {
             switch time {
             case .at: return false
@@ -86,7 +86,7 @@ extension Core {
         try planned(plan) { () throws(Stop) in
             let whole = FilePiece(offset: 0, byteCount: UInt64(payload.1), payload: payload.0, payloadOffset: 0)
             let taken = try self.find { () throws(PageMiss) in try self.add(whole, to: plan) }
-            guard taken != nil else { throw .failed(.input) }
+            guard taken != nil else { throw .failed(.ioError) }
             precondition(plan.isWhole, "a value is one piece")
             plan.allotScratch(&readBuffers)
         }
@@ -134,7 +134,7 @@ extension Core {
         let kind = try classify(name)
         guard value.count <= min(Self.xattrByteCountLimit, writeByteCountLimit) else { throw .failed(.tooBig) }
         var inode = try self.inode(number).record
-        try inode.requireUnsealed()
+        try inode.requireUnprotected()
         guard case .ordinary = kind else { return try setAccessList(kind, inode, name, value, context) }
         var since = BatchSequence.zero
         let cookie: UInt64
@@ -164,7 +164,7 @@ extension Core {
     ) throws(Stop) {
         let kind = try classify(name)
         var inode = try self.inode(number).record
-        try inode.requireUnsealed()
+        try inode.requireUnprotected()
         guard case .ordinary = kind else { return try removeAccessList(kind, inode, name, context) }
         guard case .found(let found) = try find({ () throws(PageMiss) in try index.xattr(number, name, nameHash) })
         else { throw .failed(.noData) }
@@ -202,7 +202,7 @@ extension Core {
 
     // MARK: The whole file system
 
-    /// statvfs(3): the size is what living data can fill; free is what of it is not filled, no more than the host has; available is what of
+    /// statvfs(3): the size is what live data can fill; free is what of it is not filled, no more than the host has; available is what of
     /// that can be written or reserved, the records for it being kept back.
     func status() -> FileSystemStatus {
         let (total, room) = log.space.totalAndFree(

@@ -69,7 +69,7 @@ extension Core {
         } catch {
             guard plan.filled > start else { throw .blocked(.pageAhead(error)) }
         }
-        if isDamaged { throw .failed(.input) }
+        if isDamaged { throw .failed(.ioError) }
         plan.allotScratch(&readBuffers)
     }
 
@@ -104,16 +104,16 @@ extension Core {
                 UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
                 let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
             else { return nil }
-            // What the index names lives, so the segment is in the life in which it was written.
-            let life = self.table.life(of: entry.blocksSegment)
-            if let bytes = self.log.resident(life, start, Int(byteCount)) {
+            // What the index names is live, so the segment is in the incarnation in which it was written.
+            let segmentID = self.table.id(of: entry.blocksSegment)
+            if let bytes = self.log.resident(segmentID, start, Int(byteCount)) {
                 plan.copy(bytes)
                 return bytes.count
             }
-            guard let file = self.table[life.number].file else { return nil }
+            guard let file = self.table[segmentID.number].file else { return nil }
             let before = plan.reads.count
-            let taken = plan.add(entry, life, file, offset: Int(offset), byteCount: Int(byteCount))
-            self.table.hold(life, count: plan.reads.count - before)
+            let taken = plan.add(entry, segmentID, file, offset: Int(offset), byteCount: Int(byteCount))
+            self.table.hold(segmentID, count: plan.reads.count - before)
             return taken
         }
         if added == nil {
@@ -127,7 +127,7 @@ extension Core {
 
     /// A plan's reads are over: lets go of the segments and of the buffer's claim.
     func finished(_ plan: ReadPlan) {
-        for read in plan.reads { table.letGo(of: read.life) }
+        for read in plan.reads { table.letGo(of: read.segmentID) }
         plan.forgetReads()
     }
 

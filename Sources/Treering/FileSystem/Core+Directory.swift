@@ -67,7 +67,7 @@ extension Core {
                         CorruptionReport(
                             place: "directory \(number.rawValue)",
                             reason: "an entry names inode \(entry.inode.rawValue), which is not there"))
-                    throw .failed(.input)
+                    throw .failed(.ioError)
                 }
                 return true
             }

@@ -47,7 +47,7 @@ extension Core {
         _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ new: NewInode, _ context: RequestContext
     ) throws(Stop) -> Attributes {
         try check(name: name)
-        var directory = try livingDirectory(parent).record
+        var directory = try liveDirectory(parent).record
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
         guard UInt64(new.target?.count ?? 0) <= InodeRecord.targetByteCountLimit else { throw .failed(.nameTooLong) }
         guard InodeRecord.isType(new.mode >> 12) else { throw .failed(.invalid) }
@@ -116,9 +116,9 @@ extension Core {
         try check(name: name)
         var inode = try self.inode(target).record
         guard !inode.isDirectory else { throw .failed(.notPermitted) }
-        try inode.requireUnsealed()
+        try inode.requireUnprotected()
         guard inode.linkCount < Self.linkCountLimit else { throw .failed(.tooManyLinks) }
-        var directory = try livingDirectory(parent).record
+        var directory = try liveDirectory(parent).record
         guard case .free(let cookie) = try slot(parent, name) else { throw .failed(try conflict(parent, name)) }
         let since = try find { () throws(PageMiss) in try index.sinceOfTombstone(parent, .dirent, cookie) }
         let time = now()

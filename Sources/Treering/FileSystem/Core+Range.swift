@@ -125,7 +125,7 @@ extension Core {
         try waitForRemovals(of: old.inode)
         let (low, high) = Self.blocks(around: from, to)
         try measure(old.inode, low, high, walk) { !$0.isReserved }
-        // Asked again each time: others may have been promised the room since.
+        // Asked again each time: others may have been reserved the room since.
         try allowReservation(of: walk.missingByteCount)
         // The blocks at both ends may have many holes of a few bytes.
         var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)

@@ -10,7 +10,7 @@ extension Core {
     ) throws(Stop) {
         try check(name: newName)
         let from = try directory(parent).record
-        let to = parent == newParent ? from : try livingDirectory(newParent).record
+        let to = parent == newParent ? from : try liveDirectory(newParent).record
         guard case .found(let source) = try slot(parent, name) else { throw .failed(.noEntry) }
         let target = try slot(newParent, newName)
         var move = Move(

@@ -37,10 +37,10 @@ final class Core {
     var appendedAtFreeze: UInt64 = 0
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
-    /// Files whose pieces are joined before more is written to what they were promised.
+    /// Files whose pieces are joined before more is written to what they were reserved.
     var crowded: [InodeNumber] = []
     /// What writers on a full store know of the parts that they write, while they look at many pieces.
-    var promised: [WrittenRange: KnownPromise] = [:]
+    var reserved: [WrittenRange: KnownReservation] = [:]
     /// One of which no more can be gained by that.
     var joinedInVain: InodeNumber?
     /// A removal could not go on when it was tried last.
@@ -68,7 +68,7 @@ final class Core {
 
     /// What a request is told that must not wait: besides at an end, on a host that has had no room for long.
     var endError: Errno {
-        if isOver || isEnding { return isReadOnly && !isShutDown ? .readOnly : .input }
+        if isOver || isEnding { return isReadOnly && !isShutDown ? .readOnly : .ioError }
         return .noSpace
     }
 
@@ -80,7 +80,7 @@ final class Core {
 
     func shutDown(_ telling: borrowing Telling) {
         isShutDown = true
-        log.fail(.input, telling)
+        log.fail(.ioError, telling)
     }
 
     func endRequests(_ telling: borrowing Telling) { isEnding = true }
@@ -88,7 +88,7 @@ final class Core {
     /// How often the index was replaced: what somebody knows of segments may be out of date.
     private(set) var adoptCount = 0
 
-    /// Goes on with another index, which takes over the books of the log's present table.
+    /// Goes on with another index, which takes over the accounting of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
         bound(index)
@@ -144,7 +144,7 @@ final class Core {
     }
 
     /// Commits a change of data. Where the store is full for others, a range that is allocated throughout still takes it: what was reserved
-    /// there was promised, and what is overwritten comes free.
+    /// there was reserved, and what is overwritten comes free.
     @inline(__always)
     func commitData(
         _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ context: RequestContext,
@@ -159,7 +159,7 @@ final class Core {
                 else { throw error }
                 let claim = RoomClaim.allocated(number, releasedByteCount: released)
                 do throws(Stop) { try append(&writer, .write, claim, context.onceNumber) } catch {
-                    if case .failed = error { promised[range] = nil }
+                    if case .failed = error { reserved[range] = nil }
                     throw error
                 }
             }
@@ -210,7 +210,7 @@ final class Core {
         if let onceNumber { connection?.note(log.nextSequence, onceNumber) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
-        if !promised.isEmpty { forgetPromises(changedBy: record) }
+        if !reserved.isEmpty { forgetReservations(changedBy: record) }
         if let impossible = table.impossible {
             table.impossible = nil
             report(impossible)
@@ -226,7 +226,7 @@ final class Core {
         case .ready: break
         case .wait: throw .blocked(.room)
         case .full: throw .failed(.noSpace)
-        case .failed: throw .failed(.input)
+        case .failed: throw .failed(.ioError)
         }
         // What the cleaner moved stays where it was: that is as good, and the segment it went to may not be in use any more.
         var writer =
@@ -295,7 +295,7 @@ final class Core {
     }
 
     /// A directory in which a name can be made: one that has not been removed and is not immutable.
-    func livingDirectory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
+    func liveDirectory(_ number: InodeNumber) throws(Stop) -> InodeEntry {
         let entry = try directory(number)
         guard entry.record.linkCount > 0 else { throw .failed(.noEntry) }
         try entry.record.requireNewNames()
@@ -337,7 +337,7 @@ final class Core {
     /// Reports damage; gives what an operation throws that has met it.
     func damage(_ place: String, _ reason: String) -> Stop {
         report(CorruptionReport(place: place, reason: reason))
-        return .failed(.input)
+        return .failed(.ioError)
     }
 
     func slot(_ directory: InodeNumber, _ name: UnsafeRawBufferPointer) throws(Stop) -> RecordIndex.NameSlot {

@@ -16,7 +16,7 @@ struct InodeFlags: OptionSet, Hashable, Sendable {
     static let settable: InodeFlags = [.immutable, .appendOnly, .noDump, .noAccessTime]
     /// What a new inode takes over from its directory, as on ext4.
     static let inherited: InodeFlags = [.noDump, .noAccessTime]
-    static let sealing: InodeFlags = [.immutable, .appendOnly]
+    static let protecting: InodeFlags = [.immutable, .appendOnly]
 }
 
 extension InodeRecord {
@@ -28,7 +28,7 @@ extension InodeRecord {
     var isImmutable: Bool { flags & InodeFlags.immutable.rawValue != 0 }
     var isAppendOnly: Bool { flags & InodeFlags.appendOnly.rawValue != 0 }
     /// Immutable or append-only: keeps its attributes and names.
-    var isSealed: Bool { flags & InodeFlags.sealing.rawValue != 0 }
+    var isProtected: Bool { flags & InodeFlags.protecting.rawValue != 0 }
 
     /// A directory in which a name may be made. Source: ioctl_iflags(2).
     func requireNewNames() throws(Stop) {
@@ -37,12 +37,12 @@ extension InodeRecord {
 
     /// A directory that may lose this name.
     func requireRemoval(of inode: InodeRecord) throws(Stop) {
-        if isSealed || inode.isSealed { throw .failed(.notPermitted) }
+        if isProtected || inode.isProtected { throw .failed(.notPermitted) }
     }
 
     /// Attributes may change.
-    func requireUnsealed() throws(Stop) {
-        if isSealed { throw .failed(.notPermitted) }
+    func requireUnprotected() throws(Stop) {
+        if isProtected { throw .failed(.notPermitted) }
     }
 }
 
@@ -58,11 +58,11 @@ extension Core {
         var inode = try self.inode(number).record
         // chattr(1) is for files and directories; the kernel does not ask for others.
         guard inode.isRegular || inode.isDirectory else { throw .failed(.notSupported) }
-        // On a full store what was sealed must become removable.
-        let unseals = inode.isSealed && wanted.isDisjoint(with: .sealing)
+        // On a full store what was protected must become removable.
+        let unprotects = inode.isProtected && wanted.isDisjoint(with: .protecting)
         inode.inodeFlags = inode.inodeFlags.subtracting(.settable).union(wanted)
         inode.changed = now()
-        try commit(unseals ? .removal : .write, context) { $0.inode(inode) }
+        try commit(unprotects ? .removal : .write, context) { $0.inode(inode) }
     }
 
     /// open(2) of an immutable or append-only file, where the kernel tells of it. `appends`: O_APPEND without O_TRUNC.

@@ -4,7 +4,7 @@
 
 /// One range of a segment to be read for a plan.
 struct PlannedRead {
-    let life: SegmentLife
+    let segmentID: SegmentID
     let file: DeviceFile
     /// In bytes, a multiple of 4 KiB.
     let position: UInt64
@@ -97,7 +97,7 @@ final class ReadPlan: @unchecked Sendable {
 
     /// Plans to read a part of a payload to where the plan is filled; gives how much of it. All its blocks are stored next to each other.
     func add(
-        _ entry: PayloadEntry, _ life: SegmentLife, _ file: DeviceFile, offset: Int, byteCount: Int
+        _ entry: PayloadEntry, _ segmentID: SegmentID, _ file: DeviceFile, offset: Int, byteCount: Int
     ) -> Int {
         pieceCount += 1
         let block = blockByteCount
@@ -106,7 +106,7 @@ final class ReadPlan: @unchecked Sendable {
             let piece = ScratchPiece(
                 verifiedOffset: 0, verifiedByteCount: Int32(entry.length), checksum: entry.checksum(ofStored: 0),
                 source: Int32(offset), byteCount: Int32(byteCount), target: 0)
-            return add(piece, life, file, at: position)
+            return add(piece, segmentID, file, at: position)
         }
         let first = offset / block
         let last = (offset + byteCount - 1) / block
@@ -118,7 +118,8 @@ final class ReadPlan: @unchecked Sendable {
         if isDirect {
             addDirect(
                 PlannedRead(
-                    life: life, file: file, position: UInt64(entry.position(ofStored: stored)), byteCount: count,
+                    segmentID: segmentID, file: file, position: UInt64(entry.position(ofStored: stored)),
+                    byteCount: count,
                     target: filled, checksums: (stored...stored + last - first).map { entry.checksum(ofStored: $0) }))
             filled += byteCount
             return byteCount
@@ -131,7 +132,7 @@ final class ReadPlan: @unchecked Sendable {
                 verifiedOffset: 0, verifiedByteCount: Int32(block),
                 checksum: entry.checksum(ofStored: stored + number - first),
                 source: Int32(start - number * block), byteCount: Int32(part), target: 0)
-            let added = add(piece, life, file, at: Int(entry.position(ofStored: stored + number - first)))
+            let added = add(piece, segmentID, file, at: Int(entry.position(ofStored: stored + number - first)))
             taken += added
             if added == 0 { break }
         }
@@ -140,7 +141,7 @@ final class ReadPlan: @unchecked Sendable {
 
     /// Payloads that were written one after the other lie one after the other: one read brings them all.
     private func addDirect(_ next: PlannedRead) {
-        if let last = reads.last, last.isDirect, last.life == next.life, last.end == next.position,
+        if let last = reads.last, last.isDirect, last.segmentID == next.segmentID, last.end == next.position,
             last.target + last.byteCount == next.target
         {
             reads[reads.count - 1].byteCount += next.byteCount
@@ -152,11 +153,11 @@ final class ReadPlan: @unchecked Sendable {
 
     /// Adds something that lies at `position` of a segment and is verified whole; gives how many bytes of it go to the plan's buffer, 0
     /// where there is no scratch memory left for it.
-    private func add(_ piece: ScratchPiece, _ life: SegmentLife, _ file: DeviceFile, at position: Int) -> Int {
+    private func add(_ piece: ScratchPiece, _ segmentID: SegmentID, _ file: DeviceFile, at position: Int) -> Int {
         let block = blockByteCount
         let start = position / block * block
         let end = (position + Int(piece.verifiedByteCount) + block - 1) / block * block
-        guard let index = scratchRead(life, file, start, end) else { return 0 }
+        guard let index = scratchRead(segmentID, file, start, end) else { return 0 }
         var piece = piece
         piece.verifiedOffset = Int32(position - Int(reads[index].position))
         piece.source += piece.verifiedOffset
@@ -174,11 +175,11 @@ final class ReadPlan: @unchecked Sendable {
     }
 
     /// The read that brings these blocks of a segment to scratch memory: one of the last that ends there, or a new one.
-    private func scratchRead(_ life: SegmentLife, _ file: DeviceFile, _ start: Int, _ end: Int) -> Int? {
+    private func scratchRead(_ segmentID: SegmentID, _ file: DeviceFile, _ start: Int, _ end: Int) -> Int? {
         for index in reads.indices.suffix(Self.neighbourCount) {
             let read = reads[index]
             let gap = start - Int(read.end)
-            guard !read.isDirect, read.life == life, start >= Int(read.position), gap <= Self.gapLimit else {
+            guard !read.isDirect, read.segmentID == segmentID, start >= Int(read.position), gap <= Self.gapLimit else {
                 continue
             }
             let growth = max(0, end - Int(read.end))
@@ -190,7 +191,7 @@ final class ReadPlan: @unchecked Sendable {
         guard scratchByteCount + end - start <= scratchLimit, reads.count < bounds.readCount else { return nil }
         scratchByteCount += end - start
         reads.append(
-            PlannedRead(life: life, file: file, position: UInt64(start), byteCount: end - start, target: -1))
+            PlannedRead(segmentID: segmentID, file: file, position: UInt64(start), byteCount: end - start, target: -1))
         return reads.count - 1
     }
 
@@ -225,7 +226,7 @@ final class ReadPlan: @unchecked Sendable {
     func accept(_ index: Int, _ completion: Completion) -> CorruptionReport? {
         let read = reads[index]
         func damage(_ reason: String) -> CorruptionReport {
-            CorruptionReport(place: "segment \(read.life.number.rawValue) at \(read.position)", reason: reason)
+            CorruptionReport(place: "segment \(read.segmentID.number.rawValue) at \(read.position)", reason: reason)
         }
         if let error = completion.error { return damage("reading failed: \(error)") }
         guard completion.result == read.byteCount else {

@@ -5,7 +5,7 @@
 /// A batch lies on a 4 KiB boundary of its segment: this header, the records, zeros up to the next boundary, then
 /// the payload blocks. It is written as one vectored write.
 ///
-/// A mended batch stands where one or more were damaged: what was lost of its records is void, its payload blocks may be damaged,
+/// A repaired batch stands where one or more were damaged: what was lost of its records is void, its payload blocks may be damaged,
 /// and its sequence is that of the last batch that it stands for.
 struct BatchHeader: Equatable, Sendable {
     struct Layout: DiskLayout {
@@ -15,7 +15,7 @@ struct BatchHeader: Equatable, Sendable {
         let version = Field<UInt16>(12, "version", "1")
         let kind = Field<UInt8>(
             14, "kind (0 records, 1 reserved range)", "a reserved range has payload blocks only and is walked over")
-        let flags = Field<Flags>(15, "flags (1: last of its segment, 2: mended)")
+        let flags = Field<Flags>(15, "flags (1: last of its segment, 2: salvaged)")
         let uuid = Field<StoreUUID>(16, "store uuid", "that of the blocks")
         let segment = Field<SegmentNumber>(32, "segment")
         let incarnation = Field<UInt32>(36, "incarnation", "of the segment")
@@ -34,8 +34,8 @@ struct BatchHeader: Equatable, Sendable {
         let nextInode = Field<InodeNumber>(96, "next inode number")
         let durable = Field<BatchSequence>(
             104, "durable through batch", "the highest known to be so when this header was made")
-        let mendedChecksum = Field<UInt32>(
-            112, "checksum in the chain, if mended", "the one that the batch had before; else 0", as: .hexadecimal)
+        let salvagedChecksum = Field<UInt32>(
+            112, "checksum in the chain, if salvaged", "the one that the batch had before; else 0", as: .hexadecimal)
         static let byteCount = 128
     }
 
@@ -47,7 +47,7 @@ struct BatchHeader: Equatable, Sendable {
     struct Flags: OptionSet, StoredNumber {
         let rawValue: UInt8
         static let endsSegment = Flags(1 << 0)
-        static let isMended = Flags(1 << 1)
+        static let isSalvaged = Flags(1 << 1)
         init(_ rawValue: UInt8) { self.rawValue = rawValue }
         init(rawValue: UInt8) { self.rawValue = rawValue }
     }
@@ -73,11 +73,11 @@ struct BatchHeader: Equatable, Sendable {
     var lastRecord: RecordSequence
     var nextInode: InodeNumber
     var durable: BatchSequence
-    /// What the next batch calls the checksum of this one, where that is not the header's own: the batch was mended.
-    var mendedChecksum: UInt32?
+    /// What the next batch calls the checksum of this one, where that is not the header's own: the batch was repaired.
+    var salvagedChecksum: UInt32?
 
-    var life: SegmentLife { SegmentLife(segment, incarnation) }
-    var isMended: Bool { mendedChecksum != nil }
+    var segmentID: SegmentID { SegmentID(segment, incarnation) }
+    var isSalvaged: Bool { salvagedChecksum != nil }
 
     /// Where the payload area begins, from the start of the batch, in bytes.
     var payloadAreaOffset: Int { (Int(recordAreaByteCount) + blockByteCount - 1) & ~(blockByteCount - 1) }
@@ -85,7 +85,7 @@ struct BatchHeader: Equatable, Sendable {
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
 
     /// Whether this is the batch right behind another.
-    func follows(_ last: BatchSequence) -> Bool { sequence == last.next || isMended && sequence > last }
+    func follows(_ last: BatchSequence) -> Bool { sequence == last.next || isSalvaged && sequence > last }
 
     private var hasPossibleCounters: Bool {
         let counters = [
@@ -106,7 +106,7 @@ struct BatchHeader: Equatable, Sendable {
         bytes[field.magic] = Self.magic
         bytes[field.version] = Self.version
         bytes[field.kind] = kind.rawValue
-        bytes[field.flags] = [endsSegment ? .endsSegment : [], isMended ? .isMended : []]
+        bytes[field.flags] = [endsSegment ? .endsSegment : [], isSalvaged ? .isSalvaged : []]
         bytes[field.uuid] = uuid
         bytes[field.segment] = segment
         bytes[field.incarnation] = incarnation
@@ -121,15 +121,15 @@ struct BatchHeader: Equatable, Sendable {
         bytes[field.lastRecord] = lastRecord
         bytes[field.nextInode] = nextInode
         bytes[field.durable] = durable
-        bytes[field.mendedChecksum] = mendedChecksum ?? 0
+        bytes[field.salvagedChecksum] = salvagedChecksum ?? 0
         let checksum = bytes.seal(field.checksum)
-        return mendedChecksum ?? checksum
+        return salvagedChecksum ?? checksum
     }
 
     /// The header at the start of `bytes` with its checksum in the chain; nil when there is none that is whole and of this segment's
     /// present life. `room` is what is left of the segment from here on.
     static func decode(
-        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in life: SegmentLife, room: Int
+        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID, room: Int
     ) -> (header: BatchHeader, checksum: UInt32)? {
         let field = layout
         guard bytes.count >= byteCount, bytes[field.magic] == magic else { return nil }
@@ -146,8 +146,8 @@ struct BatchHeader: Equatable, Sendable {
             recordCount: bytes[field.recordCount], payloadBlockCount: bytes[field.payloadBlockCount],
             firstRecord: bytes[field.firstRecord], lastRecord: bytes[field.lastRecord],
             nextInode: bytes[field.nextInode], durable: bytes[field.durable],
-            mendedChecksum: flags.contains(.isMended) ? bytes[field.mendedChecksum] : nil)
-        guard header.uuid == uuid, header.life == life,
+            salvagedChecksum: flags.contains(.isSalvaged) ? bytes[field.salvagedChecksum] : nil)
+        guard header.uuid == uuid, header.segmentID == segmentID,
             header.recordAreaByteCount >= UInt32(byteCount), header.byteCount <= room, header.hasPossibleCounters
         else { return nil }
         return (header, claimedChecksum(bytes))
@@ -161,6 +161,6 @@ struct BatchHeader: Equatable, Sendable {
 
     /// What the next batch calls the checksum of the batch that begins with these bytes, whether they are whole or not.
     static func claimedChecksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-        bytes[bytes[layout.flags].contains(.isMended) ? layout.mendedChecksum : layout.checksum]
+        bytes[bytes[layout.flags].contains(.isSalvaged) ? layout.salvagedChecksum : layout.checksum]
     }
 }

@@ -53,11 +53,11 @@ struct MovedChange {
     var change: Change { Record.decodeChange(bytes, isMoved: true)! }
     var until: BatchSequence { BatchSequence(word) }
     /// The segment that holds a payload's blocks.
-    var blocksLife: SegmentLife {
-        SegmentLife(SegmentNumber(UInt32(truncatingIfNeeded: word)), UInt32(truncatingIfNeeded: word >> 32))
+    var blocksSegmentID: SegmentID {
+        SegmentID(SegmentNumber(UInt32(truncatingIfNeeded: word)), UInt32(truncatingIfNeeded: word >> 32))
     }
     /// What a move says of it.
-    static func word(_ blocks: SegmentLife) -> UInt64 {
+    static func word(_ blocks: SegmentID) -> UInt64 {
         UInt64(blocks.number.rawValue) | UInt64(blocks.incarnation) << 32
     }
 }

@@ -26,8 +26,8 @@ struct SegmentNumber: Hashable, Comparable, Sendable {
 }
 
 /// One life of a segment. A segment that is recycled begins another one under the same number, so whatever is remembered of a segment
-/// for longer than one hold of the lock is remembered of a life.
-struct SegmentLife: Hashable, Sendable {
+/// for longer than one hold of the lock is remembered of an incarnation.
+struct SegmentID: Hashable, Sendable {
     let number: SegmentNumber
     let incarnation: UInt32
     init(_ number: SegmentNumber, _ incarnation: UInt32) {

@@ -141,7 +141,7 @@ struct PayloadEntry {
     }
 
     /// How many bytes of a stored block (`block` of the payload) are named.
-    func namedCount(ofStored index: Int, block: Int) -> UInt32 {
+    func referenceCount(ofStored index: Int, block: Int) -> UInt32 {
         if width == 0 { return fullCount(ofBlock: block) }
         return bytes[counts[index]]
     }
@@ -149,11 +149,11 @@ struct PayloadEntry {
     /// Calls `body` for each stored block: its place among them, its number in the payload, how many of its bytes are named.
     func forEachStored(_ body: (_ index: Int, _ block: Int, _ named: UInt32) -> Void) {
         if !isPartial {
-            for index in 0..<storedCount { body(index, index, namedCount(ofStored: index, block: index)) }
+            for index in 0..<storedCount { body(index, index, referenceCount(ofStored: index, block: index)) }
             return
         }
         for (index, block) in storedBlocks.enumerated() {
-            body(index, block, namedCount(ofStored: index, block: block))
+            body(index, block, referenceCount(ofStored: index, block: block))
         }
     }
 
@@ -162,15 +162,16 @@ struct PayloadEntry {
         let first = isInline ? 0 : Int(offset) / blockByteCount
         let last = isInline ? 0 : Int(offset + byteCount - 1) / blockByteCount
         return (first...last).allSatisfy { block in
-            storedIndex(ofBlock: block).map { namedCount(ofStored: $0, block: block) < Self.namedCountLimit } ?? false
+            storedIndex(ofBlock: block).map { referenceCount(ofStored: $0, block: block) < Self.referenceCountLimit }
+                ?? false
         }
     }
 
     /// Half of what a count can say: about half a million names for each whole block.
-    private static let namedCountLimit: UInt32 = 1 << 31
+    private static let referenceCountLimit: UInt32 = 1 << 31
 
     /// Named bytes of all blocks.
-    var namedByteCount: UInt64 {
+    var referencedByteCount: UInt64 {
         var sum: UInt64 = 0
         forEachStored { _, _, named in sum += UInt64(named) }
         return sum
@@ -188,13 +189,13 @@ struct PayloadEntry {
     }
 
     /// Blocks of which something is named.
-    var livingBlockCount: Int {
+    var liveBlockCount: Int {
         if isInline { return 0 }
         if width == 0 { return storedCount }
-        var living = 0
+        var live = 0
         let counts = counts
-        for index in 0..<storedCount where bytes[counts[index]] > 0 { living += 1 }
-        return living
+        for index in 0..<storedCount where bytes[counts[index]] > 0 { live += 1 }
+        return live
     }
 
     /// Bytes of the log that the payload's description keeps alive, where its origin says.
@@ -204,7 +205,7 @@ struct PayloadEntry {
     }
 
     /// Bytes that its blocks keep alive in `blocksSegment`.
-    var blocksCharge: Int { livingBlockCount * blockByteCount }
+    var blocksCharge: Int { liveBlockCount * blockByteCount }
 
     /// Writes a new entry with every byte named once (`named`) or none.
     static func encode(
@@ -279,7 +280,7 @@ struct PayloadEntry {
         let counts = moved.counts
         var isFull = true
         moved.forEachStored { index, block, _ in
-            let named = storedIndex(ofBlock: block).map { namedCount(ofStored: $0, block: block) } ?? 0
+            let named = storedIndex(ofBlock: block).map { referenceCount(ofStored: $0, block: block) } ?? 0
             target[counts[index]] = named
             isFull = isFull && named == fullCount(ofBlock: block)
         }

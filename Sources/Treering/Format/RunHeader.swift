@@ -25,7 +25,7 @@ enum RunHeader {
     static let payloadCountLimit = (byteCount - Layout.byteCount) / PayloadID.storedByteCount
 
     static func encode(
-        _ payloads: [PayloadID], blockCount: Int, uuid: StoreUUID, in life: SegmentLife,
+        _ payloads: [PayloadID], blockCount: Int, uuid: StoreUUID, in segmentID: SegmentID,
         into bytes: UnsafeMutableRawBufferPointer
     ) {
         precondition(payloads.count <= payloadCountLimit && bytes.count >= byteCount)
@@ -33,8 +33,8 @@ enum RunHeader {
         bytes[layout.magic] = magic
         bytes[layout.version] = version
         bytes[layout.uuid] = uuid
-        bytes[layout.segment] = life.number
-        bytes[layout.incarnation] = life.incarnation
+        bytes[layout.segment] = segmentID.number
+        bytes[layout.incarnation] = segmentID.incarnation
         bytes[layout.payloadCount] = UInt32(payloads.count)
         bytes[layout.blockCount] = UInt32(blockCount)
         for (index, payload) in payloads.enumerated() { bytes[layout.payloads[index]] = payload }
@@ -43,14 +43,14 @@ enum RunHeader {
 
     /// The payloads of the run that begins with `bytes`, and the number of blocks in it; nil where there is none of this life of the segment.
     static func decode(
-        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in life: SegmentLife
+        _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID
     ) -> (payloads: [PayloadID], blockCount: Int)? {
         guard bytes.count >= byteCount, bytes[layout.magic] == magic else { return nil }
         let block = bytes.part(0, byteCount)
         let count = Int(block[layout.payloadCount])
         guard block.isSealed(by: layout.checksum),
             block[layout.version] == version, block[layout.uuid] == uuid,
-            SegmentLife(block[layout.segment], block[layout.incarnation]) == life, count <= payloadCountLimit
+            SegmentID(block[layout.segment], block[layout.incarnation]) == segmentID, count <= payloadCountLimit
         else { return nil }
         return ((0..<count).map { block[layout.payloads[$0]] }, Int(block[layout.blockCount]))
     }

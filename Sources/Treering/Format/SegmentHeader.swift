@@ -56,7 +56,7 @@ struct SegmentHeader: Equatable, Sendable {
     var end: UInt32 = 0
     var forSuperblock: ForSuperblock?
 
-    var life: SegmentLife { SegmentLife(number, incarnation) }
+    var segmentID: SegmentID { SegmentID(number, incarnation) }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)

@@ -25,11 +25,11 @@ struct StagingGeometry: Equatable, Sendable {
     }
 
     /// The same, with slots large enough for every record of dead mounts' tails: those mounts may have had more staging.
-    init(stagingByteCount: Int, segmentByteCount: Int, holding tails: [StagingHeader]) {
+    init(stagingByteCount: Int, segmentByteCount: Int, holding allStaged: [StagingHeader]) {
         var byteCount = stagingByteCount
         self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
         while byteCount < segmentByteCount * 8,
-            tails.contains(where: {
+            allStaged.contains(where: {
                 Int($0.recordAreaByteCount) > recordAreaByteCount || Int($0.payloadAreaByteCount) > payloadAreaByteCount
             })
         {

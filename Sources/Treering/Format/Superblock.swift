@@ -308,8 +308,8 @@ struct LogPosition: Hashable, Sendable {
     }
 
     /// The segment in which the log goes on.
-    var life: SegmentLife {
-        get { SegmentLife(segment, incarnation) }
+    var segmentID: SegmentID {
+        get { SegmentID(segment, incarnation) }
         set { (segment, incarnation) = (newValue.number, newValue.incarnation) }
     }
 }

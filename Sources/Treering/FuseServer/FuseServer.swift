@@ -39,7 +39,7 @@ extension CoreOperation {
 extension Operation {
     static var isMutation: Bool { false }
     static var isOnce: Bool { false }
-    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer { throw .failed(.input) }
+    func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer { throw .failed(.ioError) }
 }
 
 extension Operation where Answer == Void {
@@ -194,7 +194,7 @@ final class FuseServer: @unchecked Sendable {
         let waiting = ParkedOperation(operation, ParkedReply(reply))
         let hasBegun = writeback.begin(inode, range, through: transport) { [self] isWhole in
             waiting.reply.answer { reply in
-                guard isWhole else { return reply.error(.input) }
+                guard isWhole else { return reply.error(.ioError) }
                 reply.comeBack()
                 perform(waiting.operation, reply)
             }

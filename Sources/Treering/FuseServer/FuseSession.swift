@@ -43,7 +43,9 @@ final class FuseSession: @unchecked Sendable {
     /// is in the log that libfuse writes to.
     func mount() throws(Errno) {
         errno = 0
-        guard mountPoint.withCString({ fuse_session_mount(handle, $0) }) == 0 else { throw errno > 0 ? .last : .input }
+        guard mountPoint.withCString({ fuse_session_mount(handle, $0) }) == 0 else {
+            throw errno > 0 ? .last : .ioError
+        }
         isMounted = true
         InitReply.allowsIdmap.store(server.options.idmappedMounts, ordering: .relaxed)
         InitReply.intercept(handle)

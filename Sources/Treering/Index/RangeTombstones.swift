@@ -1,5 +1,5 @@
 // Which removals of ranges a file remembers, by offset. The index has their tombstones by age; a removal that covers older ones takes
-// their place, and would have to look at all of them. Learnt when a file has many, kept in step by whoever buries and removes, dropped
+// their place, and would have to look at all of them. Learnt when a file has many, kept in step by whoever puts the tombstone of and removes, dropped
 // when it is in the way: it is never written. Neither learning nor looking does more than a bounded part under one hold of the lock.
 
 /// Where the search for the range tombstones that a removal covers goes on.

@@ -77,16 +77,16 @@ extension RecordIndex {
 
     private func apply(_ move: MovedChange, _ payload: PayloadRecord, at place: RecordPlace, _ offset: Int) {
         let inlinePosition = place.recordPosition + UInt32(offset + Change.moveOverheadByteCount + payload.inlineOffset)
-        let segment = payload.isInline ? place.segment : move.blocksLife.number
+        let segment = payload.isInline ? place.segment : move.blocksSegmentID.number
         let position = payload.isInline ? inlinePosition : payload.position
-        if pass == .payloads { return putUnnamed(payload, place.segment, segment, position) }
+        if pass == .payloads { return putUnreferenced(payload, place.segment, segment, position) }
         let origin = Origin(sequence: move.sequence, segment: place.segment)
         replacePayload(payload.id) { entry in
             entry.encodeMoved(payload, origin: origin, blocksSegment: segment, position: position, into: scratch)
         }
     }
 
-    // MARK: Finding what lives
+    // MARK: Finding what is live
 
     /// A range of keys; what lies in it and has its origin in one segment is to be moved.
     struct Candidate: Hashable {
@@ -126,7 +126,7 @@ extension RecordIndex {
     }
 
     /// The first entry in a range that has its origin in a segment; nil when there is none.
-    func living(in candidate: Candidate, from segment: SegmentNumber) throws(PageMiss) -> IndexKey? {
+    func live(in candidate: Candidate, from segment: SegmentNumber) throws(PageMiss) -> IndexKey? {
         var result: IndexKey?
         try tree.scan(from: candidate.first, through: candidate.last) { key, value in
             guard value.count >= Origin.byteCount, Origin(decoding: value).segment == segment else { return true }
@@ -181,7 +181,7 @@ extension RecordIndex {
                 }
             case (.payloads, .payload):
                 guard let entry = PayloadEntry(decoding: value), table.contains(entry.blocksSegment) else { return }
-                let word = entry.isInline ? 0 : MovedChange.word(table.life(of: entry.blocksSegment))
+                let word = entry.isInline ? 0 : MovedChange.word(table.id(of: entry.blocksSegment))
                 writer.move(sequence, word: word) {
                     $0.payload(
                         PayloadID(key.object), entry, blocks: nil, position: entry.position, inline: inline)

@@ -57,7 +57,8 @@ extension RecordIndex {
             _ = tree.remove(ExtentEntry.key(inode, offset))
         }
         table.charge(extent.origin.segment, (pieces - 1) * ExtentEntry.charge)
-        unname(extent.payload, extent.isReserved ? 0 : extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
+        dropReference(
+            extent.payload, extent.isReserved ? 0 : extent.payloadOffset + UInt32(low - offset), UInt32(high - low))
     }
 
     func removeRange(
@@ -73,7 +74,7 @@ extension RecordIndex {
         let isImmediate = count <= Self.immediateEntryLimit
         if isImmediate { removeExtents(inode, from, to, before: origin.sequence) }
         if covered.next == nil { for key in covered.keys { _ = removeKeyed(key) } }
-        bury(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
+        putTombstone(inode, .rangeTombstone, origin.sequence.rawValue, since, until, origin, charge: 40, from, to)
         if isImmediate && covered.next == nil { return }
         // No extent reaches beyond off_t; `to` at the very end would mean the whole inode.
         let range = RemovalEntry(from: from, to: min(to, UInt64(Int64.max)))
@@ -115,7 +116,7 @@ extension RecordIndex {
             pending.byteCount = Self.bounded(allocated)
             postpone(inode, pending)
         }
-        bury(inode, .inode, 0, since, until, origin, charge: 24)
+        putTombstone(inode, .inode, 0, since, until, origin, charge: 24)
         rangeTombstones[inode] = nil
     }
 
@@ -128,7 +129,7 @@ extension RecordIndex {
         guard let extent = found({ () throws(PageMiss) in try self.extentEntry(key) }) else { return }
         _ = tree.remove(key)
         table.charge(extent.origin.segment, -ExtentEntry.charge)
-        unname(extent.payload, extent.payloadOffset, extent.length)
+        dropReference(extent.payload, extent.payloadOffset, extent.length)
     }
 
     /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
@@ -139,7 +140,7 @@ extension RecordIndex {
         else { return false }
         let first = removals[inode]![place]
         var isDone: Bool
-        let living = table.livingByteCount
+        let live = table.liveByteCount
         if first.range.isWholeInode {
             let keys = try someContents(of: inode, limit: Self.immediateEntryLimit)
             for key in keys { try touchEntry(key) }
@@ -159,7 +160,7 @@ extension RecordIndex {
             }
             isDone = removals[inode]![place].isDone
         }
-        removals[inode]![place].byteCount = max(0, first.byteCount - (living &- table.livingByteCount))
+        removals[inode]![place].byteCount = max(0, first.byteCount - (live &- table.liveByteCount))
         if isDone {
             if let replacement = first.replacement {
                 putReplacement(replacement, inode, first.range)
@@ -216,7 +217,7 @@ extension RecordIndex {
     // MARK: Tombstones
 
     /// Leaves a tombstone where an older segment may still hold what was removed. `until`: of one that was moved.
-    func bury(
+    func putTombstone(
         _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
         _ origin: Origin, charge: Int, _ from: UInt64 = 0, _ to: UInt64 = 0
     ) {
@@ -258,7 +259,7 @@ extension RecordIndex {
     }
 
     /// After a rebuild: takes out payloads that nothing names, a bounded number of them from `cursor` on; gives where to go on.
-    func dropUnnamedPayloads(from cursor: IndexKey) throws(PageMiss) -> IndexKey? {
+    func dropUnreferencedPayloads(from cursor: IndexKey) throws(PageMiss) -> IndexKey? {
         var dead: [IndexKey] = []
         var count = 0
         var next: IndexKey?
@@ -269,7 +270,7 @@ extension RecordIndex {
                 return false
             }
             count += 1
-            if let entry = PayloadEntry(decoding: value), entry.namedByteCount == 0 { dead.append(key) }
+            if let entry = PayloadEntry(decoding: value), entry.referencedByteCount == 0 { dead.append(key) }
             return true
         }
         for key in dead { try tree.touch(key) }

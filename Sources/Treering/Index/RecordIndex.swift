@@ -1,4 +1,4 @@
-// The index as records see it: applies their changes to the tree, keeps the books on living bytes, tombstones and removals. Owned
+// The index as records see it: applies their changes to the tree, keeps the accounting on live bytes, tombstones and removals. Owned
 // by the core and used under its lock. Queries are in RecordIndex+Queries.swift.
 
 /// The tree of entries together with the segment table that its entries are charged to.
@@ -27,8 +27,8 @@ final class RecordIndex {
     /// Bytes that files show beyond those stored for them, summed like the charges; nil in a store from before they were counted.
     var sharedByteCount: UInt64? = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
-    private var unnamedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
-    /// How a log is read that may lack what it has outlived: see `Rebuild`.
+    private var unreferencedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
+    /// How a log is read that may lack what it has outlived: see `RebuiltIndex`.
     var pass = Pass.live
 
     /// What `apply` does with payloads.
@@ -170,15 +170,15 @@ final class RecordIndex {
                     ? place.recordPosition + UInt32(offset + payload.inlineOffset)
                     : place.payloadAreaPosition + payload.position
                 switch pass {
-                case .live: unnamedPayload = (payload, place, position)
-                case .payloads: putUnnamed(payload, place.segment, place.segment, position)
+                case .live: unreferencedPayload = (payload, place, position)
+                case .payloads: putUnreferenced(payload, place.segment, place.segment, position)
                 case .names: break
                 }
             case .move(let move): apply(move, at: place, offset)
             default: if pass != .payloads { apply(change, origin, until: nil) }
             }
         }
-        unnamedPayload = nil
+        unreferencedPayload = nil
     }
 
     /// Applies a change that is neither a payload nor a move. `until`: of a tombstone that was moved.
@@ -194,13 +194,13 @@ final class RecordIndex {
             put(entry, directory, cookie)
         case .removeDirent(let directory, let cookie, let since):
             if removeKeyed(DirentEntry.key(directory, cookie)) { adjustDerived(directory, by: -1) }
-            bury(directory, .dirent, cookie, since, until, origin, charge: 32)
+            putTombstone(directory, .dirent, cookie, since, until, origin, charge: 32)
         case .xattr(let inode, let cookie, let since, let name, let value):
             let entry = XattrEntry(origin: origin, since: since == .zero ? stamp : since, name: name, value: value)
             put(entry, inode, cookie)
         case .removeXattr(let inode, let cookie, let since):
             _ = removeKeyed(XattrEntry.key(inode, cookie))
-            bury(inode, .xattr, cookie, since, until, origin, charge: 32)
+            putTombstone(inode, .xattr, cookie, since, until, origin, charge: 32)
         case .extent(let inode, let offset, let payload, let payloadOffset, let count):
             let entry = ExtentEntry(origin: origin, length: count, payload: payload, payloadOffset: payloadOffset)
             put(entry, inode, offset)
@@ -294,8 +294,8 @@ final class RecordIndex {
 
     /// Names a range of a payload once more. A payload that came with this record and is named whole is put in one step.
     private func name(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
-        if let (record, place, position) = unnamedPayload, record.id == id {
-            unnamedPayload = nil
+        if let (record, place, position) = unreferencedPayload, record.id == id {
+            unreferencedPayload = nil
             let isWhole = offset == 0 && byteCount == record.length
             put(record, place.segment, place.segment, position, named: isWhole)
             if isWhole { return }
@@ -304,7 +304,7 @@ final class RecordIndex {
     }
 
     /// Takes back that an extent names bytes, or reserves them.
-    func unname(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
+    func dropReference(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
         guard id.rawValue != 0 else {
             if reservedByteCount < UInt64(byteCount) {
                 table.noteImpossible("more is reserved than the superblock says")
@@ -328,7 +328,7 @@ final class RecordIndex {
     }
 
     /// Takes a payload in that nothing names yet, unless a move brought it before.
-    func putUnnamed(
+    func putUnreferenced(
         _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32
     ) {
         _ = removeCharge(PayloadEntry.key(record.id))
@@ -468,7 +468,7 @@ final class RecordIndex {
                     return count
                 }
             }
-            unname(payload, 0, length)
+            dropReference(payload, 0, length)
         }
         forgetRangeTombstone(key)
         guard removeCharge(key) else { return false }

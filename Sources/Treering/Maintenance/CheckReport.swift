@@ -12,7 +12,7 @@ struct CheckReport: Sendable {
     var recordCount = 0
     /// Whether the index is whole in itself.
     var hasIndex = false
-    var livingByteCount: Int64 = 0
+    var liveByteCount: Int64 = 0
     var dataBlockCount = 0
     /// Ranges of files that cannot be read, and those of them that a repair has marked as lost.
     var unreadable: [(inode: InodeNumber, range: UnreadableRange)] = []
@@ -20,7 +20,7 @@ struct CheckReport: Sendable {
     /// Inode and cookie of extended attributes that cannot be read.
     var unreadableAttributes: [(InodeNumber, UInt64)] = []
     var knownLostCount = 0
-    /// What is wrong with names, links and inodes, for a repair to mend.
+    /// What is wrong with names, links and inodes, for a repair to repair.
     var faults: [TreeFault] = []
     static let faultLimit = 1_000_000
     /// Where both slots of the superblock are lost: what they must have held.

@@ -1,5 +1,5 @@
 // `treering check`: verifies a store that is not mounted, without changing it. Everything that it finds is a finding with an address, the
-// file that it concerns, and what it means. Checker+Books has the tree's own books, Checker+Data the data.
+// file that it concerns, and what it means. Checker+Accounting has the tree's own accounting, Checker+Data the data.
 
 /// Verifies a store: superblock, every page of the index, the log and every checksum in it, that the index equals what the log
 /// says, that names, links and payloads agree.
@@ -11,7 +11,7 @@ struct Checker<D: Device> {
     private let cacheByteCount: Int
     private let staging: (StoreUUID) -> [StagingHeader]
 
-    /// - Parameter readsData: also read every living payload block and verify its checksum.
+    /// - Parameter readsData: also read every live payload block and verify its checksum.
     static func check(
         _ device: D, readsData: Bool, indexCacheByteCount: Int = 256 << 20,
         staging: @escaping (StoreUUID) -> [StagingHeader] = { _ in [] }
@@ -40,19 +40,19 @@ struct Checker<D: Device> {
         if let live { recovery = live } else { recovery = try Self.openLog(device, pair) }
         noteEnd(recovery, isLive: live != nil, notes)
         noteStaging(superblock, recovery, notes)
-        let rebuild = try Rebuild(
+        let rebuild = try RebuiltIndex(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
-            mender: recovery.mender, .init(cacheByteCount: cacheByteCount))
+            salvager: recovery.salvager, .init(cacheByteCount: cacheByteCount))
         report.recordCount = rebuild.recordCount
         try compare(live, rebuild, recovery)
         let view = live.map { StoreView($0) } ?? StoreView(rebuild, device)
-        try checkBooks(
-            view, readsUsage: live != nil && recovery.mender!.mends.isEmpty && recovery.missingSegments.isEmpty)
+        try checkAccounting(
+            view, readsUsage: live != nil && recovery.salvager!.salvages.isEmpty && recovery.missingSegments.isEmpty)
         if readsData { try verifyData(view) }
         report.inodeCount = view.index.inodeCount
         report.entryCount = view.index.tree.entryCount
-        report.livingByteCount = view.table.livingByteCount
+        report.liveByteCount = view.table.liveByteCount
         report.fillPaths(view)
     }
 
@@ -103,7 +103,7 @@ struct Checker<D: Device> {
                 let completion = device.perform(
                     Submission(
                         .read, file, offset: UInt64(address.rawValue) * UInt64(IndexPage.byteCount), buffer, tag: 0))
-                return completion.error ?? (completion.result == buffer.count ? nil : .input)
+                return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
             },
             onDamage: {
                 damageCount += 1
@@ -157,7 +157,7 @@ struct Checker<D: Device> {
         }
         for (number, usage) in recovery.missingSegments.sorted(by: { $0.key < $1.key }) {
             report.add(
-                .log, "segment \(number.rawValue)", "its file is gone, and \(usage.living) bytes in it are in use",
+                .log, "segment \(number.rawValue)", "its file is gone, and \(usage.live) bytes in it are in use",
                 effect: "a repair keeps the names that the index remembers; the data in it is lost")
         }
     }
@@ -190,13 +190,13 @@ struct Checker<D: Device> {
     // MARK: The log
 
     private mutating func compare(
-        _ live: Recovery<D>?, _ rebuild: Rebuild<D>, _ recovery: Recovery<D>
+        _ live: Recovery<D>?, _ rebuild: RebuiltIndex<D>, _ recovery: Recovery<D>
     ) throws(MountError) {
-        let mends = recovery.mender!.mends
-        for mend in mends { report.add(finding(mend, hasIndex: live != nil)) }
-        if !mends.isEmpty { report.needs.insert(.log) }
+        let salvages = recovery.salvager!.salvages
+        for salvage in salvages { report.add(finding(salvage, hasIndex: live != nil)) }
+        if !salvages.isEmpty { report.needs.insert(.log) }
         for problem in rebuild.problems
-        where !mends.contains(where: { problem.place.contains("segment \($0.segment.rawValue) ") }) {
+        where !salvages.contains(where: { problem.place.contains("segment \($0.segment.rawValue) ") }) {
             report.add(.log, problem.place, problem.reason, effect: "what was written after it cannot be followed")
         }
         guard let live else { return }
@@ -205,7 +205,7 @@ struct Checker<D: Device> {
             lossy: rebuild.lossySegments)
         let isLostInLog = damage.isEmpty ? false : try reportLost(live, damage)
         // What damaged records brought is missing on one side.
-        if mends.isEmpty && !isLostInLog && rebuild.problems.isEmpty {
+        if salvages.isEmpty && !isLostInLog && rebuild.problems.isEmpty {
             for problem in try rebuild.differences(from: live.index, live.loader) {
                 report.add(
                     .index, problem.place, problem.reason, effect: "the log is right; a repair makes the index anew")
@@ -219,23 +219,23 @@ struct Checker<D: Device> {
         }
     }
 
-    private func finding(_ mend: Mend, hasIndex: Bool) -> Finding {
-        let place = "segment \(mend.segment.rawValue) at \(mend.range.lowerBound)..<\(mend.range.upperBound)"
-        guard mend.range.lowerBound > 0 else {
-            return Finding(place: place, reason: mend.reason, effect: "a repair writes it anew")
+    private func finding(_ salvage: Salvage, hasIndex: Bool) -> Finding {
+        let place = "segment \(salvage.segment.rawValue) at \(salvage.range.lowerBound)..<\(salvage.range.upperBound)"
+        guard salvage.range.lowerBound > 0 else {
+            return Finding(place: place, reason: salvage.reason, effect: "a repair writes it anew")
         }
-        guard !mend.lost.isEmpty else {
+        guard !salvage.lost.isEmpty else {
             return Finding(
-                place: place, reason: mend.reason,
-                effect: "all \(mend.savedRecordCount) operations in it can be saved; damaged data blocks give EIO")
+                place: place, reason: salvage.reason,
+                effect: "all \(salvage.savedRecordCount) operations in it can be saved; damaged data blocks give EIO")
         }
-        let names = mend.lost.prefix(4).map {
+        let names = salvage.lost.prefix(4).map {
             $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)–\($0.upperBound)"
         }.joined(separator: ", ")
         return Finding(
-            place: place, reason: mend.reason,
+            place: place, reason: salvage.reason,
             effect:
-                "\(mend.lostRecordCount) operations in it are lost (\(names)), \(mend.savedRecordCount) can be saved; "
+                "\(salvage.lostRecordCount) operations in it are lost (\(names)), \(salvage.savedRecordCount) can be saved; "
                 + (hasIndex
                     ? "what the index remembers of them is kept, what it does not is in an older state"
                     : "files that they changed last are in an older state"))

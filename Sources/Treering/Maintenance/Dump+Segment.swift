@@ -1,7 +1,7 @@
 // One segment of the log in words: header, batches, records, changes. Reads a batch at a time.
 
 extension Dump {
-    /// A segment's header, batches, records and changes; what is broken or left over from an earlier life is said to be so.
+    /// A segment's header, batches, records and changes; what is broken or left over from an earlier incarnation is said to be so.
     static func segment(_ device: D, _ number: UInt32, _ line: @escaping (String) -> Void) throws(MountError) {
         let file: DeviceFile
         let name = StoreFile.segment(SegmentNumber(number))
@@ -51,7 +51,7 @@ extension Dump {
             let what = "moved, of record \(move.sequence.rawValue): "
             if case .payload(let payload) = move.change, !payload.isInline {
                 return what
-                    + "payload \(payload.id.rawValue): \(payload.length) bytes, \(payload.blockCount) blocks at \(payload.position) of segment \(move.blocksLife.number.rawValue)"
+                    + "payload \(payload.id.rawValue): \(payload.length) bytes, \(payload.blockCount) blocks at \(payload.position) of segment \(move.blocksSegmentID.number.rawValue)"
             }
             return what + describe(move.change, place, offset + Change.moveOverheadByteCount)
         case .skipped: return "a change of an unknown type that may be skipped"
@@ -136,7 +136,7 @@ private struct SegmentDump<D: Device> {
         let first = try Self.read(dump, file, offset, block)
         guard let incarnation = BatchHeader.claimedIncarnation(first) else { return nil }
         let outcome = try reader.batch(
-            in: SegmentLife(number, incarnation), file, at: offset, verifyPayload: true)
+            in: SegmentID(number, incarnation), file, at: offset, verifyPayload: true)
         let isLeftover = header.map { $0.state == .free || $0.incarnation != incarnation } ?? false
         switch outcome {
         case .nothing:

@@ -101,7 +101,7 @@ struct Dump<D: Device> {
             read: { address, buffer in
                 let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
                 let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))
-                return completion.error ?? (completion.result == buffer.count ? nil : .input)
+                return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
             },
             onEntry: onEntry, onDamage: { line("DAMAGED \($0)") })
     }
@@ -112,7 +112,7 @@ struct Dump<D: Device> {
 extension Dump {
     /// An entry of the index for a person.
     static func describe(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> String {
-        words(key, value) ?? "MALFORMED, \(value.count) bytes: \(Rebuild<D>.hex(Array(value.prefix(64))))"
+        words(key, value) ?? "MALFORMED, \(value.count) bytes: \(RebuiltIndex<D>.hex(Array(value.prefix(64))))"
     }
 
     private static func words(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> String? {
@@ -183,8 +183,8 @@ extension Dump {
     }
 
     private static func counts(_ entry: PayloadEntry) -> String {
-        let living = entry.isInline ? 1 : entry.livingBlockCount
-        return "\(living) of \(entry.storedCount) living, \(entry.namedByteCount) bytes named"
+        let live = entry.isInline ? 1 : entry.liveBlockCount
+        return "\(live) of \(entry.storedCount) live, \(entry.referencedByteCount) bytes named"
     }
 
     private static func words(_ usage: UsageEntry) -> String {
@@ -192,7 +192,7 @@ extension Dump {
         let end = usage.end == 0 ? "" : ", declared to end at \(usage.end)"
         return
             "\(usage.state == .inUse ? "in use" : "free"), \(usage.role) head, incarnation \(usage.incarnation), epoch \(usage.epoch.rawValue), "
-            + "batches \(usage.firstBatch.rawValue) to \(last)\(end), \(usage.living) bytes living"
+            + "batches \(usage.firstBatch.rawValue) to \(last)\(end), \(usage.live) bytes live"
     }
 
     private static func words(_ tombstone: TombstoneEntry, _ key: IndexKey) -> String {

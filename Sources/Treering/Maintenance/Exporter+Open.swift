@@ -4,7 +4,7 @@
 extension StoreView {
     /// Opens the files of a store that nobody has mounted, without changing it.
     static func open(
-        _ device: D, _ given: SuperblockPair? = nil, tails: () -> [StagingTail] = { [] },
+        _ device: D, _ given: SuperblockPair? = nil, allStaged: () -> [StagedRecords] = { [] },
         indexCacheByteCount: Int = 256 << 20,
         log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D> {
@@ -14,24 +14,24 @@ extension StoreView {
         if let derived = pair.derived {
             log("no slot of the superblock is whole: its place is taken by \(derived.source)")
         }
-        if let view = try openIndex(device, pair, superblock, tails, indexCacheByteCount, log) { return view }
+        if let view = try openIndex(device, pair, superblock, allStaged, indexCacheByteCount, log) { return view }
         let recovery = try Checker.openLog(device, pair)
-        let rebuild = try Rebuild(
+        let rebuild = try RebuiltIndex(
             device, recovery.reader, recovery.rebuildSources(), uuid: superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: recovery.position,
-            mender: recovery.mender, .init(cacheByteCount: indexCacheByteCount))
+            salvager: recovery.salvager, .init(cacheByteCount: indexCacheByteCount))
         tell(recovery, log)
         for problem in rebuild.problems { log("the log is damaged: \(problem)") }
         let view = StoreView(rebuild, device)
         view.keeper = recovery
-        if recovery.choose(tails()).firstEpoch != nil {
+        if recovery.choose(allStaged()).firstEpoch != nil {
             log("the staging of a killed mount is left out, since the index is damaged; repair the store to have it")
         }
         return view
     }
 
     private static func openIndex(
-        _ device: D, _ pair: SuperblockPair, _ superblock: Superblock, _ tails: () -> [StagingTail],
+        _ device: D, _ pair: SuperblockPair, _ superblock: Superblock, _ allStaged: () -> [StagedRecords],
         _ indexCacheByteCount: Int, _ log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> StoreView<D>? {
         let recovery: Recovery<D>
@@ -45,7 +45,7 @@ extension StoreView {
                 read: { address, buffer in
                     let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
                     let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))
-                    return completion.error ?? (completion.result == buffer.count ? nil : .input)
+                    return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
                 },
                 onDamage: { _ in damageCount += 1 })
             guard damageCount == 0 else {
@@ -59,7 +59,7 @@ extension StoreView {
         }
         tell(recovery, log)
         let view = StoreView(recovery)
-        let choice = recovery.choose(tails())
+        let choice = recovery.choose(allStaged())
         for (tail, reason) in choice.left {
             log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
         }
@@ -75,18 +75,19 @@ extension StoreView {
 
     private static func tell(_ recovery: Recovery<D>, _ log: (String) -> Void) {
         if let damage = recovery.damage { log("the log is damaged and was followed only so far: \(damage)") }
-        for mend in recovery.mender?.mends ?? [] where mend.lostRecordCount > 0 {
+        for salvage in recovery.salvager?.salvages ?? [] where salvage.lostRecordCount > 0 {
             log(
-                "segment \(mend.segment.rawValue) at \(mend.range.lowerBound): \(mend.reason); \(mend.lostRecordCount) operations are lost, files that they changed last are in an older state"
+                "segment \(salvage.segment.rawValue) at \(salvage.range.lowerBound): \(salvage.reason); \(salvage.lostRecordCount) operations are lost, files that they changed last are in an older state"
             )
         }
     }
 
     /// Applies in memory what dead mounts had acknowledged and not written.
-    private func take(_ tails: [StagingTail], _ recovery: Recovery<D>, _ log: (String) -> Void) throws(MountError) {
+    private func take(_ allStaged: [StagedRecords], _ recovery: Recovery<D>, _ log: (String) -> Void) throws(MountError)
+    {
         var sequence = recovery.nextSequence
         var count = 0
-        while let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first {
+        while let (record, payload) = allStaged.lazy.compactMap({ $0.record(sequence) }).first {
             record.forEachChange { change, _, _ in
                 guard case .payload(let found) = change else { return }
                 residents[found.id] = Array(payload ?? found.inlineBytes)
@@ -97,7 +98,7 @@ extension StoreView {
             sequence = sequence.next
             count += 1
         }
-        self.tails = tails
+        self.allStaged = allStaged
         if count > 0 { log("\(count) operations come from the staging of a killed mount") }
     }
 }

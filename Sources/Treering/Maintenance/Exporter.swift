@@ -304,7 +304,7 @@ struct Exporter<D: Device> {
             if result > 0 {
                 done += result
             } else if result == 0 || errno != EINTR {
-                return result == 0 ? .input : .last
+                return result == 0 ? .ioError : .last
             }
         }
         return nil

@@ -1,4 +1,4 @@
-// `treering check --repair`: mends what a check found, in rounds of check and repair until nothing is left or nothing helps. Each step
+// `treering check --repair`: repairs what a check found, in rounds of check and repair until nothing is left or nothing helps. Each step
 // is either an ordinary mount with ordinary operations, a new index beside the old one, or a patch in place that changes nothing that
 // was whole: it can be cut off anywhere and begun again.
 
@@ -79,7 +79,7 @@ struct Repairer<D: Device> {
                 continue
             }
             if !report.isClean || report.needs.contains(.superblock) {
-                if try !mend(report) { break }
+                if try !salvage(report) { break }
                 continue
             }
             if isDerived {
@@ -94,7 +94,7 @@ struct Repairer<D: Device> {
             hasReadData = true
             if data.isClean { break }
             found!.merge(data)
-            if try !mend(data) { break }
+            if try !salvage(data) { break }
         }
         var result = RepairReport(found: found!, left: try check(readsData: false))
         result.steps = steps
@@ -135,13 +135,13 @@ struct Repairer<D: Device> {
     }
 
     /// One step: the log first, since the index is made from it; the tree last. False where nothing can be done.
-    private mutating func mend(_ report: CheckReport) throws(MountError) -> Bool {
+    private mutating func salvage(_ report: CheckReport) throws(MountError) -> Bool {
         if report.needs.contains(.log) || report.needs.contains(.restore) {
-            return try mendLog(hasIndex: report.hasIndex)
+            return try salvageLog(hasIndex: report.hasIndex)
         }
         if report.needs.contains(.index) {
             let count = try withDevice { (device) throws(MountError) in
-                try IndexRebuilder.rebuild(device, indexCacheByteCount: cacheByteCount, log: log)
+                try IndexRebuild.rebuild(device, indexCacheByteCount: cacheByteCount, log: log)
             }
             steps.append("the index was made anew from \(count) records")
             return true
@@ -150,7 +150,7 @@ struct Repairer<D: Device> {
         var lost: [LostRange] = []
         try withVolume { (volume) throws(MountError) in
             var tree = TreeRepair(volume)
-            try tree.mend(report.faults)
+            try tree.salvage(report.faults)
             for (inode, range) in report.unreadable { try tree.giveUp(inode, range) }
             for inode in report.unreadableAttributes { try tree.giveUpAttribute(inode.0, cookie: inode.1) }
             done = tree.steps
@@ -184,17 +184,17 @@ struct Repairer<D: Device> {
 
     /// What has to be written over the log, and what only the index still knows.
     private struct Plan {
-        var early: [Mend] = []
-        var late: [Mend] = []
+        var early: [Salvage] = []
+        var late: [Salvage] = []
         var damage = LogDamage([], missing: [])
         var surplus: [Surplus] = []
         var isDone = false
     }
 
     /// Mends damaged places of the log. Where the index is whole, what it remembers of lost records is written to the log again first.
-    private mutating func mendLog(hasIndex: Bool) throws(MountError) -> Bool {
+    private mutating func salvageLog(hasIndex: Bool) throws(MountError) -> Bool {
         let replaced = try withDevice { (device) throws(MountError) in
-            try SegmentReplacer(device, cacheByteCount, hasIndex: hasIndex).run()
+            try SegmentRepair(device, cacheByteCount, hasIndex: hasIndex).run()
         }
         steps += replaced
         if !replaced.isEmpty { return true }
@@ -205,7 +205,7 @@ struct Repairer<D: Device> {
             var done: [String] = []
             var lost: [LostRange] = []
             try withVolume { (volume) throws(MountError) in
-                var restore = IndexRestore(volume, plan.damage)
+                var restore = LogRepair(volume, plan.damage)
                 try restore.run(plan.surplus)
                 done = restore.steps
                 lost = restore.lost
@@ -214,9 +214,9 @@ struct Repairer<D: Device> {
             steps += done
         }
         try write(plan.late)
-        for mend in plan.early + plan.late {
+        for salvage in plan.early + plan.late {
             steps.append(
-                "segment \(mend.segment.rawValue) at \(mend.range.lowerBound): mended, \(mend.savedRecordCount) operations saved, \(mend.lostRecordCount) lost"
+                "segment \(salvage.segment.rawValue) at \(salvage.range.lowerBound): repaired, \(salvage.savedRecordCount) operations saved, \(salvage.lostRecordCount) lost"
             )
         }
         return !plan.early.isEmpty || !plan.late.isEmpty || !plan.damage.isEmpty
@@ -232,42 +232,42 @@ struct Repairer<D: Device> {
         } else {
             live = try Checker.openLog(device)
         }
-        plan.early = live.mender!.mends
-        let rebuild = try Rebuild(
+        plan.early = live.salvager!.salvages
+        let rebuild = try RebuiltIndex(
             device, live.reader, live.rebuildSources(), uuid: live.superblock.blockUUID,
-            segmentCountLimit: live.table.countLimit, through: live.position, mender: live.mender,
+            segmentCountLimit: live.table.countLimit, through: live.position, salvager: live.salvager,
             .init(cacheByteCount: cacheByteCount))
-        plan.late = Array(live.mender!.mends.dropFirst(plan.early.count))
+        plan.late = Array(live.salvager!.salvages.dropFirst(plan.early.count))
         plan.damage = LogDamage(rebuild.lost, missing: rebuild.lostSegments, lossy: rebuild.lossySegments)
         if hasIndex, !plan.damage.isEmpty { plan.surplus = try Surplus.find(live, rebuild, device) }
         return plan
     }
 
     /// Writes patches in place, whole blocks that differ from what is there in nothing else.
-    private func write(_ mends: [Mend]) throws(MountError) {
-        guard !mends.isEmpty else { return }
+    private func write(_ salvages: [Salvage]) throws(MountError) {
+        guard !salvages.isEmpty else { return }
         try withDevice { (device) throws(MountError) in
             do throws(Errno) {
-                for mend in mends { try Self.write(mend, device) }
+                for salvage in salvages { try Self.write(salvage, device) }
             } catch { throw MountError("a damaged place of the log cannot be written", error) }
         }
     }
 
-    private static func write(_ mend: Mend, _ device: D) throws(Errno) {
-        let file = try device.open(.segment(mend.segment), create: false)
+    private static func write(_ salvage: Salvage, _ device: D) throws(Errno) {
+        let file = try device.open(.segment(salvage.segment), create: false)
         defer { device.close(file) }
         let reader = BatchReader(
-            device: device, uuid: StoreUUID(high: 0, low: 0), segmentByteCount: mend.range.upperBound)
+            device: device, uuid: StoreUUID(high: 0, low: 0), segmentByteCount: salvage.range.upperBound)
         reader.isTolerant = true
-        reader.patches[file] = mend.patches.map { .init(offset: $0.offset, bytes: $0.bytes) }
+        reader.patches[file] = salvage.patches.map { .init(offset: $0.offset, bytes: $0.bytes) }
         var blocks: Set<Int> = []
-        for patch in mend.patches where !patch.bytes.isEmpty {
+        for patch in salvage.patches where !patch.bytes.isEmpty {
             blocks.formUnion(patch.offset / blockByteCount...(patch.offset + patch.bytes.count - 1) / blockByteCount)
         }
         let block = AlignedBuffer(byteCount: blockByteCount)
         for number in blocks.sorted() {
             let bytes = try reader.bytes(file, number * blockByteCount, blockByteCount)
-            guard bytes.count == blockByteCount else { throw .input }
+            guard bytes.count == blockByteCount else { throw .ioError }
             block.bytes.copy(bytes, to: 0)
             try device.wait(
                 Submission(.write, file, offset: UInt64(number * blockByteCount), block.bytes, tag: 0))

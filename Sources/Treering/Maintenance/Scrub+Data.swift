@@ -3,7 +3,7 @@
 /// A block, or inline bytes, that an entry named when it was looked at.
 struct ScrubPiece {
     var payload: PayloadID
-    var life: SegmentLife
+    var segmentID: SegmentID
     /// Of the payload; 0 for what is inline.
     var block: Int
     /// In the segment.
@@ -12,21 +12,21 @@ struct ScrubPiece {
     var checksum: UInt32
 
     var end: Int { position + byteCount }
-    var place: String { "segment \(life.number.rawValue) at \(position)" }
+    var place: String { "segment \(segmentID.number.rawValue) at \(position)" }
 }
 
 extension Scrub {
     /// Short gaps are read over.
     private static var gapLimit: Int { 32 << 10 }
 
-    /// Notes what lives of a payload and is on disk. Under the lock.
+    /// Notes what is live of a payload and is on disk. Under the lock.
     func take(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ core: Core, into pieces: inout [ScrubPiece]) {
         guard let entry = PayloadEntry(decoding: value) else { return }
         let segment = entry.blocksSegment
         // What is still on its way to the disk is the next scrub's.
         guard core.table.contains(segment) else { return }
-        let life = core.table.life(of: segment)
-        guard !core.log.isPending(life, entry.position) else { return }
+        let segmentID = core.table.id(of: segment)
+        guard !core.log.isPending(segmentID, entry.position) else { return }
         let payload = PayloadID(key.object)
         let byteCount = entry.isInline ? Int(entry.length) : entry.storedCount * blockByteCount
         let isPossible =
@@ -40,7 +40,7 @@ extension Scrub {
         if entry.isInline {
             pieces.append(
                 ScrubPiece(
-                    payload: payload, life: life, block: 0,
+                    payload: payload, segmentID: segmentID, block: 0,
                     position: Int(entry.position), byteCount: Int(entry.length), checksum: entry.checksum(ofStored: 0)))
             return
         }
@@ -48,7 +48,7 @@ extension Scrub {
             guard named > 0 else { return }
             pieces.append(
                 ScrubPiece(
-                    payload: payload, life: life, block: block,
+                    payload: payload, segmentID: segmentID, block: block,
                     position: Int(entry.position(ofStored: index)), byteCount: blockByteCount,
                     checksum: entry.checksum(ofStored: index)))
         }
@@ -64,13 +64,13 @@ extension Scrub {
                     effect: "reading it gives EIO; a repair makes the index anew"))
         }
         misplaced = []
-        pieces.sort { ($0.life.number.rawValue, $0.position) < ($1.life.number.rawValue, $1.position) }
+        pieces.sort { ($0.segmentID.number.rawValue, $0.position) < ($1.segmentID.number.rawValue, $1.position) }
         var first = 0
         while first < pieces.count {
             let start = Self.blockStart(pieces[first].position)
             var end = first + 1
             var reach = pieces[first].end
-            while end < pieces.count, pieces[end].life == pieces[first].life,
+            while end < pieces.count, pieces[end].segmentID == pieces[first].segmentID,
                 pieces[end].position - reach <= Self.gapLimit,
                 Self.blockEnd(pieces[end].end) - start <= Self.windowByteCount
             {
@@ -89,7 +89,7 @@ extension Scrub {
         let begin = monotonicNanoseconds()
         let bytes = window.bytes.part(0, end - start)
         let one = pieces.first!
-        let read = try holding(one.life) { file in
+        let read = try holding(one.segmentID) { file in
             device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0)).result
         }
         var doubtful: [ScrubPiece] = []
@@ -98,8 +98,8 @@ extension Scrub {
             let part = UnsafeRawBufferPointer(bytes).part(piece.position - start, piece.byteCount)
             if !isThere || Checksum.crc32c(part) != piece.checksum { doubtful.append(piece) }
         }
-        let living = pieces.reduce(0) { $0 + $1.byteCount }
-        estimate.data.add(UInt64(living))
+        let live = pieces.reduce(0) { $0 + $1.byteCount }
+        estimate.data.add(UInt64(live))
         volume.state.withLock { $0.scrub?.blockCount += UInt64(pieces.count) }
         try paced(read == nil ? 0 : end - start, since: begin)
         doubtCount += doubtful.count
@@ -116,7 +116,7 @@ extension Scrub {
             let begin = monotonicNanoseconds()
             let start = Self.blockStart(now.position)
             let bytes = window.bytes.part(0, Self.blockEnd(now.end) - start)
-            let completion = try holding(now.life) { file in
+            let completion = try holding(now.segmentID) { file in
                 device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
             }
             try paced(bytes.count, since: begin)
@@ -158,6 +158,6 @@ extension Scrub {
 
 extension ScrubPiece {
     fileprivate func isSamePlace(as other: ScrubPiece) -> Bool {
-        life == other.life && position == other.position && checksum == other.checksum
+        segmentID == other.segmentID && position == other.position && checksum == other.checksum
     }
 }

@@ -4,7 +4,7 @@
 extension Scrub {
     /// A segment as it is at the moment.
     private struct Walked {
-        var life: SegmentLife
+        var segmentID: SegmentID
         var role: SegmentHeader.Role
         var isSealed: Bool
         var firstBatch: BatchSequence
@@ -47,14 +47,14 @@ extension Scrub {
     private func segment(_ number: SegmentNumber, _ core: Core) -> Walked? {
         guard core.table.contains(number) else { return nil }
         let segment = core.table[number]
-        // What holds nothing is recycled soon. The header of a segment is there before anything living names it.
-        guard segment.state == .inUse, segment.living > 0 else { return nil }
+        // What holds nothing is recycled soon. The header of a segment is there before anything live names it.
+        guard segment.state == .inUse, segment.live > 0 else { return nil }
         let written = core.log.tracker.written
         let last = segment.isSealed ? min(segment.lastBatch, written) : written
         guard segment.role == .cold || segment.firstBatch <= last else { return nil }
         let size = core.table.segmentByteCount
         return Walked(
-            life: core.table.life(of: number), role: segment.role, isSealed: segment.isSealed,
+            segmentID: core.table.id(of: number), role: segment.role, isSealed: segment.isSealed,
             firstBatch: segment.firstBatch, lastBatch: last, end: segment.end == 0 ? size : Int(segment.end),
             segmentByteCount: size)
     }
@@ -65,7 +65,7 @@ extension Scrub {
         var problem: String?
         for _ in 0..<2 {
             let start = monotonicNanoseconds()
-            let read = try holding(segment.life) { file in
+            let read = try holding(segment.segmentID) { file in
                 Self.problem(ofHeader: segment, reader, file)
             }
             estimate.log.add(UInt64(SegmentHeader.byteCount))
@@ -77,14 +77,16 @@ extension Scrub {
         guard let problem, try isStill(segment) else { return }
         report(
             Finding(
-                place: "segment \(segment.life.number.rawValue), its header", reason: problem,
+                place: "segment \(segment.segmentID.number.rawValue), its header", reason: problem,
                 effect: "nothing is lost; a repair writes it anew"))
     }
 
     private static func problem(ofHeader segment: Walked, _ reader: BatchReader<D>, _ file: DeviceFile) -> String? {
         do throws(SegmentProblem) {
-            guard let header = try reader.segmentHeader(segment.life.number, file) else { return "it is not there" }
-            guard header.state == .inUse, header.life == segment.life, header.role == segment.role else {
+            guard let header = try reader.segmentHeader(segment.segmentID.number, file) else {
+                return "it is not there"
+            }
+            guard header.state == .inUse, header.segmentID == segment.segmentID, header.role == segment.role else {
                 return "it is that of an earlier life"
             }
             return nil
@@ -98,7 +100,7 @@ extension Scrub {
 
     private func isStill(_ segment: Walked) throws(ScrubStop) -> Bool {
         try locked { state in
-            self.segment(segment.life.number, state.core)?.life == segment.life
+            self.segment(segment.segmentID.number, state.core)?.segmentID == segment.segmentID
         }
     }
 
@@ -149,10 +151,10 @@ extension Scrub {
         var found = Found.over
         for _ in 0..<2 {
             let start = monotonicNanoseconds()
-            let read = try holding(segment.life) { file -> Found in
+            let read = try holding(segment.segmentID) { file -> Found in
                 do throws(Errno) {
                     let outcome = try reader.batch(
-                        in: segment.life, file, at: offset, verifyPayload: false)
+                        in: segment.segmentID, file, at: offset, verifyPayload: false)
                     switch outcome {
                     case .batch(let batch):
                         onBatch(batch)
@@ -179,7 +181,7 @@ extension Scrub {
         while true {
             let start = monotonicNanoseconds()
             let from = offset
-            let read = try holding(segment.life) { file in
+            let read = try holding(segment.segmentID) { file in
                 (try? reader.candidate(file, after: from, end: segment.end)) ?? segment.end
             }
             guard let next = read, next < segment.end else { return nil }
@@ -207,7 +209,7 @@ extension Scrub {
             }
         }
         if try isStill(segment) {
-            lostSources[segment.life] = sequences
+            lostSources[segment.segmentID] = sequences
         }
     }
 
@@ -215,7 +217,7 @@ extension Scrub {
     func noteIfLost(_ key: IndexKey, _ origin: Origin) {
         guard !lostSources.isEmpty else { return }
         let table = volume.state.heldState.core.table
-        guard table.contains(origin.segment), let source = lostSources[table.life(of: origin.segment)],
+        guard table.contains(origin.segment), let source = lostSources[table.id(of: origin.segment)],
             !source.contains(origin.sequence),
             lostEntries.count < ScrubStatus.findingLimit || lostEntries[key.object] != nil
         else { return }

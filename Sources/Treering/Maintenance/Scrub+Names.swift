@@ -162,7 +162,9 @@ extension Scrub {
         let isNamed = try withValue(of: PayloadEntry.key(payload)) { _, value -> Bool in
             guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }) else { return false }
             return blocks.contains { block in
-                entry.storedIndex(ofBlock: block.block).map { entry.namedCount(ofStored: $0, block: block.block) > 0 }
+                entry.storedIndex(ofBlock: block.block).map {
+                    entry.referenceCount(ofStored: $0, block: block.block) > 0
+                }
                     ?? false
             }
         }

@@ -31,7 +31,7 @@ final class Scrub<D: Device> {
     var misplaced: [PayloadID] = []
     var misplacedCount = 0
     /// Sealed segments of which a part of the log is lost: what the rest of them brought.
-    var lostSources: [SegmentLife: Set<RecordSequence>] = [:]
+    var lostSources: [SegmentID: Set<RecordSequence>] = [:]
     /// Entries that came from there, by inode.
     var lostEntries: [UInt64: Int] = [:]
     /// How much is read of what, to tell how much is left.
@@ -83,15 +83,15 @@ final class Scrub<D: Device> {
     /// What was acknowledged before a scrub begins is on disk when it comes by.
     private func begin() throws(ScrubStop) {
         if !volume.isReadOnly { volume.sync(mayWait: true) { _ in } }
-        let living = try locked { state -> (index: UInt64, data: UInt64, segments: UInt64) in
+        let live = try locked { state -> (index: UInt64, data: UInt64, segments: UInt64) in
             let table = state.core.table
             let hot = table.segments.reduce(0) { $0 + ($1.state == .inUse && $1.role == .hot ? 1 : 0) }
             return (
                 UInt64(state.core.index.tree.usedPageCount * IndexPage.byteCount),
-                UInt64(max(0, table.livingByteCount)), UInt64(hot)
+                UInt64(max(0, table.liveByteCount)), UInt64(hot)
             )
         }
-        estimate = ScrubEstimate(index: living.index, data: living.data, segmentCount: living.segments)
+        estimate = ScrubEstimate(index: live.index, data: live.data, segmentCount: live.segments)
     }
 
     // MARK: Steps
@@ -101,7 +101,7 @@ final class Scrub<D: Device> {
         while true {
             let result = try volume.state.withLock { (state) throws(ScrubStop) -> Result? in
                 if state.core.isShutDown { throw .failed }
-                if state.core.log.suspension != nil || state.isRehoming { return nil }
+                if state.core.log.suspension != nil || state.isRelocating { return nil }
                 if generation != state.core.adoptCount {
                     generation = state.core.adoptCount
                     path.forget()
@@ -123,16 +123,18 @@ final class Scrub<D: Device> {
         guard pause(byteCount, start) else { throw .ended }
     }
 
-    /// Reads from a segment while it is in this life, and held so that it stays in it. Nil where that is over.
+    /// Reads from a segment while it is in this incarnation, and held so that it stays in it. Nil where that is over.
     func holding<Result>(
-        _ life: SegmentLife, _ body: (DeviceFile) -> Result
+        _ segmentID: SegmentID, _ body: (DeviceFile) -> Result
     ) throws(ScrubStop) -> Result? {
         let file = try locked { state -> DeviceFile? in
             let table = state.core.table
-            guard table.isInUse(life), !table[life.number].isBeingReset, let file = table[life.number].file else {
+            guard table.isInUse(segmentID), !table[segmentID.number].isBeingReset,
+                let file = table[segmentID.number].file
+            else {
                 return nil
             }
-            table.hold(life)
+            table.hold(segmentID)
             state.beginScrubRead()
             return file
         }
@@ -140,7 +142,7 @@ final class Scrub<D: Device> {
         let result = body(file)
         afterRead()
         volume.change { state, telling in
-            state.core.table.letGo(of: life)
+            state.core.table.letGo(of: segmentID)
             state.endScrubRead(telling)
         }
         return result

@@ -19,7 +19,7 @@ final class StoreView<D: Device> {
     /// Payloads that lie in a dead mount's staging and nowhere else yet.
     var residents: [PayloadID: [UInt8]] = [:]
     /// What must stay while the view is used.
-    var tails: [StagingTail] = []
+    var allStaged: [StagedRecords] = []
     var keeper: Recovery<D>?
     private let buffer = AlignedBuffer(byteCount: PayloadRecord.byteCountLimit + 2 * blockByteCount)
 
@@ -32,7 +32,7 @@ final class StoreView<D: Device> {
         fetch = { (miss) throws(MountError) in try loader.fetch(miss, into: tree) }
     }
 
-    init(_ rebuild: Rebuild<D>, _ device: D) {
+    init(_ rebuild: RebuiltIndex<D>, _ device: D) {
         self.device = device
         index = rebuild.index
         table = rebuild.table

@@ -29,7 +29,7 @@ struct TreeRepair<D: Device> {
         view = StoreView(volume)
     }
 
-    mutating func mend(_ faults: [TreeFault]) throws(MountError) {
+    mutating func salvage(_ faults: [TreeFault]) throws(MountError) {
         guard !faults.isEmpty else { return }
         let names = try NamesOf(view, faults)
         self.names = names.places.mapValues { places in
@@ -38,12 +38,12 @@ struct TreeRepair<D: Device> {
             }
         }
         if faults.contains(.noRoot) { try makeRoot() }
-        for fault in faults { try mend(fault) }
+        for fault in faults { try salvage(fault) }
         let payloads = Set(faults.compactMap { if case .missingPayload(let id) = $0 { id } else { nil } })
         if !payloads.isEmpty { try giveUp(payloads) }
     }
 
-    private mutating func mend(_ fault: TreeFault) throws(MountError) {
+    private mutating func salvage(_ fault: TreeFault) throws(MountError) {
         switch fault {
         case .noRoot, .missingPayload: break
         case .namesOfNothing(let number):

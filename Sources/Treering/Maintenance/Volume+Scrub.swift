@@ -15,7 +15,7 @@ extension Volume {
         let token = SystemRandomNumberGenerator.word()
         let now = monotonicNanoseconds()
         let refusal = state.withLock { state -> Errno? in
-            if state.core.isShutDown { return .input }
+            if state.core.isShutDown { return .ioError }
             if state.scrub?.state == .running || state.mayNotScrub { return .busy }
             state.lastScrub = state.scrub ?? state.lastScrub
             state.scrub = ScrubStatus(token: token, rate: rate, now: now)

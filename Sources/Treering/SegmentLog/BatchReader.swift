@@ -48,7 +48,7 @@ final class BatchReader<D: Device> {
     /// How many of those the last batch has.
     private(set) var holeCount = 0
     private var buffer = AlignedBuffer(byteCount: 256 << 10)
-    /// What is read in the place of what is on disk: how a damaged log would be if it were mended.
+    /// What is read in the place of what is on disk: how a damaged log would be if it were repaired.
     var patches: [DeviceFile: [Patch]] = [:]
 
     struct Patch {
@@ -117,17 +117,17 @@ final class BatchReader<D: Device> {
 
     /// The batch at `offset`, its records and (if asked) its payload blocks verified.
     func batch(
-        in life: SegmentLife, _ file: DeviceFile, at offset: Int, verifyPayload: Bool
+        in segmentID: SegmentID, _ file: DeviceFile, at offset: Int, verifyPayload: Bool
     ) throws(Errno) -> BatchOutcome {
         let room = segmentByteCount - offset
         guard room >= blockByteCount else { return .nothing }
         let first = try read(file, offset, min(room, firstReadByteCount))
         guard
             let (header, checksum) = BatchHeader.decode(
-                first, uuid: uuid, in: life, room: room)
+                first, uuid: uuid, in: segmentID, room: room)
         else { return .nothing }
-        // What a mended batch could not save of its data is told by its checksums when it is read.
-        let verifyPayload = verifyPayload && !header.isMended
+        // What a repaired batch could not save of its data is told by its checksums when it is read.
+        let verifyPayload = verifyPayload && !header.isSalvaged
         var bytes = first
         let needed = verifyPayload ? header.byteCount : header.payloadAreaOffset
         if bytes.count < needed { bytes = try read(file, offset, needed) }
@@ -146,11 +146,13 @@ final class BatchReader<D: Device> {
     }
 
     /// The same where the segment's incarnation is not known: the batch's own is believed.
-    func batch(ofAnyLifeIn segment: SegmentNumber, _ file: DeviceFile, at offset: Int) throws(Errno) -> BatchOutcome {
+    func batch(ofAnyIncarnationIn segment: SegmentNumber, _ file: DeviceFile, at offset: Int) throws(Errno)
+        -> BatchOutcome
+    {
         let start = try read(file, offset, blockByteCount)
         guard start.count == blockByteCount else { return .nothing }
         return try batch(
-            in: SegmentLife(segment, start[BatchHeader.layout.incarnation]), file, at: offset, verifyPayload: false)
+            in: SegmentID(segment, start[BatchHeader.layout.incarnation]), file, at: offset, verifyPayload: false)
     }
 
     /// The next place after `offset` where a batch header might be; `end` when there is none.

@@ -27,7 +27,7 @@ struct LogWalk<D: Device> {
         self.epoch = epoch
         durable = position.lastBatch
         let present = self.segments[position.segment]
-        endedSegment = present?.header.state != .inUse || present?.header.life != position.life
+        endedSegment = present?.header.state != .inUse || present?.header.segmentID != position.segmentID
     }
 
     /// A segment whose header has been made out after all.
@@ -36,7 +36,7 @@ struct LogWalk<D: Device> {
         tornEvidence = nil
     }
 
-    /// Where the batch after `position` must have been, for mending; nil where no segment could hold it.
+    /// Where the batch after `position` must have been, for repairing; nil where no segment could hold it.
     func expectedPlace() -> (segment: WalkSegment, offset: Int)? {
         if let next = successor(), next.header.number != position.segment || endedSegment {
             return (next, SegmentHeader.byteCount)
@@ -82,7 +82,7 @@ struct LogWalk<D: Device> {
         let header = segment.header
         if header.end != 0, offset >= Int(header.end) { return nil }
         let outcome = try reader.batch(
-            in: header.life, segment.file, at: offset, verifyPayload: true)
+            in: header.segmentID, segment.file, at: offset, verifyPayload: true)
         guard case .batch(let found) = outcome, found.header.follows(position.lastBatch),
             found.header.previousChecksum == position.lastChecksum, found.header.epoch >= epoch
         else { return nil }
@@ -135,7 +135,7 @@ struct LogWalk<D: Device> {
             let end = header.end == 0 ? reader.segmentByteCount : Int(header.end)
             while offset < end {
                 let outcome = try reader.batch(
-                    in: header.life, segment.file, at: offset, verifyPayload: false)
+                    in: header.segmentID, segment.file, at: offset, verifyPayload: false)
                 if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
                     return CorruptionReport(
                         place: place,
@@ -167,7 +167,7 @@ struct LogWalk<D: Device> {
         while true {
             offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
             guard offset < reader.segmentByteCount else { return nil }
-            guard case .batch(let found) = try reader.batch(ofAnyLifeIn: number, file, at: offset),
+            guard case .batch(let found) = try reader.batch(ofAnyIncarnationIn: number, file, at: offset),
                 found.header.epoch >= epoch
             else { continue }
             if found.header.durable >= missing {

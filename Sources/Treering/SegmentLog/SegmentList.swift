@@ -5,10 +5,10 @@
 struct SegmentList: RandomAccessCollection, MutableCollection {
     private var segments: [Segment]
     private let segmentByteCount: Int64
-    /// Bytes in sealed segments that nothing needs any more, and the part of them that lies between living bytes.
+    /// Bytes in sealed segments that nothing needs any more, and the part of them that lies between live bytes.
     private(set) var reclaimableByteCount: Int64 = 0
     private(set) var deadByteCount: Int64 = 0
-    /// Sealed segments without a living byte.
+    /// Sealed segments without a live byte.
     private(set) var dead: Set<Int> = []
     /// Segments whose usage entry is behind, each once at least; some may have caught up.
     private var changed: [Int] = []
@@ -36,14 +36,14 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
         }
     }
 
-    /// Adds to (or takes from) the living bytes of a segment.
+    /// Adds to (or takes from) the live bytes of a segment.
     @inline(__always)
     mutating func charge(_ index: Int, _ byteCount: Int64) {
         // A segment that is not sealed counts in no sum.
         if segments[index].isChanged && !segments[index].isSealed {
-            segments[index].living &+= byteCount
+            segments[index].live &+= byteCount
         } else {
-            self[index].addLiving(byteCount)
+            self[index].addLive(byteCount)
         }
     }
 
@@ -98,8 +98,8 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
         @inline(__always)
         init(_ segment: Segment, _ segmentByteCount: Int64) {
             let isSealed = segment.isSealed
-            reclaimable = isSealed ? Swift.max(0, segmentByteCount &- segment.living) : 0
-            isDead = isSealed && segment.living == 0
+            reclaimable = isSealed ? Swift.max(0, segmentByteCount &- segment.live) : 0
+            isDead = isSealed && segment.live == 0
             isChanged = segment.isChanged
             isAbsent = segment.state == .absent
             stamp = segment.state == .inUse && segment.role == .hot ? segment.firstBatch : nil
@@ -110,7 +110,7 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
     private mutating func account(_ index: Int, _ before: Standing) {
         let after = Standing(segments[index], segmentByteCount)
         reclaimableByteCount &+= after.reclaimable &- before.reclaimable
-        // One that holds nothing, or more than it can, has nothing dead between what lives.
+        // One that holds nothing, or more than it can, has nothing dead between what is live.
         deadByteCount &+= (after.isDead ? 0 : after.reclaimable) &- (before.isDead ? 0 : before.reclaimable)
         if after.isChanged && !before.isChanged { changed.append(index) }
         if after.isDead != before.isDead { setDead(index, after.isDead) }
@@ -160,8 +160,8 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
 }
 
 extension Segment {
-    fileprivate mutating func addLiving(_ byteCount: Int64) {
-        living &+= byteCount
+    fileprivate mutating func addLive(_ byteCount: Int64) {
+        live &+= byteCount
         isChanged = true
     }
 }

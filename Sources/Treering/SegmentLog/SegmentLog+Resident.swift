@@ -4,10 +4,11 @@ extension SegmentLog {
     /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
     ///
     /// They are served without a look at their checksum, so they must not be of another life of the segment: a slot keeps its batch for long
-    /// after that is durable. Within one life a place is written once, by one batch.
-    func resident(_ life: SegmentLife, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
+    /// after that is durable. Within one incarnation a place is written once, by one batch.
+    func resident(_ segmentID: SegmentID, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
         for batch in slots {
-            guard let batch, batch.life == life, Int(position) >= batch.offset, table.includes(batch.sequence, in: life)
+            guard let batch, batch.segmentID == segmentID, Int(position) >= batch.offset,
+                table.includes(batch.sequence, in: segmentID)
             else { continue }
             let offset = Int(position) - batch.offset
             if offset >= batch.payloadAreaOffset {
@@ -22,10 +23,10 @@ extension SegmentLog {
     }
 
     /// Whether what lies at a place, or will, is not known to be written yet.
-    func isPending(_ life: SegmentLife, _ position: UInt32) -> Bool {
+    func isPending(_ segmentID: SegmentID, _ position: UInt32) -> Bool {
         slots.contains { batch in
             guard let batch else { return false }
-            return batch.life == life && batch.sequence > tracker.written && Int(position) >= batch.offset
+            return batch.segmentID == segmentID && batch.sequence > tracker.written && Int(position) >= batch.offset
         }
     }
 }

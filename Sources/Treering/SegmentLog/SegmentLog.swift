@@ -33,7 +33,7 @@ final class SegmentLog {
     struct Batch {
         var sequence: BatchSequence
         var slot: Int
-        var life: SegmentLife
+        var segmentID: SegmentID
         var offset: Int
         var recordByteCount = BatchHeader.byteCount
         var recordCount: UInt32 = 0
@@ -43,7 +43,7 @@ final class SegmentLog {
         var beginsSegment: Bool
         /// Where the payload area will lie, from the start of the batch: provisional while open.
         var payloadAreaOffset: Int
-        var segment: SegmentNumber { life.number }
+        var segment: SegmentNumber { segmentID.number }
         var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
         /// What its write transfers: the segment's header goes along with the first batch.
         var writtenByteCount: Int { byteCount + (beginsSegment ? SegmentHeader.byteCount : 0) }
@@ -71,7 +71,7 @@ final class SegmentLog {
     /// Nothing is appended any more, and nothing becomes durable.
     var isClosed: Bool { failure != nil }
     /// A write or flush failed: nothing is appended or submitted until what staging holds is written again elsewhere
-    /// (SegmentLog+Rehome.swift). The error that it was.
+    /// (SegmentLog+Relocation.swift). The error that it was.
     var suspension: Errno?
     /// Somebody asked for durability through here. Headers call no more than that durable, so that the bytes of the log do not depend
     /// on when flushes that nobody asked for complete.
@@ -176,11 +176,11 @@ final class SegmentLog {
             head = number
             beginsSegment = true
             hasOpenedHead = true
-            position.life = table.life(of: number)
+            position.segmentID = table.id(of: number)
             position.offsetInSegment = UInt32(SegmentHeader.byteCount)
         }
         let batch = Batch(
-            sequence: position.lastBatch.next, slot: nextSlot, life: position.life,
+            sequence: position.lastBatch.next, slot: nextSlot, segmentID: position.segmentID,
             offset: Int(position.offsetInSegment),
             firstRecord: nextSequence, beginsSegment: beginsSegment,
             payloadAreaOffset: staging.geometry.recordAreaByteCount)
@@ -238,7 +238,7 @@ final class SegmentLog {
         let records = UnsafeRawBufferPointer(staging.recordArea(slot))
             .part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount)
         let header = BatchHeader(
-            endsSegment: endsSegment, uuid: uuid, segment: batch.segment, incarnation: batch.life.incarnation,
+            endsSegment: endsSegment, uuid: uuid, segment: batch.segment, incarnation: batch.segmentID.incarnation,
             epoch: epoch, sequence: batch.sequence,
             previousChecksum: position.lastChecksum, recordsChecksum: Checksum.crc32c(records),
             recordAreaByteCount: UInt32(batch.recordByteCount), recordCount: batch.recordCount,
@@ -346,7 +346,7 @@ final class SegmentLog {
             let batch = slots[Int(number)]!
             let isWhole = completion.result == batch.writtenByteCount
             if isWhole { tracker.completed(batch.sequence) } else { tracker.writeFailed(batch.sequence) }
-            if !isWhole { suspend(completion.error ?? .input) }
+            if !isWhole { suspend(completion.error ?? .ioError) }
         } else if let error = completion.error {
             tracker.syncFailed(UInt32(number))
             suspend(error)

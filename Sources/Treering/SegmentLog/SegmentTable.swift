@@ -1,4 +1,4 @@
-// What the log knows of each segment, in memory: state, place in the order, living bytes. Owned by the core; the index
+// What the log knows of each segment, in memory: state, place in the order, live bytes. Owned by the core; the index
 // stores a copy at each checkpoint.
 
 /// One segment of the store.
@@ -23,22 +23,22 @@ struct Segment {
     /// Where recovery declared its end, else 0.
     var end: UInt32 = 0
     /// Bytes that index entries charge to it.
-    var living: Int64 = 0
+    var live: Int64 = 0
     var file: DeviceFile?
     /// Reads in flight; it is not recycled meanwhile.
     var readerCount = 0
     /// Its header is being written anew: nobody may begin to read it.
     var isBeingReset = false
-    /// The first checkpoint that froze it with no living byte.
+    /// The first checkpoint that froze it with no live byte.
     var emptySince: CheckpointNumber?
     /// Whether the index's usage entry is behind.
     var isChanged = false
     /// It could not be emptied, because something in it cannot be read: the cleaner leaves it alone.
     var isStuck = false
     /// How much lived in it when it was looked through for dead blocks last.
-    var livingWhenSearched: Int64?
+    var liveWhenSearched: Int64?
 
-    /// A segment that holds nothing, in its next life: what was known of the one before is gone but for what its usage entry tells.
+    /// A segment that holds nothing, in its next incarnation: what was known of the one before is gone but for what its usage entry tells.
     func recycled(to incarnation: UInt32) -> Segment {
         var next = Segment()
         next.state = .prepared
@@ -54,7 +54,7 @@ struct Segment {
 
     var usage: UsageEntry {
         UsageEntry(
-            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, living: living, incarnation: incarnation,
+            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, live: live, incarnation: incarnation,
             end: end,
             state: state == .inUse ? .inUse : .free, role: role)
     }
@@ -67,7 +67,7 @@ final class SegmentTable {
     /// Prepared segments, the one to be used next last.
     private(set) var pool: [SegmentNumber] = []
     private(set) var inUseCount = 0
-    private(set) var livingByteCount: Int64 = 0
+    private(set) var liveByteCount: Int64 = 0
     /// What cannot be true of the entries that were charged or discharged, to be reported by whoever changes them.
     var impossible: CorruptionReport?
 
@@ -87,37 +87,38 @@ final class SegmentTable {
 
     func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
 
-    /// The life that a segment is in.
+    /// The incarnation that a segment is in.
     @inline(__always)
-    func life(of number: SegmentNumber) -> SegmentLife {
-        SegmentLife(number, segments[Int(number.rawValue)].incarnation)
+    func id(of number: SegmentNumber) -> SegmentID {
+        SegmentID(number, segments[Int(number.rawValue)].incarnation)
     }
 
-    /// Whether a segment is in use, in this life of it.
-    func isInUse(_ life: SegmentLife) -> Bool {
-        contains(life.number) && self[life.number].state == .inUse && self.life(of: life.number) == life
+    /// Whether a segment is in use, in this incarnation of it.
+    func isInUse(_ segmentID: SegmentID) -> Bool {
+        contains(segmentID.number) && self[segmentID.number].state == .inUse
+            && self.id(of: segmentID.number) == segmentID
     }
 
-    /// Whether a batch of the log lies in this life of a segment, as far as sequences tell.
-    func includes(_ batch: BatchSequence, in life: SegmentLife) -> Bool {
-        guard isInUse(life) else { return false }
-        let segment = self[life.number]
+    /// Whether a batch of the log lies in this incarnation of a segment, as far as sequences tell.
+    func includes(_ batch: BatchSequence, in segmentID: SegmentID) -> Bool {
+        guard isInUse(segmentID) else { return false }
+        let segment = self[segmentID.number]
         return segment.role == .hot && batch >= segment.firstBatch && (!segment.isSealed || batch <= segment.lastBatch)
     }
 
-    /// Somebody reads from a segment: it stays in its life until they let go of it.
+    /// Somebody reads from a segment: it stays in its incarnation until they let go of it.
     @inline(__always)
-    func hold(_ life: SegmentLife, count: Int = 1) {
-        precondition(self.life(of: life.number) == life, "a life that is over cannot be read")
-        self[life.number].readerCount += count
+    func hold(_ segmentID: SegmentID, count: Int = 1) {
+        precondition(self.id(of: segmentID.number) == segmentID, "a life that is over cannot be read")
+        self[segmentID.number].readerCount += count
     }
 
     @inline(__always)
-    func letGo(of life: SegmentLife) {
+    func letGo(of segmentID: SegmentID) {
         precondition(
-            self.life(of: life.number) == life && self[life.number].readerCount > 0,
+            self.id(of: segmentID.number) == segmentID && self[segmentID.number].readerCount > 0,
             "a segment was recycled while somebody read it")
-        self[life.number].readerCount -= 1
+        self[segmentID.number].readerCount -= 1
     }
 
     /// Segments that could still be opened: prepared or not yet there.
@@ -135,7 +136,7 @@ final class SegmentTable {
     /// Bytes in sealed segments that nothing needs any more.
     var reclaimableByteCount: Int64 { segments.reclaimableByteCount }
 
-    /// The part of that which lies between living bytes, so that only moving those brings it back.
+    /// The part of that which lies between live bytes, so that only moving those brings it back.
     var deadByteCount: Int64 { segments.deadByteCount }
 
     /// The segments whose usage entry is behind, and another one, in order.
@@ -149,8 +150,8 @@ final class SegmentTable {
     }
 
     /// The segments that somebody reads from.
-    var heldLives: [SegmentLife] {
-        segments.indices.filter { segments[$0].readerCount > 0 }.map { life(of: SegmentNumber(UInt32($0))) }
+    var heldSegments: [SegmentID] {
+        segments.indices.filter { segments[$0].readerCount > 0 }.map { id(of: SegmentNumber(UInt32($0))) }
     }
 
     /// Nothing more is written to a segment.
@@ -160,18 +161,18 @@ final class SegmentTable {
         self[number].isChanged = true
     }
 
-    /// Notes that the books of the index cannot be true, which only damage can have done; the first time counts.
+    /// Notes that the accounting of the index cannot be true, which only damage can have done; the first time counts.
     func noteImpossible(_ reason: String) {
         impossible = impossible ?? CorruptionReport(place: "the index", reason: "\(reason), which cannot be")
     }
 
-    /// Adds to (or takes from) the living bytes of a segment.
+    /// Adds to (or takes from) the live bytes of a segment.
     @inline(__always)
     func charge(_ number: SegmentNumber, _ byteCount: Int) {
         let index = Int(number.rawValue)
         guard index < segments.count else { return noteImpossible("an entry names segment \(number.rawValue)") }
         segments.charge(index, Int64(byteCount))
-        livingByteCount &+= Int64(byteCount)
+        liveByteCount &+= Int64(byteCount)
     }
 
     /// Puts a segment in use again as the index or its header tells.
@@ -184,8 +185,8 @@ final class SegmentTable {
         segments[index].lastBatch = usage.lastBatch
         segments[index].end = usage.end
         segments[index].role = usage.role
-        segments[index].living = usage.living
-        livingByteCount &+= usage.living
+        segments[index].live = usage.live
+        liveByteCount &+= usage.live
         if usage.state == .inUse {
             pool.removeAll { $0 == number }
             segments[index].state = .inUse
@@ -226,7 +227,7 @@ final class SegmentTable {
         segments[index].firstBatch = firstBatch
         segments[index].lastBatch = .zero
         segments[index].end = 0
-        segments[index].living = 0
+        segments[index].live = 0
         segments[index].emptySince = nil
         segments[index].isChanged = true
         inUseCount += 1
@@ -236,7 +237,7 @@ final class SegmentTable {
     /// A dead segment has been reset on disk to its next incarnation.
     func recycle(_ number: SegmentNumber, incarnation: UInt32) {
         let index = Int(number.rawValue)
-        precondition(segments[index].isSealed && segments[index].living == 0 && segments[index].readerCount == 0)
+        precondition(segments[index].isSealed && segments[index].live == 0 && segments[index].readerCount == 0)
         precondition(incarnation > segments[index].incarnation)
         segments[index] = segments[index].recycled(to: incarnation)
         inUseCount -= 1
@@ -270,7 +271,7 @@ final class SegmentTable {
     /// The stamp of the segment of the log that a batch lies in, or of one before it where that is gone; nil where there is none.
     func stamp(through batch: BatchSequence) -> BatchSequence? { segments.stamp(through: batch) }
 
-    /// Marks sealed segments without a living byte as seen empty by a checkpoint.
+    /// Marks sealed segments without a live byte as seen empty by a checkpoint.
     func noteEmpty(at checkpoint: CheckpointNumber) {
         for index in segments.dead where segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
     }

@@ -169,7 +169,7 @@ final class SpaceAccounting {
         if tier == .recovery { return false }
         guard let standstill = tier == .write ? writeStandstill : removalStandstill else { return table.inUseCount > 1 }
         // A head that was sealed since then may be worth cleaning, and so may what was overwritten.
-        return table.livingByteCount < standstill.living
+        return table.liveByteCount < standstill.live
             || table.deadByteCount >= standstill.dead + Int64(table.segmentByteCount / 16)
     }
 
@@ -228,7 +228,7 @@ final class SpaceAccounting {
     ) -> RoomAnswer {
         owedSegmentCount = claim.usesReservations ? -withheldSegmentCount : segmentCount(ofReserved: reserved)
         guard tier == .write else { return .fits }
-        let live = table.livingByteCount + Int64(byteCount)
+        let live = table.liveByteCount + Int64(byteCount)
         switch claim {
         case .joining: return .fits
         case .none:
@@ -254,13 +254,13 @@ final class SpaceAccounting {
 
     /// Whether two more writes of that size may find no room.
     func isNearlyFull(reserved: UInt64, writeByteCountLimit: Int) -> Bool {
-        table.livingByteCount + Int64(2 * writeByteCountLimit)
+        table.liveByteCount + Int64(2 * writeByteCountLimit)
             > liveByteCountLimit - Self.byteCount(ofReserved: reserved) || isShort(for: .write)
     }
 
-    /// What lives and what is reserved, without what removals under way will take out.
+    /// What is live and what is reserved, without what removals under way will take out.
     func neededByteCount(reserved: UInt64, removing: Int64) -> Int64 {
-        max(0, table.livingByteCount - removing) + Self.byteCount(ofReserved: reserved)
+        max(0, table.liveByteCount - removing) + Self.byteCount(ofReserved: reserved)
     }
 
     /// What files may use in all, and what of it is free, no more than the host has; in bytes.
@@ -301,8 +301,8 @@ final class SpaceAccounting {
     /// Whether there is room for what is moved out of a segment: what the heads do not hold takes a segment for blocks and one for the log,
     /// besides what removals may need next. A victim that gives back a quarter may borrow one of those.
     func mayClean(_ victim: Segment, cleanersHeadRoom: Int) -> Bool {
-        let live = Int(victim.living)
-        // Records of moves are a small part of what lives in blocks, but of small things they are the greater part.
+        let live = Int(victim.live)
+        // Records of moves are a small part of what is live in blocks, but of small things they are the greater part.
         let recordByteCount = victim.role == .cold ? live / 16 : live / 2 * 3
         let needed = (cleanersHeadRoom < live ? 1 : 0) + (headRoom < recordByteCount ? 1 : 0)
         let borrowed = live <= table.segmentByteCount / 4 * 3 ? 1 : 0
@@ -327,10 +327,10 @@ final class SpaceAccounting {
 
 /// What lived and what was dead when the cleaner found nothing more to gain.
 struct Standstill {
-    let living: Int64
+    let live: Int64
     let dead: Int64
 }
 
 extension SegmentTable {
-    var standstill: Standstill { Standstill(living: livingByteCount, dead: deadByteCount) }
+    var standstill: Standstill { Standstill(live: liveByteCount, dead: deadByteCount) }
 }

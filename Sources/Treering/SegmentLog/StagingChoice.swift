@@ -3,17 +3,17 @@
 /// What was found, told apart.
 struct StagingChoice {
     /// To be replayed.
-    private(set) var taken: [StagingTail] = []
+    private(set) var taken: [StagedRecords] = []
     /// Not to be replayed, and why.
-    private(set) var left: [(tail: StagingTail, reason: String)] = []
+    private(set) var left: [(tail: StagedRecords, reason: String)] = []
 
     /// - Parameters:
     ///   - tails: staging of this store on this machine in this boot.
     ///   - next: the sequence that the log's next record gets.
     ///   - last: the epoch of the log's last batch.
-    init(_ tails: [StagingTail], _ superblock: Superblock, next: RecordSequence, last: MountEpoch) {
-        var passed: [StagingTail] = []
-        for tail in tails {
+    init(_ allStaged: [StagedRecords], _ superblock: Superblock, next: RecordSequence, last: MountEpoch) {
+        var passed: [StagedRecords] = []
+        for tail in allStaged {
             let header = tail.header
             guard tail.recordCount > 0 else {
                 // That mount died before it took anything in.

@@ -1,4 +1,4 @@
-// Where staging lives on a real machine: a file in /dev/shm, or in the store's directory where that cannot be; and what dead
+// Where staging lies on a real machine: a file in /dev/shm, or in the store's directory where that cannot be; and what dead
 // mounts of the same store left there.
 
 import Glibc
@@ -32,7 +32,7 @@ final class HostStaging {
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
     /// What killed mounts left, and where.
-    private(set) var tails: [(tail: StagingTail, memory: SharedMemory)] = []
+    private(set) var allStaged: [(tail: StagedRecords, memory: SharedMemory)] = []
     /// What of it is not replayed, or cannot be read.
     private(set) var left: [(path: HostString, byteCount: Int)] = []
 
@@ -59,7 +59,7 @@ final class HostStaging {
 
     /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
     /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
-    func findTails(isReadOnly: Bool = false) throws(MountError) {
+    func findStaged(isReadOnly: Bool = false) throws(MountError) {
         let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
             throw MountError("what killed mounts left in \(Self.sharedDirectory) cannot be listed now", error)
@@ -77,7 +77,7 @@ final class HostStaging {
                 leave(path, Self.owner(of: path) ?? "\(error)", byteCount: 0)
                 continue
             }
-            let tail = StagingTail(copying: UnsafeRawBufferPointer(memory.bytes))
+            let tail = StagedRecords(copying: UnsafeRawBufferPointer(memory.bytes))
             // The header is written before anything else: without one, nothing was acknowledged.
             if tail == nil, memory.bytes.prefix(StagingLayout.headerByteCount).allSatisfy({ $0 == 0 }) {
                 memory.unlink()
@@ -88,17 +88,17 @@ final class HostStaging {
                     path, "it belongs to another copy of this store or to another boot", byteCount: memory.bytes.count)
                 continue
             }
-            tails.append((tail, memory))
+            allStaged.append((tail, memory))
         }
     }
 
     /// What is replayed of what was found. The rest stays where it is, and is reported.
     func keep(_ choice: StagingChoice) {
         for (tail, reason) in choice.left {
-            guard let (_, memory) = tails.first(where: { $0.tail === tail }) else { continue }
+            guard let (_, memory) = allStaged.first(where: { $0.tail === tail }) else { continue }
             leave(memory.path, "\(reason). What it holds and the store does not is lost", byteCount: memory.bytes.count)
         }
-        tails.removeAll { found in !choice.taken.contains { $0 === found.tail } }
+        allStaged.removeAll { found in !choice.taken.contains { $0 === found.tail } }
     }
 
     private func leave(_ path: HostString, _ reason: String, byteCount: Int) {
@@ -179,15 +179,15 @@ final class HostStaging {
     }
 
     /// What killed mounts left is durable in the log now, up to the record with the sequence `next`.
-    func dropTails(before next: RecordSequence) {
-        for (tail, memory) in tails {
+    func dropStaged(before next: RecordSequence) {
+        for (tail, memory) in allStaged {
             if tail.highestSequence < next {
                 memory.unlink()
             } else {
                 leave(memory.path, "some of its operations are damaged", byteCount: memory.bytes.count)
             }
         }
-        tails.removeAll()
+        allStaged.removeAll()
     }
 
     /// Notes from time to time that the mount lives: how long it has been dead decides when its staging may go.

@@ -40,8 +40,8 @@ extension Volume where D == HostDevice {
             Figure(name: "capacity_bytes", help: "Capacity of the store", value: recovery.superblock.capacityByteCount),
             Figure(name: "available_bytes", help: "What can still be written", value: free),
             Figure(
-                name: "living_bytes", help: "Bytes of the log that are in use",
-                value: UInt64(max(0, table.livingByteCount))),
+                name: "live_bytes", help: "Bytes of the log that are in use",
+                value: UInt64(max(0, table.liveByteCount))),
             Figure(
                 name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
                 value: UInt64(table.reclaimableByteCount)),

@@ -2,15 +2,15 @@
 
 extension Recovery {
     /// Tells apart the staging that was found, for the log as it was recovered.
-    func choose(_ tails: [StagingTail]) -> StagingChoice {
-        StagingChoice(tails, superblock, next: nextSequence, last: lastBatchEpoch)
+    func choose(_ allStaged: [StagedRecords]) -> StagingChoice {
+        StagingChoice(allStaged, superblock, next: nextSequence, last: lastBatchEpoch)
     }
 
     /// Whether the log can go on in the segment it ended in: after a clean unmount, if there is room for a batch.
     var canContinueSegment: Bool {
         let segment = position.segment
         return table[segment].state == .inUse && table[segment].lastBatch == .zero && table[segment].end == 0
-            && table.life(of: segment) == position.life
+            && table.id(of: segment) == position.segmentID
     }
 
     /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
@@ -67,7 +67,7 @@ extension Recovery {
         }
     }
 
-    /// Gives the file of a segment that holds nothing back to the host; its life is remembered.
+    /// Gives the file of a segment that holds nothing back to the host; its incarnation is remembered.
     private func giveBack(_ number: SegmentNumber, _ file: DeviceFile, _ incarnation: UInt32) throws(Errno) {
         forget(number)
         device.close(file)
@@ -103,12 +103,12 @@ extension Recovery {
                 try write(header, file)
             }
             let outcome = try reader.batch(
-                in: table.life(of: batch.segment), file, at: batch.offset, verifyPayload: true)
+                in: table.id(of: batch.segment), file, at: batch.offset, verifyPayload: true)
             guard case .batch(let found) = outcome, found.checksum == batch.checksum else {
                 log(
                     "batch \(batch.batch.rawValue) was whole a moment ago, and is not any more: the disk loses what was written"
                 )
-                throw .input
+                throw .ioError
             }
             let bytes = UnsafeMutableRawBufferPointer(
                 mutating: found.bytes.part(0, min(found.bytes.count, found.header.byteCount)))

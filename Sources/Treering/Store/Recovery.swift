@@ -32,20 +32,20 @@ final class Recovery<D: Device> {
     private(set) var endsSegment = false
     /// Segment files with a torn header that nothing refers to.
     private(set) var tornSegments: [SegmentNumber] = []
-    /// Where the log is damaged, and what it would be if it were mended. Only for tools that say so.
-    let mender: Mender<D>?
+    /// Where the log is damaged, and what it would be if it were repaired. Only for tools that say so.
+    let salvager: Salvager<D>?
     /// Segments whose files were closed and given back to the host.
     private(set) var forgotten: [SegmentNumber] = []
     /// Files of segments that were opened or made under a mount that does not have them: closed with the recovery, unless it is adopted.
     var ownFiles: [SegmentNumber: DeviceFile] = [:]
     /// Segments whose files are gone although entries of the index lie in them.
     private(set) var missingSegments: [SegmentNumber: UsageEntry] = [:]
-    /// Damage that cannot be mended: the log was followed only so far.
+    /// Damage that cannot be repaired: the log was followed only so far.
     private(set) var damage: CorruptionReport?
     /// Where the log is broken since the segment after it is gone.
     private(set) var gap: LogGap?
     /// Whether the segment table is that of the index.
-    private(set) var hasBooks = false
+    private(set) var hasAccounting = false
     private let openSegmentFiles: [SegmentNumber: DeviceFile]?
     let log: @Sendable (String) -> Void
 
@@ -78,7 +78,7 @@ final class Recovery<D: Device> {
         let segmentByteCount = Int(superblock.segmentByteCount)
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.blockUUID, segmentByteCount: segmentByteCount)
-        mender = salvages ? Mender(reader) : nil
+        salvager = salvages ? Salvager(reader) : nil
         // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
         let building = max(self.pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
@@ -98,10 +98,10 @@ final class Recovery<D: Device> {
         try openSegments()
         if withIndex {
             try adoptBitmaps()
-            try loadBooks()
-            hasBooks = true
-        } else if mender != nil {
-            for number in tornSegments { try mendHeaderByBatches(number) }
+            try loadAccounting()
+            hasAccounting = true
+        } else if salvager != nil {
+            for number in tornSegments { try salvageHeaderByBatches(number) }
         }
         let loader = self.loader
         tree.fetchNow = { [unowned tree] miss in
@@ -153,7 +153,7 @@ final class Recovery<D: Device> {
     }
 
     /// Loads segment usage, removals and the number of inodes from the index.
-    private func loadBooks() throws(MountError) {
+    private func loadAccounting() throws(MountError) {
         index.inodeCount = superblock.inodeCount
         index.reservedByteCount = superblock.reservedByteCount
         index.sharedByteCount = superblock.sharedByteCount
@@ -165,15 +165,15 @@ final class Recovery<D: Device> {
             guard table.contains(number) else {
                 throw MountError(.damaged, "the index names segment \(number.rawValue), beyond the capacity")
             }
-            if mender != nil, usage.state == .inUse, usage.living > 0 || tornSegments.contains(number) {
-                try mendHeader(number, usage)
+            if salvager != nil, usage.state == .inUse, usage.live > 0 || tornSegments.contains(number) {
+                try salvageHeader(number, usage)
             }
             let header = headers[number]?.header
             // A head without a record has no header yet: in the same incarnation it may have become the head of something else since.
-            let isSameLife =
+            let isSameIncarnation =
                 header?.state == .inUse && header?.incarnation == usage.incarnation
                 && header?.firstBatch == usage.firstBatch && header?.role == usage.role
-            if usage.state == .inUse, isSameLife {
+            if usage.state == .inUse, isSameIncarnation {
                 table.restore(number, usage)
                 // Its end may have been declared after the checkpoint.
                 if let end = header?.end, end != usage.end {
@@ -181,10 +181,10 @@ final class Recovery<D: Device> {
                     table[number].isChanged = true
                 }
             } else {
-                guard usage.living == 0 || missingSegments[number] != nil else {
+                guard usage.live == 0 || missingSegments[number] != nil else {
                     throw MountError(
                         .damaged,
-                        "segment \(number.rawValue) is missing or damaged, and \(usage.living) bytes in it are in use")
+                        "segment \(number.rawValue) is missing or damaged, and \(usage.live) bytes in it are in use")
                 }
                 table.note(number, file: table[number].file, incarnation: usage.incarnation)
             }
@@ -251,12 +251,12 @@ final class Recovery<D: Device> {
             epoch = max(epoch, walk.epoch)
             let found = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) })
             guard let found else { break }
-            guard mender != nil else {
+            guard salvager != nil else {
                 throw MountError(
                     .damaged,
                     "the log is damaged: \(found). Nothing was changed; `treering check` tells what would be lost")
             }
-            if try !mend(&walk) {
+            if try !salvage(&walk) {
                 damage = found
                 break
             }
@@ -284,14 +284,14 @@ final class Recovery<D: Device> {
 
     // MARK: Salvage
 
-    /// Whether the index knows of a life of this segment.
+    /// Whether the index knows of an incarnation of this segment.
     func isNamed(_ number: SegmentNumber) -> Bool { table[number].incarnation > 0 || missingSegments[number] != nil }
 
     /// Mends the place where the log ends though it went on durably; false where that cannot be done.
-    private func mend(_ walk: inout LogWalk<D>) throws(MountError) -> Bool {
-        guard let mender else { return false }
+    private func salvage(_ walk: inout LogWalk<D>) throws(MountError) -> Bool {
+        guard let salvager else { return false }
         if let torn = walk.tornEvidence {
-            try mendHeaderByBatches(torn)
+            try salvageHeaderByBatches(torn)
             guard let segment = headers[torn] else { return false }
             walk.add(segment)
             return true
@@ -300,8 +300,8 @@ final class Recovery<D: Device> {
             if walk.nextFirstBatch() != nil { gap = LogGap(first: walk.position.lastBatch.next, epoch: walk.epoch) }
             return false
         }
-        // A place that was mended and still cannot be followed is not tried again.
-        guard !mender.mends.contains(where: { $0.segment == segment.header.number && $0.range.contains(offset) })
+        // A place that was repaired and still cannot be followed is not tried again.
+        guard !salvager.salvages.contains(where: { $0.segment == segment.header.number && $0.range.contains(offset) })
         else { return false }
         var context = LogContext(
             before: walk.position.lastBatch.next, checksum: walk.position.lastChecksum,
@@ -310,15 +310,15 @@ final class Recovery<D: Device> {
         let last = walk.nextFirstBatch().map { BatchSequence($0.rawValue - 1) }
         let header = segment.header
         return try Self.reading { () throws(Errno) in
-            try mender.mend(
-                header.life, segment.file, at: offset,
+            try salvager.salvage(
+                header.segmentID, segment.file, at: offset,
                 end: header.end == 0 ? reader.segmentByteCount : Int(header.end), after: context, last: last,
                 through: last ?? BatchSequence(counterLimit), mustExist: true)
         }
     }
 
     /// Puts the header back that the index remembers, where a segment in use has none that can be believed.
-    private func mendHeader(_ number: SegmentNumber, _ usage: UsageEntry) throws(MountError) {
+    private func salvageHeader(_ number: SegmentNumber, _ usage: UsageEntry) throws(MountError) {
         if let header = headers[number]?.header {
             // A later life began after the checkpoint, or this one goes on.
             if header.incarnation >= usage.incarnation { return }
@@ -335,14 +335,14 @@ final class Recovery<D: Device> {
     }
 
     /// The same where only the segment's batches can tell.
-    private func mendHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
+    private func salvageHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
         guard headers[number] == nil, let file = table[number].file else { return }
         let found = try Self.reading { () throws(Errno) -> BatchHeader? in
             var offset = 0
             while true {
                 offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
                 guard offset < reader.segmentByteCount else { return nil }
-                if case .batch(let batch) = try reader.batch(ofAnyLifeIn: number, file, at: offset) {
+                if case .batch(let batch) = try reader.batch(ofAnyIncarnationIn: number, file, at: offset) {
                     return batch.header
                 }
             }
@@ -357,9 +357,9 @@ final class Recovery<D: Device> {
     private func put(_ header: SegmentHeader, _ file: DeviceFile, _ reason: String) {
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
-        var mend = Mend(segment: header.number, file: file, range: 0..<SegmentHeader.byteCount, reason: reason)
-        mend.patches = [(0, Array(block.bytes))]
-        mender?.add(mend)
+        var salvage = Salvage(segment: header.number, file: file, range: 0..<SegmentHeader.byteCount, reason: reason)
+        salvage.patches = [(0, Array(block.bytes))]
+        salvager?.add(salvage)
         headers[header.number] = WalkSegment(header: header, file: file)
         tornSegments.removeAll { $0 == header.number }
     }
@@ -377,7 +377,7 @@ final class Recovery<D: Device> {
             let torn = tornSegments.compactMap { number in table[number].file.map { (number: number, file: $0) } }
             let found = try Self.reading({ () throws(Errno) in try walk.evidenceOfDamage(torn: torn) })
             guard let found else { return }
-            if try !mend(&walk) {
+            if try !salvage(&walk) {
                 damage = found
                 return
             }
@@ -428,7 +428,7 @@ final class Recovery<D: Device> {
         }
     }
 
-    /// Takes a segment whose header is torn, in the life that a running mount knows, as one that `makeDurable` voids.
+    /// Takes a segment whose header is torn, in the incarnation that a running mount knows, as one that `makeDurable` voids.
     func voidTorn(_ number: SegmentNumber, incarnation: UInt32) {
         guard let file = table[number].file else { return }
         tornSegments.removeAll { $0 == number }
@@ -450,7 +450,7 @@ final class Recovery<D: Device> {
             table[SegmentNumber(UInt32(index))].isChanged = true
         }
         let usage = UsageEntry(
-            firstBatch: segment.header.firstBatch, lastBatch: .zero, epoch: segment.header.epoch, living: 0,
+            firstBatch: segment.header.firstBatch, lastBatch: .zero, epoch: segment.header.epoch, live: 0,
             incarnation: segment.header.incarnation, end: segment.header.end, state: .inUse, role: segment.header.role)
         table.restore(header.segment, usage)
         table[header.segment].isChanged = true
@@ -463,15 +463,16 @@ final class Recovery<D: Device> {
             guard case .move(let move) = change, case .payload(let payload) = move.change, !payload.isInline else {
                 return
             }
-            let number = move.blocksLife.number
+            let number = move.blocksSegmentID.number
             let header = headers[number]?.header
             guard table.contains(number), table[number].state != .inUse else { return }
-            guard let header, header.state == .inUse, header.role == .cold, header.life == move.blocksLife else {
+            guard let header, header.state == .inUse, header.role == .cold, header.segmentID == move.blocksSegmentID
+            else {
                 throw MountError(
                     .damaged, "segment \(number.rawValue) is missing or damaged, and the log has moved blocks to it")
             }
             let usage = UsageEntry(
-                firstBatch: header.firstBatch, lastBatch: .zero, epoch: header.epoch, living: 0,
+                firstBatch: header.firstBatch, lastBatch: .zero, epoch: header.epoch, live: 0,
                 incarnation: header.incarnation, end: 0, state: .inUse, role: .cold)
             table.restore(number, usage)
             table[number].isChanged = true

@@ -179,7 +179,8 @@ struct SuperblockDerivation<D: Device> {
         do throws(Errno) {
             for header in hot where found.map({ header.firstBatch > $0.header.sequence }) ?? true {
                 let outcome = try reader.batch(
-                    in: header.life, segments[header.number]!.file, at: SegmentHeader.byteCount, verifyPayload: false)
+                    in: header.segmentID, segments[header.number]!.file, at: SegmentHeader.byteCount,
+                    verifyPayload: false)
                 guard case .batch(let first) = outcome else { continue }
                 let start = LogPosition(
                     lastBatch: BatchSequence(header.firstBatch.rawValue - 1),

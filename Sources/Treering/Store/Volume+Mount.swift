@@ -131,7 +131,7 @@ extension Volume {
     /// Mounts a store: recovers it, and makes what was recovered durable before it returns. Does not start the housekeeper.
     static func mount(
         _ device: D, _ options: VolumeOptions, hostStaging: HostStaging? = nil,
-        staging: Staging? = nil, tails: [StagingTail] = [],
+        staging: Staging? = nil, allStaged: [StagedRecords] = [],
         now: @escaping @Sendable () -> Timestamp = Timestamp.now, log: @escaping @Sendable (String) -> Void
     ) throws(MountError) -> Volume<D> {
         let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, log: log)
@@ -151,7 +151,7 @@ extension Volume {
             }
         }
         let ownStaging = options.isReadOnly ? nil : hostStaging
-        let choice = try chooseStaging(tails, hostStaging, recovery, isReadOnly: options.isReadOnly)
+        let choice = try chooseStaging(allStaged, hostStaging, recovery, isReadOnly: options.isReadOnly)
         let epoch = MountEpoch(max(recovery.epoch, choice.highestEpoch).rawValue + 1)
         let geometry = StagingGeometry(
             // What staging holds must find room again after a crash: in a small store it is small.
@@ -209,7 +209,7 @@ extension Volume {
             // What is in flight ends, and has its memory until then.
             wait { $0.core.log.tracker.inFlightCount == 0 }
             closeFiles()
-            if state.withLock({ $0.core.log.isClosed && !$0.core.isShutDown }) { throw .input }
+            if state.withLock({ $0.core.log.isClosed && !$0.core.isShutDown }) { throw .ioError }
             return
         }
         // Waited for, so that what comes after it does not depend on timing.

@@ -3,10 +3,10 @@
 extension Volume {
     /// What killed mounts have left, told apart; says what is lost by going on.
     static func chooseStaging(
-        _ given: [StagingTail], _ host: HostStaging?, _ recovery: Recovery<D>, isReadOnly: Bool
+        _ given: [StagedRecords], _ host: HostStaging?, _ recovery: Recovery<D>, isReadOnly: Bool
     ) throws(MountError) -> StagingChoice {
-        if !isReadOnly { try host?.findTails() }
-        let choice = recovery.choose(given + (host?.tails.map(\.tail) ?? []))
+        if !isReadOnly { try host?.findStaged() }
+        let choice = recovery.choose(given + (host?.allStaged.map(\.tail) ?? []))
         host?.keep(choice)
         for (tail, reason) in choice.left where given.contains(where: { $0 === tail }) {
             recovery.log("left the staging of mount \(tail.header.epoch.rawValue) alone: \(reason)")
@@ -54,21 +54,21 @@ extension Volume {
 
     /// Appends again what killed mounts had acknowledged and not written, and makes it durable. Then their staging has nothing more to say.
     func replay(_ choice: StagingChoice, _ revised: RevisedLog, _ host: HostStaging?) throws(Errno) {
-        let tails = choice.taken
-        guard !tails.isEmpty else { return }
+        let allStaged = choice.taken
+        guard !allStaged.isEmpty else { return }
         var count = 0
         // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
         guard housekeeper.begin(.cleaning) else { preconditionFailure("nothing is cleaned before a mount has begun") }
         defer { housekeeper.end(.cleaning) }
         while true {
             let sequence = state.withLock { $0.core.log.nextSequence }
-            guard let (record, payload) = tails.lazy.compactMap({ $0.record(sequence) }).first else { break }
+            guard let (record, payload) = allStaged.lazy.compactMap({ $0.record(sequence) }).first else { break }
             try perform { (core) throws(Stop) in try core.append(again: record, payload, in: revised) }
             count += 1
         }
         let next = state.withLock { $0.core.log.nextSequence }
         if count > 0 { log("recovered \(count) operations from the staging of the last mount") }
-        if tails.contains(where: { $0.highestSequence >= next }) {
+        if allStaged.contains(where: { $0.highestSequence >= next }) {
             log("the staging of the last mount holds operations that are damaged; they and those after them are lost")
         }
         try syncAndWait()
@@ -77,6 +77,6 @@ extension Volume {
             superblock.staging.tookIn(superblock.epoch, next: next)
             try housekeeper.writeSuperblock(superblock)
         }
-        host?.dropTails(before: next)
+        host?.dropStaged(before: next)
     }
 }

@@ -54,8 +54,8 @@ extension Volume {
                 name: "usable_bytes", help: "What of it files and their records may use", value: status.totalByteCount),
             Figure(name: "available_bytes", help: "What can still be written", value: status.availableByteCount),
             Figure(
-                name: "living_bytes", help: "Bytes of the log that are in use",
-                value: UInt64(max(0, core.table.livingByteCount))),
+                name: "live_bytes", help: "Bytes of the log that are in use",
+                value: UInt64(max(0, core.table.liveByteCount))),
             Figure(
                 name: "reclaimable_bytes", help: "Dead bytes of the log that cleaning brings back",
                 value: UInt64(core.table.reclaimableByteCount)),
@@ -90,7 +90,7 @@ extension Volume {
                 value: housekeeper.cleaner.movedByteCount
             ),
             Figure(
-                name: "punched_bytes", help: "Dead data given back to the host out of living segments since the mount",
+                name: "punched_bytes", help: "Dead data given back to the host out of live segments since the mount",
                 value: state.punchedByteCount),
             Figure(
                 name: "write_amplification_percent",
@@ -123,8 +123,8 @@ extension Volume {
             Figure(name: "index_hits", help: "Pages found in memory", value: tree.counters.hitCount),
             Figure(name: "index_misses", help: "Pages that had to be read", value: tree.counters.missCount),
             Figure(
-                name: "rehomed", help: "How often the log was written again at new addresses after a failure",
-                value: UInt64(state.rehomeCount)),
+                name: "relocated", help: "How often the log was written again at new addresses after a failure",
+                value: UInt64(state.relocationCount)),
             Figure.passed(state.superblock.staging),
             Figure(
                 name: "staging_left_files", help: "Staging of killed mounts that this mount found and could not use",

@@ -50,7 +50,7 @@ extension Volume {
     func finishRequests() {
         change { state, telling in state.core.endRequests(telling) }
         housekeeper.endTrim()
-        housekeeper.endResize(.failed(.input))
+        housekeeper.endResize(.failed(.ioError))
         wait { !$0.hasWaiters }
     }
 
@@ -62,7 +62,7 @@ extension Volume {
         while true {
             let seen = completionsSeen
             if state.withLock(condition) { return }
-            if housekeeper.isOwnThread, housekeeper.rehomeWhereSuspended() { continue }
+            if housekeeper.isOwnThread, housekeeper.relocateWhereSuspended() { continue }
             waitForCompletion(since: seen)
         }
     }
@@ -70,7 +70,7 @@ extension Volume {
     /// The same for what the log must bring; EIO once it is closed.
     func waitForLog(until condition: (SegmentLog) -> Bool) throws(Errno) {
         wait { $0.core.log.isClosed || condition($0.core.log) }
-        if state.withLock({ $0.core.log.isClosed }) { throw .input }
+        if state.withLock({ $0.core.log.isClosed }) { throw .ioError }
     }
 
     /// How much has completed by now, for `waitForCompletion`.

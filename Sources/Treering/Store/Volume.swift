@@ -101,13 +101,13 @@ final class Volume<D: Device>: @unchecked Sendable {
                 core.index.tree.evict()
             }
             do throws(Stop) {
-                if core.isShutDown { throw .failed(.input) }
+                if core.isShutDown { throw .failed(.ioError) }
                 guard core.log.suspension == nil || isRequest && state.isBetweenTries else { throw .blocked(.room) }
                 return try operation(core)
             } catch {
                 switch error {
                 case .blocked(.page(let miss)), .blocked(.pageAhead(let miss)):
-                    if state.badPages.contains(miss.pointer) { throw .failed(.input) }
+                    if state.badPages.contains(miss.pointer) { throw .failed(.ioError) }
                     state.beginFetch(miss)
                 case .blocked(.room):
                     if isRequest ? state.isVainToWait : core.isOver { throw .failed(core.endError) }
@@ -241,7 +241,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var batch = BatchSequence.zero
         var outcome = state.withLock { state -> Errno?? in
             let log = state.core.log
-            if log.isClosed { return .some(.input) }
+            if log.isClosed { return .some(.ioError) }
             if isDurable { log.requestDurable() } else { log.closeBatch(durable: false) }
             batch = log.lastBatch
             swap(&submissions, &log.outbox)

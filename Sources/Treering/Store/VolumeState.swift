@@ -113,8 +113,8 @@ final class VolumeState {
     /// The most pages that one parked operation held.
     private(set) var heldPageCountPeak = 0
     /// How often the log was written again at new addresses, and whether that is going on.
-    var rehomeCount = 0
-    private(set) var isRehoming = false
+    var relocationCount = 0
+    private(set) var isRelocating = false
     /// How often in a row that failed for want of something on the host; and with how many tries writers are told.
     private(set) var lateTryCount = 0
     private let lateTryLimit: Int
@@ -272,17 +272,17 @@ final class VolumeState {
 
     // MARK: What else is waited for
 
-    func beginRehoming() { isRehoming = true }
+    func beginRelocation() { isRelocating = true }
 
     /// `isLate`: the host was short of something, and it will be tried again.
-    func endRehoming(isLate: Bool, _: borrowing Telling) {
-        isRehoming = false
+    func endRelocation(isLate: Bool, _: borrowing Telling) {
+        isRelocating = false
         lateTryCount = isLate ? lateTryCount + 1 : 0
         precondition(!isLate || core.log.suspension != nil || core.log.isClosed)
     }
 
     /// The log cannot be written now, and nobody tries: the index and what staging holds are whole, and can be read.
-    var isBetweenTries: Bool { lateTryCount > 0 && !isRehoming && core.log.suspension != nil }
+    var isBetweenTries: Bool { lateTryCount > 0 && !isRelocating && core.log.suspension != nil }
 
     /// So many tries have failed that nobody shall wait for the next one.
     var isStranded: Bool { isBetweenTries && lateTryCount >= lateTryLimit }
@@ -301,7 +301,7 @@ final class VolumeState {
         _ batch: BatchSequence, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
     ) -> Errno?? {
         if batch <= (isDurable ? core.log.tracker.durable : core.log.tracker.written) { return .some(nil) }
-        if core.log.isClosed { return .some(.input) }
+        if core.log.isClosed { return .some(.ioError) }
         if isRequest && isStranded { return .some(.noSpace) }
         let waiter = CommitWaiter(batch: batch, isRequest: isRequest, done: done)
         if isDurable { durabilityWaiters.append(waiter) } else { writtenWaiters.append(waiter) }
@@ -323,7 +323,7 @@ final class VolumeState {
             if waiter.batch <= batch {
                 continuations.append { waiter.done(nil) }
             } else if core.log.isClosed {
-                continuations.append { waiter.done(.input) }
+                continuations.append { waiter.done(.ioError) }
             } else if waiter.isRequest && isStranded {
                 continuations.append { waiter.done(.noSpace) }
             } else {
@@ -358,7 +358,7 @@ final class VolumeState {
     private func note(_ damage: CorruptionReport?, of plan: ReadPlan) {
         guard let damage else { return }
         core.report(damage)
-        plan.failure = .input
+        plan.failure = .ioError
     }
 
     func plan(of tag: UInt64) -> (plan: ReadPlan, read: Int) {

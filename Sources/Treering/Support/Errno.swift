@@ -32,7 +32,7 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
 
     static let noEntry = Errno(ENOENT)
     static let exists = Errno(EEXIST)
-    static let input = Errno(EIO)
+    static let ioError = Errno(EIO)
     static let notDirectory = Errno(ENOTDIR)
     static let isDirectory = Errno(EISDIR)
     static let notEmpty = Errno(ENOTEMPTY)

@@ -21,7 +21,7 @@ extension ModelFileSystem {
     /// What would keep `make` from making this name.
     func checkMake(_ parent: UInt64, _ name: String) throws(Errno) {
         try check(name: name)
-        let directory = try livingDirectory(parent)
+        let directory = try liveDirectory(parent)
         guard directory.entries[name] == nil else { throw .exists }
     }
 
@@ -118,7 +118,7 @@ extension ModelFileSystem {
     ) throws(Errno) {
         try check(name: newName)
         let from = try directory(parent)
-        let to = parent == newParent ? from : try livingDirectory(newParent)
+        let to = parent == newParent ? from : try liveDirectory(newParent)
         guard let moved = from.entries[name] else { throw .noEntry }
         try checkRemoval(parent, moved)
         let existing = to.entries[newName]

@@ -114,7 +114,7 @@ struct ModelFileSystem {
         return inode
     }
 
-    func livingDirectory(_ number: UInt64) throws(Errno) -> ModelInode {
+    func liveDirectory(_ number: UInt64) throws(Errno) -> ModelInode {
         let inode = try directory(number)
         guard inode.linkCount > 0 else { throw .noEntry }
         guard !inode.flags.contains(.immutable) else { throw .notPermitted }

@@ -88,9 +88,9 @@ extension CrashRun {
             let log = state.core.log
             let kept = log.space.keptSegmentCount(.write)
             return
-                "\(table.freeCount) of \(table.countLimit) segments free, \(table.pool.count) prepared, \(kept) kept for writes, \(log.space.keptSegmentCount(.removal)) for removals, \(log.space.owedSegmentCount) owed; \(table.livingByteCount) of \(log.space.liveByteCountLimit) living, standstill at \(log.space.writeStandstill?.living ?? -1); "
+                "\(table.freeCount) of \(table.countLimit) segments free, \(table.pool.count) prepared, \(kept) kept for writes, \(log.space.keptSegmentCount(.removal)) for removals, \(log.space.owedSegmentCount) owed; \(table.liveByteCount) of \(log.space.liveByteCountLimit) live, standstill at \(log.space.writeStandstill?.live ?? -1); "
                 + table.segments.enumerated().filter { $0.element.state == .inUse }.map {
-                    "\($0.offset): \($0.element.role) \($0.element.isSealed ? "sealed" : "open") \($0.element.living)"
+                    "\($0.offset): \($0.element.role) \($0.element.isSealed ? "sealed" : "open") \($0.element.live)"
                 }.joined(separator: ", ")
         }
         return ([segments] + store.log.take().suffix(8)).joined(separator: "\n")
@@ -141,7 +141,7 @@ extension CrashRun {
             try run(.forget(inode, 1))
             try run(.unlink(1, "short"))
         case 10:
-            // What is promised counts as used.
+            // What is reserved counts as used.
             let mode: AllocateMode = below(3) == 0 ? .zeroes : .keepsSize
             try run(.allocate(file.inode, mode, offset: below(120_000), byteCount: 1 + below(60_000)))
         default: try overwrite(&random)

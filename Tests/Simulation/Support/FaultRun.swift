@@ -6,7 +6,7 @@
 /// What became of one run.
 struct FaultOutcome {
     var wasHit = false
-    var wasRehomed = false
+    var wasRelocated = false
     var isReadOnly = false
     /// Reads and removals that failed honestly.
     var errorCount = 0
@@ -25,7 +25,7 @@ final class FaultRun {
     /// How many of them were reads.
     private(set) var readCount = 0
     private static let caller = Caller(uid: 5, gid: 6, umask: 0)
-    private static let honest: Set<Int32> = [Errno.input.rawValue, Errno.readOnly.rawValue, Errno.noSpace.rawValue]
+    private static let honest: Set<Int32> = [Errno.ioError.rawValue, Errno.readOnly.rawValue, Errno.noSpace.rawValue]
 
     /// Prepares a small tree, then runs the workload with `faults` in its way.
     init(
@@ -105,7 +105,7 @@ final class FaultRun {
     private func end(_ faults: [SimulatedFault]) throws {
         outcome.isReadOnly = store.volume.isReadOnly
         outcome.wasHit = store.device.trace.contains { $0.error != nil } || store.device.faultCount < faults.count
-        outcome.wasRehomed = store.volume.state.withLock { $0.rehomeCount > 0 }
+        outcome.wasRelocated = store.volume.state.withLock { $0.relocationCount > 0 }
         store.device.clearFaults()
         // The mount shows everything that it acknowledged, whatever happened.
         if let difference = TreeComparison.firstDifference(store.volume, model) {
@@ -138,7 +138,7 @@ final class FaultRun {
     private func kill() throws {
         let device = store.device.snapshotAfterKill(seed: seed)
         let found = try SimulatedStore(
-            store.settings, on: device, clock: store.clock, tails: store.stagingTail.map { [$0] } ?? [])
+            store.settings, on: device, clock: store.clock, allStaged: store.stagedRecords.map { [$0] } ?? [])
         try compare(found, atLeast: states.last!.nextSequence, "after a kill")
     }
 

@@ -63,11 +63,11 @@ struct HostileOperations {
         guard (try? volume.syncAndWait()) != nil else { return }
         let sealed = volume.state.withLock { state in
             let table = state.core.table
-            return table.segments.indices.map { table.life(of: SegmentNumber(UInt32($0))) }
+            return table.segments.indices.map { table.id(of: SegmentNumber(UInt32($0))) }
                 .filter { table.isInUse($0) && table[$0.number].isSealed }
         }
-        for life in sealed {
-            try? volume.housekeeper.empty(life)
+        for segmentID in sealed {
+            try? volume.housekeeper.empty(segmentID)
             _ = volume.housekeeper.findDeadBlocks()
         }
     }

@@ -112,7 +112,7 @@ final class RandomSimulation {
             let onDisk =
                 header.map { "\($0.state) \($0.incarnation), batch \($0.firstBatch.rawValue), end \($0.end)" } ?? "none"
             Environment.note(
-                "segment \(number): \(segment.state) \(segment.incarnation), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), end \(segment.end), epoch \(segment.epoch.rawValue), \(segment.living) living; on disk \(onDisk)"
+                "segment \(number): \(segment.state) \(segment.incarnation), batches \(segment.firstBatch.rawValue)–\(segment.lastBatch.rawValue), end \(segment.end), epoch \(segment.epoch.rawValue), \(segment.live) live; on disk \(onDisk)"
             )
         }
         Environment.note(
@@ -153,7 +153,7 @@ final class RandomSimulation {
     /// One of the next writes or flushes fails, sometimes two; sometimes what makes and names files.
     private func injectFault() {
         let effects: [SimulatedFault.Effect] = [
-            .fail(.input), .failTorn(.input), .failAndLose(.input), .fail(.noSpace), .shorten(4096),
+            .fail(.ioError), .failTorn(.ioError), .failAndLose(.ioError), .fail(.noSpace), .shorten(4096),
         ]
         guard store.device.faultCount == 0 else { return }
         repeat {
@@ -247,12 +247,14 @@ final class RandomSimulation {
 
     // MARK: Endings
 
-    private func countRehomed() { counts["rehomed", default: 0] += store.volume.state.withLock { $0.rehomeCount } }
+    private func countRelocated() {
+        counts["relocated", default: 0] += store.volume.state.withLock { $0.relocationCount }
+    }
 
     private func remount() throws {
         store.device.clearFaults()
         if store.volume.isReadOnly { try leaveReadOnly() }
-        countRehomed()
+        countRelocated()
         noteEvent("remount")
         count("remount")
         try store.remount(seed: generator.seed())
@@ -262,7 +264,7 @@ final class RandomSimulation {
     }
 
     private func kill() throws {
-        countRehomed()
+        countRelocated()
         noteEvent("kill")
         count("kill")
         let acknowledged = store.nextSequence
@@ -271,7 +273,7 @@ final class RandomSimulation {
     }
 
     private func cutPower() throws {
-        countRehomed()
+        countRelocated()
         noteEvent("power cut")
         count("power cut")
         try store.cutPower(seed: generator.seed())
@@ -408,7 +410,7 @@ final class RandomSimulation {
     }
 
     func finished(_ operation: Operation, _ outcome: Outcome, _ reply: VolumeReply?) {
-        if outcome == .failed(Errno.readOnly.rawValue) || outcome == .failed(Errno.input.rawValue),
+        if outcome == .failed(Errno.readOnly.rawValue) || outcome == .failed(Errno.ioError.rawValue),
             store.volume.isReadOnly
         {
             operationCount += 1

@@ -11,7 +11,7 @@ enum RebuildOracle {
         let table = state.core.table
         let reader = BatchReader(
             device: volume.device, uuid: state.core.log.uuid, segmentByteCount: table.segmentByteCount)
-        var sources: [Rebuild<SimulatedDevice>.Source] = []
+        var sources: [RebuiltIndex<SimulatedDevice>.Source] = []
         for index in table.segments.indices where table.segments[index].state == .inUse {
             let number = SegmentNumber(UInt32(index))
             guard let file = table[number].file, let header = try reader.segmentHeader(number, file),
@@ -19,7 +19,7 @@ enum RebuildOracle {
             else { continue }
             sources.append(.init(number: number, header: header, file: file, lastBatch: table[number].lastBatch))
         }
-        let rebuild = try Rebuild(
+        let rebuild = try RebuiltIndex(
             volume.device, reader, sources, uuid: state.core.log.uuid, segmentCountLimit: table.segments.count,
             through: state.core.log.position)
         let loader = PageLoader(device: volume.device, file: state.indexFile)

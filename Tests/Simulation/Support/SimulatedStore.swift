@@ -63,19 +63,19 @@ final class SimulatedStore {
             seed: seed, order: settings.order, sectorByteCount: settings.sectorByteCount, keepsHistory: keepsHistory)
         try Volume.format(device, Self.formatOptions(settings, clock))
         if let lies = settings.lies { device.lie(about: lies) }
-        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+        (volume, staging) = try Self.mount(device, settings, clock, log, allStaged: [])
     }
 
     /// Mounts what is on a device.
-    init(_ settings: StoreSettings, on device: SimulatedDevice, clock: SimulationClock, tails: [StagingTail] = [])
+    init(_ settings: StoreSettings, on device: SimulatedDevice, clock: SimulationClock, allStaged: [StagedRecords] = [])
         throws
     {
         self.settings = settings
         self.clock = clock
         self.device = device
-        try settings.tampers?(device, tails.map(\.header))
+        try settings.tampers?(device, allStaged.map(\.header))
         if let lies = settings.lies { device.lie(about: lies) }
-        (volume, staging) = try Self.mount(device, settings, clock, log, tails: tails)
+        (volume, staging) = try Self.mount(device, settings, clock, log, allStaged: allStaged)
     }
 
     static func formatOptions(_ settings: StoreSettings, _ clock: SimulationClock) -> FormatOptions {
@@ -86,7 +86,7 @@ final class SimulatedStore {
 
     private static func mount(
         _ device: SimulatedDevice, _ settings: StoreSettings, _ clock: SimulationClock, _ log: LogLines,
-        tails: [StagingTail]
+        allStaged: [StagedRecords]
     ) throws(MountError) -> (Volume<SimulatedDevice>, AlignedBuffer) {
         let geometry = StagingGeometry(
             stagingByteCount: settings.options.stagingByteCount, segmentByteCount: settings.segmentByteCount)
@@ -94,7 +94,8 @@ final class SimulatedStore {
         memory.bytes.zero(0, memory.bytes.count)
         let staging = Staging(geometry: geometry, memory: memory.bytes, owner: memory)
         let volume = try Volume.mount(
-            device, settings.options, staging: staging, tails: tails, now: { clock.time }, log: { log.lines.append($0) }
+            device, settings.options, staging: staging, allStaged: allStaged, now: { clock.time },
+            log: { log.lines.append($0) }
         )
         StagingHeader(
             uuid: uuid, epoch: volume.state.withLock { $0.core.log.epoch }, generation: 0, device: 0, directory: 0,
@@ -114,10 +115,10 @@ final class SimulatedStore {
     var valueLimit: Int { min(65_536, volume.maxWriteByteCount) }
 
     /// What a successor would find in staging if the process died now.
-    var stagingTail: StagingTail? {
+    var stagedRecords: StagedRecords? {
         let bytes = UnsafeRawBufferPointer(staging.bytes)
-        guard settings.withholdsLastRecord else { return StagingTail(copying: bytes) }
-        return Tampering.withholdingLastRecord(bytes).withUnsafeBytes { StagingTail(copying: $0) }
+        guard settings.withholdsLastRecord else { return StagedRecords(copying: bytes) }
+        return Tampering.withholdingLastRecord(bytes).withUnsafeBytes { StagedRecords(copying: $0) }
     }
 
     // MARK: Endings
@@ -127,22 +128,22 @@ final class SimulatedStore {
         try volume.unmount()
         device = device.snapshotAfterKill(seed: seed, order: settings.order)
         try settings.tampers?(device, [])
-        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+        (volume, staging) = try Self.mount(device, settings, clock, log, allStaged: [])
     }
 
     /// The process dies. With `keepsStaging` its successor finds the staging.
     func kill(seed: UInt64, keepsStaging: Bool) throws {
-        let tail = keepsStaging ? stagingTail : nil
+        let tail = keepsStaging ? stagedRecords : nil
         let next = device.snapshotAfterKill(seed: seed, order: settings.order)
         device = next
         try settings.tampers?(device, tail.map { [$0.header] } ?? [])
-        (volume, staging) = try Self.mount(next, settings, clock, log, tails: tail.map { [$0] } ?? [])
+        (volume, staging) = try Self.mount(next, settings, clock, log, allStaged: tail.map { [$0] } ?? [])
     }
 
     /// The power fails.
     func cutPower(seed: UInt64) throws {
         device = device.crash(seed: seed).device(seed: seed, order: settings.order)
         try settings.tampers?(device, [])
-        (volume, staging) = try Self.mount(device, settings, clock, log, tails: [])
+        (volume, staging) = try Self.mount(device, settings, clock, log, allStaged: [])
     }
 }

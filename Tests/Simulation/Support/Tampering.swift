@@ -37,7 +37,7 @@ enum Tampering {
             var offset = SegmentHeader.byteCount
             while offset < segmentByteCount,
                 case .batch(let batch) = try reader.batch(
-                    in: header.life, file, at: offset, verifyPayload: false)
+                    in: header.segmentID, file, at: offset, verifyPayload: false)
             {
                 let bytes = try read(device, file, offset, batch.header.payloadAreaOffset)
                 found.append(Batch(header: batch.header, file: file, offset: offset, bytes: bytes))
@@ -143,7 +143,7 @@ enum Tampering {
         guard let derived = try SuperblockPair.readOrDerive(device, staging: { _ in staging }).derived else { return }
         try SuperblockPair.renewSlots(derived.superblock, device)
         if !device.list().contains(.index) {
-            _ = try IndexRebuilder.rebuild(device, indexCacheByteCount: 1 << 20) { _ in }
+            _ = try IndexRebuild.rebuild(device, indexCacheByteCount: 1 << 20) { _ in }
         }
     }
 

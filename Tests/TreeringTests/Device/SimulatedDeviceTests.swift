@@ -44,10 +44,10 @@ import Testing
 
     @Test func failures() throws {
         let bench = try CrashBench()
-        bench.device.inject(SimulatedFault(.fail(.input), kinds: [.write], file: CrashBench.one, nth: 2))
+        bench.device.inject(SimulatedFault(.fail(.ioError), kinds: [.write], file: CrashBench.one, nth: 2))
         bench.write(bench.first, 1)
         bench.write(bench.second, 1)
-        #expect(bench.device.perform(bench.submission(.write, bench.first, 2)).error == .input)
+        #expect(bench.device.perform(bench.submission(.write, bench.first, 2)).error == .ioError)
         bench.write(bench.first, 3, at: 4096)
         #expect(bench.device.contents(of: CrashBench.one)![0] == 1)
 
@@ -75,8 +75,8 @@ import Testing
 
     @Test func tornFailure() throws {
         let bench = try CrashBench()
-        bench.device.inject(SimulatedFault(.failTorn(.input), kinds: [.write]))
-        #expect(bench.device.perform(bench.submission(.write, bench.first, 7, count: 8192)).error == .input)
+        bench.device.inject(SimulatedFault(.failTorn(.ioError), kinds: [.write]))
+        #expect(bench.device.perform(bench.submission(.write, bench.first, 7, count: 8192)).error == .ioError)
         let count = bench.device.contents(of: CrashBench.one)!.filter { $0 == 7 }.count
         #expect(count > 0 && count < 8192 && count % 512 == 0)
         #expect(bench.outcomes(at: 0).isSubset(of: [0, 7]))
@@ -85,15 +85,15 @@ import Testing
     @Test func failedSyncKeepsOrLoses() throws {
         let bench = try CrashBench()
         bench.write(bench.first, 1)
-        bench.device.inject(SimulatedFault(.fail(.input), kinds: [.sync]))
-        #expect(bench.device.perform(bench.submission(.sync, bench.first, 0)).error == .input)
+        bench.device.inject(SimulatedFault(.fail(.ioError), kinds: [.sync]))
+        #expect(bench.device.perform(bench.submission(.sync, bench.first, 0)).error == .ioError)
         #expect(bench.outcomes() == [0, 1])
         bench.sync(bench.first)
         #expect(bench.outcomes() == [1])
 
         bench.write(bench.first, 2)
-        bench.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync]))
-        #expect(bench.device.perform(bench.submission(.sync, bench.first, 0)).error == .input)
+        bench.device.inject(SimulatedFault(.failAndLose(.ioError), kinds: [.sync]))
+        #expect(bench.device.perform(bench.submission(.sync, bench.first, 0)).error == .ioError)
         bench.sync(bench.first)
         #expect(bench.device.contents(of: CrashBench.one)![0] == 2)
         #expect(bench.outcomes() == [1], "a later sync does not bring back what the host forgot")

@@ -101,7 +101,7 @@ import Testing
             }
         }
         store.device.flip(.segment(place.0), at: UInt64(place.1))
-        #expect(throws: Errno.input) { try store.read(inode, 0, 5000) }
+        #expect(throws: Errno.ioError) { try store.read(inode, 0, 5000) }
         #expect(try store.read(inode, 0, 3000) == Array(bytes(5000).prefix(3000)))
         let readers = store.volume.state.withLock { $0.core.table.segments.reduce(0) { $0 + $1.readerCount } }
         #expect(readers == 0)
@@ -361,7 +361,7 @@ import Testing
         try check(store)
     }
 
-    /// What one allocation was told it can have, another may have been promised before it is done.
+    /// What one allocation was told it can have, another may have been reserved before it is done.
     @Test func allocationsThatAreMeasuredTogether() throws {
         let store = try TestStore(capacity: 32 << 20)
         store.volume.state.withLock { $0.core.bounds.extentCount = 1 }

@@ -71,10 +71,10 @@ import Testing
         let named = try store.make("named").inode
         for name in ["known", "forgotten"] { try store.unlink(name) }
         store.volume.state.withLock { $0.core.setLookups(forgotten, 0) }
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
         let killed = store.device.snapshotAfterKill()
         state.isInherited = true
-        let next = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
+        let next = try Volume.mount(killed, options, allStaged: [tail], now: TestStore.now) { _ in }
         next.housekeeper.housekeep()
         func exists(_ inode: InodeNumber) -> Bool {
             (try? next.perform { (core) throws(Stop) in try core.attributes(inode) }) != nil

@@ -1,5 +1,5 @@
 // Inodes whose numbers cannot be, under right checksums: what once killed the daemon at `ls`, `rm` and `rmdir`. A number that no inode can
-// have is damage of its index page; one that only contradicts others is met by the operation, which gives EIO. A repair mends both.
+// have is damage of its index page; one that only contradicts others is met by the operation, which gives EIO. A repair repairs both.
 
 import Testing
 
@@ -42,8 +42,8 @@ import Testing
         }
     }
 
-    /// Everything that a repair finds is mended, and the store is as it was before it was changed.
-    private func mend(_ store: TestStore, _ reason: String) throws {
+    /// Everything that a repair finds is repaired, and the store is as it was before it was changed.
+    private func salvage(_ store: TestStore, _ reason: String) throws {
         let report = try DamagedStore.repair(store.device)
         #expect(report.found.problems.contains { "\($0)".contains(reason) }, "\(report.found.problems)")
         #expect(report.left.isClean, "\(report.left.problems)")
@@ -66,7 +66,7 @@ import Testing
             #expect(throws: MountError.self) {
                 try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
             }
-            try mend(store, reason)
+            try salvage(store, reason)
             #expect(try store.lookup("victim") == before)
             try store.remove("victim", isDirectory: mode == 0o040755)
         }
@@ -79,12 +79,12 @@ import Testing
         _ = try store.make("other")
         change(store, file, Self.links, 0)
         _ = try store.lookup("file").status
-        #expect(throws: Errno.input) { try store.unlink("file") }
-        #expect(throws: Errno.input) { try rename(store, "other", "file") }
+        #expect(throws: Errno.ioError) { try store.unlink("file") }
+        #expect(throws: Errno.ioError) { try rename(store, "other", "file") }
         #expect(corruptions(store).contains { $0.contains("0 links") })
         #expect(try store.read(file, 0, 3) == [1, 2, 3])
         try store.volume.unmount()
-        try mend(store, "")
+        try salvage(store, "")
         #expect(try store.read(file, 0, 3) == [1, 2, 3])
         try store.unlink("file")
     }
@@ -94,11 +94,11 @@ import Testing
         _ = try store.make("sub", mode: 0o040755)
         _ = try store.make("empty", mode: 0o040755)
         change(store, .root, Self.links, 0)
-        #expect(throws: Errno.input) { try removeDirectory(store, "sub") }
-        #expect(throws: Errno.input) { try rename(store, "sub", "empty") }
+        #expect(throws: Errno.ioError) { try removeDirectory(store, "sub") }
+        #expect(throws: Errno.ioError) { try rename(store, "sub", "empty") }
         #expect(corruptions(store).contains { $0.contains("0 links") })
         try store.volume.unmount()
-        try mend(store, "")
+        try salvage(store, "")
         try removeDirectory(store, "sub")
         #expect(try store.names().contains("sub") == false)
     }
@@ -110,8 +110,8 @@ import Testing
         let inner = try store.make("inner", in: directory).inode
         _ = try store.make("other", mode: 0o040755)
         change(store, directory, Self.derived, 0)
-        #expect(throws: Errno.input) { try removeDirectory(store, "directory") }
-        #expect(throws: Errno.input) { try rename(store, "other", "directory") }
+        #expect(throws: Errno.ioError) { try removeDirectory(store, "directory") }
+        #expect(throws: Errno.ioError) { try rename(store, "other", "directory") }
         // One name less than none.
         try store.unlink("inner", in: directory)
         #expect(corruptions(store).contains { $0.contains("more or less than it counts") })
@@ -145,7 +145,7 @@ import Testing
         }
         // A record that slips through all that would end the process when it is applied.
         let file = try store.make("file").inode
-        #expect(throws: Errno.input) {
+        #expect(throws: Errno.ioError) {
             try store.volume.perform { (core) throws(Stop) in
                 var inode = try core.inode(file).record
                 inode.size = .max

@@ -85,9 +85,9 @@ import Testing
         _ = try store.make("lost")
         store.volume.shutDown(.discard, mayWait: true) { #expect($0 == nil) }
         let writes = store.device.eventCount
-        #expect(throws: Errno.input) { try store.lookup("before") }
-        #expect(throws: Errno.input) { try store.make("after") }
-        #expect(throws: Errno.input) { try store.volume.syncAndWait() }
+        #expect(throws: Errno.ioError) { try store.lookup("before") }
+        #expect(throws: Errno.ioError) { try store.make("after") }
+        #expect(throws: Errno.ioError) { try store.volume.syncAndWait() }
         store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
         #expect(store.device.eventCount == writes)
         try store.remount()

@@ -1,4 +1,4 @@
-// Reservations and instant copies on a simulated device: what they promise, what they share, and that the books agree.
+// Reservations and instant copies on a simulated device: what they promise, what they share, and that the accounting agrees.
 
 import Testing
 
@@ -88,11 +88,11 @@ import Testing
 
     @Test func whatWasReservedIsWrittenOnAFullStore() throws {
         let store = try TestStore(capacity: 32 << 20)
-        let promised = try store.make("promised").inode
+        let reserved = try store.make("promised").inode
         let filler = try store.make("filler").inode
         let before = try store.volume.status().availableByteCount
         let size: UInt64 = 6 << 20
-        try reserve(store, promised, [], 0, size)
+        try reserve(store, reserved, [], 0, size)
         #expect(try store.volume.status().availableByteCount + size <= before)
         let piece = [UInt8](repeating: 1, count: 64 << 10)
         var failure: Errno?
@@ -104,17 +104,17 @@ import Testing
         }
         #expect(failure == .noSpace)
         for offset in stride(from: 0, to: size, by: piece.count) {
-            do { try store.write(promised, offset, piece) } catch {
+            do { try store.write(reserved, offset, piece) } catch {
                 Issue.record("writing what was promised at \(offset) of \(size): \(error)")
                 break
             }
         }
         #expect(store.volume.state.withLock { $0.core.index.reservedByteCount } == 0)
-        #expect(throws: Errno.noSpace) { try reserve(store, promised, [], size, 1 << 30) }
+        #expect(throws: Errno.noSpace) { try reserve(store, reserved, [], size, 1 << 30) }
         try checkStore(store)
     }
 
-    @Test func promisesOutliveARemountAndGoWithTheFile() throws {
+    @Test func reservationsOutliveARemountAndGoWithTheFile() throws {
         let store = try TestStore()
         let file = try store.make("file").inode
         try reserve(store, file, .keepsSize, 5000, 3 << 20)
@@ -139,9 +139,9 @@ import Testing
         for offset in stride(from: 0, to: bytes.count, by: 50_000) {
             try store.write(source, UInt64(offset), Array(bytes[offset..<offset + 50_000]))
         }
-        let living = store.volume.state.withLock { $0.core.table.livingByteCount }
+        let live = store.volume.state.withLock { $0.core.table.liveByteCount }
         try copy(store, source, target, UInt64(bytes.count))
-        #expect(store.volume.state.withLock { $0.core.table.livingByteCount } - living < 4096)
+        #expect(store.volume.state.withLock { $0.core.table.liveByteCount } - live < 4096)
         try store.write(source, 1000, [UInt8](repeating: 9, count: 10_000))
         #expect(try store.read(target, 0, 300_000) == bytes)
         try store.unlink("source")

@@ -99,7 +99,7 @@ import Testing
             now: Timestamp(seconds: 1, nanoseconds: 2))
         let extent = ExtentEntry(origin: origin, length: 4096, payload: PayloadID(7), payloadOffset: 0)
         let usage = UsageEntry(
-            firstBatch: BatchSequence(1), lastBatch: .zero, epoch: MountEpoch(1), living: 5, incarnation: 1, end: 0,
+            firstBatch: BatchSequence(1), lastBatch: .zero, epoch: MountEpoch(1), live: 5, incarnation: 1, end: 0,
             state: .inUse, role: .hot)
         let tombstone = TombstoneEntry(
             origin: origin, charge: 64, since: BatchSequence(1), until: BatchSequence(2), from: 0, to: 4096)

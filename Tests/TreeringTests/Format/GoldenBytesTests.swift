@@ -74,14 +74,14 @@ import Testing
                 epoch: MountEpoch(5), sequence: BatchSequence(6), previousChecksum: 7, recordsChecksum: 8,
                 recordAreaByteCount: 9000, recordCount: 10, payloadBlockCount: 11, firstRecord: RecordSequence(12),
                 lastRecord: RecordSequence(13), nextInode: InodeNumber(14), durable: BatchSequence(15),
-                mendedChecksum: 16)
+                salvagedChecksum: 16)
             header.encode(into: bytes.part(0, BatchHeader.byteCount))
             return BatchHeader.byteCount
         }
         #expect(batch == "eecb045c")
         let run = sum { bytes in
             RunHeader.encode(
-                [PayloadID(1), PayloadID(2)], blockCount: 3, uuid: Self.uuid, in: SegmentLife(SegmentNumber(4), 5),
+                [PayloadID(1), PayloadID(2)], blockCount: 3, uuid: Self.uuid, in: SegmentID(SegmentNumber(4), 5),
                 into: bytes.part(0, RunHeader.byteCount))
             return RunHeader.byteCount
         }
@@ -168,7 +168,7 @@ import Testing
                 },
                 sum {
                     UsageEntry(
-                        firstBatch: BatchSequence(1), lastBatch: BatchSequence(2), epoch: MountEpoch(3), living: -4,
+                        firstBatch: BatchSequence(1), lastBatch: BatchSequence(2), epoch: MountEpoch(3), live: -4,
                         incarnation: 5, end: 6, state: .inUse, role: .cold
                     ).encode(into: $0)
                     return UsageEntry.byteCount

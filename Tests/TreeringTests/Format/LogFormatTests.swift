@@ -155,7 +155,7 @@ import Testing
         let checksum = original.withUnsafeMutableBytes { header.encode(into: $0) }
         func decode(_ bytes: [UInt8], room: Int = 1 << 20) -> (header: BatchHeader, checksum: UInt32)? {
             bytes.withUnsafeBytes {
-                BatchHeader.decode($0, uuid: Self.uuid, in: SegmentLife(SegmentNumber(3), 4), room: room)
+                BatchHeader.decode($0, uuid: Self.uuid, in: SegmentID(SegmentNumber(3), 4), room: room)
             }
         }
         let found = decode(original)

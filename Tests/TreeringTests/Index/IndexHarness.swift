@@ -43,7 +43,7 @@ final class PageFile {
     var pages: [UInt32: [UInt8]] = [:]
 
     func read(_ address: PageAddress, _ buffer: UnsafeMutableRawBufferPointer) -> Errno? {
-        guard let page = pages[address.rawValue] else { return .input }
+        guard let page = pages[address.rawValue] else { return .ioError }
         buffer.copyBytes(from: page)
         return nil
     }

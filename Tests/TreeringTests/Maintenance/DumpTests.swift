@@ -165,7 +165,7 @@ extension [String] {
         #expect(lines.filter { line in line.hasPrefix("tree ") }.count == 9)
         #expect(lines.has("entries: \(superblock.indexRoot.entryCount), "))
         #expect(lines.count == Int(superblock.indexRoot.entryCount) + 6)
-        #expect(lines.has("payloads ", "3 of 3 living, 10000 bytes named"))
+        #expect(lines.has("payloads ", "3 of 3 live, 10000 bytes named"))
         #expect(lines.has("usage 0", "in use, hot head"))
         #expect(lines.last == "no damage")
         #expect(!lines.has("MALFORMED"))
@@ -259,7 +259,7 @@ extension [String] {
             header[field.recordsChecksum] = Checksum.crc32c(
                 UnsafeRawBufferPointer(area.part(header.count, area.count - header.count)))
         }
-        if random.next() % 4 == 0 { spoil(header, field.checksum.end..<field.mendedChecksum.offset, &random) }
+        if random.next() % 4 == 0 { spoil(header, field.checksum.end..<field.salvagedChecksum.offset, &random) }
         header.seal(field.checksum)
     }
 

@@ -48,7 +48,7 @@ final class DamagedStore {
         where segment.header.state == .inUse {
             var offset = SegmentHeader.byteCount
             while case .batch(let batch) = try recovery.reader.batch(
-                in: segment.header.life, segment.file, at: offset, verifyPayload: false)
+                in: segment.header.segmentID, segment.file, at: offset, verifyPayload: false)
             {
                 found.append((number, offset, batch.header))
                 offset += batch.header.byteCount

@@ -83,7 +83,7 @@ import Testing
         let token = try store.volume.beginScrub(rate: 100_000)
         store.volume.shutDown(.flush, mayWait: true) { _ in }
         #expect(try wait(store, token).state == .failed)
-        #expect(throws: Errno.input) { try store.volume.beginScrub(rate: 0) }
+        #expect(throws: Errno.ioError) { try store.volume.beginScrub(rate: 0) }
         try store.volume.unmount()
     }
 

@@ -78,7 +78,7 @@ extension Volume {
         return store
     }
 
-    /// Where each living block, or inline payload, lies.
+    /// Where each live block, or inline payload, lies.
     private func places(_ store: TestStore) throws -> [(segment: SegmentNumber, position: UInt32, byteCount: Int)] {
         var places: [(segment: SegmentNumber, position: UInt32, byteCount: Int)] = []
         try StoreView(store.volume).forEach(.payloads) { _, value in
@@ -112,7 +112,7 @@ extension Volume {
         #expect(store.volume.complaints() == [])
     }
 
-    /// Whatever living byte of data changes, it is found, and told as `check --data` tells it.
+    /// Whatever live byte of data changes, it is found, and told as `check --data` tells it.
     @Test func damagedDataIsToldAsAnOfflineCheckTellsIt() throws {
         let store = try filled()
         try store.volume.housekeeper.checkpoint()
@@ -179,7 +179,7 @@ extension Volume {
             store.volume.state.withLock { state in
                 state.core.table.segments.indices.first { number in
                     let segment = state.core.table.segments[number]
-                    return segment.isSealed && segment.role == .hot && segment.living > 0
+                    return segment.isSealed && segment.role == .hot && segment.live > 0
                 }
             })
         let number = SegmentNumber(UInt32(victim))
@@ -191,7 +191,7 @@ extension Volume {
         let reader = BatchReader(
             device: store.device, uuid: StoreUUID(high: 1, low: 2), segmentByteCount: 1 << 20)
         let first = try reader.batch(
-            in: SegmentLife(number, incarnation), file, at: SegmentHeader.byteCount, verifyPayload: false)
+            in: SegmentID(number, incarnation), file, at: SegmentHeader.byteCount, verifyPayload: false)
         guard case .batch(let batch) = first else {
             Issue.record("the first batch cannot be read")
             return
@@ -258,11 +258,11 @@ extension Volume {
         try store.volume.syncAndWait()
         let place = try #require(places(store).first)
         let count = store.volume.scrub().status.doneByteCount
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.read], file: .segment(place.segment)))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.read], file: .segment(place.segment)))
         let once = store.volume.scrub().status
         #expect(once.findings == [] && once.doneByteCount >= count)
         store.device.inject(
-            SimulatedFault(.fail(.input), kinds: [.read], file: .segment(place.segment), isLasting: true))
+            SimulatedFault(.fail(.ioError), kinds: [.read], file: .segment(place.segment), isLasting: true))
         let found = store.volume.scrub().status.findings
         #expect(found.contains { $0.path == "/file" && $0.reason.contains("cannot be read") })
     }
@@ -293,9 +293,9 @@ extension Volume {
             try? store.volume.syncAndWait()
             for number in store.volume.state.withLock({ state in
                 state.core.table.segments.indices.filter {
-                    state.core.table.segments[$0].isSealed && state.core.table.segments[$0].living > 0
+                    state.core.table.segments[$0].isSealed && state.core.table.segments[$0].live > 0
                 }
-            }) { _ = store.volume.housekeeper.clean(store.life(of: SegmentNumber(UInt32(number)))) }
+            }) { _ = store.volume.housekeeper.clean(store.id(of: SegmentNumber(UInt32(number)))) }
             for number in 0..<4 {
                 store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
                 let name = "new \(number)"
@@ -375,17 +375,17 @@ extension Volume {
         let status = store.volume.scrub {
             count += 1
             if count == 4 {
-                store.device.inject(SimulatedFault(.fail(.input), kinds: [.write, .writeDurable]))
+                store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.write, .writeDurable]))
                 try? store.write(store.make("late").inode, 0, self.bytes(count, 90_000))
                 try? store.volume.syncAndWait()
             }
             return true
         }.status
-        #expect(store.volume.state.withLock { $0.rehomeCount } == 1)
+        #expect(store.volume.state.withLock { $0.relocationCount } == 1)
         #expect(status.state == .done && status.findings == [])
     }
 
-    /// What a repair has mended, or marked as lost, is no damage any more.
+    /// What a repair has repaired, or marked as lost, is no damage any more.
     @Test(arguments: 1...6 as ClosedRange<UInt64>) func aRepairedStoreIsClean(seed: UInt64) throws {
         let damaged = try DamagedStore(checkpointsBetween: seed % 2 == 0)
         var random = SimulatedRandom(seed: seed)
@@ -412,7 +412,7 @@ extension Volume {
             let index = table.segments.firstIndex { $0.state == .inUse }!
             return (SegmentNumber(UInt32(index)), table.segments[index].incarnation)
         }
-        func isHeld() throws -> Bool { try scrub.holding(SegmentLife(number, incarnation)) { _ in true } ?? false }
+        func isHeld() throws -> Bool { try scrub.holding(SegmentID(number, incarnation)) { _ in true } ?? false }
         #expect(try isHeld())
         store.volume.state.withLock { $0.core.table[number].isBeingReset = true }
         #expect(try !isHeld())

@@ -154,7 +154,7 @@ extension SimulatedDevice {
         let store = try TestStore(capacity: 16 << 20, keepsStaging: true)
         for number in 0..<20 { _ = try store.make("file \(number)") }
         let device = store.device.snapshotAfterKill()
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
         let lost = try SuperblockPair.read(device).newest()
         var header = tail.header
         header.epoch = lost.epoch
@@ -172,7 +172,7 @@ extension SimulatedDevice {
         } mount: { (device, options) throws(MountError) in
             let superblock = try SuperblockPair.read(device).newest()
             #expect(superblock.epoch >= header.epoch && superblock.generation >= header.generation)
-            return try Volume.mount(device, options, tails: [tail], now: TestStore.now) { _ in }
+            return try Volume.mount(device, options, allStaged: [tail], now: TestStore.now) { _ in }
         }
         #expect(report.left.isClean, "\(report.left.problems)")
         #expect(report.found.notes.contains { $0.contains("staging") }, "\(report.found.notes)")
@@ -294,7 +294,7 @@ extension SimulatedDevice {
         try Self.lose(.zeros, remains, damaged.device)
         let bytes = damaged.device.everything
         damaged.device.inject(
-            SimulatedFault(.fail(.input), kinds: [.read], file: .segment(SegmentNumber(0)), isLasting: true))
+            SimulatedFault(.fail(.ioError), kinds: [.read], file: .segment(SegmentNumber(0)), isLasting: true))
         let text = "segment 0 cannot be read"
         if remains == .copies {
             let report = try damaged.repair()

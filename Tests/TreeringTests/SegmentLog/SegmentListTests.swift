@@ -11,12 +11,12 @@ import Testing
         let all = table.segments
         let sealed = all.filter(\.isSealed)
         #expect(
-            table.reclaimableByteCount == sealed.reduce(0) { $0 + max(0, size - $1.living) }, "step \(step)")
+            table.reclaimableByteCount == sealed.reduce(0) { $0 + max(0, size - $1.live) }, "step \(step)")
         #expect(
-            table.deadByteCount == sealed.reduce(0) { $0 + ($1.living == 0 ? 0 : max(0, size - $1.living)) },
+            table.deadByteCount == sealed.reduce(0) { $0 + ($1.live == 0 ? 0 : max(0, size - $1.live)) },
             "step \(step)")
-        #expect(table.deadSegmentCount == sealed.filter { $0.living == 0 }.count, "step \(step)")
-        #expect(table.hasDeadSegment == sealed.contains { $0.living == 0 }, "step \(step)")
+        #expect(table.deadSegmentCount == sealed.filter { $0.live == 0 }.count, "step \(step)")
+        #expect(table.hasDeadSegment == sealed.contains { $0.live == 0 }, "step \(step)")
         #expect(
             table.changedNumbers().map { Int($0.rawValue) } == all.indices.filter { all[$0].isChanged }, "step \(step)")
         #expect(
@@ -59,7 +59,7 @@ import Testing
                 table.seal(any, lastBatch: BatchSequence(batch + 1))
             case 3 where !inUse.isEmpty:
                 table.charge(SegmentNumber(UInt32(inUse[Int(random.next() % UInt64(inUse.count))])), 4096)
-            case 4: if table[any].state == .inUse { table.charge(any, -Int(table[any].living)) }
+            case 4: if table[any].state == .inUse { table.charge(any, -Int(table[any].live)) }
             case 5:
                 checkpoint += 1
                 table.noteEmpty(at: CheckpointNumber(checkpoint))

@@ -95,7 +95,7 @@ import Testing
 
     @Test func onlyWhatCertainlyIsStagingIsTouched() throws {
         let gone = "\(stores.path.description)/removed"
-        let living = try stage(gone, identity: 1)
+        let live = try stage(gone, identity: 1)
         try stage(gone, identity: 2)
         chmod(name(2), 0o644)
         try stage(gone, identity: 3)
@@ -110,7 +110,7 @@ import Testing
         truncate(name(8), 8192)
         mkdir(name(9), 0o600)
         #expect(removed(days: 400) == [])
-        withExtendedLifetime((living, damaged)) {}
+        withExtendedLifetime((live, damaged)) {}
     }
 
     /// Another mount looked at a file that had just been made, and held its lock: the file's mount went on without.

@@ -66,7 +66,7 @@ import Testing
             try store.write(file, piece * 102_400, [UInt8](repeating: 1, count: 102_400))
         }
         store.volume.state.withLock { state in
-            state.core.log.space.writeStandstill = Standstill(living: 0, dead: state.core.table.deadByteCount)
+            state.core.log.space.writeStandstill = Standstill(live: 0, dead: state.core.table.deadByteCount)
         }
         var random = SimulatedRandom(seed: 1)
         for round in 0..<2000 as Range<UInt64> {
@@ -209,7 +209,7 @@ import Testing
         try store.remount(options: Self.options(.eager))
         for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount > 0)
-        #expect(throws: Errno.input) { try store.read(file, 65536 + 8192, 4096) }
+        #expect(throws: Errno.ioError) { try store.read(file, 65536 + 8192, 4096) }
         for piece in 0..<24 as Range<UInt64> where piece != 1 {
             #expect(try store.read(file, piece * 65536, 65536) == [UInt8](repeating: UInt8(piece), count: 65536))
         }
@@ -254,7 +254,7 @@ import Testing
         store.volume.housekeeper.housekeep()
         try store.volume.syncAndWait()
         #expect(first != second)
-        try store.volume.housekeeper.empty(store.life(of: second))
+        try store.volume.housekeeper.empty(store.id(of: second))
         // It is not moved: the removal comes to its end before that.
         #expect(store.volume.state.withLock { $0.core.index.removals[file] == nil })
         for _ in 0..<3 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }

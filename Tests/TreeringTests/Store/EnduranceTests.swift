@@ -48,10 +48,10 @@ import Testing
             try store.volume.perform { (core) throws(Stop) in try core.write(inode, at: 0, bytes, [], .nobody) }
         }
         let killed = store.device.snapshotAfterKill(seed: 3)
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.memory.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.memory.bytes)))
         var options = VolumeOptions()
         options.stagingByteCount = 1 << 20
-        let volume = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
+        let volume = try Volume.mount(killed, options, allStaged: [tail], now: TestStore.now) { _ in }
         #expect(try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, 1 << 20) } == data)
         try volume.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])
@@ -109,7 +109,7 @@ import Testing
         errno = EDQUOT
         #expect(Errno.last == .noSpace)
         #expect(Completion(tag: 0, result: -Int(EDQUOT)).error == .noSpace)
-        #expect(Completion(tag: 0, result: -Int(EIO)).error == .input)
+        #expect(Completion(tag: 0, result: -Int(EIO)).error == .ioError)
     }
 
     /// The reserve for removals went to writes as soon as a removal had opened it.

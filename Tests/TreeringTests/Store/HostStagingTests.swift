@@ -33,7 +33,7 @@ import Testing
     private func names(_ volume: Volume<SimulatedDevice>) throws -> [String] {
         var names: [String] = []
         try volume.perform { (core) throws(Stop) in
-            try core.readDirectory(.root, after: 2) { (entry) throws(Stop) in
+            try core.readDirectory(.root, after: 2, isAccess: false) { (entry) throws(Stop) in
                 names.append(String(decoding: entry.name, as: UTF8.self))
                 return true
             }

@@ -214,13 +214,13 @@ import Testing
         let store = try TestStore()
         let file = try store.make("file").inode
         try store.write(file, 0, [1, 2, 3])
-        store.volume.state.withLock { $0.core.log.suspension = .input }
+        store.volume.state.withLock { $0.core.log.suspension = .ioError }
         let answer = Mutex<Errno??>(nil)
         store.volume.sync(mayWait: false) { errno in answer.withLock { $0 = .some(errno) } }
         #expect(answer.withLock { $0 } == nil)
-        store.volume.housekeeper.closeLog(.input)
+        store.volume.housekeeper.closeLog(.ioError)
         #expect(store.volume.isReadOnly)
-        #expect(answer.withLock { $0 } == .some(.input))
+        #expect(answer.withLock { $0 } == .some(.ioError))
     }
 
     /// On a host that takes the length of the index and not its pages (copy on write), each attempt at a checkpoint needed more of the file.
@@ -244,7 +244,7 @@ import Testing
         let inode = try makeFragmented(store, "file")
         try truncate(store, inode, 100)
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] != nil })
-        store.volume.housekeeper.closeLog(.input)
+        store.volume.housekeeper.closeLog(.ioError)
         #expect(throws: Errno.readOnly) {
             let walk = AllocationWalk()
             try store.volume.perform { (core) throws(Stop) in

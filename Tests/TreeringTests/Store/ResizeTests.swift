@@ -93,7 +93,7 @@ import Testing
         try readBack(store.volume, store, count: 400)
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
-        _ = try IndexRebuilder.rebuild(store.device) { _ in }
+        _ = try IndexRebuild.rebuild(store.device) { _ in }
         store.volume = try Volume.mount(store.device, Self.options(), now: TestStore.now) { _ in }
         #expect(capacity(store) == 24 << 20)
         try readBack(store.volume, store, count: 400)
@@ -152,8 +152,8 @@ import Testing
     @Test func aFailureTakesItBack() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options())
         try scatter(store, count: 50)
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.writeDurable], file: .superblock))
-        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.input))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.writeDurable], file: .superblock))
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.ioError))
         #expect(capacity(store) == 32 << 20)
         #expect(store.volume.resizeAndWait(to: 64 << 20) == .done(capacity: 64 << 20))
         try readBack(store.volume, store, count: 50)
@@ -199,10 +199,10 @@ import Testing
         let answer = try shrink(store) {
             let head = store.volume.state.withLock { $0.core.log.position.segment }
             store.device.inject(
-                SimulatedFault(.fail(.input), kinds: [.write, .writeDurable], file: .segment(head)))
+                SimulatedFault(.fail(.ioError), kinds: [.write, .writeDurable], file: .segment(head)))
         }
         #expect(store.device.faultCount == 0)
-        #expect(store.volume.state.withLock { $0.rehomeCount } == 1)
+        #expect(store.volume.state.withLock { $0.relocationCount } == 1)
         #expect(!store.volume.isReadOnly && answer == .done(capacity: 24 << 20))
         #expect(capacity(store) == 24 << 20)
         try readBack(store.volume, store, count: 200)
@@ -220,10 +220,10 @@ import Testing
         let answer = try shrink(store) {
             for nth in 1...2 {
                 store.device.inject(
-                    SimulatedFault(.failTorn(.input), kinds: [.writeDurable], file: .superblock, nth: nth))
+                    SimulatedFault(.failTorn(.ioError), kinds: [.writeDurable], file: .superblock, nth: nth))
             }
         }
-        #expect(answer == .failed(.input) && store.device.faultCount == 0)
+        #expect(answer == .failed(.ioError) && store.device.faultCount == 0)
         #expect(capacity(store) == 64 << 20)
         for number in 0..<300 { try fill(store, number) }
         try store.volume.syncAndWait()
@@ -242,8 +242,8 @@ import Testing
     /// The same for the larger one, of which one slot knew.
     @Test func theLargerCapacityThatFailedIsTakenBack() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options())
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.writeDurable], file: .superblock, nth: 2))
-        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.input))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.writeDurable], file: .superblock, nth: 2))
+        #expect(store.volume.resizeAndWait(to: 64 << 20) == .failed(.ioError))
         #expect(capacity(store) == 32 << 20)
         let after = store.device.crash(seed: 1).device()
         let volume = try Volume.mount(after, Self.options(), now: TestStore.now) { _ in }

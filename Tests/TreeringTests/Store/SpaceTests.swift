@@ -1,4 +1,4 @@
-// Honest figures of space and writing, and dead data that is punched out of living segments.
+// Honest figures of space and writing, and dead data that is punched out of live segments.
 
 import Synchronization
 import Testing
@@ -105,7 +105,7 @@ import Testing
         #expect(!store.volume.figures().contains { $0.name == "shared_bytes" })
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
-        _ = try IndexRebuilder.rebuild(store.device) { _ in }
+        _ = try IndexRebuild.rebuild(store.device) { _ in }
         store.volume = try Volume.mount(store.device, Self.options(.off), now: TestStore.now) { _ in }
         #expect(try figure("shared_bytes", store) == 800_000)
     }
@@ -159,7 +159,7 @@ import Testing
         try store.volume.unmount()
         #expect(try Checker.check(store.device, readsData: true).problems == [])
         // The log is whole without what was punched.
-        _ = try IndexRebuilder.rebuild(store.device) { _ in }
+        _ = try IndexRebuild.rebuild(store.device) { _ in }
         store.volume = try Volume.mount(store.device, Self.options(), now: TestStore.now) { _ in }
         try readBack(kept, store)
         try store.volume.unmount()
@@ -200,7 +200,7 @@ import Testing
         try halfDead(store)
         while store.volume.housekeeper.findDeadBlocks() {}
         for _ in 0..<2 { try store.volume.housekeeper.checkpoint() }
-        let segments = store.volume.housekeeper.puncher.waiting.map(\.life.number)
+        let segments = store.volume.housekeeper.puncher.waiting.map(\.segmentID.number)
         store.volume.state.withLock { state in for number in segments { state.core.table[number].readerCount += 1 } }
         store.volume.housekeeper.punchWaiting()
         #expect(try figure("punched_bytes", store) == 0)
@@ -244,7 +244,7 @@ import Testing
     @Test func trimmingPunches() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options(.off))
         let kept = try halfDead(store)
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.read]))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.read]))
         let answer = Mutex<UInt64?>(nil)
         store.volume.housekeeper.trim { count in answer.withLock { $0 = count } }
         for _ in 0..<60 where answer.withLock({ $0 == nil }) { store.volume.housekeeper.housekeep() }

@@ -18,7 +18,7 @@ private final class TravellingStore {
 
     private(set) var device = SimulatedDevice()
     private(set) var volume: Volume<SimulatedDevice>!
-    private var tails: [Int: [StagingTail]] = [:]
+    private var allStaged: [Int: [StagedRecords]] = [:]
     private var memory: AlignedBuffer!
     private let geometry = StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20)
     private(set) var sessions: [Session] = []
@@ -49,7 +49,7 @@ private final class TravellingStore {
         let log = LogBox()
         volume = try Volume.mount(
             device, VolumeOptions(), staging: Staging(geometry: geometry, memory: memory.bytes, owner: memory),
-            tails: tails[place] ?? [], now: TestStore.now
+            allStaged: allStaged[place] ?? [], now: TestStore.now
         ) { log.lines.append($0) }
         lines = log.lines
         TestStore.stamp(memory, geometry, volume)
@@ -82,8 +82,8 @@ private final class TravellingStore {
             durable = sessions.last!.names
         case .kill:
             sessions[sessions.count - 1].isKilled = true
-            let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(memory.bytes)))
-            tails[sessions.last!.place, default: []].append(tail)
+            let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(memory.bytes)))
+            allStaged[sessions.last!.place, default: []].append(tail)
         }
         device = device.snapshotAfterKill(seed: UInt64(count))
     }
@@ -198,7 +198,7 @@ private final class TravellingStore {
         #expect(standing(history, 2, 16) == .void && standing(history, 3, 16) == .void)
     }
 
-    /// Between the two a repair found something to mend, in a place that does not see what was left.
+    /// Between the two a repair found something to repair, in a place that does not see what was left.
     @Test func aRepairInBetweenGoesOnWithoutWhatItDoesNotSee() throws {
         let store = try TravellingStore()
         try store.mountAndCheck(in: 0)

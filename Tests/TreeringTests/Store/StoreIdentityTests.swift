@@ -55,8 +55,8 @@ import Testing
         let third = StoreUUID(high: 7, low: 8)
         #expect(try StoreIdentity.renew(killed, to: third).old == Self.new)
         #expect(try SuperblockPair.read(killed).newest().blockUUID == Self.old)
-        // The index is made anew, and the store mended, with what the blocks carry.
-        _ = try IndexRebuilder.rebuild(killed) { _ in }
+        // The index is made anew, and the store repaired, with what the blocks carry.
+        _ = try IndexRebuild.rebuild(killed) { _ in }
         #expect(try Checker.check(killed, readsData: true).problems == [])
         killed.damage(.index, at: 8192 + 50)
         killed.damage(.superblock, at: 90)
@@ -101,7 +101,7 @@ import Testing
         let store = try filled()
         try store.volume.unmount()
         let kinds: Set<TraceEntry.Kind> = [.writeDurable, .sync]
-        store.device.inject(SimulatedFault(.fail(.input), kinds: kinds, file: .superblock, nth: nth))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: kinds, file: .superblock, nth: nth))
         #expect(throws: MountError.self) { try StoreIdentity.renew(store.device, to: Self.new) }
         store.device.clearFaults()
         let uuid = try SuperblockPair.read(store.device).newest().uuid

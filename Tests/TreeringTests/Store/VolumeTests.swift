@@ -16,7 +16,7 @@ final class TestStore {
     let stagingBuffer = AlignedBuffer(
         byteCount: StagingGeometry(stagingByteCount: 1 << 20, segmentByteCount: 1 << 20).byteCount)
 
-    /// A segment without a living byte that no checkpoint needs any more, after three of them.
+    /// A segment without a live byte that no checkpoint needs any more, after three of them.
     func deadSegment() throws -> SegmentNumber {
         for _ in 0..<3 { try volume.housekeeper.checkpoint() }
         return try #require(
@@ -25,8 +25,8 @@ final class TestStore {
             })
     }
 
-    /// The life that a segment is in.
-    func life(of number: SegmentNumber) -> SegmentLife { volume.state.withLock { $0.core.table.life(of: number) } }
+    /// The incarnation that a segment is in.
+    func id(of number: SegmentNumber) -> SegmentID { volume.state.withLock { $0.core.table.id(of: number) } }
 
     /// Staging whose memory the test can read after a kill.
     func makeStaging() -> Staging {
@@ -148,7 +148,7 @@ final class TestStore {
         try store.remount()
         let plan = try store.volume.perform { (core) throws(Stop) in try core.planRead(inode, at: 8192, 15 << 13) }
         #expect(plan.reads.count == 1)
-        let (segment, place) = (plan.reads[0].life.number, plan.reads[0].position)
+        let (segment, place) = (plan.reads[0].segmentID.number, plan.reads[0].position)
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 1)
         store.volume.execute(plan, mayWait: true) { plan, error, _ in
             #expect(error == nil && Array(plan.bytes) == pieces[1...].flatMap { $0 })
@@ -156,7 +156,7 @@ final class TestStore {
         #expect(store.volume.state.withLock { $0.core.table[segment].readerCount } == 0)
         store.device.flip(.segment(segment), at: place + 9 << 13)
         #expect(try store.read(inode, 0, 8192) == pieces[0])
-        #expect(throws: Errno.input) { try store.read(inode, 0, 16 << 13) }
+        #expect(throws: Errno.ioError) { try store.read(inode, 0, 16 << 13) }
     }
 
     @Test func whatWasSyncedIsThereAfterACrash() throws {
@@ -213,7 +213,7 @@ extension VolumeTests {
         }
         try store.volume.unmount()
         try store.device.unlink(.index)
-        let count = try IndexRebuilder.rebuild(store.device) { _ in }
+        let count = try IndexRebuild.rebuild(store.device) { _ in }
         #expect(count > 0)
         let report = try Checker.check(store.device, readsData: true)
         #expect(report.problems == [])
@@ -235,8 +235,8 @@ extension VolumeTests {
                 if round % 7 == 0 { try store.unlink("f\(round)") }
             }
             let killed = store.device.snapshotAfterKill(seed: 3)
-            let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
-            store.volume = try Volume.mount(killed, VolumeOptions(), tails: [tail], now: TestStore.now) { _ in }
+            let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+            store.volume = try Volume.mount(killed, VolumeOptions(), allStaged: [tail], now: TestStore.now) { _ in }
             for (round, (inode, data)) in written.enumerated() where round % 7 != 0 {
                 #expect(try store.lookup("f\(round)").inode == inode)
                 #expect(try store.read(inode, 0, 1 << 20) == data)

@@ -26,7 +26,7 @@ import Testing
                     + log.space.headRoom
             }
             if room < 256 << 10 { return paces }
-            // Of sixteen pieces that were written one lives on: nothing is dead as a whole.
+            // Of sixteen pieces that were written one stays live: nothing is dead as a whole.
             let place = overwrites && round % 16 != 0 ? 0 : round
             try store.write(file, UInt64(place * bytes.count), bytes)
             paces.append(store.volume.state.withLock { $0.core.log.space.pace(longest: WritePace.longestPace) })

@@ -1,4 +1,4 @@
-// The steps of emptying a segment: repeating in the head of the log what still lives in it, and copying living payload blocks to a segment of
+// The steps of emptying a segment: repeating in the head of the log what is still live in it, and copying live payload blocks to a segment of
 // their own. It knows the core, under its lock, and the device, but not who calls it: Housekeeper+Emptying.swift takes the steps in turn, and
 // Housekeeper+Cleaning.swift decides when, and on which segment.
 
@@ -10,18 +10,18 @@ final class Cleaner<D: Device> {
     /// The segment that takes moved blocks, and where its next run goes. It is sealed when it is full, and at the unmount.
     private var head: Head?
     struct Head {
-        var life: SegmentLife
+        var segmentID: SegmentID
         var file: DeviceFile
         var offset: Int
     }
 
     /// A segment that is being emptied. Its number's life is held, so it stays in use.
     struct Victim {
-        var life: SegmentLife
+        var segmentID: SegmentID
         var segment: Segment
         var uuid: StoreUUID
         var segmentByteCount: Int
-        var number: SegmentNumber { life.number }
+        var number: SegmentNumber { segmentID.number }
         var file: DeviceFile { segment.file! }
     }
 
@@ -57,27 +57,28 @@ final class Cleaner<D: Device> {
 
     // MARK: A segment
 
-    /// Takes hold of a sealed segment to empty it; nil where that life of it is over. What was learnt before the index was replaced counts for
+    /// Takes hold of a sealed segment to empty it; nil where that incarnation of it is over. What was learnt before the index was replaced counts for
     /// nothing.
-    func begin(_ life: SegmentLife, uuid: StoreUUID, _ core: Core) -> Victim? {
+    func begin(_ segmentID: SegmentID, uuid: StoreUUID, _ core: Core) -> Victim? {
         let table = core.table
-        guard table.isInUse(life), table[life.number].isSealed else { return nil }
-        table.hold(life)
+        guard table.isInUse(segmentID), table[segmentID.number].isSealed else { return nil }
+        table.hold(segmentID)
         if generation != core.adoptCount {
             // The log failed and was written again elsewhere: the head is sealed, or free.
             generation = core.adoptCount
             head = nil
         }
         return Victim(
-            life: life, segment: table[life.number], uuid: uuid, segmentByteCount: table.segmentByteCount)
+            segmentID: segmentID, segment: table[segmentID.number], uuid: uuid, segmentByteCount: table.segmentByteCount
+        )
     }
 
     /// Lets go of a segment that was gone through; gives how many bytes in it could not be moved.
     func end(_ victim: Victim, _ core: Core) -> Int64 {
         segmentCount.add(1, ordering: .relaxed)
-        let living = core.table[victim.number].living
-        if living > 0 { core.table[victim.number].isStuck = true }
-        return living
+        let live = core.table[victim.number].live
+        if live > 0 { core.table[victim.number].isStuck = true }
+        return live
     }
 
     // MARK: Entries
@@ -102,7 +103,7 @@ final class Cleaner<D: Device> {
         var cursor: IndexKey?
     }
 
-    /// One record of moves: what lives of `items` from a place on, as much as fits. Gives where to go on, and before that the inode whose
+    /// One record of moves: what is live of `items` from a place on, as much as fits. Gives where to go on, and before that the inode whose
     /// removals must be finished: a copy of what is removed already would lie behind its tombstone, and come back to life.
     func moveEntries(
         _ items: [Item], from start: Progress, of victim: SegmentNumber, _ core: Core
@@ -133,7 +134,7 @@ final class Cleaner<D: Device> {
                 leaving = InodeNumber(rest.first.object)
                 break
             }
-            guard let key = try core.find({ () throws(PageMiss) in try core.index.living(in: rest, from: victim) })
+            guard let key = try core.find({ () throws(PageMiss) in try core.index.live(in: rest, from: victim) })
             else {
                 next += 1
                 cursor = nil
@@ -260,17 +261,17 @@ final class Cleaner<D: Device> {
 
     /// Writes a run to the head, durably; gives where it lies. Where that fails, nothing names the run, and the head must be sealed: nothing more
     /// goes to where writing has failed.
-    func writeRun(_ copied: [Copied], uuid: StoreUUID) throws(Errno) -> (life: SegmentLife, position: Int) {
+    func writeRun(_ copied: [Copied], uuid: StoreUUID) throws(Errno) -> (segmentID: SegmentID, position: Int) {
         let blockCount = Self.blockCount(of: copied)
         let byteCount = RunHeader.byteCount + blockCount * blockByteCount
         guard let head else { preconditionFailure("a run is written to a segment that was opened for it") }
-        RunHeader.encode(copied.map(\.payload), blockCount: blockCount, uuid: uuid, in: head.life, into: run.bytes)
+        RunHeader.encode(copied.map(\.payload), blockCount: blockCount, uuid: uuid, in: head.segmentID, into: run.bytes)
         let bytes = run.bytes.part(0, byteCount)
         try device.wait(Submission(.write, head.file, offset: UInt64(head.offset), bytes, tag: 0))
         try device.wait(Submission(.sync, head.file, tag: 0))
         self.head!.offset = head.offset + byteCount
         copiedByteCount.add(UInt64(byteCount), ordering: .relaxed)
-        return (head.life, head.offset + RunHeader.byteCount)
+        return (head.segmentID, head.offset + RunHeader.byteCount)
     }
 
     private static func blockCount(of copied: [Copied]) -> Int { copied.reduce(0) { $0 + $1.blocks.count } }
@@ -288,7 +289,7 @@ final class Cleaner<D: Device> {
         else { return nil }
         let segment = core.table[number]
         head = Head(
-            life: SegmentLife(number, segment.incarnation), file: segment.file!, offset: SegmentHeader.byteCount)
+            segmentID: SegmentID(number, segment.incarnation), file: segment.file!, offset: SegmentHeader.byteCount)
         let header = SegmentHeader(
             state: .inUse, role: .cold, uuid: uuid, number: number, incarnation: segment.incarnation,
             epoch: segment.epoch, firstBatch: segment.firstBatch, segmentByteCount: UInt32(core.table.segmentByteCount))
@@ -300,13 +301,13 @@ final class Cleaner<D: Device> {
         guard let head else { return }
         self.head = nil
         guard core.adoptCount == generation else { return }
-        precondition(core.table.isInUse(head.life), "the cleaner's segment was taken from it")
-        core.table.seal(head.life.number, lastBatch: max(core.log.lastBatch, BatchSequence(1)))
+        precondition(core.table.isInUse(head.segmentID), "the cleaner's segment was taken from it")
+        core.table.seal(head.segmentID.number, lastBatch: max(core.log.lastBatch, BatchSequence(1)))
     }
 
     /// Tells the log where a run's payloads lie now: those that still lay in the old place, as many as one record takes. Gives where to go on.
     func commit(
-        _ copied: [Copied], from first: Int, of victim: SegmentNumber, at place: (life: SegmentLife, position: Int),
+        _ copied: [Copied], from first: Int, of victim: SegmentNumber, at place: (segmentID: SegmentID, position: Int),
         _ core: Core
     ) throws(Stop) -> Int {
         let (next, byteCount) = try core.commitUnlessEmpty(.recovery, .nobody) { (writer) throws(Stop) in
@@ -318,7 +319,7 @@ final class Cleaner<D: Device> {
     }
 
     private func writeMoves(
-        of copied: [Copied], from first: Int, of victim: SegmentNumber, to place: (life: SegmentLife, position: Int),
+        of copied: [Copied], from first: Int, of victim: SegmentNumber, to place: (segmentID: SegmentID, position: Int),
         _ core: Core, _ writer: inout RecordWriter
     ) throws(Stop) -> Int {
         var next = first
@@ -330,7 +331,7 @@ final class Cleaner<D: Device> {
                     guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }),
                         entry.blocksSegment == victim, entry.position == one.position
                     else { return }
-                    writer.move(entry.origin.sequence, word: MovedChange.word(place.life)) {
+                    writer.move(entry.origin.sequence, word: MovedChange.word(place.segmentID)) {
                         $0.payload(
                             one.payload, entry, blocks: one.blocks, position: position,
                             inline: UnsafeRawBufferPointer(start: nil, count: 0))

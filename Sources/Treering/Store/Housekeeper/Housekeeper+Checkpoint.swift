@@ -6,7 +6,7 @@ extension Housekeeper {
         do { try checkpointTwice() } catch {
             // Where a page cannot be read that a replacement needs, what the checkpoint would hold cannot be made now; the log has it.
             let isReplacing =
-                error == .input && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
+                error == .ioError && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
             if error.isShortage || isReplacing {
                 let isNews = state.withLock { state in
                     defer { state.core.log.space.isCheckpointStuck = true }
@@ -40,7 +40,7 @@ extension Housekeeper {
         var root: IndexRoot
         var superblock: Superblock
         var pageCount: Int
-        var rehomeCount: Int
+        var relocationCount: Int
     }
 
     /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
@@ -66,7 +66,7 @@ extension Housekeeper {
             let batch = frozen.superblock.position.lastBatch
             volume.sync(mayWait: true) { _ in }
             try volume.waitForLog { $0.tracker.durable >= batch }
-            if state.withLock({ $0.rehomeCount != frozen.rehomeCount }) { return false }
+            if state.withLock({ $0.relocationCount != frozen.relocationCount }) { return false }
             let file = state.withLock { $0.indexFile }
             try device.wait(Submission(.sync, file, tag: 0))
             try beforeSuperblock()
@@ -75,7 +75,7 @@ extension Housekeeper {
         } catch {
             state.withLock { state in
                 // The index that was frozen may be gone by now.
-                guard state.rehomeCount == frozen.rehomeCount else { return }
+                guard state.relocationCount == frozen.relocationCount else { return }
                 if mayBeNamed || isWritten && error != .noSpace {
                     state.core.index.tree.checkpointFailed()
                 } else {
@@ -124,7 +124,7 @@ extension Housekeeper {
             superblock.isClean = isClean
             return Frozen(
                 root: superblock.indexRoot, superblock: superblock, pageCount: tree.filePageCount,
-                rehomeCount: state.rehomeCount)
+                relocationCount: state.relocationCount)
         }
     }
 

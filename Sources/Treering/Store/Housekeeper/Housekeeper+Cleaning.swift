@@ -15,7 +15,7 @@ enum CleaningPolicy: String, Sendable, CaseIterable {
 /// but once as many have been emptied as there are, and no more is free, the rest is not to be had.
 struct Shortage {
     private var mostAvailable = 0
-    private var leastLiving = Int64.max
+    private var leastLive = Int64.max
     private var fruitlessCount = 0
 
     /// After a cycle that emptied so many segments: whether another is worth the work.
@@ -24,14 +24,14 @@ struct Shortage {
         let isOver = !log.space.isShort(for: .write)
         let hasGained =
             log.space.availableSegmentCount > mostAvailable
-            || table.livingByteCount + Int64(table.segmentByteCount / 64) <= leastLiving
+            || table.liveByteCount + Int64(table.segmentByteCount / 64) <= leastLive
         fruitlessCount = hasGained ? 0 : fruitlessCount + cleanedCount
         let isHopeless = !hasGained && (cleanedCount == 0 || fruitlessCount > table.inUseCount)
         if isOver || isHopeless {
             self = Shortage()
         } else {
             mostAvailable = max(mostAvailable, log.space.availableSegmentCount)
-            leastLiving = min(leastLiving, table.livingByteCount)
+            leastLive = min(leastLive, table.liveByteCount)
         }
         return isOver || !isHopeless
     }
@@ -67,7 +67,7 @@ extension Housekeeper {
             if shortage.goesOn(state.core.log, cleanedCount: cleanedCount) { return true }
             let log = state.core.log
             self.log(
-                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.livingByteCount) living bytes, \(log.space.availableSegmentCount) are free, \(log.space.keptSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
+                "no more room is to be gained by cleaning: \(table.inUseCount) segments hold \(table.liveByteCount) live bytes, \(log.space.availableSegmentCount) are free, \(log.space.keptSegmentCount(.write)) are kept back; the last cycle emptied \(cleanedCount)"
             )
             log.space.noteStandstill()
             return false
@@ -99,13 +99,13 @@ extension Housekeeper {
         return count
     }
 
-    func mayClean(_ victim: SegmentLife, _ log: SegmentLog) -> Bool {
+    func mayClean(_ victim: SegmentID, _ log: SegmentLog) -> Bool {
         log.space.mayClean(log.table[victim.number], cleanersHeadRoom: cleaner.headRoom(log))
     }
 
     /// Empties one segment; gives what that gains, nil when it failed.
-    func clean(_ victim: SegmentLife) -> Int64? {
-        let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].living }
+    func clean(_ victim: SegmentID) -> Int64? {
+        let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].live }
         do {
             try empty(victim)
             return gain
@@ -123,7 +123,7 @@ extension Housekeeper {
     /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
     private func chooseVictim(
         _ state: VolumeState, isUrgent: Bool, of segments: SegmentNumbers = .all
-    ) -> SegmentLife? {
+    ) -> SegmentID? {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
@@ -132,15 +132,15 @@ extension Housekeeper {
         var best: (number: SegmentNumber, score: Double)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
-            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable,
-                segment.living <= limit, segments.contains(number), !segment.isStuck
+            guard segment.isSealed, segment.live > 0, segment.lastBatch <= durable,
+                segment.live <= limit, segments.contains(number), !segment.isStuck
             else { continue }
-            let use = Double(segment.living) / size
+            let use = Double(segment.live) / size
             let age = Double(durable.rawValue - segment.lastBatch.rawValue + 1)
             let score = isUrgent ? 1 - use : (1 - use) * age / (1 + use)
             if best == nil || score > best!.score { best = (number, score) }
         }
-        return best.map { table.life(of: $0.number) }
+        return best.map { table.id(of: $0.number) }
     }
 
     /// Empties the segment with most to gain, if that is worth the work and there is room for it.
@@ -148,7 +148,7 @@ extension Housekeeper {
         guard begin(.cleaning) else { return false }
         defer { end(.cleaning) }
         for attempt in 0..<2 {
-            let found = state.withLock { state -> (SegmentLife, Bool)? in
+            let found = state.withLock { state -> (SegmentID, Bool)? in
                 chooseVictim(state, isUrgent: true, of: segments).map { ($0, mayClean($0, state.core.log)) }
             }
             guard let (victim, mayClean) = found else { return false }

@@ -1,17 +1,17 @@
 // Emptying one segment: the cleaner's steps in turn, each under the lock or with the device, and others in between.
 
 extension Housekeeper {
-    /// Moves everything that lives in a sealed segment elsewhere. Nothing is done where that life of it is over.
-    func empty(_ life: SegmentLife) throws(Errno) {
+    /// Moves everything that lives in a sealed segment elsewhere. Nothing is done where that incarnation of it is over.
+    func empty(_ segmentID: SegmentID) throws(Errno) {
         cleaner.isInSegment.store(true, ordering: .relaxed)
         defer { cleaner.isInSegment.store(false, ordering: .relaxed) }
-        let victim = state.withLock { cleaner.begin(life, uuid: $0.superblock.blockUUID, $0.core) }
+        let victim = state.withLock { cleaner.begin(segmentID, uuid: $0.superblock.blockUUID, $0.core) }
         guard let victim else { return }
-        defer { state.withLock { $0.core.table.letGo(of: life) } }
+        defer { state.withLock { $0.core.table.letGo(of: segmentID) } }
         if victim.segment.role == .hot { try emptyLog(victim) } else { try emptyRuns(victim) }
-        let living = state.withLock { cleaner.end(victim, $0.core) }
-        if living > 0 {
-            log("segment \(victim.number.rawValue) cannot be cleaned: \(living) bytes in it cannot be moved")
+        let live = state.withLock { cleaner.end(victim, $0.core) }
+        if live > 0 {
+            log("segment \(victim.number.rawValue) cannot be cleaned: \(live) bytes in it cannot be moved")
         }
     }
 
@@ -30,7 +30,7 @@ extension Housekeeper {
         var offset = SegmentHeader.byteCount
         var payloads: [PayloadID] = []
         while offset < end {
-            let outcome = try reader.batch(in: victim.life, victim.file, at: offset, verifyPayload: false)
+            let outcome = try reader.batch(in: victim.segmentID, victim.file, at: offset, verifyPayload: false)
             guard case .batch(let batch) = outcome else {
                 // What is damaged here may be whole behind it.
                 offset = try reader.candidate(victim.file, after: offset, end: end)
@@ -53,7 +53,7 @@ extension Housekeeper {
         var payloads: [PayloadID] = []
         while offset < victim.segmentByteCount {
             try device.wait(Submission(.read, victim.file, offset: UInt64(offset), header.bytes, tag: 0))
-            let found = RunHeader.decode(UnsafeRawBufferPointer(header.bytes), uuid: victim.uuid, in: victim.life)
+            let found = RunHeader.decode(UnsafeRawBufferPointer(header.bytes), uuid: victim.uuid, in: victim.segmentID)
             if let found { payloads.append(contentsOf: found.payloads) }
             // Behind a header that cannot be read the next one is looked for block by block.
             offset += RunHeader.byteCount + (found?.blockCount ?? 0) * blockByteCount
@@ -61,7 +61,7 @@ extension Housekeeper {
                 try moveBlocks(of: payloads, victim)
                 payloads.removeAll(keepingCapacity: true)
             }
-            if state.withLock({ $0.core.table[victim.number].living == 0 }) { return }
+            if state.withLock({ $0.core.table[victim.number].live == 0 }) { return }
         }
     }
 
@@ -84,7 +84,7 @@ extension Housekeeper {
         }
     }
 
-    /// Copies the living blocks of payloads out of a segment, a run at a time.
+    /// Copies the live blocks of payloads out of a segment, a run at a time.
     private func moveBlocks(of payloads: [PayloadID], _ victim: Cleaner<D>.Victim) throws(Errno) {
         var next = 0
         while next < payloads.count {
@@ -112,7 +112,7 @@ extension Housekeeper {
     /// Writes a run, to another segment where it does not fit into the present one or that cannot be written.
     private func write(
         _ copied: [Cleaner<D>.Copied], _ victim: Cleaner<D>.Victim
-    ) throws(Errno) -> (life: SegmentLife, position: Int) {
+    ) throws(Errno) -> (segmentID: SegmentID, position: Int) {
         do throws(Errno) {
             if !state.withLock({ cleaner.hasRoom(for: copied, $0.core.log) }) { try openCleanersSegment(victim.uuid) }
             return try cleaner.writeRun(copied, uuid: victim.uuid)

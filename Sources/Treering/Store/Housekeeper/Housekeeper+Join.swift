@@ -1,4 +1,4 @@
-// Joining: where a promised range was written in so many small pieces that they would take more than what was promised, neighbouring
+// Joining: where a reserved range was written in so many small pieces that they would take more than what was reserved, neighbouring
 // pieces are read and written again as one. The housekeeper does it while the writers wait.
 
 extension Housekeeper {
@@ -45,6 +45,6 @@ extension Housekeeper {
 }
 
 extension Core {
-    /// What lives, and what is promised.
-    var takenByteCount: Int64 { table.livingByteCount + SpaceAccounting.byteCount(ofReserved: index.reservedByteCount) }
+    /// What is live, and what is reserved.
+    var takenByteCount: Int64 { table.liveByteCount + SpaceAccounting.byteCount(ofReserved: index.reservedByteCount) }
 }

@@ -1,9 +1,9 @@
-// Punching: large dead pieces of data in sealed segments go back to the host though the segment lives on. Never headers or records;
+// Punching: large dead pieces of data in sealed segments go back to the host though the segment stays live. Never headers or records;
 // only what no superblock slot's index names any more, which no replay of the log reads either, since it lies before every checkpoint.
 
 /// Dead blocks of a segment, until no superblock slot needs them any more.
 struct DeadBlocks {
-    var life: SegmentLife
+    var segmentID: SegmentID
     /// The first checkpoint that froze them dead.
     var since: CheckpointNumber
     /// In bytes of the segment.
@@ -42,9 +42,9 @@ extension Housekeeper {
         for dead in due {
             let start = monotonicNanoseconds()
             let (file, isRead) = state.withLock { state -> (DeviceFile?, Bool) in
-                guard state.core.table.isInUse(dead.life) else { return (nil, false) }
-                let segment = state.core.table[dead.life.number]
-                guard segment.isSealed, segment.living > 0 else { return (nil, false) }
+                guard state.core.table.isInUse(dead.segmentID) else { return (nil, false) }
+                let segment = state.core.table[dead.segmentID.number]
+                guard segment.isSealed, segment.live > 0 else { return (nil, false) }
                 return (segment.file, segment.readerCount > 0)
             }
             // Who reads now may have begun when the blocks lived. Whoever begins later does not ask for them.
@@ -99,15 +99,16 @@ extension Housekeeper {
         forgetIfAdopted()
         guard let number = state.withLock({ segmentToSearch($0, segments) }) else { return false }
         let start = monotonicNanoseconds()
-        let (life, segment, uuid, segmentByteCount) = state.withLock { state in
+        let (segmentID, segment, uuid, segmentByteCount) = state.withLock { state in
             let table = state.core.table
-            let life = table.life(of: number)
-            table.hold(life)
-            table[number].livingWhenSearched = table[number].living
-            return (life, table[number], state.superblock.blockUUID, table.segmentByteCount)
+            let segmentID = table.id(of: number)
+            table.hold(segmentID)
+            table[number].liveWhenSearched = table[number].live
+            return (segmentID, table[number], state.superblock.blockUUID, table.segmentByteCount)
         }
-        defer { state.withLock { $0.core.table.letGo(of: life) } }
-        let search = DeadBlockSearch(housekeeper: self, life: life, segment: segment, generation: puncher.generation)
+        defer { state.withLock { $0.core.table.letGo(of: segmentID) } }
+        let search = DeadBlockSearch(
+            housekeeper: self, segmentID: segmentID, segment: segment, generation: puncher.generation)
         do throws(Errno) {
             if segment.role == .hot {
                 try search.batches(BatchReader(device: device, uuid: uuid, segmentByteCount: segmentByteCount))
@@ -122,8 +123,8 @@ extension Housekeeper {
         if !ranges.isEmpty {
             // What was found dead is dead in the next checkpoint that is frozen.
             let since = state.withLock { $0.core.index.tree.building }
-            puncher.waiting.removeAll { $0.life == life }
-            puncher.waiting.append(DeadBlocks(life: life, since: since, ranges: ranges))
+            puncher.waiting.removeAll { $0.segmentID == segmentID }
+            puncher.waiting.append(DeadBlocks(segmentID: segmentID, since: since, ranges: ranges))
         }
         pauseCleaning(since: start)
         return true
@@ -135,10 +136,10 @@ extension Housekeeper {
         var best: (number: SegmentNumber, dead: Int64)?
         for (index, segment) in table.segments.enumerated() {
             let number = SegmentNumber(UInt32(index))
-            guard segment.isSealed, segment.living > 0, segment.lastBatch <= durable, segments.contains(number) else {
+            guard segment.isSealed, segment.live > 0, segment.lastBatch <= durable, segments.contains(number) else {
                 continue
             }
-            let dead = (segment.livingWhenSearched ?? Int64(table.segmentByteCount)) - segment.living
+            let dead = (segment.liveWhenSearched ?? Int64(table.segmentByteCount)) - segment.live
             guard dead >= Int64(options.punchByteCountMinimum), dead > best?.dead ?? 0 else { continue }
             best = (number, dead)
         }
@@ -149,16 +150,16 @@ extension Housekeeper {
 /// Finds the blocks of data in a sealed segment that nothing names. A block that is dead stays dead.
 private final class DeadBlockSearch<D: Device> {
     let housekeeper: Housekeeper<D>
-    let life: SegmentLife
+    let segmentID: SegmentID
     let segment: Segment
     let generation: Int
     /// Offsets in the segment.
     private var dead: Set<Int> = []
-    private var living: Set<Int> = []
+    private var live: Set<Int> = []
 
-    init(housekeeper: Housekeeper<D>, life: SegmentLife, segment: Segment, generation: Int) {
+    init(housekeeper: Housekeeper<D>, segmentID: SegmentID, segment: Segment, generation: Int) {
         self.housekeeper = housekeeper
-        self.life = life
+        self.segmentID = segmentID
         self.segment = segment
         self.generation = generation
     }
@@ -166,7 +167,7 @@ private final class DeadBlockSearch<D: Device> {
     /// In the order of the segment, those of at least `minimum` bytes.
     func ranges(of minimum: Int) -> [Range<Int>] {
         var ranges: [Range<Int>] = []
-        for offset in dead.subtracting(living).sorted() {
+        for offset in dead.subtracting(live).sorted() {
             if let last = ranges.last, last.upperBound == offset {
                 ranges[ranges.count - 1] = last.lowerBound..<offset + blockByteCount
             } else {
@@ -181,11 +182,11 @@ private final class DeadBlockSearch<D: Device> {
         var offset = SegmentHeader.byteCount
         while offset < end {
             let outcome = try reader.batch(
-                in: life, segment.file!, at: offset, verifyPayload: false)
+                in: segmentID, segment.file!, at: offset, verifyPayload: false)
             // What is damaged is left as it is, and whatever is behind it.
             guard case .batch(let batch) = outcome else { return }
-            // Where its payloads lie in a mended batch is not sure enough.
-            if !batch.header.isMended { try take(batch) }
+            // Where its payloads lie in a repaired batch is not sure enough.
+            if !batch.header.isSalvaged { try take(batch) }
             if batch.header.endsSegment { return }
             offset += batch.header.byteCount
         }
@@ -203,11 +204,11 @@ private final class DeadBlockSearch<D: Device> {
         try look(at: payloads.map(\.id)) { index, entry in
             let payload = payloads[index]
             let all = (0..<payload.blockCount).map { payload.position + $0 * blockByteCount }
-            guard let entry, !entry.isInline, entry.blocksSegment == self.life.number else {
-                return (dead: all, living: [])
+            guard let entry, !entry.isInline, entry.blocksSegment == self.segmentID.number else {
+                return (dead: all, live: [])
             }
-            guard Int(entry.position) == payload.position else { return (dead: [], living: all) }
-            return (dead: all, living: Self.living(entry))
+            guard Int(entry.position) == payload.position else { return (dead: [], live: all) }
+            return (dead: all, live: Self.live(entry))
         }
     }
 
@@ -217,7 +218,7 @@ private final class DeadBlockSearch<D: Device> {
         while offset < segmentByteCount {
             try housekeeper.device.wait(Submission(.read, segment.file!, offset: UInt64(offset), header.bytes, tag: 0))
             let found = RunHeader.decode(
-                UnsafeRawBufferPointer(header.bytes), uuid: uuid, in: life)
+                UnsafeRawBufferPointer(header.bytes), uuid: uuid, in: segmentID)
             // Behind the last run, or behind a damaged header, where what looks like one may be data.
             guard let found else { return }
             let start = offset + RunHeader.byteCount
@@ -225,29 +226,29 @@ private final class DeadBlockSearch<D: Device> {
             let all = stride(from: start, to: min(offset, segmentByteCount), by: blockByteCount)
             dead.formUnion(all)
             try look(at: found.payloads) { _, entry in
-                guard let entry, !entry.isInline, entry.blocksSegment == self.life.number else { return ([], []) }
-                return ([], Self.living(entry))
+                guard let entry, !entry.isInline, entry.blocksSegment == self.segmentID.number else { return ([], []) }
+                return ([], Self.live(entry))
             }
         }
     }
 
-    private static func living(_ entry: PayloadEntry) -> [Int] {
-        var living: [Int] = []
-        entry.forEachStored { index, _, named in if named > 0 { living.append(Int(entry.position(ofStored: index))) } }
-        return living
+    private static func live(_ entry: PayloadEntry) -> [Int] {
+        var live: [Int] = []
+        entry.forEachStored { index, _, named in if named > 0 { live.append(Int(entry.position(ofStored: index))) } }
+        return live
     }
 
     /// Asks what the index knows of payloads, some under each hold of the lock.
     private func look(
-        at payloads: [PayloadID], _ body: (_ index: Int, PayloadEntry?) -> (dead: [Int], living: [Int])
+        at payloads: [PayloadID], _ body: (_ index: Int, PayloadEntry?) -> (dead: [Int], live: [Int])
     ) throws(Errno) {
         let generation = self.generation
         var next = 0
         while next < payloads.count {
             let part = next..<min(payloads.count, next + 64)
-            let found = try housekeeper.runWaiting { (core) throws(Stop) -> [(dead: [Int], living: [Int])] in
+            let found = try housekeeper.runWaiting { (core) throws(Stop) -> [(dead: [Int], live: [Int])] in
                 guard core.adoptCount == generation else { throw .failed(.stale) }
-                var found: [(dead: [Int], living: [Int])] = []
+                var found: [(dead: [Int], live: [Int])] = []
                 for index in part {
                     let answer = try core.find { () throws(PageMiss) in
                         try core.index.tree.withValue(of: PayloadEntry.key(payloads[index])) { value in
@@ -260,7 +261,7 @@ private final class DeadBlockSearch<D: Device> {
             }
             for answer in found {
                 dead.formUnion(answer.dead)
-                living.formUnion(answer.living)
+                live.formUnion(answer.live)
             }
             next = part.upperBound
         }

@@ -18,10 +18,10 @@ extension Housekeeper {
     /// the host is only short of something: then it is tried again. Between two tries, what needs no room goes on; the rest waits, and after
     /// some tries is told that the disk is full.
     @discardableResult
-    func rehomeWhereSuspended() -> Bool {
+    func relocateWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
-            guard !state.isRehoming, let error = state.core.log.suspension else { return nil }
-            state.beginRehoming()
+            guard !state.isRelocating, let error = state.core.log.suspension else { return nil }
+            state.beginRelocation()
             return error
         }
         guard let error else { return false }
@@ -36,7 +36,7 @@ extension Housekeeper {
             volume.waitForCompletion(since: seen)
         }
         do throws(MountError) {
-            let count = try rehome()
+            let count = try relocate()
             log("writing the log failed (\(error)): \(count) batches were written again elsewhere, nothing is lost")
         } catch let second {
             if second.isShortage, !state.withLock({ $0.core.isVainToWait }) {
@@ -48,7 +48,7 @@ extension Housekeeper {
             )
             closeLog(error)
         }
-        volume.change { state, telling in state.endRehoming(isLate: false, telling) }
+        volume.change { state, telling in state.endRelocation(isLate: false, telling) }
         return true
     }
 
@@ -56,7 +56,7 @@ extension Housekeeper {
     private func tryLater(_ error: Errno, _ second: MountError, since start: UInt64) {
         let elapsed = monotonicNanoseconds() - start
         let count = volume.change { state, telling in
-            state.endRehoming(isLate: true, telling)
+            state.endRelocation(isLate: true, telling)
             return state.lateTryCount
         }
         if count == 1 {
@@ -75,7 +75,7 @@ extension Housekeeper {
         rest(nanoseconds: min(max(200_000_000, 4 * elapsed), 2_000_000_000))
     }
 
-    private func rehome() throws(MountError) -> Int {
+    private func relocate() throws(MountError) -> Int {
         let (log, batches, open) = state.withLock { state in
             let core = state.core
             var segments: [SegmentNumber: DeviceFile] = [:]
@@ -91,21 +91,21 @@ extension Housekeeper {
         let recovery = try Recovery(device, indexCacheByteCount: options.indexCacheByteCount, open: open, log: self.log)
         let durable = log.tracker.durable
         try recovery.replay(through: durable)
-        var rehoming = Rehoming(
+        var relocation = Relocation(
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
         do throws(MountError) {
-            try rehoming.enterBlocks()
-            // What is read is durable and lives on, unless the disk does not give back what tells so.
-            for life in state.withLock({ $0.core.table.heldLives }) where !recovery.table.isInUse(life) {
+            try relocation.enterBlocks()
+            // What is read is durable and stays live, unless the disk does not give back what tells so.
+            for segmentID in state.withLock({ $0.core.table.heldSegments }) where !recovery.table.isInUse(segmentID) {
                 throw MountError(
-                    .damaged, "segment \(life.number.rawValue), which is being read, is not found again")
+                    .damaged, "segment \(segmentID.number.rawValue), which is being read, is not found again")
             }
-            do throws(Errno) { try rehoming.declareEnd() } catch {
+            do throws(Errno) { try relocation.declareEnd() } catch {
                 throw MountError("the end of the old place cannot be declared", error)
             }
-            try rehoming.moveBatches()
-            recovery.sealBlocks(through: rehoming.position.lastBatch)
-            do throws(Errno) { try rehoming.flush() } catch {
+            try relocation.moveBatches()
+            recovery.sealBlocks(through: relocation.position.lastBatch)
+            do throws(Errno) { try relocation.flush() } catch {
                 throw MountError("the new place cannot be flushed", error)
             }
         } catch {
@@ -118,24 +118,24 @@ extension Housekeeper {
             guard !log.isClosed else { return }
             let table = recovery.table
             // Nobody has begun to read meanwhile: nothing runs while the log is suspended.
-            for life in state.core.table.heldLives {
-                precondition(table.isInUse(life), "a segment that is read was given away")
-                table[life.number].readerCount = state.core.table[life.number].readerCount
+            for segmentID in state.core.table.heldSegments {
+                precondition(table.isInUse(segmentID), "a segment that is read was given away")
+                table[segmentID.number].readerCount = state.core.table[segmentID.number].readerCount
             }
             log.resume(
-                rehoming.batches, table, at: rehoming.position, continuesSegment: rehoming.continuesSegment,
+                relocation.batches, table, at: relocation.position, continuesSegment: relocation.continuesSegment,
                 telling)
             state.core.adopt(recovery.index)
             recovery.ownFiles.removeAll()
             state.sweepCursor = RecordIndex.firstTombstone
-            state.rehomeCount += 1
+            state.relocationCount += 1
         }
         return batches.count
     }
 }
 
 /// The way of a log's batches from staging to new places.
-private struct Rehoming<D: Device> {
+private struct Relocation<D: Device> {
     let device: D
     let log: SegmentLog
     let recovery: Recovery<D>
@@ -177,7 +177,7 @@ private struct Rehoming<D: Device> {
             recovery.voidTorn(number, incarnation: old[number].incarnation)
         }
         try recovery.makeDurable(continuesSegment: false)
-        // Lives of segments that were given back to the host are known to the mount alone.
+        // Incarnations of segments that were given back to the host are known to the mount alone.
         for index in old.segments.indices where recovery.table.segments[index].state == .absent {
             recovery.table.note(
                 SegmentNumber(UInt32(index)), file: nil, incarnation: old.segments[index].incarnation)
@@ -221,7 +221,7 @@ private struct Rehoming<D: Device> {
         }
         guard let number = table.openHead(firstBatch: position.lastBatch.next, epoch: log.epoch) else { throw .noSpace }
         used.append(table[number].file!)
-        position.life = table.life(of: number)
+        position.segmentID = table.id(of: number)
         position.offsetInSegment = UInt32(SegmentHeader.byteCount)
     }
 

@@ -106,7 +106,7 @@ extension Housekeeper {
         state.withLock { $0.core.table.resize(to: count) }
     }
 
-    /// A slot of the superblock may have another capacity than the mount goes on with: that is mended before anything relies on it.
+    /// A slot of the superblock may have another capacity than the mount goes on with: that is repaired before anything relies on it.
     private func takeBackCapacity() {
         let superblock = state.withLock { state -> Superblock? in
             guard !state.core.log.isClosed else { return nil }
@@ -144,18 +144,18 @@ extension Housekeeper {
     /// Empties the segments beyond the new number, one a round; true while there is more to do.
     private func vacate(_ resize: Resize) throws(Errno) -> Bool {
         // Anew each round: the table is another one when the log was written again elsewhere.
-        let (prepared, living) = state.withLock { state -> ([SegmentNumber], [SegmentLife]) in
+        let (prepared, live) = state.withLock { state -> ([SegmentNumber], [SegmentID]) in
             let table = state.core.table
             table.limit(to: resize.count)
-            return (table.beyondLimit(.prepared), table.beyondLimit(.inUse).map { table.life(of: $0) })
+            return (table.beyondLimit(.prepared), table.beyondLimit(.inUse).map { table.id(of: $0) })
         }
         for number in prepared { try giveBack(number) }
-        if living.isEmpty { return try leaveHead(beyond: resize.count) }
+        if live.isEmpty { return try leaveHead(beyond: resize.count) }
         sealCleanersSegment()
         if try leaveHead(beyond: resize.count) { return true }
         let victim = state.withLock { state in
             let table = state.core.table
-            return living.first { table.isInUse($0) && table[$0.number].isSealed && table[$0.number].living > 0 }
+            return live.first { table.isInUse($0) && table[$0.number].isSealed && table[$0.number].live > 0 }
         }
         guard let victim else {
             // Dead, or read at this moment.
@@ -169,7 +169,7 @@ extension Housekeeper {
         }
         guard begin(.cleaning) else { return true }
         defer { end(.cleaning) }
-        guard clean(victim) != nil, !state.withLock({ $0.core.table[victim.number].isStuck }) else { throw .input }
+        guard clean(victim) != nil, !state.withLock({ $0.core.table[victim.number].isStuck }) else { throw .ioError }
         return true
     }
 

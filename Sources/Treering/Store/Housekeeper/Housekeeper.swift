@@ -107,14 +107,14 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         precondition(isOwnThread, "the housekeeper's work is done by its thread alone")
         guard !volume.isOver else {
             endTrim()
-            endResize(.failed(.input))
+            endResize(.failed(.ioError))
             volume.wakeRoomWaiters()
             return
         }
         state.withLock { $0.core.log.hasOpenedHead = false }
         keepHeadsOpen()
         setPace()
-        rehomeWhereSuspended()
+        relocateWhereSuspended()
         refreshHostSpace()
         state.withLock { $0.forgetBadPages() }
         if let hostStaging, hostStaging.hasVanished { moveStaging(hostStaging) }

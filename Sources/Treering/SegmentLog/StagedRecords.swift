@@ -1,7 +1,7 @@
 // The tail that a dead mount left in staging: published records by sequence, read from a private copy of its memory.
 
 /// Records that a dead mount had acknowledged, some of them not on disk. Read-only; owns its copy.
-final class StagingTail {
+final class StagedRecords {
     let header: StagingHeader
     private let memory: AlignedBuffer
 

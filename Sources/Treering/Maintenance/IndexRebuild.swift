@@ -1,7 +1,7 @@
 // `treering check --rebuild-index`: a new index file from the segments alone.
 
 /// Makes a store's index anew.
-struct IndexRebuilder<D: Device> {
+struct IndexRebuild<D: Device> {
     /// Replaces the index by one built from the log. The old one stays until the new one is whole and durable.
     ///
     /// - Returns: how many records the log held.
@@ -10,16 +10,16 @@ struct IndexRebuilder<D: Device> {
     ) throws(MountError) -> Int {
         try ensureIndexFile(device)
         let recovery = try Recovery(device, indexCacheByteCount: 1 << 20, withIndex: false, log: log)
-        let sources = recovery.headers.compactMap { number, segment -> Rebuild<D>.Source? in
+        let sources = recovery.headers.compactMap { number, segment -> RebuiltIndex<D>.Source? in
             guard segment.header.state == .inUse, segment.header.end != UInt32(SegmentHeader.byteCount) else {
                 return nil
             }
-            return Rebuild<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
+            return RebuiltIndex<D>.Source(number: number, header: segment.header, file: segment.file, lastBatch: .zero)
         }
         let (position, written) = try endOfLog(recovery)
-        let living = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
-        let rebuild = try Rebuild(
-            device, recovery.reader, living, uuid: recovery.superblock.blockUUID,
+        let live = sources.filter { $0.header.role == .cold || $0.header.firstBatch <= position.lastBatch }
+        let rebuild = try RebuiltIndex(
+            device, recovery.reader, live, uuid: recovery.superblock.blockUUID,
             segmentCountLimit: recovery.table.countLimit, through: position,
             .init(
                 cacheByteCount: indexCacheByteCount,
@@ -57,7 +57,7 @@ struct IndexRebuilder<D: Device> {
     }
 
     private static func store(
-        _ rebuild: Rebuild<D>, _ recovery: Recovery<D>, _ position: LogPosition, _ written: WrittenByteCounts
+        _ rebuild: RebuiltIndex<D>, _ recovery: Recovery<D>, _ position: LogPosition, _ written: WrittenByteCounts
     ) throws(MountError) {
         let device = recovery.device
         do throws(Errno) {

@@ -1,8 +1,8 @@
 // The index made anew from the segments alone: for `check`, which compares it with the live one, and `--rebuild-index`.
 
 /// Builds a `RecordIndex` from what the segments in use hold.
-final class Rebuild<D: Device> {
-    let builder: IndexBuilder<D>
+final class RebuiltIndex<D: Device> {
+    let builder: OfflineIndex<D>
     let table: SegmentTable
     var index: RecordIndex { builder.index }
     private(set) var nextSequence = RecordSequence(1)
@@ -13,14 +13,14 @@ final class Rebuild<D: Device> {
     private(set) var problems: [CorruptionReport] = []
     /// Segments whose last batch says so.
     private(set) var endedSegments: Set<SegmentNumber> = []
-    /// Records that mended batches have lost, and segments that have lost all of theirs.
+    /// Records that repaired batches have lost, and segments that have lost all of theirs.
     private(set) var lost: [ClosedRange<UInt64>] = []
     private(set) var lostSegments: Set<SegmentNumber> = []
     /// Segments that have lost some, and the first record of each: what is older there was moved to it by the cleaner.
     private(set) var lossySegments: [SegmentNumber: UInt64] = [:]
     private var firstRecord: UInt64 = 0
     private let reader: BatchReader<D>
-    private let mender: Mender<D>?
+    private let salvager: Salvager<D>?
     private var context: LogContext?
 
     /// What is known of a segment in use before its batches are read.
@@ -39,16 +39,16 @@ final class Rebuild<D: Device> {
         var file = StoreFile.scratch
     }
 
-    /// Reads every segment in `sources`. What lies beyond `end` is not part of the log. With a mender, what is damaged is left
+    /// Reads every segment in `sources`. What lies beyond `end` is not part of the log. With a salvager, what is damaged is left
     /// out and the rest taken; without, reading a segment ends there.
     init(
         _ device: D, _ reader: BatchReader<D>, _ sources: [Source], uuid: StoreUUID, segmentCountLimit: Int,
-        through end: LogPosition, mender: Mender<D>? = nil, _ options: Options = Options()
+        through end: LogPosition, salvager: Salvager<D>? = nil, _ options: Options = Options()
     ) throws(MountError) {
         self.reader = reader
-        self.mender = mender
+        self.salvager = salvager
         table = SegmentTable(segmentByteCount: reader.segmentByteCount, countLimit: segmentCountLimit)
-        builder = IndexBuilder(
+        builder = OfflineIndex(
             device, uuid: uuid, table: table, cacheByteCount: options.cacheByteCount, building: options.building,
             in: options.file)
         position = LogPosition(
@@ -60,7 +60,7 @@ final class Rebuild<D: Device> {
                 UsageEntry(
                     firstBatch: source.header.firstBatch,
                     lastBatch: source.header.role == .cold ? source.header.firstBatch : .zero,
-                    epoch: source.header.epoch, living: 0,
+                    epoch: source.header.epoch, live: 0,
                     incarnation: source.header.incarnation, end: source.header.end, state: .inUse,
                     role: source.header.role))
         }
@@ -75,7 +75,7 @@ final class Rebuild<D: Device> {
             }
         }
         try builder.settle()
-        try builder.dropUnnamedPayloads()
+        try builder.dropUnreferencedPayloads()
         index.pass = .live
     }
 
@@ -91,12 +91,12 @@ final class Rebuild<D: Device> {
         while offset < end, !hasEnded, last < lastBatch {
             let outcome = try Recovery<D>.reading { () throws(Errno) in
                 try reader.batch(
-                    in: source.header.life, source.file, at: offset, verifyPayload: false)
+                    in: source.header.segmentID, source.file, at: offset, verifyPayload: false)
             }
             guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
-                if try mends(source, offset, end, last, limit, logEnd) { continue }
+                if try salvages(source, offset, end, last, limit, logEnd) { continue }
                 if case .broken(let header, let reason) = outcome, header.follows(last) {
                     note("segment \(source.number.rawValue) at \(offset)", reason)
                 }
@@ -104,7 +104,7 @@ final class Rebuild<D: Device> {
             }
             context = LogContext(batch)
             if offset == SegmentHeader.byteCount { firstRecord = batch.header.firstRecord.rawValue }
-            if batch.header.isMended, index.pass == .payloads {
+            if batch.header.isSalvaged, index.pass == .payloads {
                 noteLost(batch, isFirst: last.rawValue + 1 == source.header.firstBatch.rawValue)
             }
             try batch.forEachRecord { (record, place) throws(MountError) in
@@ -132,7 +132,7 @@ final class Rebuild<D: Device> {
         table[source.number].lastBatch = last
     }
 
-    /// A mended batch tells for ever what it has lost: the records between its first and its last that are not there.
+    /// A repaired batch tells for ever what it has lost: the records between its first and its last that are not there.
     private func noteLost(_ batch: FoundBatch, isFirst: Bool) {
         var next = batch.header.firstRecord.rawValue
         var count = 0
@@ -152,14 +152,14 @@ final class Rebuild<D: Device> {
         if index.pass == .payloads { problems.append(CorruptionReport(place: place, reason: reason)) }
     }
 
-    /// Tries to mend the place where a batch should be, so that it can be read again.
-    private func mends(
+    /// Tries to repair the place where a batch should be, so that it can be read again.
+    private func salvages(
         _ source: Source, _ offset: Int, _ end: Int, _ last: BatchSequence, _ limit: BatchSequence,
         _ logEnd: LogPosition
     ) throws(MountError) -> Bool {
-        guard let mender, last < limit else { return false }
-        // A place that was mended and still cannot be read is not tried again.
-        guard !mender.mends.contains(where: { $0.segment == source.number && $0.range.contains(offset) }) else {
+        guard let salvager, last < limit else { return false }
+        // A place that was repaired and still cannot be read is not tried again.
+        guard !salvager.salvages.contains(where: { $0.segment == source.number && $0.range.contains(offset) }) else {
             return false
         }
         var context =
@@ -174,10 +174,10 @@ final class Rebuild<D: Device> {
         context.epoch = max(source.header.epoch, context.epoch)
         // A segment ends with a batch that says so, where recovery declared it, or where the log does.
         let mustExist = source.lastBatch > last || source.lastBatch == .zero
-        let isHead = source.header.life == logEnd.life
+        let isHead = source.header.segmentID == logEnd.segmentID
         return try Recovery<D>.reading { () throws(Errno) in
-            try mender.mend(
-                source.header.life, source.file, at: offset,
+            try salvager.salvage(
+                source.header.segmentID, source.file, at: offset,
                 end: isHead ? min(end, Int(logEnd.offsetInSegment)) : end, after: context,
                 last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit, mustExist: mustExist,
                 headChecksum: isHead ? logEnd.lastChecksum : nil)
@@ -218,10 +218,10 @@ final class Rebuild<D: Device> {
         }
         for number in table.segments.indices {
             let number = SegmentNumber(UInt32(number))
-            if table[number].living != live.table[number].living {
+            if table[number].live != live.table[number].live {
                 differ(
                     "segment \(number.rawValue)",
-                    "\(table[number].living) bytes live by the log, \(live.table[number].living) by the index")
+                    "\(table[number].live) bytes live by the log, \(live.table[number].live) by the index")
             }
         }
         if index.inodeCount != live.inodeCount {
@@ -268,15 +268,15 @@ extension RecordIndex {
 
 extension Recovery {
     /// The segments in use after `replay`, for a rebuild.
-    func rebuildSources() -> [Rebuild<D>.Source] {
+    func rebuildSources() -> [RebuiltIndex<D>.Source] {
         headers.compactMap { number, segment in
             guard segment.header.state == .inUse,
                 segment.header.role == .cold || segment.header.firstBatch <= position.lastBatch,
                 segment.header.end != UInt32(SegmentHeader.byteCount)
             else { return nil }
             // Without an index it is not known which of them a recycling has emptied; there it changes nothing.
-            guard table[number].state == .inUse || !hasBooks else { return nil }
-            return Rebuild<D>.Source(
+            guard table[number].state == .inUse || !hasAccounting else { return nil }
+            return RebuiltIndex<D>.Source(
                 number: number, header: segment.header, file: segment.file, lastBatch: table[number].lastBatch)
         }
     }

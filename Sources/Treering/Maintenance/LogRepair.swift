@@ -13,7 +13,7 @@ struct Surplus {
 
     /// Entries of the tree that only the rebuilt index has, or that reach further there.
     static func find<D: Device>(
-        _ live: Recovery<D>, _ rebuild: Rebuild<D>, _ device: D
+        _ live: Recovery<D>, _ rebuild: RebuiltIndex<D>, _ device: D
     ) throws(MountError) -> [Surplus] {
         var found: [Surplus] = []
         let view = StoreView(live)
@@ -39,7 +39,7 @@ struct Surplus {
 }
 
 /// Writes to the log again what only the index knows.
-struct IndexRestore<D: Device> {
+struct LogRepair<D: Device> {
     private let volume: Volume<D>
     private let damage: LogDamage
     private let view: StoreView<D>

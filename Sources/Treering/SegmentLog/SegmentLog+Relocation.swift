@@ -20,7 +20,7 @@ extension SegmentLog {
         guard
             let (header, checksum) = BatchHeader.decode(
                 UnsafeRawBufferPointer(area), uuid: uuid,
-                in: SegmentLife(batch.segment, area[BatchHeader.layout.incarnation]),
+                in: SegmentID(batch.segment, area[BatchHeader.layout.incarnation]),
                 room: staging.geometry.batchByteCountLimit)
         else { preconditionFailure("a closed batch without a header") }
         return FoundBatch(
@@ -35,7 +35,7 @@ extension SegmentLog {
         to front: UnsafeMutableRawBufferPointer
     ) -> FoundBatch {
         var found = found(batch)
-        batch.life = position.life
+        batch.segmentID = position.segmentID
         batch.offset = Int(position.offsetInSegment)
         batch.beginsSegment = beginsSegment
         front.copy(found.bytes, to: SegmentHeader.byteCount)

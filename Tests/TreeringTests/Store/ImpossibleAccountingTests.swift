@@ -1,16 +1,16 @@
 // An index whose checksums are right and whose numbers cannot be: operations report it, lose nothing that lives, and do not trap. A repair
-// makes the books true again.
+// makes the accounting true again.
 
 import Testing
 
 @testable import Treering
 
-@Suite struct ImpossibleBooksTests {
+@Suite struct ImpossibleAccountingTests {
     private func corruptions(_ store: TestStore) -> [String] {
         store.volume.state.withLock { $0.core.corruptions.map(\.reason) }
     }
 
-    /// Changes the books behind the operations' back, unmounts, and has the store repaired.
+    /// Changes the accounting behind the operations' back, unmounts, and has the store repaired.
     private func repairAfterUnmount(_ store: TestStore) throws -> RepairReport {
         try store.volume.unmount()
         return try DamagedStore.repair(store.device)

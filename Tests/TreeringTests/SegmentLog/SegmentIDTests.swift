@@ -4,7 +4,7 @@ import Testing
 
 @testable import Treering
 
-@Suite struct SegmentLifeTests {
+@Suite struct SegmentIDTests {
     private static let pieceByteCount = 128 << 10
 
     /// A store whose staging keeps far more batches than a segment takes.
@@ -64,18 +64,18 @@ import Testing
     /// Fills a segment with what is removed then, and recycles it: the next head will be it, and staging still has its batches.
     private func recycledSegment(_ store: TestStore) throws -> SegmentNumber {
         let number = try fillOne(store, "first", 1).segment
-        let life = store.volume.state.withLock { $0.core.table[number].incarnation }
+        let incarnation = store.volume.state.withLock { $0.core.table[number].incarnation }
         try fill(store, "second", 2) { head(store) != nil }
         try empty(store, "first")
         for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         store.volume.state.withLock { state in
             #expect(state.core.table[number].state == .prepared)
-            #expect(state.core.table[number].incarnation == life + 1)
+            #expect(state.core.table[number].incarnation == incarnation + 1)
         }
         return number
     }
 
-    /// Staging found a place by number and offset alone, and answered with what had lain there in the segment's earlier life.
+    /// Staging found a place by number and offset alone, and answered with what had lain there in the segment's earlier incarnation.
     @Test func stagingDoesNotAnswerForAnEarlierLife() throws {
         let store = try store()
         let number = try recycledSegment(store)
@@ -102,10 +102,10 @@ import Testing
         let (inode, byteCount, victim) = try fillOne(store, "third", 4)
         try fill(store, "fourth", 5) { head(store) != nil }
         give(true)
-        try store.volume.housekeeper.empty(store.life(of: victim))
+        try store.volume.housekeeper.empty(store.id(of: victim))
         store.volume.state.withLock { state in
             #expect(state.core.table[number].state == .inUse && state.core.table[number].role == .cold)
-            #expect(state.core.table[victim].living == 0)
+            #expect(state.core.table[victim].live == 0)
         }
         #expect(try store.read(inode, 0, byteCount) == [UInt8](repeating: 4, count: byteCount))
         try checkStore(store)
@@ -117,12 +117,12 @@ import Testing
         let number = try fillOne(store, "first", 1).segment
         try fill(store, "second", 2) { head(store) != nil }
         store.device.damage(.segment(number), at: 4096 + 20)
-        try store.volume.housekeeper.empty(store.life(of: number))
-        #expect(store.volume.state.withLock { $0.core.table[number].living > 0 })
+        try store.volume.housekeeper.empty(store.id(of: number))
+        #expect(store.volume.state.withLock { $0.core.table[number].live > 0 })
         for name in ["first", "second"] { try empty(store, name) }
         for _ in 0..<4 { store.volume.housekeeper.housekeep(commits: true, checkpoints: true) }
         #expect(store.volume.state.withLock { $0.core.table[number].state == .prepared })
-        // In its next life a part of it dies, and is worth cleaning.
+        // In its next incarnation a part of it dies, and is worth cleaning.
         try fill(store, "to the end", 3) { head(store) == nil }
         let (inode, byteCount, segment) = try fillOne(store, "third", 4)
         #expect(segment == number)
@@ -130,10 +130,10 @@ import Testing
             try store.write(inode, UInt64(offset), [UInt8](repeating: 5, count: Self.pieceByteCount))
         }
         try store.volume.syncAndWait()
-        for _ in 0..<8 where store.volume.state.withLock({ $0.core.table[number].living > 0 }) {
+        for _ in 0..<8 where store.volume.state.withLock({ $0.core.table[number].live > 0 }) {
             #expect(store.volume.housekeeper.cleanOne())
         }
-        #expect(store.volume.state.withLock { $0.core.table[number].living == 0 })
+        #expect(store.volume.state.withLock { $0.core.table[number].live == 0 })
         try checkStore(store)
     }
 

@@ -1,7 +1,7 @@
 // Segment files that are gone: an empty one takes the place of each, so that what the index remembers of it can be written to the log
 // again and the log behind it can be followed. Part of a repair.
 
-struct SegmentReplacer<D: Device> {
+struct SegmentRepair<D: Device> {
     private let device: D
     private let recovery: Recovery<D>
 
@@ -20,7 +20,7 @@ struct SegmentReplacer<D: Device> {
         var steps: [String] = []
         do throws(Errno) {
             for (number, usage) in recovery.missingSegments.sorted(by: { $0.key < $1.key }) {
-                // Its header comes from the index: this one counts as damaged until it is mended.
+                // Its header comes from the index: this one counts as damaged until it is repaired.
                 try make(number, incarnation: usage.incarnation - 1)
                 steps.append("segment \(number.rawValue): its file was gone and was made anew, empty")
             }

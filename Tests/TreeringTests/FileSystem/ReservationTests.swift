@@ -4,7 +4,7 @@ import Testing
 
 @testable import Treering
 
-@Suite struct PromiseTests {
+@Suite struct ReservationTests {
     private static var options: VolumeOptions {
         var options = VolumeOptions()
         options.stagingByteCount = 1 << 20
@@ -67,7 +67,7 @@ import Testing
     }
 
     /// Pieces of 1,000 bytes ended in ENOSPC at 80 %, of 80 bytes at 21 %; what takes blocks and part of another took the other's as well.
-    @Test(arguments: [80, 1000, 3100, 5000, 8200]) func whatWasPromisedIsWrittenInPieces(count: Int) throws {
+    @Test(arguments: [80, 1000, 3100, 5000, 8200]) func whatWasReservedIsWrittenInPieces(count: Int) throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options)
         let inode = try store.make("promised").inode
         let size: UInt64 = count == 80 ? 1 << 20 : 6 << 20
@@ -95,7 +95,7 @@ import Testing
     }
 
     /// A block here, a block there: nothing to be joined with.
-    @Test func whatWasPromisedIsWrittenInSinglePieces() throws {
+    @Test func whatWasReservedIsWrittenInSinglePieces() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options)
         let inode = try store.make("promised").inode
         let blockCount: UInt64 = 1024
@@ -138,7 +138,7 @@ import Testing
     }
 
     /// A write over very many pieces on a full store looked at all of them under one hold of the lock.
-    @Test func whatIsPromisedIsLookedAtInParts() throws {
+    @Test func whatIsReservedIsLookedAtInParts() throws {
         let store = try TestStore(capacity: 32 << 20, options: Self.options)
         let inode = try store.make("promised").inode
         try reserve(store, inode, 0, 1 << 20)
@@ -162,18 +162,18 @@ import Testing
                     continue
                 }
                 turnCount += 1
-                let known = store.volume.state.withLock { $0.core.promised.count }
+                let known = store.volume.state.withLock { $0.core.reserved.count }
                 #expect(known <= 1)
                 // Somebody writes there meanwhile: what was known of it is not gone by.
                 if turnCount == 3 {
                     #expect(known == 1)
                     try store.write(inode, 50, [7])
-                    #expect(store.volume.state.withLock { $0.core.promised.isEmpty })
+                    #expect(store.volume.state.withLock { $0.core.reserved.isEmpty })
                 }
             }
         }
         #expect(isDone && turnCount >= 2000 / 100)
-        #expect(store.volume.state.withLock { $0.core.promised.isEmpty })
+        #expect(store.volume.state.withLock { $0.core.reserved.isEmpty })
         #expect(try store.read(inode, 0, 60_000) == new)
         try check(store)
     }

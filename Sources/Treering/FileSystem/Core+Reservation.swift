@@ -1,5 +1,5 @@
-// What is reserved is promised: its bytes can be written, in pieces of any size, whatever else fills the store. Each piece takes an extent
-// and a payload of its own, which may be more than its bytes; before that goes beyond what was promised for a range, its pieces are
+// What is reserved is reserved: its bytes can be written, in pieces of any size, whatever else fills the store. Each piece takes an extent
+// and a payload of its own, which may be more than its bytes; before that goes beyond what was reserved for a range, its pieces are
 // joined (Housekeeper+Join.swift).
 
 /// Part of a file that somebody is about to write.
@@ -10,14 +10,14 @@ struct WrittenRange: Hashable {
 }
 
 /// What was found in such a part so far.
-struct KnownPromise {
+struct KnownReservation {
     /// All below is allocated.
     var filled: UInt64
     var reservedByteCount: UInt64 = 0
 }
 
 extension Core {
-    /// Whether the store has room for so much more to be promised.
+    /// Whether the store has room for so much more to be reserved.
     func allowReservation(of byteCount: UInt64) throws(Stop) {
         switch log.space.roomToReserve(byteCount, available: status().availableByteCount, isComing: isRoomComing) {
         case .fits: return
@@ -29,7 +29,7 @@ extension Core {
     /// How many bytes of a range are reserved; nil unless every byte of it is allocated. What one hold of the lock has not looked at is
     /// looked at by the next ones.
     func reservedByteCount(of range: WrittenRange) throws(Stop) -> UInt64? {
-        var known = promised[range] ?? KnownPromise(filled: range.from)
+        var known = reserved[range] ?? KnownReservation(filled: range.from)
         guard known.filled < range.to else { return known.reservedByteCount }
         var walk = PieceWalk(known.filled, range.to, budget: bounds.extentCount, withReserved: true)
         var hasHole = false
@@ -42,37 +42,38 @@ extension Core {
         } after: { reached in
             // What was hidden, or lay before what was seen last, is a hole too.
             hasHole = hasHole || reached > known.filled
-            if hasHole { promised[range] = nil } else { remember(known, of: range) }
+            if hasHole { reserved[range] = nil } else { remember(known, of: range) }
         }
         if hasHole { return nil }
         guard walk.isOver else { throw .blocked(.turn) }
         return known.reservedByteCount
     }
 
-    private func remember(_ known: KnownPromise, of range: WrittenRange) {
+    private func remember(_ known: KnownReservation, of range: WrittenRange) {
         // Writers that were ended in between have left theirs.
-        if promised.count >= Self.promisedLimit { promised.removeAll() }
-        promised[range] = known
+        if reserved.count >= Self.knownReservationLimit { reserved.removeAll() }
+        reserved[range] = known
     }
 
     /// More than there are requests at a time.
-    private static let promisedLimit = 1024
+    private static let knownReservationLimit = 1024
 
     /// A record has changed what files show: what was known of these parts is looked at again.
-    func forgetPromises(changedBy record: Record) {
+    func forgetReservations(changedBy record: Record) {
         record.forEachChange { change, _, _ in
             switch change {
-            case .extent(let inode, let offset, _, _, let count): forgetPromises(inode, offset, offset + UInt64(count))
+            case .extent(let inode, let offset, _, _, let count):
+                forgetReservations(inode, offset, offset + UInt64(count))
             case .reserve(let inode, let from, let to), .removeRange(let inode, let from, let to, _):
-                forgetPromises(inode, from, to)
-            case .removeInode(let inode, _): forgetPromises(inode, 0, .max)
+                forgetReservations(inode, from, to)
+            case .removeInode(let inode, _): forgetReservations(inode, 0, .max)
             case .inode, .dirent, .removeDirent, .xattr, .removeXattr, .payload, .orphan, .move, .skipped: break
             }
         }
     }
 
-    private func forgetPromises(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) {
-        promised = promised.filter { range, _ in range.inode != inode || range.from >= to || range.to <= from }
+    private func forgetReservations(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) {
+        reserved = reserved.filter { range, _ in range.inode != inode || range.from >= to || range.to <= from }
     }
 
     // MARK: Room
@@ -230,7 +231,7 @@ extension Core {
 }
 
 extension FilePiece {
-    /// About what it takes, with what is promised to it.
+    /// About what it takes, with what is reserved to it.
     fileprivate var cost: UInt64 {
         let payload = PayloadChange.byteCount - ChangeHeader.storedByteCount
         let entries = UInt64(ExtentEntry.charge + payload + Change.moveOverheadByteCount)

@@ -2,7 +2,7 @@
 // rebuilds; nothing here is durable or named by a superblock.
 
 /// Applies records to a new index within a bound of memory.
-final class IndexBuilder<D: Device> {
+final class OfflineIndex<D: Device> {
     let index: RecordIndex
     private let device: D
     private let name: StoreFile
@@ -61,10 +61,10 @@ final class IndexBuilder<D: Device> {
     }
 
     /// Drops payloads that nothing named in the end.
-    func dropUnnamedPayloads() throws(MountError) {
+    func dropUnreferencedPayloads() throws(MountError) {
         var cursor: IndexKey? = RecordIndex.firstPayload
         while let from = cursor {
-            cursor = try run { () throws(PageMiss) in try index.dropUnnamedPayloads(from: from) }
+            cursor = try run { () throws(PageMiss) in try index.dropUnreferencedPayloads(from: from) }
             try relieve()
         }
     }

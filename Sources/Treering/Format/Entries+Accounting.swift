@@ -1,4 +1,4 @@
-// The values of index entries that keep the books: segment usage, orphans, tombstones, removals.
+// The values of index entries that keep the accounting: segment usage, orphans, tombstones, removals.
 
 /// What the index knows of a segment. Key: (usage, segment, usage, 0).
 struct UsageEntry: Hashable {
@@ -6,7 +6,7 @@ struct UsageEntry: Hashable {
         let firstBatch = Field<BatchSequence>(0, "first batch", "its sequence: the segment's stamp")
         let lastBatch = Field<BatchSequence>(8, "last batch", "its sequence; 0 while the segment is the head")
         let epoch = Field<MountEpoch>(16, "mount epoch")
-        let living = Field<Int64>(24, "living bytes")
+        let live = Field<Int64>(24, "live bytes")
         let incarnation = Field<UInt32>(32, "incarnation")
         let end = Field<UInt32>(36, "end", "as in the segment's header")
         let state = Field<UInt8>(40, "state", "1 free, 2 in use")
@@ -20,7 +20,7 @@ struct UsageEntry: Hashable {
     var firstBatch: BatchSequence
     var lastBatch: BatchSequence
     var epoch: MountEpoch
-    var living: Int64
+    var live: Int64
     var incarnation: UInt32
     var end: UInt32
     var state: SegmentHeader.State
@@ -36,7 +36,7 @@ struct UsageEntry: Hashable {
         bytes[field.firstBatch] = firstBatch
         bytes[field.lastBatch] = lastBatch
         bytes[field.epoch] = epoch
-        bytes[field.living] = living
+        bytes[field.live] = live
         bytes[field.incarnation] = incarnation
         bytes[field.end] = end
         bytes[field.state] = state.rawValue
@@ -44,13 +44,13 @@ struct UsageEntry: Hashable {
     }
 
     init(
-        firstBatch: BatchSequence, lastBatch: BatchSequence, epoch: MountEpoch, living: Int64, incarnation: UInt32,
+        firstBatch: BatchSequence, lastBatch: BatchSequence, epoch: MountEpoch, live: Int64, incarnation: UInt32,
         end: UInt32, state: SegmentHeader.State, role: SegmentHeader.Role
     ) {
         self.firstBatch = firstBatch
         self.lastBatch = lastBatch
         self.epoch = epoch
-        self.living = living
+        self.live = live
         self.incarnation = incarnation
         self.end = end
         self.state = state
@@ -58,7 +58,7 @@ struct UsageEntry: Hashable {
     }
 
     /// More than the entries of a segment can be charged with, and little enough to be summed up over all segments.
-    static let livingByteCountLimit: Int64 = 1 << 36
+    static let liveByteCountLimit: Int64 = 1 << 36
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
         let field = Self.layout
@@ -68,14 +68,14 @@ struct UsageEntry: Hashable {
         firstBatch = bytes[field.firstBatch]
         lastBatch = bytes[field.lastBatch]
         epoch = bytes[field.epoch]
-        living = bytes[field.living]
+        live = bytes[field.live]
         incarnation = bytes[field.incarnation]
         end = bytes[field.end]
         self.state = state
         self.role = role
         guard firstBatch.isPossible, lastBatch.isPossible, epoch.rawValue <= counterLimit,
             incarnation <= UInt32(Int32.max), end <= UInt32(SegmentHeader.byteCountLimit),
-            (-Self.livingByteCountLimit...Self.livingByteCountLimit).contains(living)
+            (-Self.liveByteCountLimit...Self.liveByteCountLimit).contains(live)
         else { return nil }
     }
 }

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Treering
 
-@Suite struct RehomeTests {
+@Suite struct RelocationTests {
     private let kinds: Set<TraceEntry.Kind> = [.write, .writeDurable]
 
     private func write(_ store: TestStore, _ inode: InodeNumber, _ value: UInt8, at offset: UInt64 = 0) throws {
@@ -32,10 +32,10 @@ import Testing
         let inode = try make(store)
         try store.volume.syncAndWait()
         try write(store, inode, 7)
-        store.device.inject(SimulatedFault(.failTorn(.input), kinds: kinds))
+        store.device.inject(SimulatedFault(.failTorn(.ioError), kinds: kinds))
         try store.volume.syncAndWait()
         #expect(!store.volume.isReadOnly)
-        #expect(store.volume.figures().contains { $0.name == "rehomed" && $0.value == 1 })
+        #expect(store.volume.figures().contains { $0.name == "relocated" && $0.value == 1 })
         for seed in 0..<4 as Range<UInt64> {
             let crashed = store.device.crash(seed: seed).device()
             let again = try Volume.mount(crashed, VolumeOptions(), now: TestStore.now) { _ in }
@@ -61,13 +61,13 @@ import Testing
         let count = store.device.openFileCount
         let segments = store.device.list().count
         for _ in 0..<3 {
-            store.volume.housekeeper.rehomeWhereSuspended()
+            store.volume.housekeeper.relocateWhereSuspended()
             #expect(store.device.openFileCount == count)
         }
         #expect(store.volume.isLogSuspended)
         #expect(store.device.list().count > segments)
         store.device.clearFaults()
-        store.volume.housekeeper.rehomeWhereSuspended()
+        store.volume.housekeeper.relocateWhereSuspended()
         #expect(try contents(store.volume, inode) == [UInt8](repeating: 7, count: 50_000))
         try store.volume.unmount()
         #expect(try Checker.check(store.device.snapshotAfterKill(), readsData: true).problems == [])
@@ -119,7 +119,7 @@ import Testing
         try write(store, inode, 1)
         store.volume.state.withLock { $0.core.log.closeBatch(durable: false) }
         try write(store, inode, 2, at: 50_000)
-        store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync]))
+        store.device.inject(SimulatedFault(.failAndLose(.ioError), kinds: [.sync]))
         try store.volume.syncAndWait()
         let crashed = store.device.crash(seed: 1).device()
         let again = try Volume.mount(crashed, VolumeOptions(), now: TestStore.now) { _ in }
@@ -148,14 +148,14 @@ import Testing
         let inode = try make(store)
         try store.volume.syncAndWait()
         try write(store, inode, 9)
-        store.device.inject(SimulatedFault(.fail(.input), kinds: kinds, isLasting: true))
-        for _ in 0..<3 { #expect(throws: Errno.input) { try store.volume.syncAndWait() } }
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: kinds, isLasting: true))
+        for _ in 0..<3 { #expect(throws: Errno.ioError) { try store.volume.syncAndWait() } }
         #expect(store.volume.isReadOnly)
         #expect(store.volume.complaints().contains { $0.contains("the log failed") })
         #expect(try contents(store.volume, inode) == [UInt8](repeating: 9, count: 50_000))
         #expect(throws: Errno.readOnly) { try write(store, inode, 1) }
         store.device.clearFaults()
-        #expect(throws: Errno.input) { try store.volume.syncAndWait() }
+        #expect(throws: Errno.ioError) { try store.volume.syncAndWait() }
     }
 
     /// A checkpoint whose pages cannot be written is written again at other addresses.
@@ -165,7 +165,7 @@ import Testing
                 let store = try TestStore()
                 let inode = try make(store)
                 try write(store, inode, 3)
-                store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [kind], file: file))
+                store.device.inject(SimulatedFault(.failAndLose(.ioError), kinds: [kind], file: file))
                 store.volume.housekeeper.housekeep(commits: true, checkpoints: true)
                 #expect(!store.volume.isReadOnly)
                 store.device.clearFaults()

@@ -5,16 +5,16 @@ extension Checker {
     /// Objects that one pass keeps in memory.
     private static var objectsPerPass: UInt64 { 1 << 20 }
 
-    mutating func checkBooks(_ view: StoreView<D>, readsUsage: Bool) throws(MountError) {
+    mutating func checkAccounting(_ view: StoreView<D>, readsUsage: Bool) throws(MountError) {
         let count = view.index.tree.entryCount / 2
         let passCount = min(max(1, count / Self.objectsPerPass), 1024)
         for pass in 0..<passCount {
-            var books = Books(pass: pass, passCount: passCount)
+            var accounting = Accounting(pass: pass, passCount: passCount)
             for space in [KeySpace.tree, .payloads, .orphans, .tombstones] {
-                try view.forEach(space) { key, value in books.take(key, value, &report) }
+                try view.forEach(space) { key, value in accounting.take(key, value, &report) }
             }
-            books.compare(&report)
-            if pass == 0, readsUsage { books.compareUsage(view.index, view.table, &report) }
+            accounting.compare(&report)
+            if pass == 0, readsUsage { accounting.compareUsage(view.index, view.table, &report) }
         }
         try checkReach(view)
     }
@@ -106,8 +106,8 @@ struct BitSet {
     }
 }
 
-/// The books of the objects of one pass.
-private struct Books {
+/// The accounting of the objects of one pass.
+private struct Accounting {
     let pass: UInt64
     let passCount: UInt64
     private struct Node {
@@ -129,7 +129,7 @@ private struct Books {
     private var nodes: [UInt64: Node] = [:]
     /// Named bytes by the entries, and by the payload's own counts.
     private var payloads: [UInt64: (named: UInt64, counted: UInt64?)] = [:]
-    private var living: [UInt32: Int64] = [:]
+    private var live: [UInt32: Int64] = [:]
     private var reserved: UInt64 = 0
     private var shared: UInt64 = 0
 
@@ -147,9 +147,9 @@ private struct Books {
         }
         if pass == 0 {
             shared &+= charge.sharedByteCount
-            living[charge.segment.rawValue, default: 0] &+= Int64(charge.byteCount)
+            live[charge.segment.rawValue, default: 0] &+= Int64(charge.byteCount)
             if charge.blocksByteCount > 0 {
-                living[charge.blocksSegment.rawValue, default: 0] &+= Int64(charge.blocksByteCount)
+                live[charge.blocksSegment.rawValue, default: 0] &+= Int64(charge.blocksByteCount)
             }
         }
         switch (key.space, key.kind) {
@@ -171,7 +171,7 @@ private struct Books {
         case (.tree, .xattr): if let entry = XattrEntry(decoding: value) { take(entry, of: key, &report) }
         case (.payloads, .payload):
             guard isMine(key.object), let entry = PayloadEntry(decoding: value) else { return }
-            payloads[key.object, default: (0, nil)].counted = entry.namedByteCount
+            payloads[key.object, default: (0, nil)].counted = entry.referencedByteCount
         case (.orphans, _): if isMine(key.object) { nodes[key.object, default: Node()].isOrphan = true }
         default: break
         }
@@ -309,22 +309,23 @@ private struct Books {
     }
 
     func compareUsage(_ index: RecordIndex, _ table: SegmentTable, _ report: inout CheckReport) {
-        if let booked = index.sharedByteCount, booked != shared {
+        if let counted = index.sharedByteCount, counted != shared {
             report.add(
-                .index, "shared bytes", "\(booked) on the books, \(shared) by the entries",
+                .index, "shared bytes", "\(counted) by the accounting, \(shared) by the entries",
                 effect: "a repair counts again")
         }
         if reserved != index.reservedByteCount {
             report.add(
-                .index, "reservations", "\(index.reservedByteCount) bytes on the books, \(reserved) by the extents",
+                .index, "reservations",
+                "\(index.reservedByteCount) bytes by the accounting, \(reserved) by the extents",
                 effect: "a repair counts again")
         }
         for index in table.segments.indices {
-            let stored = table.segments[index].living
-            let counted = living[UInt32(index)] ?? 0
+            let stored = table.segments[index].live
+            let counted = live[UInt32(index)] ?? 0
             if stored != counted {
                 report.add(
-                    .index, "segment \(index)", "\(stored) living bytes on the books, \(counted) by the entries",
+                    .index, "segment \(index)", "\(stored) live bytes by the accounting, \(counted) by the entries",
                     effect: "a repair counts again")
             }
         }

@@ -1,8 +1,8 @@
 // Makes sense of damaged places of the log: what can be saved of a batch, and what would have to be written over it so that the log
 // is whole again. Changes nothing on disk by itself: `BatchReader.patches` shows the log as it would be, `check --repair` writes it.
 
-/// One damaged place of the log, and how it is mended.
-struct Mend {
+/// One damaged place of the log, and how it is repaired.
+struct Salvage {
     var segment: SegmentNumber
     var file: DeviceFile
     /// Where the damaged batch (or header) begins, and where the next whole thing does.
@@ -49,11 +49,11 @@ struct LogContext {
     }
 }
 
-final class Mender<D: Device> {
+final class Salvager<D: Device> {
     private let reader: BatchReader<D>
-    private(set) var mends: [Mend] = []
+    private(set) var salvages: [Salvage] = []
     /// More is not a damaged store, but none.
-    static var mendLimit: Int { 100_000 }
+    static var salvageLimit: Int { 100_000 }
 
     init(_ reader: BatchReader<D>) {
         self.reader = reader
@@ -68,14 +68,14 @@ final class Mender<D: Device> {
     ///   - headChecksum: where the segment is the head: the checksum of the log's last batch, which ends at `end`.
     ///   - mustExist: whether the log certainly went on here; else it ends where nothing whole follows.
     /// - Returns: false where the log ends here.
-    func mend(
-        _ life: SegmentLife, _ file: DeviceFile, at offset: Int, end: Int,
+    func salvage(
+        _ segmentID: SegmentID, _ file: DeviceFile, at offset: Int, end: Int,
         after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool,
         headChecksum: UInt32? = nil
     ) throws(Errno) -> Bool {
-        guard mends.count < Self.mendLimit, end - offset >= blockByteCount else { return false }
+        guard salvages.count < Self.salvageLimit, end - offset >= blockByteCount else { return false }
         // Where the header can be believed it says all about the batch; else the next batch tells what is missing.
-        let outcome = try reader.batch(in: life, file, at: offset, verifyPayload: false)
+        let outcome = try reader.batch(in: segmentID, file, at: offset, verifyPayload: false)
         var known: BatchHeader?
         var checksum: UInt32 = 0
         var reason = "the header of a batch is damaged"
@@ -90,7 +90,7 @@ final class Mender<D: Device> {
             reason = "a data block of a batch is damaged, or it does not follow the batch before it"
         default: break
         }
-        let next = try following(life, file, offset, end, context.sequence, limit)
+        let next = try following(segmentID, file, offset, end, context.sequence, limit)
         guard known != nil || next != nil || mustExist else { return false }
         var stop = next?.offset ?? end
         if let known { stop = min(end, offset + known.byteCount) }
@@ -103,28 +103,29 @@ final class Mender<D: Device> {
         survey.findPayloads(reader, file)
         let header = BatchHeader(
             endsSegment: known?.endsSegment ?? (next == nil && headChecksum == nil), uuid: reader.uuid,
-            segment: life.number,
-            incarnation: life.incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch), sequence: sequence,
+            segment: segmentID.number,
+            incarnation: segmentID.incarnation, epoch: max(context.epoch, known?.epoch ?? context.epoch),
+            sequence: sequence,
             previousChecksum: context.checksum, recordsChecksum: 0,
             recordAreaByteCount: UInt32(survey.recordAreaByteCount), recordCount: UInt32(survey.pieceCount),
             payloadBlockCount: UInt32((stop - offset - survey.roundedAreaByteCount) / blockByteCount),
             firstRecord: context.lastRecord.next, lastRecord: upper ?? max(context.lastRecord, survey.lastRecord),
             nextInode: max(context.nextInode, known?.nextInode ?? survey.nextInode),
             durable: known?.durable ?? context.durable,
-            mendedChecksum: known != nil ? checksum : next?.header.previousChecksum ?? headChecksum ?? 0)
-        var mend = Mend(segment: life.number, file: file, range: offset..<stop, reason: reason)
-        mend.lost = survey.lost
-        mend.savedRecordCount = survey.records.count
-        mend.patches = try survey.patches(reader, file, header)
-        add(mend)
+            salvagedChecksum: known != nil ? checksum : next?.header.previousChecksum ?? headChecksum ?? 0)
+        var salvage = Salvage(segment: segmentID.number, file: file, range: offset..<stop, reason: reason)
+        salvage.lost = survey.lost
+        salvage.savedRecordCount = survey.records.count
+        salvage.patches = try survey.patches(reader, file, header)
+        add(salvage)
         return true
     }
 
-    /// Notes a mend and shows it to the reader.
-    func add(_ mend: Mend) {
-        mends.append(mend)
-        for patch in mend.patches {
-            reader.patches[mend.file, default: []].append(.init(offset: patch.offset, bytes: patch.bytes))
+    /// Notes a repair and shows it to the reader.
+    func add(_ salvage: Salvage) {
+        salvages.append(salvage)
+        for patch in salvage.patches {
+            reader.patches[salvage.file, default: []].append(.init(offset: patch.offset, bytes: patch.bytes))
         }
     }
 
@@ -134,7 +135,7 @@ final class Mender<D: Device> {
 
     /// The next batch of this life after `offset` whose header can be believed.
     private func following(
-        _ life: SegmentLife, _ file: DeviceFile, _ offset: Int, _ end: Int,
+        _ segmentID: SegmentID, _ file: DeviceFile, _ offset: Int, _ end: Int,
         _ sequence: BatchSequence, _ limit: BatchSequence
     ) throws(Errno) -> (offset: Int, header: BatchHeader)? {
         var place = offset
@@ -142,7 +143,7 @@ final class Mender<D: Device> {
             place = try reader.candidate(file, after: place, end: end)
             guard place < end else { return nil }
             // A data block may hold a copy of an older batch of this segment, never one of a later batch.
-            switch try reader.batch(in: life, file, at: place, verifyPayload: false) {
+            switch try reader.batch(in: segmentID, file, at: place, verifyPayload: false) {
             case .batch(let found)
             where found.header.sequence.rawValue > sequence.rawValue + 1
                 && found.header.sequence <= limit:

@@ -5,10 +5,10 @@ import Testing
 
 @testable import Treering
 
-@Suite struct RehomeRegressionTests {
+@Suite struct RelocationRegressionTests {
     private let writes: Set<TraceEntry.Kind> = [.write, .writeDurable]
 
-    private func rehomeCount(_ store: TestStore) -> Int { store.volume.state.withLock { $0.rehomeCount } }
+    private func relocationCount(_ store: TestStore) -> Int { store.volume.state.withLock { $0.relocationCount } }
 
     private func fill(_ value: UInt8) -> [UInt8] { [UInt8](repeating: value, count: 50_000) }
 
@@ -23,7 +23,7 @@ import Testing
         let inode = try store.make("file").inode
         try store.volume.syncAndWait()
         try store.write(inode, 0, fill(1))
-        store.device.inject(SimulatedFault(.fail(.input), kinds: writes))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: writes))
         store.volume.state.withLock { state in
             let log = state.core.log
             log.closeBatch(durable: false)
@@ -31,7 +31,7 @@ import Testing
             #expect(!log.hasOpenRecords)
         }
         try store.volume.syncAndWait()
-        #expect(rehomeCount(store) == 1)
+        #expect(relocationCount(store) == 1)
         try store.write(inode, 50_000, fill(2))
         #expect(try store.read(inode, 0, 100_000) == fill(1) + fill(2))
         try checkStore(store)
@@ -41,7 +41,7 @@ import Testing
     @Test func aForgetCountsWhileTheLogIsSuspended() throws {
         let store = try TestStore()
         let inode = try store.make("file").inode
-        store.volume.state.withLock { $0.core.log.suspension = .input }
+        store.volume.state.withLock { $0.core.log.suspension = .ioError }
         store.volume.forget(inode, 1)
         store.volume.state.withLock { state in
             #expect(state.core.lookups[inode] == nil)
@@ -57,13 +57,13 @@ import Testing
         try store.volume.syncAndWait()
         for piece in 0..<12 as Range<UInt64> { try store.write(inode, piece * 50_000, fill(UInt8(piece))) }
         try store.unlink("orphan")
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
         let killed = store.device.snapshotAfterKill()
         var options = VolumeOptions()
         options.stagingByteCount = 256 << 10
-        killed.inject(SimulatedFault(.fail(.input), kinds: writes, file: .segment(SegmentNumber(1))))
-        let volume = try Volume.mount(killed, options, tails: [tail], now: TestStore.now) { _ in }
-        #expect(volume.state.withLock { $0.rehomeCount } == 1)
+        killed.inject(SimulatedFault(.fail(.ioError), kinds: writes, file: .segment(SegmentNumber(1))))
+        let volume = try Volume.mount(killed, options, allStaged: [tail], now: TestStore.now) { _ in }
+        #expect(volume.state.withLock { $0.relocationCount } == 1)
         volume.housekeeper.housekeep()
         #expect(throws: Errno.stale) { try volume.perform { (core) throws(Stop) in try core.attributes(orphan) } }
         try volume.unmount()
@@ -118,10 +118,10 @@ import Testing
         write(nil)
         #expect(volume.isLogSuspended)
         #expect(try read() == nil)
-        volume.housekeeper.rehomeWhereSuspended()
+        volume.housekeeper.relocateWhereSuspended()
         #expect(try read() == fill(2))
         #expect(answers.withLock { $0 } == [])
-        volume.housekeeper.rehomeWhereSuspended()
+        volume.housekeeper.relocateWhereSuspended()
         let full = Errno.noSpace
         #expect(answers.withLock { $0.sorted() } == ["sync \(String(describing: full as Errno?))", "write \(full)"])
         sync()
@@ -130,7 +130,7 @@ import Testing
         #expect(try read() == fill(2))
         #expect(try store.volume.attributes(inode).byteCount == 50_000)
         store.device.clearFaults()
-        volume.housekeeper.rehomeWhereSuspended()
+        volume.housekeeper.relocateWhereSuspended()
         answers.withLock { $0 = [] }
         write(nil)
         sync()
@@ -184,9 +184,9 @@ import Testing
     @Test func aNameThatDiedInItsSegmentIsRememberedElsewhere() throws {
         let store = try TestStore()
         let (name, stamp) = try makeTwice(store)
-        store.device.inject(SimulatedFault(.fail(.input), kinds: writes))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: writes))
         try store.volume.syncAndWait()
-        #expect(rehomeCount(store) == 1)
+        #expect(relocationCount(store) == 1)
         #expect(try since(store.volume, name) == stamp)
         try checkStore(store)
     }
@@ -195,9 +195,9 @@ import Testing
     @Test func aNameThatDiedInItsSegmentIsRememberedAfterAKill() throws {
         let store = try TestStore(keepsStaging: true)
         let (name, stamp) = try makeTwice(store)
-        let tail = try #require(StagingTail(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+        let tail = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
         let killed = store.device.snapshotAfterKill()
-        let volume = try Volume.mount(killed, VolumeOptions(), tails: [tail], now: TestStore.now) { _ in }
+        let volume = try Volume.mount(killed, VolumeOptions(), allStaged: [tail], now: TestStore.now) { _ in }
         #expect(try since(volume, name) == stamp)
         try volume.unmount()
         #expect(try Checker.check(killed, readsData: true).problems == [])
@@ -211,14 +211,14 @@ import Testing
             table.restore(
                 SegmentNumber(UInt32(number)),
                 UsageEntry(
-                    firstBatch: BatchSequence(stamp), lastBatch: .zero, epoch: MountEpoch(1), living: 0, incarnation: 1,
+                    firstBatch: BatchSequence(stamp), lastBatch: .zero, epoch: MountEpoch(1), live: 0, incarnation: 1,
                     end: 0, state: .inUse, role: role))
         }
         let tree = Index(uuid: StoreUUID(high: 1, low: 2), cacheLimitByteCount: 1 << 20)
         let index = RecordIndex(tree: tree, table: table)
         let root = InodeNumber.root
         // In the first segment, so the second and the last may keep it alive.
-        index.bury(
+        index.putTombstone(
             root, .dirent, 77, BatchSequence(5), BatchSequence(8),
             Origin(sequence: RecordSequence(9), segment: SegmentNumber(0)), charge: 32)
         func since(_ batch: UInt64, first: UInt64, cookie: UInt64 = 1) throws -> UInt64 {
@@ -278,10 +278,10 @@ import Testing
         try store.write(inode, 0, fill(1))
         store.volume.state.withLock { $0.core.log.closeBatch(durable: false) }
         try store.write(inode, 50_000, fill(2))
-        store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync]))
+        store.device.inject(SimulatedFault(.failAndLose(.ioError), kinds: [.sync]))
         // Before the old end was declared: all of it still belongs to the log.
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
-        #expect(throws: Errno.input) { try store.volume.syncAndWait() }
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.syncDirectories]))
+        #expect(throws: Errno.ioError) { try store.volume.syncAndWait() }
         #expect(store.volume.isReadOnly)
         let killed = store.device.snapshotAfterKill()
         let next = try Volume.mount(killed, VolumeOptions(), now: TestStore.now) { _ in }
@@ -325,7 +325,7 @@ import Testing
         try store.unlink("file")
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
-        store.device.inject(SimulatedFault(.failAndLose(.input), kinds: [.sync], file: .segment(dead)))
+        store.device.inject(SimulatedFault(.failAndLose(.ioError), kinds: [.sync], file: .segment(dead)))
         store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         let killed = store.device.snapshotAfterKill()
@@ -346,7 +346,7 @@ import Testing
         try store.unlink("file")
         store.volume.forget(inode, 1)
         let dead = try store.deadSegment()
-        store.device.inject(SimulatedFault(.fail(.input), kinds: [.syncDirectories]))
+        store.device.inject(SimulatedFault(.fail(.ioError), kinds: [.syncDirectories]))
         store.volume.housekeeper.recycleSegments()
         #expect(store.device.faultCount == 0)
         store.volume.state.withLock { state in
@@ -366,13 +366,13 @@ import Testing
         }
         for round in 0..<8 {
             try store.write(inode, 0, fill(UInt8(round)))
-            store.device.inject(SimulatedFault(.failTorn(.input), kinds: writes, file: .superblock))
-            #expect(throws: Errno.input) { try store.volume.housekeeper.checkpoint() }
+            store.device.inject(SimulatedFault(.failTorn(.ioError), kinds: writes, file: .superblock))
+            #expect(throws: Errno.ioError) { try store.volume.housekeeper.checkpoint() }
             let failed = try #require(superblockWrites().last)
             try store.write(inode, 50_000, fill(UInt8(round)))
-            store.device.inject(SimulatedFault(.fail(.input), kinds: writes))
+            store.device.inject(SimulatedFault(.fail(.ioError), kinds: writes))
             try store.volume.syncAndWait()
-            #expect(rehomeCount(store) == round + 1)
+            #expect(relocationCount(store) == round + 1)
             try store.volume.housekeeper.checkpoint()
             #expect(superblockWrites().last == failed)
         }
@@ -405,7 +405,7 @@ import Testing
             #expect(state.core.index.removals[inode] != nil)
             #expect(state.core.table[victim].isSealed)
         }
-        try store.volume.housekeeper.empty(store.life(of: victim))
+        try store.volume.housekeeper.empty(store.id(of: victim))
         #expect(store.volume.housekeeper.cleaner.cleanedSegmentCount == 1)
         // The removal comes to its end first.
         #expect(store.volume.state.withLock { $0.core.index.removals[inode] == nil })
