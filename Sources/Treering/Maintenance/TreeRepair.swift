@@ -20,6 +20,7 @@ struct TreeRepair<D: Device> {
         var shown: String { name.withUnsafeBytes { $0.quoted } }
     }
 
+    /// To be asked before a repair takes the lock.
     private var now: Timestamp { volume.state.withLock { $0.core.now() } }
 
     static var lostName: [UInt8] { Array("lost+found".utf8) }
@@ -89,6 +90,7 @@ struct TreeRepair<D: Device> {
     // MARK: Inodes
 
     private mutating func makeRoot() throws(MountError) {
+        let now = now
         try volume.repairing { writer in
             writer.inode(
                 InodeRecord(
@@ -113,6 +115,7 @@ struct TreeRepair<D: Device> {
         let size = isDirectory ? 0 : last.map { $0.0 + UInt64($0.1.length) } ?? 0
         let isSymlink = place?.type == 10 && last != nil && size <= InodeRecord.targetByteCountLimit
         let mode: UInt32 = isDirectory ? 0o040700 : isSymlink ? 0o120777 : 0o100600
+        let now = now
         try volume.repairing { writer in
             var record = InodeRecord(
                 inode: number, mode: mode, linkCount: isDirectory ? 2 : 1, uid: geteuid(), gid: getegid(),
