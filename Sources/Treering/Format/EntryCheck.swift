@@ -95,7 +95,8 @@ extension IndexKey {
             else { return "malformed" }
             return Self.problem(entry.origin)
         case (.payloads, .payload):
-            guard object > 0, object <= counterLimit, let entry = PayloadEntry(decoding: value) else {
+            // A payload has the number of the record that brought it, also where it was moved since.
+            guard object > 0, let entry = PayloadEntry(decoding: value), entry.origin.sequence.rawValue == object else {
                 return "malformed"
             }
             return Self.problem(entry.origin)

@@ -243,6 +243,9 @@ struct RecordWriter: ~Copyable {
         changeCount -= 1
         // What moves names payloads of older records.
         payloadIDOffsets = (0, 0)
+        // It comes from entries of the index, in which only damage puts what no record may say.
+        isImpossible =
+            isImpossible || Record.decodeChange(UnsafeRawBufferPointer(memory.part(start, byteCount - start))) == nil
     }
 
     /// Lets a part of an older payload show in a file.

@@ -128,7 +128,8 @@ import Testing
         write(nil)
         #expect(answers.withLock { $0.count } == 4)
         #expect(try read() == fill(2))
-        #expect(try store.volume.attributes(inode).byteCount == 50_000)
+        let byteCount = try volume.run { (core) throws(Stop) in try core.attributes(inode).byteCount }
+        #expect(byteCount == 50_000)
         store.device.clearFaults()
         volume.housekeeper.relocateWhereSuspended()
         answers.withLock { $0 = [] }
