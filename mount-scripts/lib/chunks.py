@@ -82,7 +82,7 @@ class ChunksFile:
 
 
 def totals(chunks):
-    """What chunks add up to, as docs/reliability.md has it: a table, the figures of single chunks, and the chunks that failed."""
+    """What chunks add up to, as docs/runs.md has it: a table, the figures of single chunks, and the chunks that failed."""
     lines = ["| what | passed | failed chunks | hours | seeds | commits |", "|---|---|---|---|---|---|"]
     rows = {}
     for chunk in chunks:

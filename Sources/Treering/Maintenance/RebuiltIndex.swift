@@ -81,29 +81,24 @@ final class RebuiltIndex<D: Device> {
 
     private func read(_ source: Source, through logEnd: LogPosition, _ next: SegmentHeader?) throws(MountError) {
         let lastBatch = logEnd.lastBatch
-        var offset = SegmentHeader.byteCount
+        var cursor = BatchCursor(reader, source.header.segmentID, source.file, end: source.header.end)
         var last = BatchSequence(source.header.firstBatch.rawValue - 1)
         var checksum: UInt32?
-        var hasEnded = false
-        let end = source.header.end == 0 ? reader.segmentByteCount : Int(source.header.end)
         // What a later segment begins with was not written here, whatever a damaged header has forgotten of this one's end.
         let limit = min(lastBatch, next.map { BatchSequence($0.firstBatch.rawValue - 1) } ?? lastBatch)
-        while offset < end, !hasEnded, last < lastBatch {
-            let outcome = try Recovery<D>.reading { () throws(Errno) in
-                try reader.batch(
-                    in: source.header.segmentID, source.file, at: offset, verifyPayload: false)
-            }
+        while !cursor.isOver, last < lastBatch {
+            let outcome = try Recovery<D>.reading { () throws(Errno) in try cursor.read() }
             guard case .batch(let batch) = outcome, batch.header.follows(last),
                 checksum == nil || batch.header.previousChecksum == checksum
             else {
-                if try salvages(source, offset, end, last, limit, logEnd) { continue }
+                if try salvages(source, cursor, last, limit, logEnd) { continue }
                 if case .broken(let header, let reason) = outcome, header.follows(last) {
-                    note("segment \(source.number.rawValue) at \(offset)", reason)
+                    note("segment \(source.number.rawValue) at \(cursor.offset)", reason)
                 }
                 break
             }
             context = LogContext(batch)
-            if offset == SegmentHeader.byteCount { firstRecord = batch.header.firstRecord.rawValue }
+            if cursor.offset == SegmentHeader.byteCount { firstRecord = batch.header.firstRecord.rawValue }
             if batch.header.isSalvaged, index.pass == .payloads {
                 noteLost(batch, isFirst: last.rawValue + 1 == source.header.firstBatch.rawValue)
             }
@@ -115,19 +110,20 @@ final class RebuiltIndex<D: Device> {
             checksum = batch.checksum
             nextSequence = max(nextSequence, batch.header.lastRecord.next)
             nextInode = max(nextInode, batch.header.nextInode)
-            hasEnded = batch.header.endsSegment
-            if hasEnded { endedSegments.insert(source.number) }
-            offset += batch.header.byteCount
+            cursor.pass(batch.header)
+            if cursor.hasEnded { endedSegments.insert(source.number) }
         }
         if last > position.lastBatch {
             position = LogPosition(
                 lastBatch: last, lastChecksum: checksum ?? 0, segment: source.number,
                 incarnation: source.header.incarnation,
-                offsetInSegment: UInt32(offset))
+                offsetInSegment: UInt32(cursor.offset))
         }
-        let isWhole = hasEnded || offset >= end || last >= lastBatch || (source.header.end == 0 && next == nil)
+        let isWhole = cursor.isOver || last >= lastBatch || (source.header.end == 0 && next == nil)
         if !isWhole || (source.lastBatch != .zero && last != source.lastBatch) {
-            note("segment \(source.number.rawValue) at \(offset)", "batch \(last.next.rawValue) is missing or damaged")
+            note(
+                "segment \(source.number.rawValue) at \(cursor.offset)",
+                "batch \(last.next.rawValue) is missing or damaged")
         }
         table[source.number].lastBatch = last
     }
@@ -154,12 +150,12 @@ final class RebuiltIndex<D: Device> {
 
     /// Tries to repair the place where a batch should be, so that it can be read again.
     private func salvages(
-        _ source: Source, _ offset: Int, _ end: Int, _ last: BatchSequence, _ limit: BatchSequence,
-        _ logEnd: LogPosition
+        _ source: Source, _ cursor: BatchCursor<D>, _ last: BatchSequence, _ limit: BatchSequence, _ logEnd: LogPosition
     ) throws(MountError) -> Bool {
         guard let salvager, last < limit else { return false }
         // A place that was repaired and still cannot be read is not tried again.
-        guard !salvager.salvages.contains(where: { $0.segment == source.number && $0.range.contains(offset) }) else {
+        guard !salvager.salvages.contains(where: { $0.segment == source.number && $0.range.contains(cursor.offset) })
+        else {
             return false
         }
         var context =
@@ -177,8 +173,8 @@ final class RebuiltIndex<D: Device> {
         let isHead = source.header.segmentID == logEnd.segmentID
         return try Recovery<D>.reading { () throws(Errno) in
             try salvager.salvage(
-                source.header.segmentID, source.file, at: offset,
-                end: isHead ? min(end, Int(logEnd.offsetInSegment)) : end, after: context,
+                source.header.segmentID, source.file, at: cursor.offset,
+                end: isHead ? min(cursor.end, Int(logEnd.offsetInSegment)) : cursor.end, after: context,
                 last: source.lastBatch == .zero ? nil : source.lastBatch, through: limit, mustExist: mustExist,
                 headChecksum: isHead ? logEnd.lastChecksum : nil)
         }

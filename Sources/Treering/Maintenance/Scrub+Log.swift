@@ -87,7 +87,7 @@ extension Scrub {
                 return "it is not there"
             }
             guard header.state == .inUse, header.segmentID == segment.segmentID, header.role == segment.role else {
-                return "it is that of an earlier life"
+                return "it is that of an earlier incarnation"
             }
             return nil
         } catch {

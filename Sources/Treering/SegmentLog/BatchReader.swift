@@ -1,4 +1,5 @@
-// Reads batches back from segments and verifies them whole. Used by recovery, check, dump and rebuild; never by a running mount.
+// Reads batches back from segments and verifies them whole. For recovery, the cleaner, punching, scrub, check, dump and rebuild: whatever
+// needs records again that lie in no slot of staging.
 
 /// A batch read from a segment. Its bytes are borrowed from the reader until the next one is read.
 struct FoundBatch {

@@ -131,11 +131,11 @@ struct LogWalk<D: Device> {
             let isHere = header.number == position.segment && !endedSegment
             // The segment of an earlier mount that was unmounted may be the one in which this mount's log went on.
             guard isHere || header.firstBatch >= missing && header.epoch >= epoch else { continue }
-            var offset = isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount
-            let end = header.end == 0 ? reader.segmentByteCount : Int(header.end)
-            while offset < end {
-                let outcome = try reader.batch(
-                    in: header.segmentID, segment.file, at: offset, verifyPayload: false)
+            var cursor = BatchCursor(
+                reader, header.segmentID, segment.file,
+                from: isHere ? Int(position.offsetInSegment) : SegmentHeader.byteCount, end: header.end)
+            while cursor.offset < cursor.end {
+                let outcome = try cursor.read()
                 if case .batch(let found) = outcome, found.header.durable >= missing, found.header.epoch >= epoch {
                     return CorruptionReport(
                         place: place,
@@ -145,9 +145,9 @@ struct LogWalk<D: Device> {
                 }
                 if case .batch(let found) = outcome {
                     if found.header.sequence > missing, found.header.epoch >= epoch { abandonedBatchCount += 1 }
-                    offset += found.header.byteCount
+                    cursor.pass(found.header)
                 } else {
-                    offset = try reader.candidate(segment.file, after: offset, end: end)
+                    try cursor.skip()
                 }
             }
         }

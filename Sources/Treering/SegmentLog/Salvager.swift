@@ -138,20 +138,20 @@ final class Salvager<D: Device> {
         _ segmentID: SegmentID, _ file: DeviceFile, _ offset: Int, _ end: Int,
         _ sequence: BatchSequence, _ limit: BatchSequence
     ) throws(Errno) -> (offset: Int, header: BatchHeader)? {
-        var place = offset
+        var cursor = BatchCursor(reader, segmentID, file, from: offset, end: UInt32(end))
         while true {
-            place = try reader.candidate(file, after: place, end: end)
-            guard place < end else { return nil }
+            try cursor.skip()
+            guard !cursor.isOver else { return nil }
             // A data block may hold a copy of an older batch of this segment, never one of a later batch.
-            switch try reader.batch(in: segmentID, file, at: place, verifyPayload: false) {
+            switch try cursor.read() {
             case .batch(let found)
             where found.header.sequence.rawValue > sequence.rawValue + 1
                 && found.header.sequence <= limit:
-                return (place, found.header)
+                return (cursor.offset, found.header)
             case .broken(let header, _)
             where header.sequence.rawValue > sequence.rawValue + 1
                 && header.sequence <= limit:
-                return (place, header)
+                return (cursor.offset, header)
             default: continue
             }
         }

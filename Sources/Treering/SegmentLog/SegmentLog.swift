@@ -115,7 +115,7 @@ final class SegmentLog {
 
     var lastBatch: BatchSequence { position.lastBatch }
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
-    /// The stamp of the segment that the next record will lie in, if it is known: the head's.
+    /// The segment of the open batch, in which the next record will lie; nil where no batch is open.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
     /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
     var hasOpenedHead = false

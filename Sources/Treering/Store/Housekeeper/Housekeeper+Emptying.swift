@@ -26,14 +26,12 @@ extension Housekeeper {
 
     private func emptyLog(_ victim: Cleaner<D>.Victim) throws(Errno) {
         let reader = BatchReader(device: device, uuid: victim.uuid, segmentByteCount: victim.segmentByteCount)
-        let end = victim.segment.end == 0 ? victim.segmentByteCount : Int(victim.segment.end)
-        var offset = SegmentHeader.byteCount
+        var cursor = BatchCursor(reader, victim.segmentID, victim.file, end: victim.segment.end)
         var payloads: [PayloadID] = []
-        while offset < end {
-            let outcome = try reader.batch(in: victim.segmentID, victim.file, at: offset, verifyPayload: false)
-            guard case .batch(let batch) = outcome else {
+        while !cursor.isOver {
+            guard case .batch(let batch) = try cursor.read() else {
                 // What is damaged here may be whole behind it.
-                offset = try reader.candidate(victim.file, after: offset, end: end)
+                try cursor.skip()
                 continue
             }
             try moveRecords(of: batch, victim.number, &payloads)
@@ -41,8 +39,7 @@ extension Housekeeper {
                 try moveBlocks(of: payloads, victim)
                 payloads.removeAll(keepingCapacity: true)
             }
-            if batch.header.endsSegment { break }
-            offset += batch.header.byteCount
+            cursor.pass(batch.header)
         }
         try moveBlocks(of: payloads, victim)
     }

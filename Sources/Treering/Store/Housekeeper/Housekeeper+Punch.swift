@@ -178,17 +178,13 @@ private final class DeadBlockSearch<D: Device> {
     }
 
     func batches(_ reader: BatchReader<D>) throws(Errno) {
-        let end = segment.end == 0 ? reader.segmentByteCount : Int(segment.end)
-        var offset = SegmentHeader.byteCount
-        while offset < end {
-            let outcome = try reader.batch(
-                in: segmentID, segment.file!, at: offset, verifyPayload: false)
-            // What is damaged is left as it is, and whatever is behind it.
-            guard case .batch(let batch) = outcome else { return }
+        var cursor = BatchCursor(reader, segmentID, segment.file!, end: segment.end)
+        while !cursor.isOver {
+            // What is damaged is left as it is, and so is everything behind it.
+            guard case .batch(let batch) = try cursor.read() else { return }
             // Where its payloads lie in a repaired batch is not sure enough.
             if !batch.header.isSalvaged { try take(batch) }
-            if batch.header.endsSegment { return }
-            offset += batch.header.byteCount
+            cursor.pass(batch.header)
         }
     }
 
