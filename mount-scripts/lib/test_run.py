@@ -121,12 +121,13 @@ class TestRun:
         elif name == "build":
             code = self.quiet(name, PROGRESS, "swift", "build", *RELEASE, "--build-tests")
         elif name == "unit":
-            code = self.quiet(name, CHATTER, "swift", "test", *RELEASE)
+            # `swift test` alone would build everything once more, with flags of its own.
+            code = self.quiet(name, CHATTER, "swift", "test", "--skip-build", *RELEASE)
         else:
             # TREERING_CRASH_STATES crash states, TREERING_OPERATIONS random operations, faults, hostile stores, and variants broken on
             # purpose.
             os.environ.setdefault("TREERING_CRASH_STATES", "4000")
-            code = self.quiet(name, CHATTER, "swift", "test", *RELEASE, "--filter", "Simulation")
+            code = self.quiet(name, CHATTER, "swift", "test", "--skip-build", *RELEASE, "--filter", "Simulation")
         self.ended(name, code, STEP_SECONDS[name], time.monotonic() - begun)
         return code == 0
 
@@ -209,6 +210,8 @@ def unknown(names):
 
 def run(test, names):
     """Runs the steps and groups of these names, in their order but that mounted groups come last."""
+    if {"unit", "crash"} & set(names) and "build" not in names:
+        names = ["build", *names]
     for name in (name for name in names if name in STEP_SECONDS):
         if not test.run_step(name) and name == "build":
             return
