@@ -117,5 +117,7 @@ struct DurabilityTracker {
             guard entry.isWritten else { break }
             written = entry.batch
         }
+        precondition(
+            durable <= written && entries.first.map { $0.batch > durable } ?? true, "what is durable was written")
     }
 }

@@ -231,6 +231,12 @@ final class SegmentLog {
         batch.isOpen = false
         batch.payloadAreaOffset = rounded
         let end = batch.offset + batch.byteCount
+        precondition(
+            end <= table.segmentByteCount && table.isInUse(batch.segmentID), "a batch lies in a segment that is in use")
+        precondition(
+            batch.sequence == position.lastBatch.next && tracker.durable <= tracker.written
+                && tracker.written <= position.lastBatch,
+            "batches follow each other, and are written before they are durable")
         // In a segment that is to go nothing more is begun.
         let endsSegment =
             end + staging.geometry.batchByteCountLimit > table.segmentByteCount

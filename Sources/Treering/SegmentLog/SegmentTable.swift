@@ -221,6 +221,9 @@ final class SegmentTable {
     ) -> SegmentNumber? {
         guard let number = pool.popLast() else { return nil }
         let index = Int(number.rawValue)
+        precondition(
+            segments[index].state == .prepared && segments[index].file != nil && segments[index].readerCount == 0,
+            "a head is a prepared segment")
         segments[index].state = .inUse
         segments[index].role = role
         segments[index].epoch = epoch

@@ -133,6 +133,11 @@ final class VolumeState {
 
     /// A superblock is durable in a slot.
     func wrote(_ superblock: Superblock, slot: Int) {
+        let newest = slots.map(\.generation).max()!
+        precondition(
+            superblock.generation > newest && superblock.epoch >= self.superblock.epoch
+                && superblock.highestSequence >= self.superblock.highestSequence
+                && superblock.checkpoint >= self.superblock.checkpoint, "a superblock goes back behind the one before")
         slots[slot] = (superblock.generation, superblock.checkpoint)
         self.superblock = superblock
     }

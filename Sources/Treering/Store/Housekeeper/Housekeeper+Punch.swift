@@ -60,6 +60,7 @@ extension Housekeeper {
 
     private func punch(_ ranges: [Range<Int>], _ file: DeviceFile) {
         for range in ranges {
+            precondition(range.lowerBound >= SegmentHeader.byteCount && range.lowerBound % blockByteCount == 0)
             let (start, end) = (UInt64(range.lowerBound), UInt64(range.upperBound))
             if let hole = device.hole(in: file, from: start), hole.lowerBound <= start, hole.upperBound >= end {
                 continue
