@@ -1,4 +1,5 @@
-// POSIX access control lists as values: what acl(5) says about their form, modes and inheritance. Core+AccessControl stores them.
+// POSIX access control lists as values: what acl(5) says about their form, modes and inheritance. Core+AccessControl
+// stores them.
 
 /// An access control list in the form of the extended attributes system.posix_acl_access and system.posix_acl_default.
 ///
@@ -26,7 +27,7 @@ struct AccessControlList: Equatable {
 
     private(set) var entries: [Entry]
 
-    /// More do not fit an attribute that lies in the index itself. (ext4 has room for about 500.)
+    /// More entries do not fit in an inline attribute. (ext4 has room for about 500.)
     static let entryCountLimit = (XattrEntry.inlineByteCountLimit - 4) / 8
 
     /// The list that `bytes` hold, nil where they are malformed or it is no valid list.
@@ -71,7 +72,7 @@ struct AccessControlList: Equatable {
         }
     }
 
-    /// Whether a mode says all that the list says.
+    /// Whether the nine permission bits say all that the list says.
     var isMode: Bool { entries.count == 3 }
 
     /// The nine permission bits that go with the list: where there is a mask, it is what stat shows of the group.
@@ -86,8 +87,8 @@ struct AccessControlList: Equatable {
         set(.other, mode)
     }
 
-    /// The access list of a new file in a directory with this default list: no more than `mode` allows. Source: acl(5), "Object
-    /// creation and default ACLs".
+    /// The access list of a new file in a directory with this default list. It allows no more than `mode`. Source:
+    /// acl(5), "Object creation and default ACLs".
     func inherited(mode: UInt32) -> AccessControlList {
         var list = self
         list.takeMode(modeBits & mode)

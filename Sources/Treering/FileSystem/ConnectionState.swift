@@ -1,21 +1,21 @@
-// What the kernel's connection knows of a serving process, in memory that outlives it: how often each inode was looked up, and which
-// requests have changed the store. A successor that takes the connection over goes on from there (docs/decisions/020-takeover.md).
+// Lookup counts of a kernel connection, and its requests that have changed the store, in memory that outlives the
+// serving process. A successor that takes the connection over goes on from there (docs/decisions/020-takeover.md).
 //
-// Layout of the memory, which is sparse: a page with the header; requests, a ring of (record sequence, request); lookup counts, a
-// table of (inode, count) at a place that its size decides, so that a larger or smaller one lies elsewhere.
+// The memory is sparse. It has a page with the header, a ring of (record sequence, request), and a table of (inode,
+// count). The size of the table decides where it lies, so that a table of another size lies beside it.
 
 import CLinux
 import Glibc
 import Synchronization
 
-/// Lookup counts and requests of one connection. One process writes it, under the core's lock; a successor reads it when that is dead.
-/// Stores are made in an order that leaves it valid wherever the writer is killed.
+/// Lookup counts and requests of one connection. One process writes them, under the core's lock. Its successor reads
+/// them when that process is dead. Stores are ordered so that the memory is valid wherever the writer is killed.
 final class ConnectionState: @unchecked Sendable {
     /// Header: the number of slots of the table of counts, and how many requests were noted.
     private static let capacityOffset = 0
     private static let noteCountOffset = 8
     private static let requestsOffset = 64 << 10
-    /// Far more than can be between their record and their reply.
+    /// Far more than there can be requests that have a record and no reply yet.
     private static let requestCount = 1 << 16
     private static let entryByteCount = 16
     private static let capacityMinimum = 1 << 18
@@ -24,14 +24,15 @@ final class ConnectionState: @unchecked Sendable {
     private let head: UnsafeMutableRawBufferPointer
     private var table: UnsafeMutableRawBufferPointer
     private var capacity: Int
-    /// Slots that have an inode, whether it is still known or not.
+    /// Slots that hold an inode, those with a count of 0 included.
     private var usedCount = 0
     /// A predecessor served this connection. Set in the successor before it mounts.
     var isInherited = false
-    /// What is in the store although the kernel asks for it once more. Set before requests come.
+    /// Requests that the kernel sends again although their changes are in the store. Set before the first request
+    /// comes.
     private(set) var doneRequests: Set<UInt64> = []
 
-    /// Empty memory. Inherited by a fork.
+    /// Makes empty memory. A fork inherits it.
     init() throws(Errno) {
         descriptor = linux_memfd_create("treering-connection", 1)
         guard descriptor >= 0 else { throw .last }
@@ -62,7 +63,7 @@ final class ConnectionState: @unchecked Sendable {
         return UnsafeMutableRawBufferPointer(start: address, count: byteCount)
     }
 
-    /// The place of a table of so many slots, the file being long enough for it then.
+    /// Maps a table of `capacity` slots. First makes the file long enough for it.
     private static func mapTable(_ descriptor: Int32, _ capacity: Int) throws(Errno) -> UnsafeMutableRawBufferPointer {
         let byteCount = capacity * entryByteCount
         var status = stat()
@@ -73,8 +74,8 @@ final class ConnectionState: @unchecked Sendable {
 
     // MARK: A successor
 
-    /// Goes on from what is here: gives the counts, and finds out which requests are done, that is whose record is among those that
-    /// were recovered, all below `nextSequence`.
+    /// Goes on from what a predecessor left. Returns the lookup counts, and finds the requests that are done. A request
+    /// is done if its record was recovered: all recovered records are below `nextSequence`.
     func takeOver(nextSequence: RecordSequence) throws(Errno) -> [InodeNumber: UInt64] {
         let found = Int(head.load(Self.capacityOffset, as: UInt64.self))
         if found != capacity {
@@ -100,19 +101,19 @@ final class ConnectionState: @unchecked Sendable {
             if head.load(offset, as: UInt64.self) < nextSequence.rawValue {
                 doneRequests.insert(request)
             } else {
-                // Its sequence will be somebody else's.
+                // Its record was not recovered. Another record will get that sequence.
                 head.store(UInt64(0), at: offset + 8)
             }
         }
         return counts
     }
 
-    /// Whether a request that is asked for once more has changed the store before this process was there.
+    /// Whether the changes of a repeated request were in the store before this process began.
     func isDone(_ request: UInt64) -> Bool { doneRequests.contains(request) }
 
     // MARK: Requests
 
-    /// Has a record bear witness that `request` is done. To be called before it is published.
+    /// Notes that the record `sequence` carries out `request`. To be called before the record is published.
     func note(_ sequence: RecordSequence, _ request: UInt64) {
         let count: UInt64 = head.load(Self.noteCountOffset)
         let offset = Self.requestsOffset + Int(count) % Self.requestCount * Self.entryByteCount
@@ -126,17 +127,18 @@ final class ConnectionState: @unchecked Sendable {
 
     // MARK: Counts
 
-    /// Notes how often the kernel knows an inode. `all`: every count, this one included, for a table of another size.
+    /// Stores the lookup count of an inode. `all`: every count, this one included; used for a table of another size.
     func setCount(_ inode: InodeNumber, _ count: UInt64, all: @autoclosure () -> [InodeNumber: UInt64]) {
         if Self.set(table, capacity, inode.rawValue, count) { usedCount += 1 }
         if usedCount * 2 > capacity { rebuild(all()) }
     }
 
-    /// True when a slot was taken for it.
+    /// Returns whether the inode took a new slot.
     private static func set(
         _ table: UnsafeMutableRawBufferPointer, _ capacity: Int, _ inode: UInt64, _ count: UInt64
     ) -> Bool {
-        // Numbers that follow each other are spread: slots stay taken for a while, and runs of them would have to be walked through.
+        // Spreads numbers that follow each other. They would form long runs of taken slots, and every search would walk
+        // through those.
         var slot = Int((inode &* 0x9E37_79B9_7F4A_7C15) >> (64 - UInt64(capacity.trailingZeroBitCount)))
         for _ in 0..<capacity {
             let offset = slot * entryByteCount
@@ -154,11 +156,11 @@ final class ConnectionState: @unchecked Sendable {
             }
             slot = (slot + 1) & (capacity - 1)
         }
-        // Full, because there was no memory for a larger one.
+        // The table is full, because there was no memory for a larger one.
         return false
     }
 
-    /// Another table, larger or smaller: slots of inodes that were forgotten are free in it.
+    /// Builds a table of another size, larger or smaller. Forgotten inodes have no slot in it.
     private func rebuild(_ counts: [InodeNumber: UInt64]) {
         var wanted = Self.capacityMinimum
         while wanted < counts.count * 4 { wanted *= 2 }

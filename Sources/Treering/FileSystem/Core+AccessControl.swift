@@ -1,5 +1,5 @@
-// Access control lists of inodes: stored as extended attributes in the log, their mode always in step with the inode's, in one
-// record. The flags word of the inode says whether there is one, so that files without cost nothing.
+// Access control lists of inodes, stored as extended attributes. A list and the mode of its inode always agree, because
+// one record changes both. The inode's flags say whether it has a list, so that a file without one needs no lookup.
 
 /// Which extended attribute a name means. Source: xattr(7).
 enum XattrName {
@@ -45,7 +45,7 @@ enum XattrName {
 }
 
 extension Core {
-    /// A name as it may be used here: ACLs only where the kernel heeds them.
+    /// What a name means. Throws EOPNOTSUPP for an access control list that the kernel would not enforce.
     func classify(_ name: UnsafeRawBufferPointer) throws(Stop) -> XattrName {
         let found = try XattrName(name)
         if case .ordinary = found { return found }
@@ -53,7 +53,7 @@ extension Core {
         return found
     }
 
-    /// The list stored under a name that the inode's flags say is there.
+    /// Reads a list that exists by the inode's flags: a missing one is damage.
     private func list(of inode: InodeNumber, _ name: StaticString) throws(Stop) -> (AccessControlList, XattrPlace) {
         if case .found(let found) = try find({ () throws(PageMiss) in
             try index.xattr(inode, XattrName.bytes(name), nameHash)
@@ -93,7 +93,7 @@ extension Core {
         inode.changed = now()
         if case .accessList = kind {
             inode.mode = inode.mode & ~0o777 | list.modeBits
-            // Whoever is not in the file's group may not keep the bit, as with chmod(2).
+            // A caller outside the file's group may not keep S_ISGID, as with chmod(2).
             if inode.mode & 0o2000 != 0, !(try context.caller.keepsSetGroupID(of: inode)) { inode.mode &= ~0o2000 }
             if list.isMode {
                 guard inode.inodeFlags.contains(.hasAccessList) else {
@@ -112,7 +112,7 @@ extension Core {
         }
     }
 
-    /// Takes an ACL away; what the mode says stays. That there is none is no error, as on ext4.
+    /// Removes an access control list. The mode stays. It is no error if there is no list, as on ext4.
     func removeAccessList(
         _ kind: XattrName, _ inode: InodeRecord, _ name: UnsafeRawBufferPointer, _ context: RequestContext
     ) throws(Stop) {
@@ -139,7 +139,7 @@ extension Core {
         }
     }
 
-    /// chmod(2): the list that goes with the new mode, to be written with the inode.
+    /// chmod(2): the list that fits the new mode. It goes into the same record as the inode. Nil if there is no list.
     func accessListAfterChangingMode(_ inode: InodeRecord) throws(Stop) -> (AccessControlList, XattrPlace)? {
         guard inode.inodeFlags.contains(.hasAccessList) else { return nil }
         var (list, place) = try list(of: inode.inode, XattrName.accessListName)
@@ -166,8 +166,8 @@ extension Core {
         var defaults: AccessControlList?
     }
 
-    /// Settles owner group, mode, flags and lists of a new inode. Where the directory has a default list, the umask does not
-    /// count. Source: acl(5), open(2), the description of S_ISGID in inode(7).
+    /// Settles owner group, mode, flags and lists of a new inode. Where the directory has a default list, the umask
+    /// does not count. Source: acl(5), open(2), the description of S_ISGID in inode(7).
     func inherit(_ inode: inout InodeRecord, from directory: InodeRecord, _ caller: Caller) throws(Stop) -> Inheritance
     {
         inode.inodeFlags = directory.inodeFlags.intersection(.inherited)

@@ -1,7 +1,7 @@
 // Attributes, extended attributes, and the state of the whole file system.
 
 extension Core {
-    /// The size limit of a file: what off_t can say.
+    /// The greatest size of a file: the greatest off_t.
     static let sizeLimit = UInt64(Int64.max)
 
     func attributes(_ number: InodeNumber) throws(Stop) -> Attributes { Attributes(try inode(number)) }
@@ -27,14 +27,14 @@ extension Core {
         if let size = changes.byteCount {
             guard inode.isRegular else { throw .failed(inode.isDirectory ? .isDirectory : .invalid) }
             guard size <= Self.sizeLimit else { throw .failed(.fileTooBig) }
-            // What was reserved behind the end goes too, whatever the size was.
+            // Reserved bytes behind the end go too, even if the size stays the same.
             if size <= inode.size {
                 removesTail = try find { () throws(PageMiss) in try index.isAllocated(number, size, .max) }
             }
             inode.size = size
             if changes.modified == nil { inode.modified = time }
         }
-        // What replaces an inode takes no space for good: it works on a full store.
+        // The new inode takes the place of the old one, so this works on a full store.
         try commit(.removal, context) { writer in
             if removesTail { writer.removeRange(inode: number, from: inode.size, to: .max, since: inode.since) }
             if let (list, place) = list { write(list, XattrName.accessListName, of: number, place, to: &writer) }
@@ -43,8 +43,9 @@ extension Core {
         return Attributes(try self.inode(number))
     }
 
-    /// What an immutable or append-only inode lets through: times of an append-only one, set to now. Where the kernel keeps the times
-    /// (the writeback cache) it says which they are, and a time of change with them. Source: the kernel's may_setattr.
+    /// Throws unless a protected inode allows the changes. An append-only inode allows times to be set to now. With the
+    /// writeback cache the kernel names the time of modification, and sends a time of change with it. Source: the
+    /// kernel's may_setattr.
     private func checkSeal(_ inode: InodeRecord, _ changes: AttributeChanges) throws(Stop) {
         guard inode.isProtected else { return }
         func isNow(_ time: AttributeChanges.Time?) -> Bool {
@@ -93,8 +94,9 @@ extension Core {
         return .plan(plan)
     }
 
-    /// listxattr(2): names, each ended by a NUL. trusted.* is shown to administrators only. Run again after a block it goes on where it
-    /// was; what no caller can take, because it is longer than XATTR_LIST_MAX, it does not list to its end.
+    /// listxattr(2): names, each ended by a NUL. Only administrators see trusted.*. After `blocked`, run it again with
+    /// the same walk: it goes on where it was. It stops when the list is longer than XATTR_LIST_MAX, which no caller
+    /// can take.
     func xattrNames(
         _ inode: InodeNumber, _ walk: XattrListWalk, _ context: RequestContext
     ) throws(Stop) -> [UInt8] {
@@ -177,13 +179,15 @@ extension Core {
 
     // MARK: Access times
 
-    /// The kernel has asked for contents, names or a link's target. It keeps what it read and does not tell of later reads of it;
-    /// nor does it keep access times of FUSE files by itself. What cannot be written now is left out: no read fails of it.
+    /// Records an access after the kernel has read contents, names or a link's target. The kernel does not keep access
+    /// times of FUSE files, and does not tell of reads from its cache. A time that cannot be written now is left out,
+    /// so that no read fails because of it.
     func noteAccess(_ number: InodeNumber) {
         do throws(Stop) { try recordAccess(number) } catch { return }
     }
 
-    /// Whether a read would move the time of the last access because of a change since then, or because it is a day old.
+    /// Whether a read would move the access time: because of a change since the last access, or because that is a day
+    /// old.
     func isAccessDue(_ number: InodeNumber) throws(Stop) -> Bool {
         guard accessTimes.rule == .relative, !isReadOnly else { return false }
         let inode = try self.inode(number).record
@@ -202,8 +206,8 @@ extension Core {
 
     // MARK: The whole file system
 
-    /// statvfs(3): the size is what live data can fill; free is what of it is not filled, no more than the host has; available is what of
-    /// that can be written or reserved, the records for it being kept back.
+    /// statvfs(3). The total is what live data can fill. Free is the rest, but no more than the host has. Available is
+    /// the part of it that can be written or reserved; the rest is kept back for the records.
     func status() -> FileSystemStatus {
         let (total, room) = log.space.totalAndFree(
             reserved: index.reservedByteCount, removing: index.removingByteCount)
@@ -214,7 +218,7 @@ extension Core {
     }
 }
 
-/// How far listing the names of an inode's attributes has come. It belongs to one request.
+/// How far listxattr(2) has come. It belongs to one request.
 final class XattrListWalk: @unchecked Sendable {
     /// The cookie to go on with.
     fileprivate(set) var next: UInt64 = 0
@@ -240,15 +244,16 @@ extension AttributeChanges.Time {
 struct AccessTimes: Sendable {
     enum Rule: Sendable {
         case never
-        /// Where it is not later than the last change, or a day old.
+        /// Only if the access time is not later than the last change, or is a day old.
         case relative
         case always
     }
 
     var rule = Rule.relative
     var ofDirectories = true
-    /// How much later than a change a read may seem to be by the clocks alone. Where the kernel keeps the times of changes it takes
-    /// them from a clock that moves by its tick, and the time of making, which is ours, may lie after the first write.
+    /// A read counts as later than a change only if it is later by more than this. Where the kernel keeps the times of
+    /// changes, it takes them from a clock that moves by its tick. The time of making is ours and may then lie after
+    /// the first write.
     var slackNanoseconds: Int64 = 0
     private static let daySeconds: Int64 = 86_400
 
@@ -265,7 +270,7 @@ struct AccessTimes: Sendable {
 }
 
 extension Timestamp {
-    /// Less than a second earlier.
+    /// The time before this one by `nanoseconds`, which is less than a second.
     fileprivate func earlier(by nanoseconds: Int64) -> Timestamp {
         let rest = Int64(self.nanoseconds) - nanoseconds
         return rest >= 0

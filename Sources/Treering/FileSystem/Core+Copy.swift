@@ -1,8 +1,10 @@
-// Instant copies: copy_file_range lets the target name the payloads that the source names. No byte of data is read or written.
+// Instant copies: copy_file_range lets the target name the payloads that the source names. No byte of data is read or
+// written.
 
 /// What a copy did.
 struct CopyResult: Equatable {
-    /// Less than was asked for at the end of the source, and where a record or a step is full: the caller goes on from there.
+    /// Less than was asked for at the end of the source, and where one call has done its share. The caller goes on from
+    /// there.
     var byteCount: UInt64
     var hasKilledPrivileges = false
 }
@@ -49,7 +51,7 @@ extension Core {
         _ source: InodeNumber, _ from: UInt64, _ target: InodeNumber, _ to: UInt64, _ byteCount: UInt64,
         _ context: RequestContext
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
-        // No further than what one record may replace.
+        // One record may replace only so many extents of the target.
         let limit = try find { () throws(PageMiss) in
             var extentCount = 0
             var limit = byteCount
@@ -71,7 +73,7 @@ extension Core {
             }
         }
         let end = try shareableEnd(pieces)
-        // A payload that too many name: the kernel copies by reading and writing.
+        // The first payload has too many references. After this error the kernel copies by reading and writing.
         guard end > 0 || pieces.isEmpty else { throw .failed(.notSupported) }
         let isWhole = end == pieces.count
         pieces.removeSubrange(end...)
@@ -79,7 +81,7 @@ extension Core {
         return try shared(pieces, reached, target, to, context)
     }
 
-    /// How many of the pieces, from the first on, may be named once more.
+    /// How many of the pieces, from the first on, may get one more reference.
     private func shareableEnd(_ pieces: [FilePiece]) throws(Stop) -> Int {
         for (position, piece) in pieces.enumerated() {
             let canBeShared = try find { () throws(PageMiss) in
@@ -135,7 +137,7 @@ extension Core {
                 return false
             }
         }
-        // Where that would take long, clearing it once more does no harm.
+        // A walk that did not finish counts as yes: clearing a hole once more does no harm.
         return isFound || !walk.isOver
     }
 }

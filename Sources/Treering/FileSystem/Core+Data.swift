@@ -35,7 +35,8 @@ extension Core {
         return plan
     }
 
-    /// What to copy, what to zero, what to read; the first part of it where that is much.
+    /// Plans a read: what to copy, what to zero, what to read. Of a large read this is the first part; `planOn` plans
+    /// the next.
     func planRead(_ number: InodeNumber, at offset: UInt64, _ byteCount: Int) throws(Stop) -> ReadPlan {
         let inode = try self.inode(number).record
         guard !inode.isDirectory else { throw .failed(.isDirectory) }
@@ -45,11 +46,11 @@ extension Core {
         return plan
     }
 
-    /// Plans the next part of a read. It ends where a page is missing that only what follows needs, or when the plan has as many pieces,
-    /// reads or bytes of scratch memory as one may have; nothing but a missing page at its very beginning blocks it.
+    /// Plans the next part of a read. The part ends when it has as many pieces, reads or bytes of scratch memory as one
+    /// may have. It also ends before a missing page. It blocks only if that page is the first that it needs.
     func planOn(_ plan: ReadPlan) throws(Stop) {
         let start = plan.filled
-        // It may have lost its last name and its last lookup since the part before.
+        // The inode may have been removed since the part before.
         if start > 0 { _ = try inode(plan.inode) }
         var walk = PieceWalk(
             plan.offset + UInt64(start), plan.offset + UInt64(plan.byteCount), budget: bounds.extentCount)
@@ -95,8 +96,8 @@ extension Core {
         }
     }
 
-    /// Adds a piece to a plan: copied now if it is still in staging, else read later. Gives how much of it was added, from its beginning;
-    /// nil where the index is damaged.
+    /// Adds a piece to a plan. It is copied now if it is still in staging, else read later. Returns how many bytes were
+    /// added, from the piece's beginning on; nil if the index is damaged.
     func add(_ piece: FilePiece, to plan: ReadPlan) throws(PageMiss) -> Int? {
         let (offset, byteCount) = (piece.payloadOffset, UInt32(piece.byteCount))
         let added = try index.tree.withValue(of: PayloadEntry.key(piece.payload)) { value -> Int? in
@@ -104,7 +105,8 @@ extension Core {
                 UInt64(offset) + UInt64(byteCount) <= UInt64(entry.length),
                 let start = entry.position(ofByte: offset, through: offset + (byteCount - 1))
             else { return nil }
-            // What the index names is live, so the segment is in the incarnation in which it was written.
+            // A payload in the index is live, so its segment was not recycled since: the present incarnation is the
+            // right one.
             let segmentID = self.table.id(of: entry.blocksSegment)
             if let bytes = self.log.resident(segmentID, start, Int(byteCount)) {
                 plan.copy(bytes)
@@ -125,7 +127,7 @@ extension Core {
         return added
     }
 
-    /// A plan's reads are over: lets go of the segments and of the buffer's claim.
+    /// The reads of this part are over: lets go of the segments that they held.
     func finished(_ plan: ReadPlan) {
         for read in plan.reads { table.letGo(of: read.segmentID) }
         plan.forgetReads()

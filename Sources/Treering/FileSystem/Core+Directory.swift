@@ -4,8 +4,9 @@ extension Core {
     static let cookieOfSelf: UInt64 = 1
     static let cookieOfParent: UInt64 = 2
 
-    /// Calls `body` for entries after `cookie` (0: from the start) until it returns false. When a page is missing after some entries were
-    /// taken, it ends as if the buffer were full. After a block it begins anew. `isAccess`: it counts as somebody's access.
+    /// Calls `body` for the entries after `cookie` (0: from the start) until it returns false. If a page is missing
+    /// after some entries were taken, it ends as if the buffer were full. After `blocked` it begins anew. `isAccess`:
+    /// it counts as somebody's access.
     func readDirectory(
         _ number: InodeNumber, after cookie: UInt64, isAccess: Bool, _ body: (DirectoryEntry) throws(Stop) -> Bool
     ) throws(Stop) {
@@ -56,7 +57,7 @@ extension Core {
             type: 0o040000, cookie: cookie)
     }
 
-    /// The same with attributes; counts a lookup for each entry taken, "." and ".." excepted.
+    /// Like `readDirectory`, with attributes. Each entry taken counts as a lookup, "." and ".." excepted.
     func readDirectoryPlus(
         _ number: InodeNumber, after cookie: UInt64, isAccess: Bool, _ body: (DirectoryEntry, Attributes) -> Bool
     ) throws(Stop) {

@@ -14,8 +14,9 @@ extension Core {
         return Attributes(entry)
     }
 
-    /// "." and "..": how the kernel finds the inode of a file handle (open_by_handle_at(2)) that it has forgotten, and its parent.
-    /// Anything may be asked for ".", not directories alone; numbers are never used again, so what is there is what was meant.
+    /// "." and "..": with them the kernel finds the inode of a file handle (open_by_handle_at(2)) that it has
+    /// forgotten, and the inode's parent. "." works for every inode, not for directories alone. Numbers are never used
+    /// again, so the inode found is the one that was meant.
     private func lookupByHandle(
         _ number: InodeNumber, _ name: UnsafeRawBufferPointer
     ) throws(Stop) -> Attributes? {
@@ -30,7 +31,7 @@ extension Core {
         return Attributes(entry)
     }
 
-    /// The kernel forgets; an orphan that nobody knows any more is given to the housekeeper.
+    /// The kernel drops `count` lookups. An orphan without a lookup becomes reapable.
     func forget(_ inode: InodeNumber, _ count: UInt64) {
         guard let known = lookups[inode] else { return }
         if known > count {
@@ -38,7 +39,7 @@ extension Core {
             return
         }
         setLookups(inode, 0)
-        // Whether it is an orphan may need a page; the housekeeper looks.
+        // Whether it is still an orphan may need a page, so `reap` checks that later.
         if orphanCandidates.remove(inode) != nil { reapable.append(inode) }
     }
 
@@ -83,11 +84,11 @@ extension Core {
             deviceNumber: new.deviceNumber, size: UInt64(new.target?.count ?? 0), since: .zero, now: time)
     }
 
-    /// open(2) with O_TMPFILE: a file without a name, that link(2) may give one. An orphan until then.
+    /// open(2) with O_TMPFILE: makes a file without a name. It is an orphan until link(2) gives it one.
     func makeUnnamed(_ parent: InodeNumber, _ mode: UInt32, _ context: RequestContext) throws(Stop) -> Attributes {
         let directory = try self.directory(parent).record
         try directory.requireNewNames()
-        // The kernel asks for a directory that was removed as well, and ext4 has this for it.
+        // The kernel asks this for a removed directory too. The error is that of ext4.
         guard directory.linkCount > 0 else { throw .failed(.notPermitted) }
         let time = now()
         var inode = newInode(NewInode(mode: 0o100000 | mode & 0o7777), context.caller, time)
@@ -108,8 +109,8 @@ extension Core {
         return .noSpace
     }
 
-    /// link(2). What has no name may get one: whether it is a file made by O_TMPFILE, and not one that lost its last name or was made
-    /// with O_EXCL, the kernel knows (I_LINKABLE) and the store does not.
+    /// link(2). An inode without a name may get one. That is right only for a file made by O_TMPFILE without O_EXCL.
+    /// The kernel knows that (I_LINKABLE) and checks it; the store does not know.
     func link(
         _ target: InodeNumber, _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ context: RequestContext
     ) throws(Stop) -> Attributes {
@@ -176,7 +177,8 @@ extension Core {
         noteUnlinked(victim.record)
     }
 
-    /// An inode loses a name: its record, and what happens when it was the last.
+    /// Writes the changes of an inode that loses a name. After its last name it is removed, or is an orphan while the
+    /// kernel knows it.
     func writeUnlinked(_ inode: InodeRecord, _ time: Timestamp, to writer: inout RecordWriter) throws(Stop) {
         var inode = inode
         try takeLink(from: &inode, least: 1)
@@ -198,7 +200,7 @@ extension Core {
         }
     }
 
-    /// Removes an orphan for good. Called by the housekeeper, and for every orphan at a mount.
+    /// Removes an orphan for good. Does nothing if the inode has a name or a lookup.
     func reap(_ inode: InodeNumber) throws(Stop) {
         guard lookups[inode] == nil,
             let entry = try find({ () throws(PageMiss) in try index.inode(inode) }), entry.record.linkCount == 0

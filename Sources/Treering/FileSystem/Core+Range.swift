@@ -1,6 +1,7 @@
-// Ranges of files: fallocate in the modes that reach a FUSE server, and what reservations promise. Seeking is in Core+Seek.swift.
+// Ranges of files: fallocate(2) in the modes that reach a FUSE server. Seeking is in Core+Seek.swift.
 
-/// Modes of fallocate(2) that the kernel passes on. It refuses FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE itself.
+/// Modes of fallocate(2) that the kernel passes on. It refuses FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE
+/// itself.
 struct AllocateMode: OptionSet, Sendable {
     let rawValue: Int32
     static let keepsSize = AllocateMode(rawValue: 0x01)
@@ -34,10 +35,11 @@ extension Core {
 
     // MARK: fallocate
 
-    /// fallocate(2). True when privileges were killed. Run again after a block it goes on where it was.
+    /// fallocate(2). Returns whether privileges were killed. After `blocked`, run it again with the same walk: it goes
+    /// on where it was.
     ///
-    /// As in ext4 whole blocks are allocated, punching ends with the block that the file's end lies in, and every mode counts as
-    /// a modification.
+    /// As on ext4, whole blocks are allocated, a punch ends with the block that the file's end lies in, and every mode
+    /// counts as a modification.
     @discardableResult
     func allocate(
         _ number: InodeNumber, _ mode: AllocateMode, at offset: UInt64, _ byteCount: UInt64, _ context: RequestContext,
@@ -57,7 +59,7 @@ extension Core {
         }
     }
 
-    /// Counts what of a range is to be reserved.
+    /// Counts the bytes of a range that are still to be reserved. An allocation does this once, in parts.
     private func measure(
         _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ allocation: AllocationWalk,
         isMissing: (FilePiece) -> Bool
@@ -99,10 +101,10 @@ extension Core {
     private func writePunch(
         _ inode: InodeRecord, _ from: UInt64, _ to: UInt64, to writer: inout RecordWriter
     ) throws(Stop) {
-        // What was reserved behind the end stays.
+        // Reservations behind the end of the file stay.
         let to = min(to, Self.blockEnd(inode.size))
         guard from < to, from < inode.size else { return }
-        // Whole blocks become holes; of a block's part the bytes go, but the block stays allocated.
+        // Whole blocks become holes. A part of a block becomes reserved, so that the block stays allocated.
         let first = min(Self.blockEnd(from), to)
         let last = max(first, to == Self.blockEnd(to) ? to : to / UInt64(blockByteCount) * UInt64(blockByteCount))
         if try isAllocated(inode.inode, first, last) {
@@ -117,7 +119,8 @@ extension Core {
         try find { () throws(PageMiss) in try index.isAllocated(inode, from, to) }
     }
 
-    /// Turns a range into a reservation, whatever it shows. One record, unless it replaces more extents than a record may.
+    /// Turns a range into a reservation, whatever it shows. This takes one record, unless it replaces more extents than
+    /// one may.
     private func zero(
         _ old: InodeRecord, _ from: UInt64, _ to: UInt64, _ mode: AllocateMode, _ context: RequestContext,
         _ walk: AllocationWalk
@@ -125,7 +128,7 @@ extension Core {
         try waitForRemovals(of: old.inode)
         let (low, high) = Self.blocks(around: from, to)
         try measure(old.inode, low, high, walk) { !$0.isReserved }
-        // Asked again each time: others may have been reserved the room since.
+        // Asked at every run, because others may have reserved the room since.
         try allowReservation(of: walk.missingByteCount)
         // The blocks at both ends may have many holes of a few bytes.
         var edges = try holes(old.inode, low, from) + holes(old.inode, to, high)
@@ -152,7 +155,7 @@ extension Core {
         return hasKilled
     }
 
-    /// Where in a range the first byte is that is not reserved, and how far one record may go from there.
+    /// Returns the first byte of a range that is not reserved, and how far one record may go from there.
     private func unreservedPart(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ allocation: AllocationWalk
     ) throws(Stop) -> (start: UInt64, end: UInt64) {
@@ -170,7 +173,8 @@ extension Core {
         } after: { _ in
             if start > from { allocation.cursor = start }
         }
-        // What is reserved already may be a great many of pieces; and what is not is looked at from its beginning.
+        // The budget is used up. If the walk has passed reserved pieces, the next run begins behind them with a new
+        // budget. Otherwise the record ends where the walk has come to.
         if !walk.isOver, pieceCount <= Self.rangePieceLimit {
             guard start == from else { throw .blocked(.turn) }
             end = walk.cursor
@@ -178,7 +182,7 @@ extension Core {
         return (start, end)
     }
 
-    /// What of a range within one block is not allocated.
+    /// The parts of a range that are not allocated. The range must not be longer than a block.
     private func holes(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(Stop) -> [Range<UInt64>] {
         guard from < to else { return [] }
         precondition(to - from <= UInt64(blockByteCount))
@@ -206,7 +210,7 @@ extension Core {
         try measure(old.inode, low, high, allocation) { _ in false }
         if allocation.cursor == nil { (allocation.cursor, allocation.start) = (low, low) }
         try findHoles(of: old.inode, through: high, allocation)
-        // Others may have written there since they were found.
+        // Others may have written to the holes since they were found.
         for hole in allocation.holes where try isAllocated(old.inode, hole.lowerBound, hole.upperBound) {
             allocation.forgetHoles()
             throw .blocked(.turn)
@@ -233,7 +237,7 @@ extension Core {
         var filled = walk.cursor
         func note(_ start: UInt64) {
             guard start > filled else { return }
-            // A walk that went on in the middle of a hole.
+            // The previous part of the walk ended inside this hole.
             if let last = allocation.holes.last, last.upperBound == filled {
                 allocation.holes[allocation.holes.count - 1] = last.lowerBound..<start
             } else {
@@ -263,10 +267,11 @@ extension Core {
         return min((offset + block - 1) / block * block, sizeLimit)
     }
 
-    /// A reservation replaces what it covers in one step; a great removal still under way there would make that step unbounded.
+    /// Throws while a removal of the file is under way. A reservation takes out what it covers in one step, and what
+    /// such a removal has left there would make the step unbounded.
     private func waitForRemovals(of inode: InodeNumber) throws(Stop) {
         guard index.removals[inode] != nil else { return }
-        // None goes on any more.
+        // On a read-only mount no removal goes on.
         guard !isReadOnly else { throw .failed(.readOnly) }
         throw log.space.isCheckpointStuck || isRemovalStuck ? .failed(.noSpace) : .blocked(.room)
     }

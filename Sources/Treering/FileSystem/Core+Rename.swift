@@ -1,8 +1,8 @@
 // Renaming in all its forms, each one record. Source: rename(2).
 
 extension Core {
-    /// rename(2), renameat2(2) with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT. That a directory does not move into
-    /// itself is seen to by the kernel.
+    /// rename(2), renameat2(2) with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT. The kernel makes sure that a
+    /// directory does not move into itself.
     func rename(
         _ parent: InodeNumber, _ name: UnsafeRawBufferPointer, _ newParent: InodeNumber,
         _ newName: UnsafeRawBufferPointer,
@@ -101,7 +101,7 @@ extension Core {
         if let victim { noteUnlinked(victim) }
     }
 
-    /// What becomes of the old name.
+    /// Writes what becomes of the old name: it is removed, or it names the whiteout.
     private func write(_ move: Move, to writer: inout RecordWriter) {
         if let whiteout = move.whiteout {
             writer.inode(whiteout)

@@ -1,6 +1,6 @@
-// What is reserved is reserved: its bytes can be written, in pieces of any size, whatever else fills the store. Each piece takes an extent
-// and a payload of its own, which may be more than its bytes; before that goes beyond what was reserved for a range, its pieces are
-// joined (Housekeeper+Join.swift).
+// What reservations promise: reserved bytes can be written, in pieces of any size, whatever else fills the store. Each
+// piece takes an extent and a payload, which may need more room than its bytes. Before a range needs more than was
+// reserved for it, its pieces are joined (Housekeeper+Join.swift).
 
 /// Part of a file that somebody is about to write.
 struct WrittenRange: Hashable {
@@ -9,15 +9,15 @@ struct WrittenRange: Hashable {
     var to: UInt64
 }
 
-/// What was found in such a part so far.
+/// What is known of such a part so far.
 struct KnownReservation {
-    /// All below is allocated.
+    /// Every byte of the part below this offset is allocated.
     var filled: UInt64
     var reservedByteCount: UInt64 = 0
 }
 
 extension Core {
-    /// Whether the store has room for so much more to be reserved.
+    /// Throws unless the store has room to reserve so many bytes more.
     func allowReservation(of byteCount: UInt64) throws(Stop) {
         switch log.space.roomToReserve(byteCount, available: status().availableByteCount, isComing: isRoomComing) {
         case .fits: return
@@ -26,8 +26,8 @@ extension Core {
         }
     }
 
-    /// How many bytes of a range are reserved; nil unless every byte of it is allocated. What one hold of the lock has not looked at is
-    /// looked at by the next ones.
+    /// How many bytes of a range are reserved; nil unless every byte of it is allocated. Of a long range one hold of
+    /// the lock looks at a part. It then throws `blocked(.turn)`, and the next run goes on from there.
     func reservedByteCount(of range: WrittenRange) throws(Stop) -> UInt64? {
         var known = reserved[range] ?? KnownReservation(filled: range.from)
         guard known.filled < range.to else { return known.reservedByteCount }
@@ -40,7 +40,7 @@ extension Core {
             if piece.isReserved { known.reservedByteCount += piece.byteCount }
             return true
         } after: { reached in
-            // What was hidden, or lay before what was seen last, is a hole too.
+            // The walk has passed bytes without a piece. They are a hole, or a removal hides them.
             hasHole = hasHole || reached > known.filled
             if hasHole { reserved[range] = nil } else { remember(known, of: range) }
         }
@@ -50,7 +50,7 @@ extension Core {
     }
 
     private func remember(_ known: KnownReservation, of range: WrittenRange) {
-        // Writers that were ended in between have left theirs.
+        // Writers that gave up have left their entries.
         if reserved.count >= Self.knownReservationLimit { reserved.removeAll() }
         reserved[range] = known
     }
@@ -58,7 +58,7 @@ extension Core {
     /// More than there are requests at a time.
     private static let knownReservationLimit = 1024
 
-    /// A record has changed what files show: what was known of these parts is looked at again.
+    /// A record has changed what files show: forgets what was known of the ranges that it changed.
     func forgetReservations(changedBy record: Record) {
         record.forEachChange { change, _, _ in
             switch change {
@@ -78,7 +78,7 @@ extension Core {
 
     // MARK: Room
 
-    /// Throws where so many bytes more would leave too little for what is reserved.
+    /// Throws if so many bytes more would leave too little room for what is reserved.
     func requireRoom(for byteCount: Int, _ tier: SpaceTier, _ claim: RoomClaim) throws(Stop) {
         switch log.space.room(
             for: byteCount, tier, claim, reserved: index.reservedByteCount, isComing: isRoomComing)
@@ -106,7 +106,7 @@ extension Core {
         var pieces: [FilePiece]
     }
 
-    /// Looks for pieces worth joining behind an offset; gives where to go on, or nil at the end.
+    /// Looks for pieces worth joining from an offset on. `next`: where to go on, nil at the end of the file.
     func nextJoinable(_ number: InodeNumber, from cursor: UInt64) throws(Stop) -> (found: Joinable?, next: UInt64?) {
         let block = UInt64(blockByteCount)
         let (pieces, end, seen) = try someJoinable(number, from: cursor)
@@ -127,8 +127,8 @@ extension Core {
         return (nil, end)
     }
 
-    /// The pieces behind an offset that may be joined, in whole blocks through `end`; where there are none, how far that is known, nil at
-    /// the end of the file.
+    /// The pieces from an offset on that may be joined, in whole blocks up to `end`. If there are none, `seen` tells
+    /// how far that is known, nil at the end of the file.
     private func someJoinable(
         _ number: InodeNumber, from cursor: UInt64
     ) throws(Stop) -> (pieces: [FilePiece], end: UInt64, seen: UInt64?) {
@@ -159,20 +159,20 @@ extension Core {
                 guard let first = pieces.first else { return (pieces, end, walk.cursor) }
                 let seen = walk.cursor / block * block
                 if seen > first.offset + block { return (pieces, min(end, seen), nil) }
-                // A block has no more extents than bytes.
+                // Goes on within this block. That is bounded, because a block has no more extents than bytes.
                 walk.budget = bounds.extentCount
             }
         }
     }
 
-    /// How much is put together at most: a power of two that one record takes.
+    /// The most bytes that are joined to one piece: a power of two that one record takes.
     var joinByteCount: Int {
         var count = blockByteCount
         while count < 64 << 10, count * 2 <= writeByteCountLimit { count *= 2 }
         return count
     }
 
-    /// The first whole blocks, one after another, that are allocated throughout and each of which was written in part at least.
+    /// The first run of whole blocks that are allocated throughout, each of them written at least in part.
     private static func writtenRun(in pieces: [FilePiece], from: UInt64, to: UInt64) -> Range<UInt64>? {
         let block = UInt64(blockByteCount)
         var run: Range<UInt64>?
@@ -196,7 +196,7 @@ extension Core {
         return run
     }
 
-    /// What of the pieces lies in a range.
+    /// The parts of the pieces that lie in a range.
     private static func part(of pieces: [FilePiece], _ range: Range<UInt64>) -> [FilePiece] {
         pieces.compactMap { piece in
             let low = max(piece.offset, range.lowerBound)
@@ -209,7 +209,7 @@ extension Core {
         }
     }
 
-    /// Puts blocks together that hold these bytes, if nobody has changed them since; true when that was done.
+    /// Writes the blocks again as one piece. Returns false, and changes nothing, if somebody has changed them since.
     func join(_ number: InodeNumber, _ joinable: Joinable, _ bytes: UnsafeRawBufferPointer) throws(Stop) -> Bool {
         let inode = try self.inode(number).record
         var pieces: [FilePiece] = []
@@ -231,7 +231,7 @@ extension Core {
 }
 
 extension FilePiece {
-    /// About what it takes, with what is reserved to it.
+    /// About the room that the piece takes, or that is kept for it if it is reserved; in bytes of the log.
     fileprivate var cost: UInt64 {
         let payload = PayloadChange.byteCount - ChangeHeader.storedByteCount
         let entries = UInt64(ExtentEntry.charge + payload + Change.moveOverheadByteCount)

@@ -8,7 +8,7 @@ enum SeekTarget: Int32, Sendable {
 
 /// Where SEEK_DATA or SEEK_HOLE leads, and the hole that the answer relies on.
 struct SeekResult: Equatable, Sendable {
-    /// Nil: there is no data behind.
+    /// Nil if no data follows.
     var offset: UInt64?
     var hole: Range<UInt64>
 }
@@ -33,8 +33,8 @@ final class SeekWalk: @unchecked Sendable {
 }
 
 extension Core {
-    /// A block is data when any byte of it was written; what is only reserved is a hole; a hole begins at the end of the file. Run again
-    /// after a block it goes on where it was.
+    /// A block is data if any byte of it was written. A block that is only reserved is a hole. A hole begins at the end
+    /// of the file. After `blocked`, run it again with the same walk: it goes on where it was.
     func seek(_ number: InodeNumber, _ seek: SeekWalk) throws(Stop) -> SeekResult {
         let inode = try self.inode(number).record
         guard inode.isRegular else { throw .failed(.invalid) }
@@ -58,7 +58,7 @@ extension Core {
         return SeekResult(offset: seek.target == .data ? seek.data : hole, hole: hole..<end)
     }
 
-    /// Goes on with a walk. `after` is told how far it has come, also where a page is missing, which stops it.
+    /// Goes on with a walk. `after` is told how far it has come, also if a missing page has stopped it.
     func goOn(
         _ walk: inout PieceWalk, in inode: InodeNumber, _ body: (FilePiece) throws(PageMiss) -> Bool,
         after: (UInt64) -> Void

@@ -1,49 +1,51 @@
-// All state of a mounted store that changes: index, log, lookup counts. One lock guards it (see Volume). Every operation
-// validates, plans a record, and appends and applies it in one step, or changes nothing.
+// All state of a mounted store that changes: index, log, lookup counts. One lock guards it (see `Volume`). An operation
+// validates and plans a record. It then appends and applies that record in one step, or changes nothing.
 
-/// What operations come to need and give away under the lock.
+/// The state behind the lock. Only the holder of the lock may use it.
 final class Core {
-    /// Replaced, with the log's table, when the log was written again after a failure.
+    /// A relocation replaces it, together with the log's table.
     private(set) var index: RecordIndex
     let log: SegmentLog
     var table: SegmentTable { log.table }
     let nameHash: NameHash
     let now: @Sendable () -> Timestamp
-    /// Bytes that one write may bring.
+    /// The most bytes that one write may have.
     let writeByteCountLimit: Int
     private(set) var isReadOnly: Bool
     /// Somebody has shut the mount down (see `Volume.shutDown`): every operation fails.
     private(set) var isShutDown = false
-    /// The mount ends: requests do not wait any more.
+    /// The mount is ending. A request that would have to wait fails instead.
     private(set) var isEnding = false
-    /// Access control lists are taken, and heeded by the kernel.
+    /// The kernel enforces access control lists, so they may be set.
     var keepsAccessLists = true
     var accessTimes = AccessTimes()
     var bounds = WorkBounds() {
         didSet { bound(index) }
     }
-    /// How often the kernel knows each inode. Changed by `setLookups`.
+    /// The kernel's lookup count of each inode. Only `setLookups` may change it.
     var lookups: [InodeNumber: UInt64] = [:]
-    /// Where a successor of this process would find the same; nil where there would be none.
+    /// Lookup counts and done requests, in memory that a successor of this process reads. Nil if there would be no
+    /// successor.
     var connection: ConnectionState?
-    /// Inodes that lost their last name while the kernel knew them.
+    /// Inodes without a name that the kernel still knows.
     var orphanCandidates: Set<InodeNumber> = []
-    /// Inodes without a name and without a lookup, to be removed by the housekeeper.
+    /// Inodes without a lookup that had no name when last seen. The housekeeper reaps them.
     var reapable: [InodeNumber] = []
-    /// What each record is written with. Empty but while `commit` has one written.
+    /// Every record is written with this writer. It is empty outside of `commit`.
     private var writer = RecordWriter(capacity: 16 << 10)
     var readBuffers = BufferPool()
-    /// The records' bytes appended since the last checkpoint was frozen.
+    /// `log.appendedByteCount` when the last checkpoint was frozen.
     var appendedAtFreeze: UInt64 = 0
     var corruptions: [CorruptionReport] = []
     var corruptionCount = 0
-    /// Files whose pieces are joined before more is written to what they were reserved.
+    /// Crowded files. Writers to their reserved ranges wait until the housekeeper has joined their pieces.
     var crowded: [InodeNumber] = []
-    /// What writers on a full store know of the parts that they write, while they look at many pieces.
+    /// What is known so far of the ranges that writers on a full store are about to write (see
+    /// `reservedByteCount(of:)`).
     var reserved: [WrittenRange: KnownReservation] = [:]
-    /// One of which no more can be gained by that.
+    /// The crowded file that was joined last, if joining it freed nothing. Its next writer gets ENOSPC.
     var joinedInVain: InodeNumber?
-    /// A removal could not go on when it was tried last.
+    /// The last attempt to go on with a removal failed.
     var isRemovalStuck = false
 
     init(
@@ -63,16 +65,16 @@ final class Core {
     /// Nothing is written any more.
     var isOver: Bool { isReadOnly || isShutDown || log.isClosed }
 
-    /// Whether a request that would have to wait until it can append must fail instead. Asked by whatever lets requests wait.
+    /// Whether a request that cannot append now must fail instead of waiting. Whatever parks requests asks this.
     var isVainToWait: Bool { isOver || isEnding }
 
-    /// What a request is told that must not wait: besides at an end, on a host that has had no room for long.
+    /// The error of a request that must not wait. `noSpace` is for a host that has had no room for long.
     var endError: Errno {
         if isOver || isEnding { return isReadOnly && !isShutDown ? .readOnly : .ioError }
         return .noSpace
     }
 
-    /// The log has failed for good.
+    /// Makes the mount read-only, because the log has failed for good.
     func close(_ error: Errno, _ telling: borrowing Telling) {
         isReadOnly = true
         log.fail(error, telling)
@@ -85,15 +87,15 @@ final class Core {
 
     func endRequests(_ telling: borrowing Telling) { isEnding = true }
 
-    /// How often the index was replaced: what somebody knows of segments may be out of date.
+    /// How often the index was replaced. Once it changes, what somebody noted about segments may be out of date.
     private(set) var adoptCount = 0
 
-    /// Goes on with another index, which takes over the accounting of the log's present table.
+    /// Goes on with another index. Its accounting must be that of the log's present table.
     func adopt(_ index: RecordIndex) {
         self.index = index
         bound(index)
         adoptCount += 1
-        // From here on nothing waits for a page: operations that miss one are parked.
+        // Nothing waits for a page under the lock: an operation that misses one is parked.
         index.tree.fetchNow = nil
         log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
     }
@@ -103,7 +105,8 @@ final class Core {
         index.tombstoneWalkLimit = bounds.extentCount
     }
 
-    /// Inodes without a name go, but for those that the kernel knows of a process that served it before.
+    /// Takes the lookup counts of an inherited connection. Marks orphans for removal, except those that the kernel
+    /// still knows by these counts.
     func takeOver(_ connection: ConnectionState?, _ orphans: [InodeNumber]) throws(Errno) {
         self.connection = connection
         if let connection, connection.isInherited {
@@ -116,8 +119,8 @@ final class Core {
 
     // MARK: Committing
 
-    /// Has `body` write a record, and appends and applies that; or throws and changes nothing. One record is written at a time, from its
-    /// beginning to its end: what an operation leaves half written no other one sees.
+    /// Has `body` write a record, then appends and applies it. When it throws, nothing was changed. A record is never
+    /// begun inside another, so no operation sees what another one has left half written.
     @inline(__always)
     @discardableResult
     func commit<Result>(
@@ -131,7 +134,7 @@ final class Core {
         }
     }
 
-    /// The same for what may come to nothing: a record without a change is not appended.
+    /// Like `commit`, but does not append a record without a change.
     @discardableResult
     func commitUnlessEmpty<Result>(
         _ tier: SpaceTier, _ context: RequestContext, _ body: (inout RecordWriter) throws(Stop) -> Result
@@ -143,8 +146,8 @@ final class Core {
         }
     }
 
-    /// Commits a change of data. Where the store is full for others, a range that is allocated throughout still takes it: what was reserved
-    /// there was reserved, and what is overwritten comes free.
+    /// Commits a change of data. A full store still takes it if every byte of the range is allocated: room was set
+    /// aside for the reserved bytes, and the bytes that are overwritten become dead.
     @inline(__always)
     func commitData(
         _ number: InodeNumber, _ from: UInt64, _ to: UInt64, _ context: RequestContext,
@@ -166,7 +169,7 @@ final class Core {
         }
     }
 
-    /// Commits a record that makes an inode; its number is used up only if it did.
+    /// Commits a record that makes an inode. The inode's number is used up only on success.
     func commit(
         making inode: InodeRecord, _ tier: SpaceTier, _ context: RequestContext,
         _ body: (inout RecordWriter) throws(Stop) -> Void
@@ -217,7 +220,7 @@ final class Core {
         }
     }
 
-    /// Appends and applies a record of a dead mount's tail, under its old sequence; it must be the next.
+    /// Appends and applies a staged record of a killed mount. It keeps its old sequence, which must be the next.
     func append(again record: Record, _ payload: UnsafeRawBufferPointer?, in revised: RevisedLog) throws(Stop) {
         precondition(record.sequence == log.nextSequence)
         guard !isDirtyLimitReached else { throw .blocked(.room) }
@@ -228,7 +231,8 @@ final class Core {
         case .full: throw .failed(.noSpace)
         case .failed: throw .failed(.ioError)
         }
-        // What the cleaner moved stays where it was: that is as good, and the segment it went to may not be in use any more.
+        // The cleaner's moves are not carried out again: an empty record takes their place. The entries are as good
+        // where they were, and the segment that they moved to may not be in use any more.
         var writer =
             record.movesAnything
             ? RecordWriter(capacity: Record.headerByteCount) : RecordWriter(copying: record, payload: payload)
@@ -249,8 +253,8 @@ final class Core {
         index.apply(record, at: place)
     }
 
-    /// Where a write over many extents is still being carried out in a part of a file that a record changes too, or where a file has too
-    /// many removals under way, does a part of the rest of it: the record's turn comes when that is done.
+    /// Throws `blocked(.turn)` if removals or replacements under way must come before the record (see
+    /// `RecordIndex.conflict`). Does a part of that work first.
     private func settleConflict(of record: @autoclosure () -> Record) throws(Stop) {
         guard !index.removals.isEmpty, let inode = index.conflict(of: record()) else { return }
         _ = try find { () throws(PageMiss) in try index.continueRemovals(of: inode) }
@@ -264,16 +268,17 @@ final class Core {
         do { return try query() } catch { throw .blocked(.page(error)) }
     }
 
-    /// Changed pages fill so much of the page cache that a checkpoint must come first.
+    /// Dirty pages fill so much of the page cache that a checkpoint must come before the next record.
     var isDirtyLimitReached: Bool { index.tree.dirtyByteCount * 4 >= index.tree.cacheLimitByteCount * 3 }
 
-    /// Whether it is worth while to run operations again that found no room.
+    /// Whether operations that found no room are worth running again.
     var mayHaveRoom: Bool {
         log.mayHaveRoom && crowded.isEmpty && (!isDirtyLimitReached || log.space.isCheckpointStuck)
             && !(isRoomComing && isNearlyFull)
     }
 
-    /// Whether removals that are under way will make room: what was removed is taken out of the index step by step.
+    /// Whether removals under way will make room. Removed entries leave the index step by step, so their room comes
+    /// later.
     var isRoomComing: Bool { !isRemovalStuck && (!index.removals.isEmpty || !reapable.isEmpty) }
 
     private var isNearlyFull: Bool {
@@ -315,7 +320,7 @@ final class Core {
         inode.linkCount += 1
     }
 
-    /// An inode loses a link. `least`: what it must have at least for what is taken from it; only damage has less.
+    /// An inode loses a link. `least`: the fewest links that it can have before. Fewer are damage.
     func takeLink(from inode: inout InodeRecord, least: UInt32) throws(Stop) {
         guard inode.linkCount >= least else {
             throw damage("inode \(inode.inode.rawValue)", "it has \(inode.linkCount) links, but more names than that")
@@ -323,7 +328,7 @@ final class Core {
         inode.linkCount -= 1
     }
 
-    /// A directory that is to be removed has nothing in it, by its count and in the index.
+    /// Throws unless a directory is empty, by its count and in the index. A count of zero beside names is damage.
     func requireEmpty(_ directory: InodeEntry) throws(Stop) {
         guard directory.derived == 0 else { throw .failed(.notEmpty) }
         let number = directory.record.inode
@@ -334,7 +339,7 @@ final class Core {
         throw damage("directory \(number.rawValue)", "it has names, and counts none")
     }
 
-    /// Reports damage; gives what an operation throws that has met it.
+    /// Reports damage. Returns what the operation that met it throws.
     func damage(_ place: String, _ reason: String) -> Stop {
         report(CorruptionReport(place: place, reason: reason))
         return .failed(.ioError)
@@ -363,8 +368,9 @@ extension InodeRecord {
     var isRegular: Bool { type == 0o100000 }
     var isSymbolicLink: Bool { type == 0o120000 }
 
-    /// Clears the set-user-ID bit, and the set-group-ID bit unless the file is not executable by its group and the caller is in
-    /// it; true if that changed anything. Source: POSIX write(2), chown(2); the kernel's setattr_should_drop_suidgid.
+    /// Clears the set-user-ID bit. Clears the set-group-ID bit too, unless the file is not executable by its group and
+    /// the caller is in that group or has CAP_FSETID. Returns whether the mode changed. Source: POSIX write(2),
+    /// chown(2); the kernel's setattr_should_drop_suidgid.
     @discardableResult
     mutating func killPrivileges(_ caller: Caller) throws(Stop) -> Bool {
         guard !isDirectory, mode & 0o6000 != 0 else { return false }

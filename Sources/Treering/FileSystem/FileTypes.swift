@@ -8,34 +8,35 @@ struct Caller: Sendable {
     var uid: UInt32
     var gid: UInt32
     var umask: UInt32
-    /// What the kernel does not send along; asked for where it matters (`Blocker.identity`).
+    /// Groups and privileges. The kernel does not send them, so an operation that needs them throws `Blocker.identity`.
     var identity: Identity?
 
-    /// Whether a file of this group may keep S_ISGID although it is not executable by the group, or for a change of mode.
-    /// Source: the kernel's setattr_should_drop_sgid.
+    /// Whether S_ISGID may stay on an inode: on a file that its group cannot execute, and at a change of mode. Source:
+    /// the kernel's setattr_should_drop_sgid.
     func keepsSetGroupID(of inode: InodeRecord) throws(Stop) -> Bool {
         guard let identity else { throw .blocked(.identity) }
         return identity.keepsSetGroupID || gid == inode.gid || identity.groups.contains(inode.gid)
     }
 }
 
-/// What an operation knows of the request that asks for it: one value, from the kernel's request to the commit of its record.
+/// What an operation knows of the request that asks for it: one value, from the kernel's request to the commit of its
+/// record.
 struct RequestContext: Sendable {
     var caller: Caller
-    /// The number of a request that must not be carried out twice. Its record is noted beside it, for whoever takes the connection over.
-    /// Nil where a second time does no harm.
+    /// The number of a request that must not be carried out twice. `ConnectionState` notes it with the record's
+    /// sequence, for a successor. Nil if a second time does no harm.
     var onceNumber: UInt64?
 
-    /// For what no request asks for, and for what does not depend on who asks.
+    /// For changes that no request asks for, and for operations that do not depend on the caller.
     static var nobody: RequestContext { .by(Caller(uid: 0, gid: 0, umask: 0)) }
 
-    /// On behalf of somebody.
+    /// For a request that may be carried out twice.
     static func by(_ caller: Caller) -> RequestContext { RequestContext(caller: caller, onceNumber: nil) }
 }
 
 /// Groups and privileges of a process.
 struct Identity: Sendable {
-    /// The file system's group and the supplementary ones.
+    /// The fsgid and the supplementary groups.
     var groups: Set<UInt32> = []
     /// CAP_FSETID.
     var keepsSetGroupID = false
@@ -57,9 +58,9 @@ struct Attributes: Hashable, Sendable {
     var deviceNumber: UInt32
     /// In bytes; for a directory the number of its entries (without "." and "..") times 32.
     var byteCount: UInt64
-    /// Bytes that extents name.
+    /// Bytes of all extents, the reserved ones included.
     var storedByteCount: UInt64
-    /// The same as st_blocks has it: in units of 512, rounded up.
+    /// `storedByteCount` in the unit of st_blocks: 512 bytes, rounded up.
     var blockCount: UInt64 { storedByteCount / 512 + (storedByteCount % 512 == 0 ? 0 : 1) }
     var accessed: Timestamp
     var modified: Timestamp
@@ -88,11 +89,11 @@ struct AttributeChanges: Sendable {
     var accessed: Time?
     var modified: Time?
     var changed: Time?
-    /// Whoever changes may not keep set-user-ID and set-group-ID bits.
+    /// The caller may not keep set-user-ID and set-group-ID bits.
     var killsPrivileges = false
 
-    /// chown(2) that names neither user nor group changes the time and ends privileges. The kernel sends it as a change of nothing;
-    /// where it keeps the times by itself, with the time of that change.
+    /// A chown(2) that names neither user nor group. It still changes the time and kills privileges. The kernel sends
+    /// it without any field, or with `changed` alone where the kernel keeps the times.
     var isChownOfNothing: Bool {
         mode == nil && uid == nil && gid == nil && byteCount == nil && accessed == nil && modified == nil
     }
@@ -133,7 +134,8 @@ struct WriteFlags: OptionSet, Sendable {
     static let killsPrivileges = WriteFlags(rawValue: 1)
     /// The kernel keeps the file's times and tells them by itself.
     static let keepsTimes = WriteFlags(rawValue: 2)
-    /// By O_APPEND, or from the kernel's cache, which has let it in already: may reach an append-only file.
+    /// May reach an append-only file. The file was opened with O_APPEND, or the bytes come from the kernel's cache,
+    /// which has checked that already.
     static let appends = WriteFlags(rawValue: 4)
 }
 
@@ -165,11 +167,13 @@ enum Stop: Error {
 
 /// What a blocked operation waits for.
 enum Blocker {
-    /// A page of the index. The operation begins anew and needs the pages that were fetched for it before as well.
+    /// A page of the index. The operation begins anew, so the pages that were fetched for it before must stay in
+    /// memory.
     case page(PageMiss)
-    /// A page of the index, for an operation that goes on where it was: pages behind that place may go.
+    /// A page of the index. The operation goes on where it was, so the pages that it has passed may leave memory.
     case pageAhead(PageMiss)
-    /// Nothing: it has done as much as one hold of the lock allows, and goes on where it was when others had their turn.
+    /// Nothing. The operation has done as much as one hold of the lock allows. It goes on where it was after others had
+    /// their turn.
     case turn
     /// Room in staging, in the log, or among the changed pages of the index.
     case room

@@ -30,17 +30,17 @@ extension InodeRecord {
     /// Immutable or append-only: keeps its attributes and names.
     var isProtected: Bool { flags & InodeFlags.protecting.rawValue != 0 }
 
-    /// A directory in which a name may be made. Source: ioctl_iflags(2).
+    /// Throws unless a name may be made in this directory. Source: ioctl_iflags(2).
     func requireNewNames() throws(Stop) {
         if isImmutable { throw .failed(.notPermitted) }
     }
 
-    /// A directory that may lose this name.
+    /// Throws unless this directory may lose a name of `inode`.
     func requireRemoval(of inode: InodeRecord) throws(Stop) {
         if isProtected || inode.isProtected { throw .failed(.notPermitted) }
     }
 
-    /// Attributes may change.
+    /// Throws unless attributes may change.
     func requireUnprotected() throws(Stop) {
         if isProtected { throw .failed(.notPermitted) }
     }
@@ -52,20 +52,21 @@ extension Core {
         try inode(number).record.inodeFlags.intersection(.settable)
     }
 
-    /// FS_IOC_SETFLAGS. Whether the caller may was decided by the kernel.
+    /// FS_IOC_SETFLAGS. The kernel has checked that the caller may do it.
     func setInodeFlags(_ number: InodeNumber, _ wanted: InodeFlags, _ context: RequestContext) throws(Stop) {
         guard InodeFlags.settable.isSuperset(of: wanted) else { throw .failed(.notSupported) }
         var inode = try self.inode(number).record
         // chattr(1) is for files and directories; the kernel does not ask for others.
         guard inode.isRegular || inode.isDirectory else { throw .failed(.notSupported) }
-        // On a full store what was protected must become removable.
+        // Works on a full store: a file must be unprotected before it can be removed.
         let unprotects = inode.isProtected && wanted.isDisjoint(with: .protecting)
         inode.inodeFlags = inode.inodeFlags.subtracting(.settable).union(wanted)
         inode.changed = now()
         try commit(unprotects ? .removal : .write, context) { $0.inode(inode) }
     }
 
-    /// open(2) of an immutable or append-only file, where the kernel tells of it. `appends`: O_APPEND without O_TRUNC.
+    /// Checks open(2) of an immutable or append-only file, where the kernel sends OPEN. `appends`: O_APPEND without
+    /// O_TRUNC.
     func checkOpen(_ number: InodeNumber, writes: Bool, appends: Bool) throws(Stop) {
         guard writes else { return }
         let inode = try self.inode(number).record

@@ -1,6 +1,6 @@
-// A read in progress: where its bytes go, and what must still be read and verified for it. Made by Core under the lock, carried
-// out by Volume outside it. A read of very many pieces is planned and carried out in parts, so that neither the lock nor memory are
-// held for more than a part at a time.
+// A read in progress: where its bytes go, and what must still be read and verified for it. Core makes it under the
+// lock, and Volume carries it out outside the lock. A read of very many pieces is done in parts, so that it never holds
+// the lock, or memory, for more than one part.
 
 /// One range of a segment to be read for a plan.
 struct PlannedRead {
@@ -9,12 +9,13 @@ struct PlannedRead {
     /// In bytes, a multiple of 4 KiB.
     let position: UInt64
     var byteCount: Int
-    /// Where the bytes go in the plan's buffer; −1 where they go to scratch memory, and pieces of them to their places afterwards.
+    /// Where the bytes go in the plan's buffer. −1: they go to scratch memory, and pieces of them are copied to their
+    /// places later.
     var target: Int
     var memory = UnsafeMutableRawBufferPointer(start: nil, count: 0)
-    /// Of each block, where the bytes go to their place at once.
+    /// Of each block of a direct read. Empty for a read to scratch memory.
     var checksums: [UInt32] = []
-    /// Of the pieces that come through scratch memory: a list through `ScratchPiece.next`, −1 at its end.
+    /// The pieces of a read to scratch memory: a list through `ScratchPiece.next`. −1: none.
     var firstPiece: Int32 = -1
     var lastPiece: Int32 = -1
 
@@ -22,7 +23,7 @@ struct PlannedRead {
     var end: UInt64 { position + UInt64(byteCount) }
 }
 
-/// What comes through scratch memory: something with a checksum, a part of which goes to the plan's buffer.
+/// A piece that comes through scratch memory: bytes with one checksum, of which a part goes to the plan's buffer.
 private struct ScratchPiece {
     /// In the bytes of its read.
     var verifiedOffset: Int32
@@ -57,7 +58,7 @@ final class ReadPlan: @unchecked Sendable {
     private let bounds: WorkBounds
     /// No less than what one unaligned read of everything takes.
     private var scratchLimit: Int { max(bounds.scratchByteCount, byteCount + 2 * blockByteCount) }
-    /// What may be read in between, so that neighbours come with one read.
+    /// How many bytes may lie between two neighbours that come with one read.
     private static let gapLimit = 16 << 10
     /// How many of the last reads are looked at for a neighbour.
     private static let neighbourCount = 4
@@ -95,7 +96,8 @@ final class ReadPlan: @unchecked Sendable {
         pieceCount += 1
     }
 
-    /// Plans to read a part of a payload to where the plan is filled; gives how much of it. All its blocks are stored next to each other.
+    /// Plans to read a part of a payload to where the plan is filled. Returns how many bytes of it. All its blocks are
+    /// stored next to each other.
     func add(
         _ entry: PayloadEntry, _ segmentID: SegmentID, _ file: DeviceFile, offset: Int, byteCount: Int
     ) -> Int {
@@ -151,8 +153,8 @@ final class ReadPlan: @unchecked Sendable {
         }
     }
 
-    /// Adds something that lies at `position` of a segment and is verified whole; gives how many bytes of it go to the plan's buffer, 0
-    /// where there is no scratch memory left for it.
+    /// Adds bytes that lie at `position` of a segment and are verified as a whole. Returns how many of them go to the
+    /// plan's buffer, 0 if no scratch memory is left for them.
     private func add(_ piece: ScratchPiece, _ segmentID: SegmentID, _ file: DeviceFile, at position: Int) -> Int {
         let block = blockByteCount
         let start = position / block * block
@@ -174,7 +176,8 @@ final class ReadPlan: @unchecked Sendable {
         return Int(piece.byteCount)
     }
 
-    /// The read that brings these blocks of a segment to scratch memory: one of the last that ends there, or a new one.
+    /// The read that brings these blocks of a segment to scratch memory: one of the last reads, made longer, or a new
+    /// one. Nil if this part takes no more.
     private func scratchRead(_ segmentID: SegmentID, _ file: DeviceFile, _ start: Int, _ end: Int) -> Int? {
         for index in reads.indices.suffix(Self.neighbourCount) {
             let read = reads[index]
@@ -222,7 +225,8 @@ final class ReadPlan: @unchecked Sendable {
         (scratchByteCount, pieceCount) = (0, 0)
     }
 
-    /// Verifies what one read brought and puts it in place; nil when it is good. Reads of one part may be taken at the same time.
+    /// Verifies what one read brought and puts it in place. Returns the damage, or nil. Threads may do this at the same
+    /// time for different reads of one part.
     func accept(_ index: Int, _ completion: Completion) -> CorruptionReport? {
         let read = reads[index]
         func damage(_ reason: String) -> CorruptionReport {
@@ -263,7 +267,7 @@ struct BufferPool {
     static let largeByteCount = 1 << 20
     static let countLimit = 16
 
-    /// A buffer of at least this many bytes, rounded up to whole blocks.
+    /// A buffer of at least this many bytes; it may have many more.
     mutating func take(_ byteCount: Int) -> AlignedBuffer {
         if byteCount <= Self.smallByteCount { return small.popLast() ?? AlignedBuffer(byteCount: Self.smallByteCount) }
         if byteCount <= Self.largeByteCount { return large.popLast() ?? AlignedBuffer(byteCount: Self.largeByteCount) }
