@@ -61,11 +61,11 @@ extension Index {
         insertChild(level: level + 1, separator: rightSeparator, right.pointer)
     }
 
-    /// Deals with a page of the current path that has lost entries: drops it if it is empty, merges it with a neighbour if
-    /// that is in memory and small enough, and lowers the root.
+    /// Deals with a page of the current path that has lost entries: drops it if it is empty, merges it with a neighbour
+    /// if that is in memory and small enough, and lowers the root.
     ///
-    /// An empty leaf stays where the one that would take over its keys is not in memory: the next change of the same record
-    /// may put something there, and it touched this leaf.
+    /// An empty leaf stays if the leaf that would take over its keys is not in memory. The next change of the same
+    /// record may put an entry there, and it has touched only this leaf.
     func shrink(level: Int) {
         let page = path[level].page
         guard level < rootLevel else { return lowerRoot() }
@@ -146,7 +146,8 @@ extension Index {
         }
     }
 
-    /// Makes the only child of the root the root, as often as that is so; an index without pages becomes an empty leaf.
+    /// As long as the root has a single child, that child becomes the root. An index without entries becomes an empty
+    /// leaf.
     private func lowerRoot() {
         while rootLevel > 0 {
             let frame = resident(root, level: rootLevel)

@@ -1,10 +1,11 @@
-// Generations of pages. `freeze` ends one: its pages become immutable, the owner writes them and the superblock, while
-// operations go on in the next. The order on disk is the owner's business:
+// Generations of pages. `freeze` ends one: its pages become immutable. The owner writes them and the superblock, while
+// operations go on in the next generation. The owner keeps the order on disk:
 //
 //     freeze → grow the file → write nextFrozenPages until none is left → sync → superblock → sync
 //     → checkpointDurable → release(through: the older of the two slots' numbers)
 
-/// A page of the checkpoint in flight, sealed and ready to be written. The buffer does not change until the checkpoint ends.
+/// A page of the checkpoint in flight, sealed and ready to be written. The buffer does not change until the checkpoint
+/// ends.
 struct FrozenPage: @unchecked Sendable {
     let address: PageAddress
     let bytes: UnsafeMutableRawBufferPointer
@@ -18,7 +19,8 @@ extension Index {
 
     var checkpointInFlight: IndexRoot? { inFlight?.root }
 
-    /// Ends the generation: its pages and a new bitmap are the checkpoint in flight. Returns what the superblock stores.
+    /// Ends the generation: its pages and a new bitmap are the checkpoint in flight. Returns what the superblock
+    /// stores.
     func freeze() -> IndexRoot {
         precondition(inFlight == nil, "one checkpoint at a time")
         precondition(canWrite)
@@ -47,7 +49,7 @@ extension Index {
         return result
     }
 
-    /// Addresses for a bitmap of the file as it is once they are taken.
+    /// Takes addresses for the bitmap. The bitmap must also cover the pages that are added to the file for it.
     private func allocateBitmap() -> [PageAddress] {
         for address in bitmapPages { allocator.free(address, heldFor: building) }
         var pages: [PageAddress] = []
@@ -95,24 +97,26 @@ extension Index {
         }
     }
 
-    /// Makes reusable what was freed while the checkpoints up to this one were built. True only when *both* superblock slots
-    /// durably hold checkpoints at or above `checkpoint`: the owner passes the older of the two numbers.
+    /// Makes reusable what was freed while the checkpoints up to this one were built. True only when *both* superblock
+    /// slots durably hold checkpoints at or above `checkpoint`: the owner passes the older of the two numbers.
     func release(through checkpoint: CheckpointNumber) { allocator.release(through: checkpoint) }
 
-    /// The checkpoint was given up for want of room before its superblock slot was written, and no write is in flight any more: nothing
-    /// names its pages, whatever is on disk there. They go into the next one where they are.
+    /// The checkpoint was given up for want of room. Its superblock slot was not written, and no write is in flight any
+    /// more. So nothing on disk names its pages: they keep their addresses and belong to the next checkpoint.
     func checkpointAbandoned() {
         endFailedCheckpoint()
         root = reviveFrozen(root, level: rootLevel, inPlace: true)
-        // What finds no room is tried again and again, and must not need more of the file each time.
+        // The checkpoint is tried again and again. The bitmap's pages are free at once, so that the file does not grow
+        // each time.
         for address in bitmapPages { allocator.free(address) }
         bitmapPages = []
         precondition(cache.frozenCount == 0, "a frozen page is not in the tree")
     }
 
-    /// A write or flush of the checkpoint failed, and no write is in flight any more. What is on disk at its pages is
-    /// unknown, and so is whether its superblock slot counts: every page of it gets a new address, and the old ones are not
-    /// reused before both slots hold later checkpoints. Nothing is lost; the next checkpoint has its own number.
+    /// A write or flush of the checkpoint failed, and no write is in flight any more. Nobody knows what is on disk at
+    /// its pages, and whether its superblock slot counts. So every page of it gets a new address, and the old addresses
+    /// are not reused before both slots hold later checkpoints. Nothing is lost: the next checkpoint has its own
+    /// number.
     func checkpointFailed() {
         endFailedCheckpoint()
         root = reviveFrozen(root, level: rootLevel, inPlace: false)
@@ -129,8 +133,8 @@ extension Index {
         }
     }
 
-    /// Makes the frozen pages below a pointer ones of this generation, at their places or at new ones. Returns the pointer's
-    /// new value. Only a dirty or frozen page can have frozen ones below it.
+    /// Makes the frozen pages below a pointer dirty, at their addresses or at new ones. Returns the pointer's new
+    /// value. Frozen pages lie only below dirty or frozen ones.
     private func reviveFrozen(_ pointer: PagePointer, level: Int, inPlace: Bool) -> PagePointer {
         let frame = resident(pointer, level: level)
         if frame < 0 || cache.frames[frame].state == .clean { return pointer }

@@ -84,8 +84,8 @@ extension Index {
         }
     }
 
-    /// Walks the entries with keys from `first` through `last` in order until `body` returns false; `body` must not modify
-    /// the index. Returns false if `body` ended it. After a miss, continue above the last key that `body` saw.
+    /// Walks the entries with keys from `first` through `last` in order until `body` returns false; `body` must not
+    /// modify the index. Returns false if `body` ended it. After a miss, continue above the last key that `body` saw.
     @discardableResult
     func scan(
         from first: IndexKey, through last: IndexKey, _ body: (IndexKey, UnsafeRawBufferPointer) -> Bool
@@ -110,8 +110,8 @@ extension Index {
     /// Makes sure that everything a `put`, `remove` or `update` of `key` needs is in memory.
     func touch(_ key: IndexKey) throws(PageMiss) { _ = try leaf(for: key) }
 
-    /// Touches the range's entries from the first on, at most `limit`. Returns how many there are in memory now from the
-    /// first on; fewer than `limit` means that these are all.
+    /// Touches the first entries of a range, at most `limit`. Returns how many there are; fewer than `limit` means that
+    /// these are all.
     func touch(from first: IndexKey, through last: IndexKey, limit: Int) throws(PageMiss) -> Int {
         var count = 0
         var key = first

@@ -1,5 +1,5 @@
-// What a scrub needs of the index in use: where a page lies and whether it is on disk, without fetching it and without making the
-// page cache keep it longer.
+// What a scrub needs of the index in use: where a page lies and whether it is on disk, without fetching it and without
+// making the page cache keep it longer.
 
 extension Index {
     /// What is in memory at the end of a pointer.
@@ -19,7 +19,7 @@ extension Index {
         return cache.frames[frame].state == .clean ? .clean(page) : .changed(page)
     }
 
-    /// What a page must be that its parent leads to.
+    /// What the page at the end of a parent's pointer must be.
     func expectation(_ miss: PageMiss) -> PageExpectation {
         PageExpectation(
             uuid: uuid, pointer: miss.pointer, level: miss.level, lower: miss.lower, upper: miss.upper,

@@ -1,5 +1,5 @@
-// Modifications. All of them trap when a page is missing: the caller touches every key first, under the same hold of its
-// lock. No page leaves memory in here.
+// Modifications. All of them trap when a page is missing: the caller touches every key first, under the same hold of
+// its lock. No page leaves memory in here.
 
 extension Index {
     /// Sets the value of an entry. Returns whether it is a new one.
@@ -33,7 +33,7 @@ extension Index {
     @discardableResult
     func update<Result>(_ key: IndexKey, _ body: (UnsafeMutableRawBufferPointer) -> Result) -> Result? {
         guard let (page, position) = find(key) else { return nil }
-        // A leaf of this generation has only such pages above it.
+        // All pages above a leaf of this generation are of this generation too.
         if page.birth == building { return body(page.value(position)) }
         return body(dirtyPath(to: key).value(position))
     }
@@ -61,7 +61,7 @@ extension Index {
         }
     }
 
-    /// Brings the path to a key, where the owner can wait for it.
+    /// Fetches the missing pages on the path to a key, if the owner can wait for them.
     private func bring(_ key: IndexKey) {
         guard let fetchNow else { return }
         while true {
@@ -134,7 +134,7 @@ extension Index {
     /// An address for a page of this generation.
     private func newAddress() -> PageAddress {
         let address = allocator.allocate()
-        // Left behind by a fetch that came after its page had moved on.
+        // A fetch may have brought an old page of this address after that page had moved on.
         let stale = cache.find(address)
         if stale >= 0 {
             precondition(cache.frames[stale].state == .clean, "a page in use was handed out")

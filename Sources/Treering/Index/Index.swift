@@ -62,7 +62,7 @@ final class Index {
     }
 
     let uuid: StoreUUID
-    /// Whether entries must be such as `IndexKey.problem` lets pass.
+    /// Whether a page is damage if `IndexKey.problem` objects to one of its entries.
     var checksEntries = true
     /// The cache's bound in pages.
     let limitPageCount: Int
@@ -73,7 +73,8 @@ final class Index {
     var root: PagePointer
     var rootLevel: Int
     var entryCount: UInt64
-    /// Children's addresses lie below this; until the bitmaps are loaded, what the superblock says.
+    /// The length of the file in pages, as the superblock says. Used until the bitmaps are loaded: children's addresses
+    /// lie below it.
     var pageCountOnDisk: UInt64
     /// The number of the checkpoint that gathers modifications now.
     var building: CheckpointNumber
@@ -85,8 +86,8 @@ final class Index {
     /// By level; valid inside one modification.
     let path: UnsafeMutablePointer<PathStep>
     var counters = IndexCounters()
-    /// For offline tools, which may wait: brings a page that a modification needs and nobody touched; false where it cannot. A mount
-    /// has none, and touches first.
+    /// Fetches a page that a modification needs and nobody touched. Returns false if it cannot. Only where waiting is
+    /// allowed: in offline tools and in a recovery. A mount has none and touches every page first.
     var fetchNow: ((PageMiss) -> Bool)?
 
     static let pathCapacity = 24
@@ -127,8 +128,9 @@ final class Index {
 
     deinit { path.deallocate() }
 
-    /// Takes over the bitmaps of the mounted checkpoint and of the one in the other superblock slot (nil if that is empty
-    /// or damaged), both complete. From now on the index can be modified; pages that either names are not overwritten.
+    /// Takes over the bitmaps of the mounted checkpoint and of the one in the other superblock slot (nil if that is
+    /// empty or damaged), both complete. From now on the index can be modified; pages that either names are not
+    /// overwritten.
     func adopt(live: BitmapLoad, other: BitmapLoad?) throws(CorruptionReport) {
         precondition(!canWrite && live.isComplete && other?.isComplete ?? true)
         for frame in 0..<cache.frameCount where cache.frames[frame].isLive {
@@ -144,8 +146,8 @@ final class Index {
         canWrite = true
     }
 
-    /// No page below this is handed out for new pages. A successor of a killed daemon sets the length of the file here
-    /// until the dead one's writes have drained, and 0 then.
+    /// No page below this is allocated. A successor of a killed daemon sets the length of the file here while the dead
+    /// one may still be writing, and 0 afterwards.
     func setAllocationFloor(_ address: UInt32) { allocator.floor = Int(address) }
 
     // MARK: Pages in memory
@@ -156,14 +158,15 @@ final class Index {
         let frame = cache.find(pointer.address)
         if frame < 0 { return -1 }
         let page = cache.page(frame)
-        // A damaged index may lead here by two ways; `install` reports it when the page is fetched for the wrong one.
+        // In a damaged index two pointers may lead to one page. `install` reports that when the page is fetched for the
+        // wrong one.
         if page.birth != pointer.birth || Int(page.level) != level || !cache.frames[frame].isLive { return -1 }
         cache.touch(frame, level: UInt8(truncatingIfNeeded: level))
         return frame
     }
 
-    /// Starts fetching a page: the owner reads it into the buffer. Call it under the hold of the lock under which the miss was
-    /// thrown (later the page may lie elsewhere), and only once per address at a time.
+    /// Starts fetching a page: the owner reads it into the buffer. Call it under the hold of the lock under which the
+    /// miss was thrown (later the page may lie elsewhere), and only once per address at a time.
     func beginFetch(_ miss: PageMiss) -> PageFetch {
         PageFetch(miss: miss, buffer: .init(start: cache.takeBuffer(), count: IndexPage.byteCount))
     }
@@ -217,8 +220,8 @@ final class Index {
 
     func unpin(_ pin: PagePin) { cache.unpin(pin) }
 
-    /// Brings the cache back to its bound, as far as clean pages that nobody holds allow. Called between operations, and
-    /// only then do pages go. Does a bounded amount of work; returns how many pages went.
+    /// Drops clean pages that nobody holds until the cache is within its bound. Only here do pages of the tree leave
+    /// memory, so it is called between operations. Does a bounded amount of work. Returns how many pages it dropped.
     @discardableResult
     func evict() -> Int {
         if cache.residentCount <= limitPageCount { return 0 }
@@ -236,7 +239,7 @@ final class Index {
     /// Memory of all pages, those being fetched included.
     var residentByteCount: Int { cache.residentCount * IndexPage.byteCount }
     var cacheLimitByteCount: Int { limitPageCount * IndexPage.byteCount }
-    /// More than half of the cache can be freed only by a checkpoint.
+    /// Dirty pages fill more than half of the cache, and only a checkpoint makes them clean.
     var needsCheckpoint: Bool { cache.dirtyCount * 2 > limitPageCount }
     /// Pages of the index file, free ones included: what the file must have room for before frozen pages are written.
     var filePageCount: Int { allocator.pageCount }

@@ -1,5 +1,5 @@
-// A walk of one checkpoint's whole index through a reader, for `check`, `dump --index` and tests. Needs memory for one page
-// per level and two bits per page of the file, and goes on behind damage.
+// A walk of one checkpoint's whole index through a reader, for `check`, `dump --index` and tests. Needs memory for one
+// page per level and two bits per page of the file, and goes on behind damage.
 
 /// What a walk found.
 struct IndexSummary: Sendable, Equatable {
@@ -33,8 +33,8 @@ struct IndexVerifier: ~Copyable {
     private var seen: [UInt64] = []
     private var summary = IndexSummary()
 
-    /// Checks every page that `root` leads to, calling back for each entry, page (before its entries) and damage. Within a
-    /// part of the keys it looks only at pages that may hold them, and not at the bitmap.
+    /// Checks every page that `root` leads to, calling back for each entry, page (before its entries) and damage.
+    /// Within a part of the keys it looks only at pages that may hold them, and not at the bitmap.
     static func verify(
         root: IndexRoot, uuid: StoreUUID, within range: ClosedRange<IndexKey> = .min ... .max,
         checksEntries: Bool = true, read: @escaping Reader,
@@ -159,7 +159,8 @@ struct IndexVerifier: ~Copyable {
         }
     }
 
-    /// Pages that the tree uses but the bitmap gives away are damage; so are marked pages that a whole tree does not use.
+    /// A page that the tree uses and the bitmap calls free is damage. If the tree is whole, a page that the bitmap
+    /// marks and the tree does not use is damage too.
     private mutating func compare(with bitmap: BitmapLoad) {
         var lost = 0
         var firstLost = 0

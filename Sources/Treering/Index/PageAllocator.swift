@@ -2,8 +2,8 @@
 
 /// Bitmaps of the index file, one bit per page, and the queue of pages that were freed but may not be reused yet.
 ///
-/// A page is *used* (the tree or the bitmap of the checkpoint being built needs it), *held* (only older checkpoints need
-/// it), or free. Pages are handed out in runs, so that a checkpoint's writes are long.
+/// A page is *used* (the tree or the bitmap of the checkpoint being built needs it), *held* (only older checkpoints
+/// need it), or free. Pages are handed out in runs, so that a checkpoint's writes are long.
 struct PageAllocator {
     private static let wantedRunPageCount = 8
     private static let minGrowthPageCount = 128
@@ -20,7 +20,7 @@ struct PageAllocator {
     private(set) var heldCount = 0
     /// Pages of the file, free ones included. The owner makes the file this long before it writes to it.
     private(set) var pageCount: Int
-    /// No page below this is handed out: what a dead process may still be writing to.
+    /// No page below this is handed out, because a dead process may still be writing there.
     var floor = 0 {
         didSet {
             run = 0..<0

@@ -1,8 +1,8 @@
 // The frames of the index's page cache: which pages are in memory, in which state, and which may go. Owned by Index;
 // knows nothing of trees.
 
-/// A hold on a page in memory: until it is given back to `Index.unpin`, the page stays in memory, also when it is modified
-/// (and so moves to another address) meanwhile.
+/// A hold on a page in memory: until it is given back to `Index.unpin`, the page stays in memory, also when it is
+/// modified (and so moves to another address) meanwhile.
 struct PagePin: Sendable {
     fileprivate(set) var frame: Int32
 }
@@ -19,7 +19,7 @@ struct PageCache: ~Copyable {
         case frozen
         /// Belongs to the checkpoint in flight but no longer to the tree.
         case superseded
-        /// No longer anything; waits for its pins to go.
+        /// Holds no page any more, but somebody still holds a pin on it.
         case dropped
     }
 
@@ -74,7 +74,7 @@ struct PageCache: ~Copyable {
     var frozenCount: Int { counts.frozen + counts.superseded }
     /// Buffers in use, those being fetched included.
     var residentCount: Int { pool.takenCount }
-    /// Frames that `forEach` walks.
+    /// All frames in use have numbers below this.
     var frameCount: Int { frontier }
 
     // MARK: Map
@@ -183,7 +183,8 @@ struct PageCache: ~Copyable {
         if frames[frame].pins > 0 { setState(frame, .dropped) } else { release(frame) }
     }
 
-    /// Forgets a page of the tree that the checkpoint in flight still needs: pins go with an empty frame.
+    /// Takes a frozen page out of the tree and leaves it to the checkpoint in flight. Its pins stay valid and hold
+    /// nothing.
     mutating func supersede(_ frame: Int) {
         guard frames[frame].pins > 0 else { return setState(frame, .superseded) }
         reserveFrame()
@@ -242,7 +243,7 @@ struct PageCache: ~Copyable {
         return frontier - 1
     }
 
-    /// Makes sure that the next frame comes without the tables moving.
+    /// Makes sure that taking the next frame does not move the tables.
     private mutating func reserveFrame() {
         if idle.isEmpty && frontier == capacity { grow() }
     }

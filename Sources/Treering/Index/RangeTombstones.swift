@@ -1,11 +1,12 @@
-// Which removals of ranges a file remembers, by offset. The index has their tombstones by age; a removal that covers older ones takes
-// their place, and would have to look at all of them. Learnt when a file has many, kept in step by whoever puts the tombstone of and removes, dropped
-// when it is in the way: it is never written. Neither learning nor looking does more than a bounded part under one hold of the lock.
+// The range tombstones of a file, by offset. The index has them by age. A removal takes the place of the older ones
+// that it covers; without this table it would have to look at all tombstones of the file. The table is learnt when a
+// file has many, kept in step when tombstones are put and removed, and dropped when it becomes too large. It is never
+// written. Under one hold of the lock only a bounded part is learnt or looked at.
 
 /// Where the search for the range tombstones that a removal covers goes on.
 enum TombstoneCursor: Equatable {
     case start
-    /// The file's are still being learnt, and were through this age.
+    /// The file's tombstones are still being learnt. They are known up to this age.
     case learning(RecordSequence)
     case offset(UInt64, RecordSequence)
     case age(RecordSequence)
@@ -44,17 +45,18 @@ struct RangeTombstones {
     fileprivate(set) var state = State.learning(.zero)
 
     private static let chunkLimit = 512
-    /// No file has more than this remembered, and none more is begun when half as many are.
+    /// The most tombstones that are remembered of one file. If all files together have half as many, those are dropped
+    /// before another file is begun.
     fileprivate static let rememberedLimit = 1 << 20
 
-    /// Where one of this beginning and age stands, or would stand. There is a chunk.
+    /// Where a range of this beginning and age stands, or would stand. `chunks` must not be empty.
     private func place(of from: UInt64, _ sequence: RecordSequence) -> (chunk: Int, position: Int) {
         // The last chunk that does not begin behind it.
         let chunk = max(0, Self.firstIndex(in: chunks) { ($0[0].from, $0[0].sequence) > (from, sequence) } - 1)
         return (chunk, Self.firstIndex(in: chunks[chunk]) { ($0.from, $0.sequence) >= (from, sequence) })
     }
 
-    /// The first element that `isBehind` holds for, which it does for all after that; the end where there is none.
+    /// The first element that `isBehind` holds for; it must hold for all after that too. The end if there is none.
     private static func firstIndex<Element>(in elements: [Element], _ isBehind: (Element) -> Bool) -> Int {
         var (low, high) = (0, elements.count)
         while low < high {
@@ -66,7 +68,7 @@ struct RangeTombstones {
 
     mutating func insert(_ range: Range) {
         switch state {
-        // What is still to be learnt comes by itself.
+        // The walk that learns will come to it.
         case .learning(let through) where range.sequence > through: return
         case .tooMany: return
         default: put(range)
@@ -106,7 +108,8 @@ struct RangeTombstones {
         if let range { put(range) }
     }
 
-    /// Some of those that lie within a range and are older than a record, from a place on: no more than `limit`, of `budget` looked at.
+    /// Some of the tombstones that lie within a range and are older than a record, from `cursor` on. Looks at no more
+    /// than `budget`, and returns no more than `limit`.
     fileprivate func covered(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence,
         at cursor: (from: UInt64, sequence: RecordSequence), limit: Int, budget: Int
@@ -134,20 +137,20 @@ struct RangeTombstones {
 }
 
 extension RecordIndex {
-    /// A file with fewer is walked over each time.
+    /// A file with no more tombstones than this is walked over each time.
     private static let walkedTombstoneLimit = 64
     /// Files that are remembered at a time.
     private static let rememberedFileLimit = 4
 
-    /// Some of the range tombstones of an inode that a removal of this age covers: few enough to be taken out at once. `learns`: what is
-    /// not known of the file may be learnt, or a part of it.
+    /// Some of the range tombstones of an inode that a removal of this age covers: few enough to be taken out in one
+    /// step. `learns`: the file's tombstones may be learnt, or a part of them.
     func coveredTombstones(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence,
         at cursor: TombstoneCursor = .start, learns: Bool
     ) throws(PageMiss) -> CoveredTombstones {
         // Only a hostile record has no number.
         guard sequence.rawValue > 0 else { return CoveredTombstones() }
-        // An index that is made from the log is nobody's to wait for.
+        // A rebuild shares the lock with nobody, so it needs no bounds.
         guard pass == .live else {
             return try coveredTombstones(inode, from, to, before: sequence, age: .zero, limit: .max, budget: .max)
         }
@@ -165,7 +168,8 @@ extension RecordIndex {
                 return rangeTombstones[inode]!.covered(
                     inode, from, to, before: sequence, at: place, limit: limit, budget: budget)
             case .learning(let through):
-                // Where others are in the way of learning it, it is done without.
+                // Other files may have pushed this one out, so that learning does not advance. Then the tombstones are
+                // walked over.
                 if case .learning(let before) = cursor, through <= before { break }
                 return CoveredTombstones(next: .learning(through))
             case .tooMany: break
@@ -181,7 +185,7 @@ extension RecordIndex {
         for key in covered.keys { try tree.touch(key) }
     }
 
-    /// The same by a walk over all of them.
+    /// The same, by a walk over all tombstones of the file in the order of age.
     private func coveredTombstones(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence, age: RecordSequence,
         limit: Int, budget: Int
@@ -214,7 +218,7 @@ extension RecordIndex {
         }
     }
 
-    /// Learns some of the range tombstones of a file, from where it was on.
+    /// Learns some more of a file's range tombstones.
     private func learnRangeTombstones(of inode: InodeNumber) throws(PageMiss) {
         if rangeTombstones[inode] == nil {
             let count = rangeTombstones.values.reduce(0) { $0 + $1.count }
@@ -256,7 +260,7 @@ extension RecordIndex {
 }
 
 extension RangeTombstones.Range {
-    /// Nil where the entry is none of a range tombstone.
+    /// Nil if the entry is malformed.
     fileprivate init?(_ key: IndexKey, _ value: UnsafeRawBufferPointer) {
         guard let entry = TombstoneEntry(decoding: value) else { return nil }
         self.init(from: entry.from, to: entry.to, sequence: RecordSequence(key.subkey))

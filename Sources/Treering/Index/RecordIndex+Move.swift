@@ -1,4 +1,4 @@
-// What the cleaner moves, as the index sees it: which entries a segment's records keep alive, and the change that establishes
+// The cleaner's moves in the index: which entries have their origin in a segment, and the change that establishes such
 // an entry again in a newer record.
 
 extension IndexKey {
@@ -30,8 +30,8 @@ extension MovedChange {
 extension RecordIndex {
     // MARK: Applying
 
-    /// Whether the index holds the very entry that moves: always so in a running mount, and in the replay after a checkpoint. Where an
-    /// index is rebuilt and the older record is gone, the move establishes the entry.
+    /// Whether the index holds the very entry that moves. It always does in a running mount, and in the replay after a
+    /// checkpoint. In a rebuild the older record may be gone; the move then establishes the entry.
     func establishes(_ move: MovedChange) throws(PageMiss) -> Bool {
         let change = move.change
         return try tree.withValue(of: move.key) { value in
@@ -104,7 +104,8 @@ extension RecordIndex {
         }
     }
 
-    /// Calls `body` with where to look for what a record may have established, and with the bytes of a payload that it brought inline.
+    /// Calls `body` with the keys of what a record may have established, and with the bytes of a payload that it
+    /// brought inline.
     static func forEachCandidate(_ record: Record, _ body: (Candidate, _ inline: UnsafeRawBufferPointer) -> Void) {
         record.forEachChange { change, _, _ in
             var (change, sequence) = (change, record.sequence)
@@ -113,7 +114,7 @@ extension RecordIndex {
             switch change {
             case .skipped: break
             case .extent(let inode, let offset, _, _, let count):
-                // What began earlier in the file may have been cut: it is found by where its pieces begin.
+                // The extent may have been cut since. Each of its pieces begins within the range of the whole.
                 let last = ExtentEntry.key(inode, offset + UInt64(count) - 1)
                 body(Candidate(first: ExtentEntry.key(inode, offset), last: last), none)
             case .reserve(let inode, let from, let to):

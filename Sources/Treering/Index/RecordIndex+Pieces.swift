@@ -1,5 +1,6 @@
-// The visible pieces of a file in order: what reads, copies, seeks and allocations walk over. A walk keeps its place, so that it can be
-// done in parts: a missing page ends a part, and so does the number of extents that one hold of the lock may look at.
+// The visible pieces of a file in order: what reads, copies, seeks and allocations walk over. A walk keeps its place,
+// so that it can be done in parts: a missing page ends a part, and so does the number of extents that one hold of the
+// lock may look at.
 
 /// Where a walk over a file's pieces has come to.
 struct PieceWalk {
@@ -36,13 +37,13 @@ struct FilePiece: Equatable {
 }
 
 extension RecordIndex {
-    /// Calls `body` for each visible piece from the walk's cursor on, in order, until it returns false. The cursor is then behind that
-    /// piece; where the budget is used up, or a page is missing, it is behind what was seen.
+    /// Calls `body` for each visible piece from the walk's cursor on, in order, until it returns false. The cursor is
+    /// then behind that piece. If the budget is used up, or a page is missing, the cursor is behind what was looked at.
     func walk(
         _ inode: InodeNumber, _ walk: inout PieceWalk, _ body: (FilePiece) throws(PageMiss) -> Bool
     ) throws(PageMiss) {
         guard let pending = removals[inode] else { return try walkTree(inode, [], &walk, body) }
-        // What replaces many extents is not in the tree until they were taken out.
+        // A replacement is not in the tree before the extents that it replaces are taken out.
         while !walk.isOver, walk.budget > 0 {
             let cursor = walk.cursor
             let replacing = pending.filter { $0.replacement != nil && $0.range.to > cursor && $0.range.from < walk.end }
@@ -116,7 +117,7 @@ extension RecordIndex {
         return true
     }
 
-    /// Whether removals under way hide an extent at a place, and through where that is so.
+    /// Whether removals under way hide an extent at `low`, and up to where that holds.
     private static func visibility(
         of extent: ExtentEntry, _ low: UInt64, _ end: UInt64, _ hidden: [PendingRemoval]
     ) -> (isHidden: Bool, high: UInt64) {
@@ -133,7 +134,7 @@ extension RecordIndex {
         return (isHidden, high)
     }
 
-    /// Calls `body` for every visible piece of a range that is known to be short: some extents at most.
+    /// Calls `body` for every visible piece of a range that is known to have few extents.
     func forEachPiece(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64, withReserved: Bool = false,
         _ body: (FilePiece) throws(PageMiss) -> Bool

@@ -1,4 +1,5 @@
-// What FileSystem asks the index. Every query throws a page miss where it needs a page that is not in memory, and changes nothing.
+// What FileSystem asks the index. Every query throws a page miss where it needs a page that is not in memory, and
+// changes nothing.
 
 /// A directory entry as found, without its name.
 struct FoundDirent {
@@ -149,7 +150,8 @@ extension RecordIndex {
 
     // MARK: Everything of an inode
 
-    /// The entries that belong to an inode besides itself: extents, attributes, tombstones. Nil when there are more than `limit`.
+    /// The entries that belong to an inode besides itself: extents, attributes, tombstones. Nil when there are more
+    /// than `limit`.
     func contents(of inode: InodeNumber, limit: Int) throws(PageMiss) -> [IndexKey]? {
         let keys = try someContents(of: inode, limit: limit + 1)
         return keys.count > limit ? nil : keys
@@ -161,8 +163,9 @@ extension RecordIndex {
         return keys
     }
 
-    /// `contents` of a record that was touched. A page that is missing now lies behind all of them: an earlier change of the
-    /// record has emptied the leaf in which the walk ended before.
+    /// Like `contents`, for applying a record that was touched. A page that is missing now lies behind all of these
+    /// entries: an earlier change of the record has emptied the leaf in which the walk ended when the record was
+    /// touched.
     func contentsInMemory(of inode: InodeNumber, limit: Int) -> [IndexKey]? {
         var keys: [IndexKey] = []
         for space in [KeySpace.tree, .tombstones] {

@@ -1,17 +1,19 @@
 // Taking things out of the index: ranges of files, whole inodes, in one step or in many; and tombstones for what older
 // segments still hold.
 
-/// A range, or a whole inode, some of whose entries still stand although they are gone.
+/// A removal under way, of a range or of a whole inode. It counts already, but some of its entries are still in the
+/// index.
 struct PendingRemoval {
     var sequence: RecordSequence
     var range: RemovalEntry
     /// Everything below is done.
     var cursor: UInt64 = 0
-    /// About how much is still to come free; more than that where others share it. 0 for what a mount found.
+    /// About how many bytes are still to come free. Too high if others share them. 0 for a removal that a mount found.
     var byteCount: Int64 = 0
-    /// What the range shows meanwhile, and its one extent afterwards. Such a removal is never in a checkpoint.
+    /// The extent that the range shows meanwhile, and that takes its place in the end. No checkpoint has such a removal
+    /// in it.
     var replacement: ExtentEntry?
-    /// Where the search for the tombstones that it covers goes on when the extents are done; nil when there are no more.
+    /// Where to go on with the tombstones that it covers, once its extents are out. Nil when there are no more.
     var tombstones: TombstoneCursor? = .start
 
     /// Whether nothing is left of a range.
@@ -23,8 +25,8 @@ extension RecordIndex {
 
     /// Takes out what lies in a range and is older than `sequence`.
     func removeExtents(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, before sequence: RecordSequence) {
-        // All are found before the first is taken out: a walk over leaves emptied meanwhile would go on to one that was
-        // never touched.
+        // All are found before the first is taken out. Otherwise the walk might pass leaves that have become empty, and
+        // go on to one that was never touched.
         let extents = found { () throws(PageMiss) in try self.extents(inode, from, to) }
         var removed: Int64 = 0
         for (offset, extent) in extents where extent.origin.sequence < sequence {
@@ -33,7 +35,8 @@ extension RecordIndex {
             cut(inode, offset, extent, low, high)
             removed += Int64(high - low)
         }
-        // Rebuilding, a tombstone that the cleaner moved may come after the removal of its inode.
+        // In a rebuild, a range tombstone that the cleaner moved may come after the removal of its inode. Counting it
+        // would bring the inode's entry back.
         let isGone = removals[inode]?.contains { $0.range.isWholeInode } ?? false
         if removed > 0 && !isGone { adjustDerived(inode, by: -removed) }
     }
@@ -106,7 +109,7 @@ extension RecordIndex {
         _ = removeKeyed(InodeEntry.key(inode))
         _ = removeKeyed(OrphanEntry.key(inode))
         _ = removeKeyed(TombstoneEntry.key(inode, .inode, 0))
-        // What was still to be taken out of ranges goes with the rest; done later, it would bring the inode's entry back.
+        // Removals of ranges end with their inode. Done later, they would bring the inode's entry back.
         for pending in removals.removeValue(forKey: inode) ?? [] {
             _ = tree.remove(RemovalEntry.key(inode, pending.sequence))
         }
@@ -132,10 +135,12 @@ extension RecordIndex {
         dropReference(extent.payload, extent.payloadOffset, extent.length)
     }
 
-    /// Does a bounded part of the index work that a removal left; true when some is left. To be called until it is false.
+    /// Does a bounded part of one removal under way, of `preferred` if that has any. Returns whether any removal is
+    /// left.
     func continueRemovals(of preferred: InodeNumber? = nil) throws(PageMiss) -> Bool {
         guard let inode = preferred.flatMap({ removals[$0] == nil ? nil : $0 }) ?? removals.first?.key,
-            // What waits for a replacement does not wait for a removal of any size that came before it: nothing older is left in its range.
+            // Replacements come first: what waits for one must not wait for an earlier removal, which may be of any
+            // size. The order does no harm, because a replacement leaves nothing older in its range.
             let place = removals[inode]!.firstIndex(where: { $0.replacement != nil }) ?? removals[inode]!.indices.first
         else { return false }
         let first = removals[inode]![place]
@@ -179,7 +184,7 @@ extension RecordIndex {
         try tree.touch(InodeEntry.key(inode))
         let reached = try touchSomeExtents(inode, pending.cursor, pending.range.to)
         removeExtents(inode, pending.cursor, reached, before: pending.sequence)
-        // What takes their place is counted as they go.
+        // A replacement is counted step by step, as the extents that it replaces go.
         if pending.replacement != nil { adjustDerived(inode, by: Int64(reached - pending.cursor)) }
         removals[inode]![place].cursor = reached
     }
@@ -216,7 +221,7 @@ extension RecordIndex {
 
     // MARK: Tombstones
 
-    /// Leaves a tombstone where an older segment may still hold what was removed. `until`: of one that was moved.
+    /// Puts a tombstone if an older segment may still hold what was removed. `until`: of a tombstone that was moved.
     func putTombstone(
         _ inode: InodeNumber, _ kind: EntryKind, _ subkey: UInt64, _ since: BatchSequence, _ until: BatchSequence?,
         _ origin: Origin, charge: Int, _ from: UInt64 = 0, _ to: UInt64 = 0
@@ -258,7 +263,8 @@ extension RecordIndex {
         return next
     }
 
-    /// After a rebuild: takes out payloads that nothing names, a bounded number of them from `cursor` on; gives where to go on.
+    /// After a rebuild: takes out payloads without a reference, a bounded number of them from `cursor` on. Returns
+    /// where to go on.
     func dropUnreferencedPayloads(from cursor: IndexKey) throws(PageMiss) -> IndexKey? {
         var dead: [IndexKey] = []
         var count = 0

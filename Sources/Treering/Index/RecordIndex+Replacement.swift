@@ -1,17 +1,18 @@
-// A write over more extents than one hold of the lock may take out. It counts at once: until the old extents were taken out, some at a
-// time, its own stands beside the tree, in `removals`, and walks over the file show it instead of them (RecordIndex+Pieces.swift).
+// A replacement is a write over more extents than one hold of the lock may take out. It counts at once. The old extents
+// are taken out some at a time. Until that is done, the new extent stands beside the tree, in `removals`, and walks
+// over the file show it instead of the old ones (RecordIndex+Pieces.swift).
 //
-// Nothing else changes that part of the file meanwhile: a record that would is preceded by the rest of the work (`conflict`). No
-// checkpoint has a replacement in it, so that none is in the format: a replay makes it again.
+// Nothing else changes that part of the file meanwhile: a record that would must wait until the replacement is done
+// (`conflict`). No checkpoint has a replacement in it, so the format has none: a replay makes it again.
 
 extension RecordIndex {
-    /// Bytes that may be replaced in steps at a time, in all files together: what one write may bring. An extent has a byte at least,
-    /// so this bounds the work that a checkpoint has to wait for.
+    /// The most bytes of all replacements under way: what one write may bring. An extent has at least one byte, so this
+    /// bounds the work that a checkpoint has to wait for.
     static let replacedByteCountLimit: UInt64 = 1 << 20
 
     /// Whether an extent over this range takes the place of so many that it is done in steps.
     func isReplacedInSteps(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> Bool {
-        // An index that is made from the log may wait for what it needs.
+        // A rebuild may take as long as it needs.
         guard pass == .live, to - from > UInt64(replacedExtentLimit) else { return false }
         let limit = replacedExtentLimit + 1
         return try extentCount(inode, from, to, limit: limit) == limit
@@ -27,7 +28,7 @@ extension RecordIndex {
         replacedByteCount += UInt64(extent.length)
     }
 
-    /// The old extents are gone: the one that stands for theirs takes their place. Its page was touched.
+    /// Puts a replacement into the tree, once the old extents are out. Its page must have been touched.
     func putReplacement(_ extent: ExtentEntry, _ inode: InodeNumber, _ range: RemovalEntry) {
         extent.encode(into: scratch)
         tree.put(ExtentEntry.key(inode, range.from), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
@@ -35,10 +36,12 @@ extension RecordIndex {
         replacedByteCount -= UInt64(extent.length)
     }
 
-    /// An inode with this many removals under way gets another when one is done: walks over the file look at each of them.
+    /// An inode with this many removals under way gets another only when one is done, because walks over the file look
+    /// at each of them.
     static let pendingRemovalLimit = 32
 
-    /// The inode whose replacements, or some of its removals, must be finished before a record may be applied; nil when there is none.
+    /// The inode whose replacements, or some of whose removals, must be finished before a record may be applied. Nil if
+    /// there is none.
     func conflict(of record: Record) -> InodeNumber? {
         guard !removals.isEmpty else { return nil }
         var found: InodeNumber?
@@ -69,7 +72,7 @@ extension RecordIndex {
         return isReplaced == true ? inode : nil
     }
 
-    /// What stands beside the tree, under the keys that it will have.
+    /// The extents of all replacements, with the keys that they will have in the tree.
     var replacements: [(key: IndexKey, extent: ExtentEntry)] {
         guard replacementCount > 0 else { return [] }
         return removals.flatMap { inode, pending in
@@ -84,7 +87,7 @@ extension RecordIndex {
         replacementCount == 0 ? nil : removals.first { $1.contains { $0.replacement != nil } }?.key
     }
 
-    /// Whether something is allocated of a range.
+    /// Whether any byte of a range is allocated.
     func isAllocated(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) throws(PageMiss) -> Bool {
         guard from < to, conflict(inode, from, to) == nil else { return from < to }
         return try extentCount(inode, from, to, limit: 1) > 0

@@ -1,43 +1,44 @@
-// The index as records see it: applies their changes to the tree, keeps the accounting on live bytes, tombstones and removals. Owned
-// by the core and used under its lock. Queries are in RecordIndex+Queries.swift.
+// The index as records see it: applies their changes to the tree, keeps the accounting on live bytes, tombstones and
+// removals. Owned by the core and used under its lock. Queries are in RecordIndex+Queries.swift.
 
 /// The tree of entries together with the segment table that its entries are charged to.
 ///
-/// Applying a record needs every page that it changes in memory: `touch` brings them or throws, and `apply` under the same lock
-/// then cannot fail. A record's changes therefore happen wholly or not at all.
+/// Applying a record needs every page that it changes in memory: `touch` brings them or throws, and `apply` under the
+/// same lock then cannot fail. A record's changes therefore happen wholly or not at all.
 final class RecordIndex {
     let tree: Index
     let table: SegmentTable
     /// Removals whose entries are not all taken out yet, by inode.
     var removals: [InodeNumber: [PendingRemoval]] = [:]
-    /// How many of those make room for an extent that stands for theirs, and the bytes of these. See RecordIndex+Replacement.swift.
+    /// How many of those are replacements (see RecordIndex+Replacement.swift).
     var replacementCount = 0
-    /// Of files with very many: see RangeTombstones.swift.
+    /// Range tombstones of files that have very many (see RangeTombstones.swift).
     var rangeTombstones: [InodeNumber: RangeTombstones] = [:]
     /// A write over more extents than this replaces them in steps.
     var replacedExtentLimit = 256
-    /// Range tombstones that are looked at, or learnt, under one hold of the lock. A recovery has it for itself.
+    /// Range tombstones that one hold of the lock looks at or learns. Unbounded in a recovery, which holds it alone.
     var tombstoneWalkLimit = Int.max
+    /// Bytes of all replacements.
     var replacedByteCount: UInt64 = 0
-    /// About how much those will free.
+    /// About how many bytes the removals under way will free.
     var removingByteCount: Int64 { removals.values.reduce(0) { $1.reduce($0) { $0 + $1.byteCount } } }
     var inodeCount: UInt64 = 0
-    /// Bytes that reserved extents promise.
+    /// Bytes of all reserved extents.
     var reservedByteCount: UInt64 = 0
-    /// Bytes that files show beyond those stored for them, summed like the charges; nil in a store from before they were counted.
+    /// Bytes that files show beyond those stored for them. Nil in a store that does not count them.
     var sharedByteCount: UInt64? = 0
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     private var unreferencedPayload: (record: PayloadRecord, place: RecordPlace, position: UInt32)?
-    /// How a log is read that may lack what it has outlived: see `RebuiltIndex`.
+    /// How `apply` treats payloads. Only a rebuild changes it (see `RebuiltIndex`).
     var pass = Pass.live
 
     /// What `apply` does with payloads.
     enum Pass {
-        /// They come with what names them.
+        /// A payload comes in the record that references it first.
         case live
-        /// Only payloads are taken in, named by nothing, each where it was moved last.
+        /// First pass of a rebuild: only payloads are taken in, without references, each where it was moved last.
         case payloads
-        /// Everything else: what names a payload may come before the move that brought the payload where it is.
+        /// Second pass of a rebuild: all but payloads. A reference may come before the last move of its payload.
         case names
     }
 
@@ -232,8 +233,8 @@ final class RecordIndex {
             }
         }
         if isNew { inodeCount &+= 1 }
-        // linkat(2) of a file made without a name. Derived from the inode alone, so that whatever later record of it is left when an
-        // index is rebuilt has the same effect; the one that made it an orphan may be left without the inode's own.
+        // linkat(2) may give a name to a file made without one. Every later record of the inode has the same effect,
+        // because a rebuild may find any of them, and the record that made the inode an orphan without the inode's own.
         if mayBeOrphan, inode.linkCount > 0 { _ = removeKeyed(OrphanEntry.key(inode.inode)) }
         InodeEntry(origin: origin, record: inode, derived: derived).encode(into: scratch)
         tree.put(key, UnsafeRawBufferPointer(scratch.part(0, InodeEntry.byteCount)))
@@ -292,7 +293,7 @@ final class RecordIndex {
 
     // MARK: Payloads
 
-    /// Names a range of a payload once more. A payload that came with this record and is named whole is put in one step.
+    /// Adds a reference to a range of a payload. A payload of this record that is referenced whole is put in one step.
     private func name(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
         if let (record, place, position) = unreferencedPayload, record.id == id {
             unreferencedPayload = nil
@@ -303,7 +304,7 @@ final class RecordIndex {
         changeNaming(id, offset, byteCount, more: true)
     }
 
-    /// Takes back that an extent names bytes, or reserves them.
+    /// Drops an extent's reference to bytes of a payload, or what it has reserved (payload 0).
     func dropReference(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32) {
         guard id.rawValue != 0 else {
             if reservedByteCount < UInt64(byteCount) {
@@ -327,7 +328,7 @@ final class RecordIndex {
         charge(Self.charge(PayloadEntry.key(record.id), value)!)
     }
 
-    /// Takes a payload in that nothing names yet, unless a move brought it before.
+    /// Takes in a payload that nothing references yet. Takes the place of an older entry of it.
     func putUnreferenced(
         _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32
     ) {
@@ -335,7 +336,7 @@ final class RecordIndex {
         put(record, segment, blocksSegment, position, named: false)
     }
 
-    /// A payload that is not there any more is left alone: that happens while an index is rebuilt from what is left of the log.
+    /// A payload that is not there is ignored: in a rebuild its record may be lost.
     private func changeNaming(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, more: Bool) {
         replacePayload(id) { entry in
             let count = entry.encodeNaming(
@@ -345,8 +346,7 @@ final class RecordIndex {
         }
     }
 
-    /// Puts what `body` has written into `scratch` in place of a payload's entry, with its charges; length 0 takes the entry out,
-    /// nil leaves it.
+    /// Replaces a payload's entry by what `body` wrote to `scratch`, charges too. Length 0 removes it, nil keeps it.
     func replacePayload(_ id: PayloadID, _ body: (PayloadEntry) -> Int?) {
         let key = PayloadEntry.key(id)
         var count: Int?
@@ -369,10 +369,10 @@ final class RecordIndex {
         }
     }
 
-    /// A payload's batch was closed: it lies here for good.
+    /// A payload's batch was closed, so its position is final.
     func place(_ id: PayloadID, _ segment: SegmentNumber, _ position: UInt32) {
         let key = PayloadEntry.key(id)
-        // Its entry lies in a page of this generation, which stays in memory: where a page is missing, it is gone.
+        // The entry was put in this generation, whose pages stay in memory. If a page is missing, the entry is gone.
         let exists: Bool
         do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
         if exists { tree.update(key) { bytes in bytes[PayloadEntry.layout.position] = position } }
@@ -392,7 +392,7 @@ final class RecordIndex {
         }
     }
 
-    /// What an entry keeps alive, and where.
+    /// How many bytes an entry keeps live, and in which segments.
     struct Charge {
         /// The segment of the record that established the entry.
         var segment: SegmentNumber
@@ -455,7 +455,7 @@ final class RecordIndex {
         return true
     }
 
-    /// Takes an entry out, with its charge and the payload that it names; false when there is none.
+    /// Takes an entry out, with its charge and its reference to a payload; false when there is no entry.
     func removeKeyed(_ key: IndexKey) -> Bool {
         if key.kind == .xattr, key.space == .tree,
             let payload = found({ () throws(PageMiss) in try self.xattrPayload(key) })
@@ -476,7 +476,7 @@ final class RecordIndex {
         return true
     }
 
-    /// Adds to the derived number of an inode; makes a stub where the inode's record comes later (rebuilding).
+    /// Adds to the derived number of an inode. In a rebuild, makes a stub if the inode's record comes later.
     func adjustDerived(_ inode: InodeNumber, by difference: Int64) {
         let key = InodeEntry.key(inode)
         let exists = found { () throws(PageMiss) in try self.tree.withValue(of: key) { $0 != nil } }
@@ -484,7 +484,7 @@ final class RecordIndex {
             tree.update(key) { bytes in
                 let derived = bytes[InodeEntry.layout.derived]
                 var sum = derived &+ UInt64(bitPattern: difference)
-                // An index that is being rebuilt meets the parts in another order.
+                // A rebuild meets the changes in another order.
                 if pass == .live, sum > UInt64(Int64.max) {
                     table.noteImpossible("inode \(inode.rawValue) has more or less than it counts")
                     sum = difference < 0 ? 0 : derived
