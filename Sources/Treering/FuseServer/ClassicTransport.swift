@@ -1,8 +1,8 @@
-// Requests from /dev/fuse, read by a few threads that block there. Each has libfuse decode what it read in place; a request that
-// must wait keeps its memory, and the reader takes another one.
+// Requests from /dev/fuse, read by a few threads that block there. Each has libfuse decode what it read in place; a
+// request that must wait keeps its memory, and the reader takes another one.
 //
-// The loop reads the descriptor itself instead of calling fuse_session_receive_buf: that function would own and allocate the
-// memory, and prints to stderr where it should not.
+// The loop reads the descriptor itself instead of calling fuse_session_receive_buf: that function would own and
+// allocate the memory, and prints to stderr where it should not.
 
 import CFuse3
 import Glibc
@@ -31,7 +31,7 @@ final class ClassicTransport: Transport {
     private let supervisor: pid_t
     /// What the kernel calls the mount ("0:45"); nil until that is known.
     let device = Mutex<String?>(nil)
-    /// Of the thread that calls `writeBack`.
+    /// Used only by the thread that calls `writeBack`.
     private nonisolated(unsafe) var helper: (isTried: Bool, process: NotifyHelper?) = (false, nil)
     /// Told once, by the last reader to leave.
     private let onEnd: @Sendable () -> Void
@@ -51,7 +51,8 @@ final class ClassicTransport: Transport {
         self.session = session
         self.mountPoint = mountPoint
         self.supervisor = supervisor
-        // With all readers waiting for the kernel there is a place left, for a request that comes back.
+        // One place more than there are readers: while all of them wait for the kernel, a request that comes back finds
+        // a place.
         pool = RequestPool(
             payloadByteCount: payloadByteCount, placeLimit: max(requestLimit, readerCount + 1),
             isResident: supervisor != 0)
@@ -167,7 +168,7 @@ final class ClassicTransport: Transport {
             guard byteCount > 0 else {
                 // ENOENT: the request was interrupted before it could be read. ENODEV: unmounted or aborted.
                 if byteCount < 0 && (error == EINTR || error == ENOENT || error == EAGAIN) { continue }
-                // Those who wait for a place would not see that there is nothing more to read.
+                // A reader that waits for a place would not notice that there is nothing more to read.
                 if byteCount == 0 || error == ENODEV { pool.close() }
                 return
             }

@@ -24,8 +24,8 @@ struct FuseOptions: Sendable {
     var inflightLimit = 1024
     var open = OpenMode.none
     var writebackCache = false
-    /// Asynchronous direct reads and writes go on while their thread does something else. Linux does not drop what others have cached
-    /// meanwhile when such a write completes (docs/posix.md).
+    /// Asynchronous direct reads and writes run while their thread does something else. Linux does not drop pages that
+    /// others have cached during such a write (docs/posix.md).
     var asyncDirect = true
     /// POSIX access control lists. The kernel then checks permissions whatever else is said.
     var accessLists = true
@@ -35,7 +35,7 @@ struct FuseOptions: Sendable {
     var fsname: HostString = ""
     /// Options for the kernel and libfuse as they are ("ro", "allow_other", "noexec").
     var mountFlags: [String] = []
-    /// Flags of mount(2), where there are some that libfuse does not know: set, by root, once it is mounted.
+    /// Flags of mount(2) that libfuse does not know. Root sets them once the store is mounted.
     var mountBits: UInt = 0
     /// libfuse logs each request and reply.
     var isDebug = false

@@ -1,7 +1,8 @@
 // The table of callbacks that libfuse decodes requests into, and what INIT agrees on with the kernel.
 //
-// Operations that are not in the table are answered ENOSYS by libfuse, and the kernel then does without: locks (kept by the
-// kernel), access (the kernel checks permissions itself, by mode and access control list).
+// libfuse answers ENOSYS for an operation that is not in the table. The kernel then does without it: it keeps locks by
+// itself. ACCESS is in the table and answered ENOSYS too: the kernel checks permissions, by mode and access control
+// list.
 
 import CFuse3
 import Glibc
@@ -26,8 +27,8 @@ private struct OpenOperation: CoreOperation {
         return isAccess ? try core.isAccessDue(inode) : false
     }
 
-    /// A read from the kernel's cache is not told of. Where the first one after a change has to move the time of the last access, what
-    /// the kernel has cached goes.
+    /// The kernel does not tell of reads from its cache. If the next read must move the access time, the kernel is told
+    /// not to keep the cached pages, so that it reads them again.
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
         reply.opened(keepsCache: !answer, cachesDirectory: false)
     }
@@ -61,9 +62,10 @@ extension FuseServer {
         return table
     }
 
-    /// Opening and closing. Answered once with ENOSYS, the kernel never asks again: an open file lives by its inode's lookup
-    /// count. CREATE likewise: the kernel then sends MKNOD, and opens without a message. With handles CREATE does both. FLUSH has nothing to do in
-    /// either mode, and no RELEASE is sent for what was not opened here.
+    /// Opening and closing. Without handles OPEN is answered ENOSYS once, and the kernel never asks again: an open file
+    /// lives by its inode's lookup count. CREATE likewise: the kernel then sends MKNOD, and opens without a message.
+    /// With handles CREATE does both. FLUSH has nothing to do in either mode. No RELEASE is sent for what was not
+    /// opened here.
     private static func addOpenCallbacks(_ table: inout fuse_lowlevel_ops, keepsHandles: Bool) {
         table.create = { request, parent, name, mode, _ in
             let server = FuseServer.of(request)
@@ -104,8 +106,8 @@ extension FuseServer {
             let bit = UInt32(capability)
             if isWanted && connection.capable & bit != 0 { connection.want |= bit } else { connection.want &= ~bit }
         }
-        // Where open is answered ENOSYS an O_TRUNC that travels in it would be lost; the kernel sends a SETATTR instead.
-        // With handles too, so that truncation has one path.
+        // Where OPEN is answered ENOSYS, an O_TRUNC in it would be lost. So the kernel sends a SETATTR instead. With
+        // handles it does so too, so that truncation has one path.
         want(FUSE_CAP_ATOMIC_O_TRUNC, false)
         want(FUSE_CAP_NO_OPEN_SUPPORT, options.open == .none)
         want(FUSE_CAP_NO_OPENDIR_SUPPORT, options.open == .none)
@@ -120,7 +122,7 @@ extension FuseServer {
         want(FUSE_CAP_AUTO_INVAL_DATA, false)
         want(FUSE_CAP_EXPLICIT_INVAL_DATA)
         want(FUSE_CAP_WRITEBACK_CACHE, options.writebackCache)
-        // Version 2, which libfuse 3.14 does not know, is set by InitReply; version 1 would not spare anything.
+        // InitReply sets version 2, which libfuse 3.14 does not know. Version 1 would not spare anything.
         want(FUSE_CAP_HANDLE_KILLPRIV, false)
         want(FUSE_CAP_SPLICE_READ, false)
         want(FUSE_CAP_SPLICE_WRITE, false)
@@ -128,7 +130,7 @@ extension FuseServer {
         // The kernel keeps locks by itself.
         want(FUSE_CAP_POSIX_LOCKS, false)
         want(FUSE_CAP_FLOCK_LOCKS, false)
-        // With access control lists, what a new file's mode becomes is decided here: the umask comes along.
+        // With access control lists the mode of a new file is decided here, so the umask must come along.
         want(FUSE_CAP_POSIX_ACL, options.accessLists)
         let hasAccessLists = connection.want & UInt32(FUSE_CAP_POSIX_ACL) != 0
         want(FUSE_CAP_DONT_MASK, hasAccessLists)

@@ -1,5 +1,6 @@
-// ioctl(2) on files and directories of the mount: flags of chattr(1), trimming, shutting down. Source: ioctl_iflags(2),
-// include/uapi/linux/fs.h. Who may set flags the kernel decides; the others are for administrators.
+// ioctl(2) on files and directories of the mount: flags of chattr(1), trimming, resizing, shutting down. Source:
+// ioctl_iflags(2), include/uapi/linux/fs.h. The kernel decides who may set flags. Trimming, resizing and shutting down
+// are for administrators and for the user who serves the mount.
 
 import CFuse3
 import Glibc
@@ -12,10 +13,11 @@ private enum Control {
     static let setExtendedFlags: UInt32 = 0x401C_5820
     static let getVersion: UInt32 = 0x8008_7601
     static let trim: UInt32 = 0xC018_5879
-    /// `_IOWR(0xE7, 1, u64[2])`, our own: the capacity that is wanted in, the capacity that there is and the least that would do out.
+    /// `_IOWR(0xE7, 1, u64[2])`, our own. In: the wanted capacity in bytes. Out: the capacity that there is and 0; or 0
+    /// and the least that would do, if the wanted one is too small.
     static let resize: UInt32 = 0xC010_E701
-    /// _IOR('X', 125, u32), as ext4 and XFS have it. Its number says that it takes nothing, so that the kernel does not bring the
-    /// argument along.
+    /// _IOR('X', 125, u32), as on ext4 and XFS. By its number it takes no argument, so the kernel does not send it
+    /// along: it is read from the caller's memory.
     static let shutDown: UInt32 = 0x8004_587D
 }
 
@@ -30,7 +32,7 @@ private enum ExtendedFlags {
         pairs.reduce(0) { flags.contains($1.1) ? $0 | $1.0 : $0 }
     }
 
-    /// Nil where something is asked for that there is not: projects, extent sizes, other flags.
+    /// Nil if something is asked for that does not exist here: projects, extent sizes, other flags.
     static func decode(_ bytes: UnsafeRawBufferPointer) -> InodeFlags? {
         let wanted: UInt32 = bytes.load(0)
         let known = pairs.reduce(0) { $0 | $1.0 }
@@ -102,8 +104,8 @@ extension FuseServer {
         }
     }
 
-    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. For administrators and for
-    /// the user who serves the mount.
+    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. For
+    /// administrators and for the user who serves the mount.
     private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
@@ -157,8 +159,8 @@ extension FuseServer {
 enum OpenFlags {
     static let noAccessTime: Int32 = 0o1000000
 
-    /// Whether a READ through a descriptor with these flags is somebody's access: through one that is open for writing alone the
-    /// kernel reads for itself, the rest of a page that its writeback cache holds in part.
+    /// Whether a READ through a descriptor with these flags is somebody's access. Through one that is open for writing
+    /// alone the kernel reads for itself: the rest of a page that its writeback cache holds in part.
     static func isAccess(_ flags: Int32) -> Bool {
         flags & noAccessTime == 0 && flags & O_ACCMODE != O_WRONLY
     }

@@ -1,4 +1,5 @@
-// File contents: read, write, readlink, fsync, fallocate, copy_file_range, lseek. A write's payload goes from the request's memory straight to the volume.
+// File contents: read, write, readlink, fsync, fallocate, copy_file_range, lseek. A write's payload goes from the
+// request's memory straight to the volume.
 
 import CFuse3
 import Glibc
@@ -8,7 +9,7 @@ struct ReadOperation: CoreOperation {
     let inode: InodeNumber
     let offset: UInt64
     let byteCount: Int
-    /// Not with O_NOATIME.
+    /// False with O_NOATIME, and when the kernel reads for itself (see `OpenFlags.isAccess`).
     let isAccess: Bool
 
     func run(_ core: Core, _ context: RequestContext) throws(Stop) -> ReadPlan {
@@ -45,15 +46,15 @@ struct WriteOperation: CoreOperation {
     }
 
     func finish(_ answer: Bool, _ reply: consuming Reply, _ server: FuseServer) {
-        // Before the reply, or the kernel goes on showing the old mode.
+        // Must come before the reply. Otherwise the kernel goes on showing the old mode.
         if answer { server.invalidateAttributes(inode) }
         server.holdBack(payload.count, reply)
         reply.written(payload.count)
     }
 }
 
-/// FALLOCATE. Set-user-ID bits are the server's affair (HANDLE_KILLPRIV_V2), and the request does not say whether the caller
-/// may keep them: who has CAP_FSETID may.
+/// FALLOCATE. The server must clear set-user-ID bits (HANDLE_KILLPRIV_V2). The request does not say whether the caller
+/// may keep them: a caller with CAP_FSETID may.
 struct AllocateOperation: CoreOperation {
     static var isMutation: Bool { true }
     let inode: InodeNumber
@@ -92,8 +93,8 @@ struct CopyRangeOperation: CoreOperation {
     }
 }
 
-/// LSEEK for SEEK_DATA and SEEK_HOLE. What looks like a hole may have been written through a mapping, and the kernel asks without
-/// writing that back first: so it is made to, and asked again.
+/// LSEEK for SEEK_DATA and SEEK_HOLE. A hole may have been written through a mapping, and the kernel asks without
+/// writing that back first. So the kernel is made to write it back, and the seek is done again.
 struct SeekOperation: CoreOperation {
     let inode: InodeNumber
     let walk: SeekWalk
@@ -159,8 +160,8 @@ extension FuseServer {
         }
         table.lseek = { request, inode, offset, whence, _ in
             let server = FuseServer.of(request)
-            // The kernel asks without writing back first: with its cache, what was just written would look like a hole,
-            // and a copy of the file would lose it. Told that there is no LSEEK, it takes everything for data.
+            // The kernel asks without writing its cache back first. What was just written would look like a hole, and a
+            // copy of the file would lose it. After ENOSYS the kernel takes everything for data.
             guard !server.options.writebackCache else { return Reply(request!).error(.notImplemented) }
             guard let target = SeekTarget(rawValue: whence) else { return Reply(request!).error(.invalid) }
             guard offset >= 0 else { return Reply(request!).error(.noAddress) }
@@ -172,7 +173,7 @@ extension FuseServer {
     /// How the kernel wants a WRITE to be taken.
     private func writeFlags(_ reply: borrowing Reply, _ info: UnsafeMutablePointer<fuse_file_info>?) -> WriteFlags {
         var flags: WriteFlags = RawRequest.writeKillsPrivileges(reply.rawRequest) ? .killsPrivileges : []
-        // Written back from the kernel's cache, which keeps the times where it collects writes.
+        // The bytes come from the kernel's cache. With the writeback cache the kernel keeps the times too.
         let isFromCache = info?.pointee.writepage == 1
         if options.writebackCache && isFromCache { flags.insert(.keepsTimes) }
         if isFromCache || (info?.pointee.flags ?? 0) & O_APPEND != 0 { flags.insert(.appends) }

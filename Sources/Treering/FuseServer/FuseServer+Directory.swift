@@ -60,7 +60,9 @@ struct ListOperation: Operation {
     }
 
     /// The kernel did not take the answer (the request was interrupted): the lookups in it never happened.
-    /// struct fuse_direntplus: fuse_entry_out (128 bytes, node id first), then ino, off, namelen (u32), type, name; padded to 8.
+    ///
+    /// struct fuse_direntplus: fuse_entry_out (128 bytes, node id first), then ino, off, namelen (u32), type, name.
+    /// Padded to 8.
     private static func takeBackLookups(_ answer: UnsafeMutableRawBufferPointer, _ volume: HostVolume) {
         var offset = 0
         while offset + 152 <= answer.count {

@@ -3,7 +3,7 @@
 import CFuse3
 import Glibc
 
-/// LOOKUP. A name that is not there is told as an entry without an inode, which the kernel remembers.
+/// LOOKUP. A missing name is answered with an entry without an inode, which the kernel remembers.
 struct LookupOperation: CoreOperation {
     let parent: InodeNumber
     let name: UnsafeRawBufferPointer
@@ -43,7 +43,7 @@ struct MakeOperation: CoreOperation {
     }
 }
 
-/// CREATE, where the kernel tells of opening: it asks for names that are not there, and holds the directory meanwhile.
+/// CREATE, with `open=handle`. The kernel sends it for names that do not exist, and holds the directory meanwhile.
 struct CreateOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber
@@ -63,7 +63,7 @@ struct CreateOperation: CoreOperation {
     }
 }
 
-/// TMPFILE. The answer is CREATE's; where the kernel is not told of open files it asks for no RELEASE either.
+/// TMPFILE. It is answered like CREATE. Without handles the kernel sends no RELEASE for it either.
 struct UnnamedOperation: CoreOperation {
     static var isMutation: Bool { true }
     let parent: InodeNumber

@@ -1,17 +1,20 @@
-// The ioctls by which `treering check` has a mounted store verified: begin, ask how far it is, take what was found, end. And the one that
-// says which store is mounted here. For administrators and for the user who serves the mount.
+// The ioctls by which `treering check` has a mounted store verified: begin, ask how far it is, take what was found,
+// end. And the one that says which store is mounted here. For administrators and for the user who serves the mount.
 
 import CFuse3
 import Glibc
 
 /// Our own ioctls of type 0xE7 besides `resize`. All numbers are eight bytes, in the order in which they are named.
 enum ScrubControl {
-    /// `_IOWR(0xE7, 2, u64[2])`: the rate in bytes per second (0: no limit) in; the scrub's token out. EBUSY while another runs.
+    /// `_IOWR(0xE7, 2, u64[2])`. In: the rate in bytes per second (0: no limit). Out: the scrub's token. EBUSY while
+    /// another scrub runs.
     static let begin: UInt32 = 0xC010_E702
-    /// `_IOWR(0xE7, 3, u64[8])`: the token in; state, bytes done, bytes in all, findings, findings kept, blocks, nanoseconds since the
-    /// beginning, blocks that were known to be lost out. ENODATA where there is no such scrub. Asking keeps it going.
+    /// `_IOWR(0xE7, 3, u64[8])`. In: the token. Out: state, bytes done, bytes in all, findings, findings kept, blocks,
+    /// nanoseconds since the beginning, blocks that were known to be lost. ENODATA if there is no such scrub. Asking
+    /// keeps the scrub going.
     static let progress: UInt32 = 0xC040_E703
-    /// `_IOWR(0xE7, 4, u8[8192])`: the token and the finding's number in; its length and its text out. ENODATA where there is none.
+    /// `_IOWR(0xE7, 4, u8[8192])`. In: the token and the finding's number. Out: its length and its text. ENODATA if
+    /// there is none.
     static let finding: UInt32 = 0xE000_E704
     /// `_IOW(0xE7, 5, u64)`: the token. The scrub ends before its next read.
     static let end: UInt32 = 0x4008_E705
@@ -23,7 +26,7 @@ enum ScrubControl {
 }
 
 extension FuseServer {
-    /// What `control` does not know.
+    /// Answers the ioctls that `control` does not know.
     func scrubControl(_ command: UInt32, _ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let known = [
             ScrubControl.begin: 16, ScrubControl.progress: 8, ScrubControl.finding: 16, ScrubControl.end: 8,

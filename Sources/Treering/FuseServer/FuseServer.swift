@@ -1,5 +1,5 @@
-// Answers the kernel's requests from a volume. Callbacks (FuseServer+Callbacks) build an operation and a reply; `perform` runs the
-// one and consumes the other, at once or after what the operation waits for has come.
+// Answers the kernel's requests from a volume. Callbacks (FuseServer+Callbacks) build an operation and a reply.
+// `perform` runs the operation and consumes the reply, at once or when what the operation waits for has come.
 
 import CFuse3
 import Glibc
@@ -7,19 +7,19 @@ import Synchronization
 
 /// One request of the kernel as a value: what to do with the volume, and how to answer.
 ///
-/// It may be run several times: whatever it points to lives in the request's memory, which the reply keeps until the answer. One that waits
-/// for other requests of the kernel points to nothing there.
+/// It may run several times. What it points to lives in the request's memory, which the reply keeps until the answer.
+/// An operation that waits for other requests of the kernel must not point to anything there.
 protocol Operation: SendableMetatype {
     associatedtype Answer
-    /// Whether it changes the store: where an acknowledgement has to wait for the disk (`ack=`), its reply does.
+    /// Whether it changes the store. The reply of such an operation waits for the disk if `ack=` asks for it.
     static var isMutation: Bool { get }
-    /// `context` names the caller where the operation is a mutation. `reply` is for what the answer is made of, on the way.
+    /// `context` names the caller if the operation is a mutation. `reply` helps to encode the answer.
     func run(_ volume: HostVolume, _ context: RequestContext, _ reply: borrowing Reply) throws(Stop) -> Answer
     func finish(_ answer: Answer, _ reply: consuming Reply, _ server: FuseServer)
-    /// Whether doing it a second time would fail, or do something else: a kernel that sends the request again, because nobody answered
-    /// it, is given `repeatedAnswer`.
+    /// Whether a second run would fail or do something else. The kernel sends a request again that a process which is
+    /// gone did not answer. If that process has done it, `repeatedAnswer` answers.
     static var isOnce: Bool { get }
-    /// The answer to what is done already.
+    /// The answer to a request whose changes are in the store already.
     func repeatedAnswer(_ volume: HostVolume) throws(Stop) -> Answer
 }
 
@@ -55,8 +55,8 @@ final class FuseServer: @unchecked Sendable {
     let volume: HostVolume
     let options: FuseOptions
     let log: LogSink
-    /// Tells the inodes of this store from those of another one: a part of file handles (name_to_handle_at(2)). Within a store
-    /// inode numbers are never used again.
+    /// Tells the inodes of this store from those of another one: a part of file handles (name_to_handle_at(2)). Within
+    /// a store inode numbers are never used again.
     let generation: UInt32
     /// What a successor of this process takes over; nil where there would be none.
     let connection: ConnectionState?
@@ -117,8 +117,8 @@ final class FuseServer: @unchecked Sendable {
         acknowledge(operation, answer, ParkedReply(reply), isWithReader)
     }
 
-    /// Runs an operation, or tells what it did when it ran in a process that is gone. Where it needs to know more of who asks, finds that out
-    /// and runs it again.
+    /// Runs an operation, or returns what it did when it ran in a process that is gone. If it needs the caller's
+    /// identity, finds that out and runs it again.
     @inline(__always)
     private func run<O: Operation>(_ operation: O, _ reply: borrowing Reply) throws(Stop) -> O.Answer {
         if O.isOnce, reply.isResent, let connection, connection.isDone(reply.number) {
@@ -134,7 +134,8 @@ final class FuseServer: @unchecked Sendable {
         }
     }
 
-    /// Whether whoever runs this may wait for I/O: a reader, where another one is there for the next request.
+    /// Whether the thread that runs this may wait for I/O. Only a reader may, and only if another one is there for the
+    /// next request.
     private func mayWait(_ isWithReader: Bool) -> Bool { isWithReader && transport.hasIdleReader }
 
     func mayWait(_ reply: borrowing Reply) -> Bool { mayWait(reply.isWithReader) }
@@ -184,12 +185,12 @@ final class FuseServer: @unchecked Sendable {
         }
     }
 
-    /// Performs an operation when the kernel has written back what it holds of a range; EIO where a part of that did not come into the
-    /// store, ENOSYS where nobody can wait for it.
+    /// Performs an operation after the kernel has written back what it holds of a range. Answers EIO if a part of that
+    /// did not get into the store, and ENOSYS if there is no thread to wait for it.
     func perform<O: Operation>(
         _ operation: O, after inode: InodeNumber, _ range: Range<UInt64>, _ reply: consuming Reply
     ) {
-        // The kernel's WRITEs need its memory and its place.
+        // The kernel's WRITEs need the memory and the place of this request.
         reply.stepAside()
         let waiting = ParkedOperation(operation, ParkedReply(reply))
         let hasBegun = writeback.begin(inode, range, through: transport) { [self] isWhole in
@@ -199,11 +200,12 @@ final class FuseServer: @unchecked Sendable {
                 perform(waiting.operation, reply)
             }
         }
-        // The kernel then does without, for good.
+        // After ENOSYS the kernel never asks again.
         if !hasBegun { waiting.reply.answer { $0.error(.notImplemented) } }
     }
 
-    /// Has the writer of so many bytes wait where free segments are few. Others go on: only a thread waits that leaves another one for them.
+    /// Makes the writer of so many bytes wait if free segments are few. Others go on: a thread waits only if it leaves
+    /// another one for them.
     func holdBack(_ byteCount: Int, _ reply: borrowing Reply) {
         let delay = volume.writePace.delay(ofByteCount: byteCount)
         if delay > 0 && mayWait(reply) { rest(nanoseconds: delay) }

@@ -39,8 +39,8 @@ final class FuseSession: @unchecked Sendable {
         fuse_session_destroy(handle)
     }
 
-    /// Mounts, or where the mount point is `/dev/fd/N` goes on with the connection that this descriptor is. The reason of a failure
-    /// is in the log that libfuse writes to.
+    /// Mounts. If the mount point is `/dev/fd/N`, goes on with the connection of that descriptor instead. The reason of
+    /// a failure is in the log that libfuse writes to.
     func mount() throws(Errno) {
         errno = 0
         guard mountPoint.withCString({ fuse_session_mount(handle, $0) }) == 0 else {
@@ -51,7 +51,7 @@ final class FuseSession: @unchecked Sendable {
         InitReply.intercept(handle)
     }
 
-    /// Of /dev/fuse, once it is mounted.
+    /// The descriptor of /dev/fuse, once it is mounted.
     var descriptor: Int32 { fuse_session_fd(handle) }
 
     /// The mount point is no longer ours: the kernel has unmounted it, or somebody was asked to.

@@ -1,5 +1,5 @@
-// The answer to INIT on its way to the kernel: libfuse 3.14 cannot say everything that this kernel understands, so the missing flags
-// are added to its answer here.
+// The answer to INIT on its way to the kernel: libfuse 3.14 cannot say everything that this kernel understands, so the
+// missing flags are added to its answer here.
 
 import CFuse3
 import Glibc
@@ -11,9 +11,9 @@ enum InitReply {
     private static let request = Atomic<UInt64>(0)
 
     private static let initOpcode: UInt32 = 26
-    /// Flags of `struct fuse_init_out` that libfuse 3.14 leaves out (include/uapi/linux/fuse.h). FUSE_PARALLEL_DIROPS: without it,
-    /// lookups and listings of one directory wait for each other in the kernel. FUSE_HANDLE_KILLPRIV_V2: without it, the kernel
-    /// asks for security.capability before every write; with it, clearing suid and sgid is ours.
+    /// Flags of `struct fuse_init_out` that libfuse 3.14 leaves out (include/uapi/linux/fuse.h). FUSE_PARALLEL_DIROPS:
+    /// without it, lookups and listings of one directory wait for each other in the kernel. FUSE_HANDLE_KILLPRIV_V2:
+    /// without it, the kernel asks for security.capability before every write; with it, clearing suid and sgid is ours.
     private static let addedFlags: UInt32 = 1 << 18 | 1 << 28
     /// FUSE_INIT_EXT: there is a second word of flags.
     private static let extensionFlag: UInt32 = 1 << 30
@@ -38,7 +38,7 @@ enum InitReply {
     }
     /// The one of this process.
     private static let exchange = Mutex(Exchange())
-    /// The answer goes nowhere: the kernel was given one by a process that is gone.
+    /// libfuse's answer is not sent, because a process that is gone has answered already.
     private static let isSilent = Atomic<Bool>(false)
 
     /// Looks at a request before libfuse does. struct fuse_in_header: len, opcode, unique.
@@ -73,8 +73,8 @@ enum InitReply {
         fuse_session_custom_io(session, &functions, fuse_session_fd(session))
     }
 
-    /// What a successor needs to go on with this session; nil where the kernel does not send requests again (before Linux 6.9).
-    /// To be asked once INIT was seen; its answer may be about to be given by another thread, and is waited for.
+    /// What a successor needs to go on with this session. Nil if the kernel does not send requests again (before Linux
+    /// 6.9). To be asked after INIT was seen. Another thread may still be answering INIT; this waits for the answer.
     static func exchangeForSuccessor() -> Exchange? {
         guard offeredMore.load(ordering: .relaxed) & resendFlag != 0 else { return nil }
         for _ in 0..<1000 {
@@ -85,7 +85,8 @@ enum InitReply {
         return nil
     }
 
-    /// Has libfuse take up a session that a process which is gone began. False when its answer is another one now.
+    /// Has libfuse take up a session that a process which is gone began. False if libfuse's answer is no longer the one
+    /// that the kernel was given.
     static func resume(_ session: OpaquePointer, _ former: Exchange) -> Bool {
         isSilent.store(true, ordering: .relaxed)
         defer { isSilent.store(false, ordering: .relaxed) }

@@ -1,7 +1,8 @@
-// Has the kernel write back what it holds of a part of a file: what programs have stored through mappings, of which the server
-// knows nothing yet.
+// Has the kernel write back what it holds of a part of a file: what programs have stored through mappings, of which the
+// server knows nothing yet.
 
-/// A thread that waits for the kernel. Not one of the transport's: the kernel's WRITEs must find those.
+/// A thread that waits for the kernel. It is none of the transport's, because those must be free for the kernel's
+/// WRITEs.
 final class KernelWriteback: @unchecked Sendable {
     private struct Item {
         var inode: InodeNumber
@@ -22,8 +23,8 @@ final class KernelWriteback: @unchecked Sendable {
 
     init() { hasWork = Condition(monitor) }
 
-    /// Calls `done`, on another thread, when the kernel has written back and forgotten this range; it is told whether everything came
-    /// into the store. False where there are no more threads: then nothing was begun.
+    /// Calls `done`, on another thread, when the kernel has written back and forgotten this range. `isWhole`:
+    /// everything got into the store. Returns false, and begins nothing, if no thread can be had.
     func begin(
         _ inode: InodeNumber, _ range: Range<UInt64>, through transport: any Transport,
         _ done: @escaping @Sendable (_ isWhole: Bool) -> Void
@@ -39,13 +40,13 @@ final class KernelWriteback: @unchecked Sendable {
         }
     }
 
-    /// A WRITE has failed: the kernel tells nobody who waits for it.
+    /// A WRITE has failed. The kernel does not tell the thread that waits for the writeback.
     func noteFailedWrite(_ inode: InodeNumber) {
         monitor.withLock { if current == inode { hasFailed = true } }
     }
 
-    /// Finishes what was begun, and begins nothing more. To be called while the transport still serves, or when the kernel has ended the
-    /// connection: what the kernel writes back needs somebody to take it.
+    /// Finishes what was begun, and begins nothing more. To be called while the transport still serves, or after the
+    /// kernel has ended the connection: somebody must take what the kernel writes back.
     func stop() {
         let thread = monitor.withLock { () -> DeviceThread? in
             isStopping = true

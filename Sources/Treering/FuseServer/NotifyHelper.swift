@@ -1,6 +1,7 @@
-// A process that tells the kernel what makes it send requests, and waits until they are answered. Nothing can end a thread that waits so, not
-// even SIGKILL: in the serving process, once killed, it would keep the store's lock, the rings and the connection for ever, waiting for answers
-// that nobody gives. This one holds the connection alone, and ends it when the serving process is gone.
+// A process that gives the kernel a message which makes it send requests, and waits until those are answered. Nothing
+// can end a thread that waits so, not even SIGKILL. In a killed serving process it would keep the store's lock, the
+// rings and the connection for ever, because nobody answers. This process holds the connection alone, and ends it when
+// the serving process is gone.
 
 import CLinux
 import Glibc
@@ -10,11 +11,11 @@ final class NotifyHelper {
     private let socket: Int32
     private let process: pid_t
 
-    /// What this process's program is told to be (Command/NotifyHelperCommand.swift).
+    /// The subcommand that this process runs (Command/NotifyHelperCommand.swift).
     static let subcommand = "notify-helper"
 
-    /// Starts the process; nil where that cannot be. `device` is what the kernel calls the mount, `supervisor` the process that holds the
-    /// connection too and has a successor go on with it; 0 for none.
+    /// Starts the process; nil if that fails. `device`: what the kernel calls the mount. `supervisor`: the process that
+    /// holds the connection too and starts a successor; 0 for none.
     init?(connection: Int32, device: String, mountPoint: HostString, supervisor: pid_t) {
         var ends: [Int32] = [-1, -1]
         let kind = Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue)
@@ -23,7 +24,7 @@ final class NotifyHelper {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        // Onto itself: it is then not closed.
+        // A descriptor that is duplicated onto itself stays open in the child.
         for descriptor in [ends[1], connection] { posix_spawn_file_actions_adddup2(&actions, descriptor, descriptor) }
         let arguments: [HostString] = [
             "\(Self.subcommand)", "\(ends[1])", "\(connection)", "\(supervisor)", "\(device)", mountPoint,
@@ -41,7 +42,8 @@ final class NotifyHelper {
         while waitpid(process, nil, 0) < 0 && errno == EINTR {}
     }
 
-    /// Hands over a message as the kernel takes it, and waits until it has done what it says. False when the process is gone.
+    /// Has the process give the kernel a message, and waits until the kernel has done what it says. False when the
+    /// process is gone.
     func send(_ message: [UInt8]) -> Bool {
         guard linux_send(socket, message, message.count, -1) == 0 else { return false }
         var answer: UInt8 = 0

@@ -1,5 +1,5 @@
-// What libfuse 3.14 does not know: fields of requests that it does not hand on, read from the request as the kernel sent it, and
-// requests that it would refuse, turned into kindred ones that it can decode. Layouts: include/uapi/linux/fuse.h.
+// What libfuse 3.14 does not know. Fields that it does not hand on are read from the request as the kernel sent it.
+// Requests that it would refuse are turned into similar ones that it can decode. Layouts: include/uapi/linux/fuse.h.
 
 /// Readers of raw requests. `struct fuse_in_header` takes the first 40 bytes.
 enum RawRequest {
@@ -14,8 +14,8 @@ enum RawRequest {
     private static let getattr: UInt32 = 3
     private static let create: UInt32 = 35
 
-    /// Gives the opcode of a request just read, and replaces it where libfuse must take it for another. The callback that it calls
-    /// then looks at `Reply.opcode`.
+    /// Returns the opcode of a request just read. Replaces it if libfuse must take the request for another one. The
+    /// callback that libfuse calls then looks at `Reply.opcode`.
     @inline(__always)
     static func translate(_ request: UnsafeMutableRawBufferPointer) -> UInt32 {
         let opcode: UInt32 = UnsafeRawBufferPointer(request).load(4)

@@ -3,13 +3,14 @@
 import CFuse3
 import Glibc
 
-/// The duty to answer one request, exactly once: each method consumes it. Dropping one answers EIO and counts as a defect.
+/// The duty to answer one request, exactly once: every method that answers consumes it. Dropping it answers EIO and
+/// counts as a defect.
 ///
-/// It owns its request, memory and all, until the answer is given. No lock may be held while answering: the kernel may drop its last
-/// reference to an inode and come back at once.
+/// It owns its request, memory and all, until the answer is given. No lock may be held while answering: the kernel may
+/// drop its last reference to an inode and come back at once.
 struct Reply: ~Copyable {
     private let request: Request
-    /// The reader that has the request in hand runs this.
+    /// The thread that runs this is the reader that has the request in hand.
     fileprivate(set) var isWithReader = true
 
     /// For how long the kernel may use what it was told, in seconds: practically for ever, since nothing changes a
@@ -33,18 +34,18 @@ struct Reply: ~Copyable {
     /// The request as the kernel sent it: for fields that libfuse does not hand on.
     var rawRequest: UnsafeRawBufferPointer { UnsafeRawBufferPointer(request.bytes) }
 
-    /// The request is going to wait, and to be answered by whichever thread.
+    /// The request is going to wait. Any thread may answer it then.
     mutating func park() {
         request.park()
         isWithReader = false
     }
-    /// The request waits for others of the kernel, which get its memory and its place.
+    /// The request waits for other requests of the kernel. They get its memory and its place in the pool.
     borrowing func stepAside() { request.stepAside() }
-    /// It goes on. Waits for a place.
+    /// Ends `stepAside`. Waits for a place in the pool.
     borrowing func comeBack() { request.comeBack() }
 
-    /// Who asks. User and group are known for requests that make an inode; for others they are all ones where idmapped mounts are
-    /// allowed. The umask is that of requests that make an inode, 0 where the kernel has applied it already.
+    /// Who asks. User and group are known for requests that make an inode. For others they are all ones if idmapped
+    /// mounts are allowed. The umask is that of requests that make an inode, 0 if the kernel has applied it already.
     var caller: Caller {
         let context = fuse_req_ctx(request.pending)!
         return Caller(uid: context.pointee.uid, gid: context.pointee.gid, umask: context.pointee.umask)
@@ -84,7 +85,7 @@ struct Reply: ~Copyable {
         return answer { fuse_reply_entry($0, &entry) } == 0
     }
 
-    /// The same for a file that is open by being made.
+    /// Like `entry`, for a file that is made and opened at once.
     consuming func created(_ attributes: Attributes) -> Bool {
         var entry = parameters(attributes)
         var info = fuse_file_info()
@@ -116,8 +117,8 @@ struct Reply: ~Copyable {
         _ = answer { fuse_reply_attr($0, &status, Self.cacheSeconds) }
     }
 
-    /// What statx(2) shows, the time of birth included, as `struct fuse_statx_out`: 32 bytes about how long it is valid, then
-    /// `struct fuse_statx`, laid out like `struct statx`.
+    /// What statx(2) shows, the time of birth included, as `struct fuse_statx_out`: 32 bytes about how long it is
+    /// valid, then `struct fuse_statx`, laid out like `struct statx`.
     consuming func statx(_ attributes: Attributes) {
         _ = withUnsafeTemporaryAllocation(byteCount: 288, alignment: 8) { bytes in
             bytes.zero(0, 288)
@@ -177,7 +178,8 @@ struct Reply: ~Copyable {
         _ = answer { fuse_reply_statfs($0, &figures) }
     }
 
-    /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is room.
+    /// Adds one entry to the bytes of a readdir answer; returns the bytes it takes, which may be more than there is
+    /// room.
     borrowing func add(_ entry: DirectoryEntry, name: UnsafePointer<CChar>, to room: UnsafeMutableRawBufferPointer)
         -> Int
     {

@@ -5,16 +5,17 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// A request: the memory that it was read to (names and payload point into it), and by what libfuse answers it.
+/// A request: the memory that it was read to (names and payload point into it), and libfuse's handle to answer it.
 ///
-/// A reader makes it known to libfuse; the `Reply` that a callback mints then owns it, wherever that goes. Whoever holds the reply
-/// therefore holds the memory. When the last owner lets go, the memory and the request's place in the pool are free again.
+/// A reader makes it known to libfuse. The `Reply` that a callback mints then owns it, wherever that goes. So whoever
+/// holds the reply holds the memory. When the last owner lets go, the memory and the request's place in the pool are
+/// free again.
 final class Request: @unchecked Sendable {
     /// What was read. The payload of a WRITE in it is aligned to a page. Empty once the request has stepped aside.
     private(set) var bytes: UnsafeMutableRawBufferPointer
     /// The kernel's number of the request, as it was read.
     private var unique: UInt64 = 0
-    /// The same whenever the kernel sends it.
+    /// The number without the mark: the same each time the kernel sends the request.
     var number: UInt64 { unique & ~RawRequest.resendMark }
     /// The kernel sends it again, because a process that is gone has not answered it.
     var isResent: Bool { unique & RawRequest.resendMark != 0 }
@@ -24,7 +25,7 @@ final class Request: @unchecked Sendable {
     private(set) var pid: pid_t = 0
     /// It waits, or has waited: the reader that read it must not use its memory again.
     private(set) var isParked = false
-    /// Its reader has it in hand, and has not seen it answered. Used on that reader's thread only.
+    /// Its reader has it in hand and counts as busy. Used on that reader's thread only.
     private var occupiesReader = false
     /// Set from the minting of its reply until the answer.
     private var handle: fuse_req_t?
@@ -46,8 +47,8 @@ final class Request: @unchecked Sendable {
 
     // MARK: For its reader
 
-    /// Notes what was just read, and makes it ready for libfuse. `reader` is what `inHand` finds the request by: it takes the place of the
-    /// process number, the only field that libfuse hands on and has no use for.
+    /// Notes what was just read, and makes it ready for libfuse. `Transport.request(inHandOf:)` finds the request by
+    /// `reader`, which takes the place of the process number, the only field that libfuse hands on and has no use for.
     @inline(__always)
     func accept(readBy reader: Int32) {
         precondition(handle == nil && !isParked, "a request was read to the memory of one that is not answered")
@@ -61,7 +62,8 @@ final class Request: @unchecked Sendable {
         pool.idleReaderCount.subtract(1, ordering: .relaxed)
     }
 
-    /// Its reader counts as idle from now on, about to answer or done with it. To be called on that reader's thread.
+    /// Its reader counts as idle from now on: it is about to answer, or it is done. To be called on that reader's
+    /// thread.
     @inline(__always)
     func freeReader() {
         guard occupiesReader else { return }
@@ -98,10 +100,12 @@ final class Request: @unchecked Sendable {
         _ = answer { fuse_reply_err($0, EIO) }
     }
 
-    /// It is going to wait, perhaps to be answered by another thread. The first call comes from the thread of its reader.
+    /// It is going to wait, perhaps to be answered by another thread. The first call comes from the thread of its
+    /// reader.
     func park() { if !isParked { isParked = true } }
 
-    /// It waits for other requests of the kernel: they get its memory and its place. Nothing may point into its memory any more.
+    /// It waits for other requests of the kernel: they get its memory and its place. Nothing may point into its memory
+    /// any more.
     func stepAside() {
         park()
         let bytes = self.bytes
@@ -127,11 +131,11 @@ final class RequestPool: @unchecked Sendable {
 
     private let byteCount: Int
     private let placeLimit: Int
-    /// Populated at once: a process that is killed while the kernel copies a request to a page that is not there makes the request fail,
-    /// and nobody could take it over.
+    /// Whether memory is populated at once. If the process is killed while the kernel copies a request to a missing
+    /// page, the request fails, and no successor can take it over.
     private let isResident: Bool
-    /// Readers that have no unanswered request. One that has just answered counts: it will soon read again, though it may have lost its
-    /// processor to the client that it woke.
+    /// Readers that have no unanswered request. One that has just answered counts. It will soon read again, though the
+    /// client that it woke may have taken its processor.
     fileprivate let idleReaderCount = Atomic<Int>(0)
     private let monitor = Monitor()
     private let changed: Condition
@@ -183,7 +187,8 @@ final class RequestPool: @unchecked Sendable {
         }
     }
 
-    /// Waits until no request lives, that is until every one that waited was answered. To be called when nobody reads any more.
+    /// Waits until no request lives, that is until every one that waited was answered. To be called when nobody reads
+    /// any more.
     func waitUntilNoneLives() {
         monitor.withLock { while requestCount > 0 { changed.wait() } }
     }
@@ -224,7 +229,7 @@ final class RequestPool: @unchecked Sendable {
 
     private func allocate() -> UnsafeMutableRawBufferPointer {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: Self.pageByteCount)
-        // Linux 5.14; without it the pages come one by one.
+        // From Linux 5.14 on. Before that the pages come one by one.
         if isResident { madvise(memory.baseAddress!, memory.count, Int32(LINUX_MADVISE_POPULATE_WRITE)) }
         let lead = Self.pageByteCount - Self.writeHeaderByteCount
         return UnsafeMutableRawBufferPointer(rebasing: memory[lead...])

@@ -1,5 +1,5 @@
-// Who stands behind a request, beyond what the kernel sends along: groups and privileges, from /proc. Asked for rarely (a file has
-// the set-group-ID bit, an attribute is for administrators only), never under the volume's lock.
+// Who stands behind a request, beyond what the kernel sends along: groups and privileges, from /proc. Asked for rarely
+// (a file has the set-group-ID bit, an attribute is for administrators only), never under the volume's lock.
 
 import CFuse3
 import CLinux
@@ -13,7 +13,7 @@ struct Requester {
     private static let setGroupIDCapability: UInt64 = 1 << 4
     private static let administrationCapability: UInt64 = 1 << 21
 
-    /// What /proc says; nothing of it where the thread has gone or cannot be seen.
+    /// What /proc says. Empty if the thread has gone or cannot be seen.
     var identity: Identity {
         guard pid > 0, let text = Self.contents("/proc/\(pid)/status") else { return Identity() }
         var identity = Identity()
@@ -44,7 +44,8 @@ struct Requester {
         return words.count > 4 && UInt32(words[4]) == geteuid()
     }
 
-    /// A number that the thread's memory holds at an address: the argument of an ioctl whose number says that it has none to give.
+    /// Reads a number from the thread's memory: the argument of an ioctl whose number says that it has none to give.
+    /// Nil if it cannot be read.
     func word(at address: UInt) -> UInt32? {
         var value: UInt32 = 0
         let isRead = withUnsafeMutableBytes(of: &value) { bytes -> Bool in

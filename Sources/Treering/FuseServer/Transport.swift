@@ -1,13 +1,14 @@
-// How requests come in from the kernel. ClassicTransport reads them from /dev/fuse; FUSE-over-io_uring is to be a second one.
-// FuseServer and the file system cannot tell them apart.
+// How requests come in from the kernel. ClassicTransport reads them from /dev/fuse; FUSE-over-io_uring is to be a
+// second one. FuseServer and the file system cannot tell them apart.
 
 /// A source of requests. It calls libfuse, which calls FuseServer's callbacks, on threads of its own.
 protocol Transport: AnyObject, Sendable {
-    /// Whether a reader is there for the next request, so that another one may wait for I/O: a lone request then does it without a hop to
-    /// another thread.
+    /// Whether a reader is there for the next request. Another one may then wait for I/O, which spares a lone request
+    /// the hop to another thread.
     var hasIdleReader: Bool { get }
 
-    /// The request that libfuse calls a callback for. `reader` is the number of a process as libfuse tells it (see `Request.accept`).
+    /// The request that libfuse calls a callback for. `reader` is what libfuse hands on as the process number (see
+    /// `Request.accept`).
     func request(inHandOf reader: Int32) -> Request
 
     /// Requests that are read and not answered, and those being read.
@@ -16,8 +17,8 @@ protocol Transport: AnyObject, Sendable {
     /// Has the kernel ask for an inode's attributes again.
     func invalidateAttributes(_ inode: InodeNumber)
 
-    /// Has the kernel write back what it holds of a part of a file, and forget it. Waits for the WRITEs that this brings: not for threads of the
-    /// transport, nor for those that finish other requests.
+    /// Has the kernel write back what it holds of a part of a file, and forget it. Waits for the WRITEs that this
+    /// brings. So threads of the transport must not call it, nor those that finish other requests.
     func writeBack(_ inode: InodeNumber, _ range: Range<UInt64>)
 
     /// Begins to serve. Requests arrive from now on.
