@@ -6,7 +6,7 @@ enum CheckCommand {
     static let options = [
         CommandOption("data", .flag, "", "read and verify every byte, not only what names it"),
         CommandOption("rebuild-index", .flag, "", "write the index anew from the segments"),
-        CommandOption("repair", .flag, "", "mend what can be repaired; says what is lost. Reads all data"),
+        CommandOption("repair", .flag, "", "repair what can be repaired; says what is lost. Reads all data"),
         CommandOption("new-uuid", .flag, "", "give the store, a copy of another, a uuid of its own; checks nothing"),
         CommandOption(
             "rate", .size(0...1 << 50), ByteSize.text(ScrubCommand.defaultRate),

@@ -127,7 +127,7 @@ struct BatchHeader: Equatable, Sendable {
     }
 
     /// The header at the start of `bytes` with its checksum in the chain; nil when there is none that is whole and of this segment's
-    /// present life. `room` is what is left of the segment from here on.
+    /// present incarnation. `room` is what is left of the segment from here on.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID, room: Int
     ) -> (header: BatchHeader, checksum: UInt32)? {

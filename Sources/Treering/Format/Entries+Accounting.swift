@@ -94,7 +94,7 @@ enum OrphanEntry {
 /// Key: (tombstones, inode, kind of what is hidden, subkey of what is hidden); for a range of extents
 /// (tombstones, inode, rangeTombstone, record sequence); for a whole inode (tombstones, inode, inode, 0).
 ///
-/// It lives while a segment in use other than its own has a stamp from `since` through `until`.
+/// It is needed while a segment in use other than its own has a stamp from `since` through `until`.
 struct TombstoneEntry: Hashable {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")

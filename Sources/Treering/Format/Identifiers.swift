@@ -25,8 +25,8 @@ struct SegmentNumber: Hashable, Comparable, Sendable {
     static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// One life of a segment. A segment that is recycled begins another one under the same number, so whatever is remembered of a segment
-/// for longer than one hold of the lock is remembered of an incarnation.
+/// A segment in one of its incarnations. A recycled segment has the same number and the next incarnation, so whatever is remembered of a
+/// segment for longer than one hold of the lock is remembered by this.
 struct SegmentID: Hashable, Sendable {
     let number: SegmentNumber
     let incarnation: UInt32

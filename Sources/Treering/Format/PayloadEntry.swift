@@ -38,7 +38,7 @@ struct BlockBitmap {
 
 /// Where a payload lies and which of its bytes are named. Key: (payloads, payload id, payload, 0).
 ///
-/// An inline payload counts as one block. A block lives while its count is not 0.
+/// An inline payload counts as one block. A block is live while its count is not 0.
 struct PayloadEntry {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")

@@ -41,7 +41,7 @@ enum RunHeader {
         bytes.part(0, byteCount).seal(layout.checksum)
     }
 
-    /// The payloads of the run that begins with `bytes`, and the number of blocks in it; nil where there is none of this life of the segment.
+    /// The payloads of the run that begins with `bytes`, and the number of blocks in it; nil where there is none of this incarnation of the segment.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID
     ) -> (payloads: [PayloadID], blockCount: Int)? {

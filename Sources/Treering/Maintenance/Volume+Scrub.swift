@@ -67,7 +67,7 @@ extension Volume {
         let running = state.scrub.flatMap { $0.state == .running ? $0 : nil }
         let last = running == nil ? state.scrub : state.lastScrub
         return [
-            Figure(name: "scrub_running", help: "1 while a scrub reads what lives", value: running == nil ? 0 : 1),
+            Figure(name: "scrub_running", help: "1 while a scrub reads what is live", value: running == nil ? 0 : 1),
             Figure(
                 name: "scrub_done_bytes", help: "Bytes that the scrub that runs has verified",
                 value: running?.doneByteCount ?? 0),

@@ -30,7 +30,7 @@ struct FoundBatch {
 /// What was found where a batch was expected.
 enum BatchOutcome {
     case batch(FoundBatch)
-    /// Nothing that could be a batch of this segment's present life.
+    /// Nothing that could be a batch of this segment's present incarnation.
     case nothing
     /// A batch begins here but is not whole; why not.
     case broken(BatchHeader, String)

@@ -133,7 +133,7 @@ final class Salvager<D: Device> {
         BatchHeader.claimedChecksum(try reader.bytes(file, offset, BatchHeader.byteCount))
     }
 
-    /// The next batch of this life after `offset` whose header can be believed.
+    /// The next batch of this incarnation after `offset` whose header can be believed.
     private func following(
         _ segmentID: SegmentID, _ file: DeviceFile, _ offset: Int, _ end: Int,
         _ sequence: BatchSequence, _ limit: BatchSequence

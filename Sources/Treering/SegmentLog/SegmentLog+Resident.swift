@@ -3,7 +3,7 @@
 extension SegmentLog {
     /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
     ///
-    /// They are served without a look at their checksum, so they must not be of another life of the segment: a slot keeps its batch for long
+    /// They are served without a look at their checksum, so they must not be of another incarnation of the segment: a slot keeps its batch for long
     /// after that is durable. Within one incarnation a place is written once, by one batch.
     func resident(_ segmentID: SegmentID, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
         for batch in slots {

@@ -109,7 +109,7 @@ final class SegmentTable {
     /// Somebody reads from a segment: it stays in its incarnation until they let go of it.
     @inline(__always)
     func hold(_ segmentID: SegmentID, count: Int = 1) {
-        precondition(self.id(of: segmentID.number) == segmentID, "a life that is over cannot be read")
+        precondition(self.id(of: segmentID.number) == segmentID, "an incarnation that is over cannot be read")
         self[segmentID.number].readerCount += count
     }
 
@@ -204,7 +204,7 @@ final class SegmentTable {
         pool.append(number)
     }
 
-    /// Remembers the file and the last known life of a segment that is not in use.
+    /// Remembers the file and the last known incarnation of a segment that is not in use.
     func note(_ number: SegmentNumber, file: DeviceFile?, incarnation: UInt32) {
         self[number].file = file
         self[number].incarnation = max(self[number].incarnation, incarnation)

@@ -317,7 +317,7 @@ final class SpaceAccounting {
         let free = availableSegmentCount - keptSegmentCount(.write)
         let room = max(0, free * table.segmentByteCount + headRoom)
         guard room < few, !isHostFull else { return 0 }
-        // A little is lost in every segment, also where all of it lives. This looks at every segment, and only where room is short.
+        // A little is lost in every segment, also where all of it is live. This looks at every segment, and only where room is short.
         let worthwhile = Int64(table.segmentByteCount) * Int64(max(2, table.inUseCount / 16))
         guard isSpaceComing, table.reclaimableByteCount > worthwhile else { return 0 }
         let used = 1 - Double(room) / Double(few)
