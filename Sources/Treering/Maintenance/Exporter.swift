@@ -15,7 +15,7 @@ struct ExportReport: Sendable {
     /// What could not be exported, in words: the first `problemLimit` problems.
     var problems: [String] = []
     var problemCount: UInt64 = 0
-    /// How many files could not get their owner, since the export does not run as root.
+    /// How many files could not get their owner, for example because the export does not run as root.
     var foreignOwnerCount: UInt64 = 0
 
     static let problemLimit = 1000

@@ -202,8 +202,8 @@ struct Repairer<D: Device> {
         steps += replaced
         if !replaced.isEmpty { return true }
         let plan = try withDevice { (device) throws(MountError) in try survey(device, hasIndex: hasIndex) }
-        // Without these patches the store cannot be mounted. They concern the log after the checkpoint, which the index
-        // does not know.
+        // Without these patches the store cannot be mounted, and the index has nothing that could replace what they
+        // lose.
         try write(plan.early)
         if hasIndex, !plan.damage.isEmpty {
             var done: [String] = []

@@ -274,8 +274,8 @@ final class Recovery<D: Device> {
             )
         }
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
-        // The dead mount has raised the epoch. What it replayed from staging keeps an earlier epoch and may be in no
-        // checkpoint yet.
+        // A dead mount has raised the epoch in its superblock slot, perhaps without leaving a segment or checkpoint of
+        // that epoch.
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
     }
 

@@ -249,8 +249,8 @@ final class VolumeState {
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// Begins a run of an attempt and gives what to run. Nil where another thread runs the attempt: it will go on with
-    /// `retry`.
+    /// Begins a run of an attempt and gives what to run. Nil where the attempt is being run already: that run goes on
+    /// with `retry`.
     func begin(_ attempt: Attempt, _ retry: @escaping Attempt.Retry) -> Attempt.Retry? {
         attempt.isWaiting = false
         guard !attempt.isRunning else {

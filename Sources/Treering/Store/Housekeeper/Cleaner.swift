@@ -185,7 +185,7 @@ final class Cleaner<D: Device> {
     }
 
     /// Chooses the payloads of the next run: as many as the rest of the head holds. If the head holds fewer than 16
-    /// blocks, plans a full run, which needs a new head.
+    /// blocks, that is hardly worth a write, so the run is planned for a new head.
     func planRun(
         _ payloads: [PayloadID], from first: Int, of victim: SegmentNumber, _ core: Core
     ) throws(Stop) -> (copied: [Copied], reached: Int) {

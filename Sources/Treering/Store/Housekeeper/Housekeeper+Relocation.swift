@@ -3,7 +3,7 @@
 // end of the old segments, and applies and writes the batches that still lie in staging. When all is flushed, the mount
 // goes on with the new index and segment table.
 
-/// The open files of a mount that relocates its log.
+/// The open files of a mount that relocates its log, and what else its recovery must know.
 struct MountedFiles {
     var indexFile: DeviceFile
     var superblockFile: DeviceFile
@@ -73,8 +73,7 @@ extension Housekeeper {
             endTrim()
             endResize(.failed(.noSpace))
         }
-        // Until the next try operations that need no room run: for four times as long as this try took, but 0.2 s to 2
-        // s.
+        // Until the next try operations run that need no room: for four times as long as this try took, within bounds.
         rest(nanoseconds: min(max(200_000_000, 4 * elapsed), 2_000_000_000))
     }
 
@@ -98,8 +97,8 @@ extension Housekeeper {
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
         do throws(MountError) {
             try relocation.enterBlocks()
-            // A segment that somebody reads is durable, so the replay finds it in use, unless the disk loses what says
-            // so.
+            // A segment that somebody reads is durable, so the replay finds it in use. Otherwise the disk has lost
+            // data.
             for segmentID in state.withLock({ $0.core.table.heldSegments }) where !recovery.table.isInUse(segmentID) {
                 throw MountError(
                     .damaged, "segment \(segmentID.number.rawValue), which is being read, is not found again")
@@ -121,7 +120,7 @@ extension Housekeeper {
             // The mount was shut down meanwhile. The next mount finds what was written.
             guard !log.isClosed else { return }
             let table = recovery.table
-            // Nobody began to read meanwhile: no operation runs while the log is suspended.
+            // Nobody began to read meanwhile: no operation runs during a relocation.
             for segmentID in state.core.table.heldSegments {
                 precondition(table.isInUse(segmentID), "a segment that is read was given away")
                 table[segmentID.number].readerCount = state.core.table[segmentID.number].readerCount

@@ -26,8 +26,8 @@ extension Housekeeper {
         }
         do throws(Errno) {
             do throws(Errno) { try make() } catch {
-                // A shortage will not pass by itself. Another error may, so the segment is made once more before the
-                // host counts as full.
+                // A shortage counts at once. Another error may pass, so the segment is made once more before the host
+                // counts as full.
                 if error.isShortage { throw error } else { try make() }
             }
             preparationFailure = nil
