@@ -85,7 +85,8 @@ enum CheckCommand {
         do throws(MountError) {
             var device = try open(path, lock)
             if try !SuperblockPair.read(device).newest().isClean {
-                // What the last mount left in the log and in staging is found by the old name only.
+                // What the last mount left in the log and in staging is found only under the old uuid, so replay it
+                // first.
                 let log = LogSink { StandardError.print("\(path): \($1)") }
                 let volume = try HostVolume.mount(
                     device, VolumeOptions(), directory: path, log: log, isServed: false)
@@ -104,7 +105,7 @@ enum CheckCommand {
         }
     }
 
-    /// Open files belong to a device, and each step has its own.
+    /// Opens a device for one step. Open files belong to their device, so each step has its own.
     private static func open(_ path: HostString, _ lock: StoreLock) throws(MountError) -> HostDevice {
         do throws(CommandError) {
             return try OpenStore(path, lock, .posix, DeviceOptions()).device
@@ -134,7 +135,8 @@ enum CheckCommand {
         return rebuilds ? 1 : 0
     }
 
-    /// Damage that not even a check can see behind is an error that is left; all else means that there was no check.
+    /// The exit code after a check has thrown. Damage that a check cannot get past counts as an error that is left (4).
+    /// Any other error means that there was no check.
     private static func failed(_ error: MountError, _ path: HostString) throws(CommandError) -> Int32 {
         guard error.kind == .damaged else { throw CommandError("\(path): \(error)") }
         print("\(path): \(error)")

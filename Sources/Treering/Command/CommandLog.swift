@@ -1,4 +1,5 @@
-// Log lines of a mount: to stderr in the foreground and until the shell has its prompt back, to syslog(3) as a daemon.
+// Log lines of a mount. In the foreground they go to stderr; as a daemon to syslog(3), and warnings also to stderr
+// until the shell has its prompt back.
 
 import Glibc
 import Synchronization
@@ -11,11 +12,11 @@ final class CommandLog: Sendable {
     init(isForeground: Bool, isDebug: Bool) {
         self.isForeground = isForeground
         self.isDebug = isDebug
-        // openlog keeps the pointer.
+        // openlog(3) keeps the pointer, so the copy is never freed.
         if !isForeground { openlog(HostString("treering").copy, LOG_PID | LOG_CONS, LOG_DAEMON) }
     }
 
-    /// stderr is about to go away.
+    /// Call when stderr is about to be closed: no line goes there any more.
     func detach() { isDetached.store(true, ordering: .relaxed) }
 
     var sink: LogSink { LogSink { [self] level, line in take(level, line) } }
@@ -25,14 +26,14 @@ final class CommandLog: Sendable {
         if !isForeground {
             line.withCString { text in withVaList([text]) { vsyslog(level.rawValue, "%s", $0) } }
         }
-        // Before the prompt is back a person reads along, who wants to know what went wrong and no more.
+        // Until the prompt is back a person reads stderr, and wants to see only what went wrong.
         let isForPerson =
             isForeground || (!isDetached.load(ordering: .relaxed) && level.rawValue <= LogSink.Level.warning.rawValue)
         if isForPerson { StandardError.print("treering: " + line) }
     }
 }
 
-/// Whole lines to stdout and stderr.
+/// Prints whole lines to stderr.
 enum StandardError {
     static func print(_ line: String) {
         let text = line + "\n"

@@ -14,7 +14,7 @@ struct CommandOption: Sendable {
         case number(ClosedRange<Int>)
         /// Bytes, with K, M, G or T for powers of 1024.
         case size(ClosedRange<UInt64>)
-        /// Anything; the word stands for it in the help.
+        /// Any text. The word stands for it in the help.
         case text(String)
         /// A word of mount(8) and fstab(5), taken with or without a value. Not in the environment.
         case generic
@@ -33,7 +33,7 @@ struct CommandOption: Sendable {
         self.help = help
     }
 
-    /// How it is written: "queue_depth=1..4096".
+    /// How a person writes it: "queue_depth=1..4096".
     var synopsis: String {
         switch kind {
         case .flag, .generic: return name
@@ -44,7 +44,7 @@ struct CommandOption: Sendable {
         }
     }
 
-    /// The environment variable that sets it: TREERING_QUEUE_DEPTH. Nil for words of mount(8).
+    /// The environment variable that sets it, such as TREERING_QUEUE_DEPTH. Nil for words of mount(8).
     var environmentName: String? {
         if case .generic = kind { return nil }
         return "TREERING_" + name.uppercased().replacing("-", with: "_")
@@ -90,9 +90,9 @@ struct CommandError: Error, Sendable {
 }
 
 extension CommandOption {
-    /// Checks a value as it was typed; `place` names where it was ("-o", "TREERING_ENGINE").
+    /// Checks a typed value. `place` names where it was typed ("-o", "TREERING_ENGINE"), for messages.
     func value(_ typed: HostString?, place: String) throws(CommandError) -> OptionValue {
-        // A value that is no text is none of the words and numbers, also as it is shown to people.
+        // A value that is not valid UTF-8 equals no word or number, even after it was made printable.
         let text = typed?.description
         switch kind {
         case .generic: return .word(text ?? "")
@@ -105,7 +105,7 @@ extension CommandOption {
         case .choice(let words):
             guard let text else { throw CommandError("\(place): \(name): needs a value: \(synopsis)") }
             if words.contains(text) { return .word(text) }
-            // The switches read well both ways.
+            // A switch also accepts yes and no.
             if words.contains("on"), text == "yes" || text == "true" { return .word("on") }
             if words.contains("off"), text == "no" || text == "false" { return .word("off") }
             throw CommandError("\(place): \(name)=\(text): is one of \(words.joined(separator: ", "))")

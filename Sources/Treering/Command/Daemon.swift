@@ -1,10 +1,10 @@
-// Leaving the shell: the process forks before it starts any thread, the parent waits for the child's word, and the shell has its
-// prompt back when the mount is usable or the error has been printed.
+// Makes the process a daemon. It forks before it starts any thread. The parent waits for the child's report, so the
+// shell has its prompt back when the mount is usable or the error was printed.
 
 import CLinux
 import Glibc
 
-/// The child's end of the parent's wait.
+/// The child's side: reports to the parent that waits.
 final class Daemon {
     private var pipe: Int32
 
@@ -31,7 +31,7 @@ final class Daemon {
         while true {
             let count = read(pipe, &code, 1)
             if count == 1 {
-                // After a failure nothing of the store is held any more when the prompt is back.
+                // After a failure, wait until the child has ended: the store must be free when the prompt is back.
                 if code != 0 { while waitpid(child, &status, 0) < 0 && errno == EINTR {} }
                 return Int32(code)
             }
@@ -46,13 +46,13 @@ final class Daemon {
         return 32
     }
 
-    /// The mount is usable: the parent may exit, and this process leaves the terminal.
+    /// Reports that the mount is usable. The parent exits, and this process leaves the terminal.
     func succeed() {
         Self.leaveTerminal()
         tell(0)
     }
 
-    /// This process is a child of the one that was forked, and has nothing to tell.
+    /// Call in a child of the forked process: its parent reports, not this process.
     func leaveTellingToParent() {
         if pipe >= 0 { close(pipe) }
         pipe = -1
@@ -68,7 +68,7 @@ final class Daemon {
         }
     }
 
-    /// It is not; the message has been printed.
+    /// Reports that the mount has failed. The message must have been printed.
     func fail(_ code: Int32) { tell(UInt8(truncatingIfNeeded: code)) }
 
     private func tell(_ code: UInt8) {

@@ -1,29 +1,31 @@
-// Mounts that were left behind by a process that is gone: every access to one gives ENOTCONN, "Transport endpoint is not connected".
+// Dead mounts: mounts whose serving process is gone. Every access to one gives ENOTCONN, "Transport endpoint is not
+// connected".
 
 import CLinux
 import Glibc
 
 enum DeadMount {
-    /// How many may lie upon each other: each failed attempt of somebody else's may have added one.
+    /// How many dead mounts may lie on top of each other. Each failed try to mount may have added one.
     private static let depthLimit = 16
 
-    /// What the kernel answers when nobody serves a mount, and while its process is being taken down.
+    /// Whether the kernel gives this error when nobody serves a mount, or while its process is being ended.
     static func isSign(_ error: Errno) -> Bool { error.rawValue == ENOTCONN || error.rawValue == ECONNABORTED }
 
-    /// Whether what is mounted at this absolute path has no process any more.
+    /// Whether the mount at this absolute path has no process any more.
     static func isDead(_ path: HostString) -> Bool {
         do throws(Errno) {
             _ = try path.status()
-            // Attributes may be answered from the kernel's memory; the figures of a file system never are.
+            // The kernel may answer attributes from its cache, but never the figures of a file system.
             _ = try path.fileSystemStatus()
             return false
         } catch { return isSign(error) }
     }
 
-    /// The absolute path of a mount point that cannot be looked at itself, without links and dots in what leads to it.
+    /// The absolute path of a mount point that cannot be examined itself. Its parent is a real path without links and
+    /// dots.
     static func path(_ typed: HostString) -> HostString? {
         var typed = typed
-        // A symbolic link may lead there; as many as the kernel follows.
+        // Symbolic links may lead there. The kernel follows 40 at most.
         for _ in 0..<40 {
             guard let path = try? pathOfLast(typed) else { return nil }
             guard let target = path.linkTarget() else { return path }
@@ -40,7 +42,8 @@ enum DeadMount {
         return try HostFile.realPathOfParent(trimmed)
     }
 
-    /// Takes away the dead mounts of ours at this absolute path but for so many; gives how many there were. What is live stays.
+    /// Detaches Treering's dead mounts at this absolute path, except the lowest `leaving`. Gives how many it detached.
+    /// Live mounts stay.
     @discardableResult
     static func clear(_ path: HostString, leaving: Int = 0) -> Int {
         var count = 0
@@ -52,7 +55,7 @@ enum DeadMount {
         return count
     }
 
-    /// Takes a mount off the tree at once; who has files open there keeps them.
+    /// Detaches a mount from the tree at once. Processes with open files there keep them.
     @discardableResult
     static func detach(_ path: HostString) -> Bool {
         if geteuid() == 0, (try? path.unmount(Int(MNT_DETACH))) != nil { return true }
@@ -60,12 +63,13 @@ enum DeadMount {
         return program.run(["-u", "-q", "-z", "--", path])
     }
 
-    /// Ends the kernel's side of a connection that nobody serves: everybody who waits for it gets an error.
-    /// - Parameter device: what the kernel calls the mount, which must be there still: else it may be another's.
+    /// Aborts a connection that nobody serves: everybody who waits for it gets an error.
+    /// - Parameter device: the mount's device number. The mount must still exist: otherwise another may have the
+    /// number.
     static func abort(_ device: String, at mountPoint: HostString) {
         let file = "\(device.split(separator: ":").last ?? "")/abort"
         if HostString("/sys/fs/fuse/connections/\(file)").overwrite("1") { return }
-        // Where that directory is not mounted, root has these ways; the first knows mounts that are off the tree, too.
+        // If that directory is not mounted, root has two other ways. The first also works for detached mounts.
         let directory = linux_mount_fusectl()
         defer { if directory >= 0 { close(directory) } }
         if directory >= 0, HostString("/proc/self/fd/\(directory)/\(file)").overwrite("1") { return }
@@ -73,18 +77,20 @@ enum DeadMount {
     }
 }
 
-/// Puts a new mount in the place of a dead one without a moment in which the directory below them can be had: a program would write
-/// past the mount. The new one is mounted in a directory of its own, pushed below the dead one, and the dead one is taken away.
+/// Replaces a dead mount by a new one. At no moment is the directory below them visible: a program would write into it,
+/// past the mount. So the new mount is made in a directory of its own, moved beneath the dead one, and the dead one is
+/// detached.
 struct MountReplacement {
-    /// Where to mount.
+    /// Where the caller must mount.
     let directory: HostString
     private let mountPoint: HostString
     private static let prefix: HostString = "/tmp/treering-mount."
 
-    /// To be called by whoever holds the store's lock. Nil where there is nothing dead or no right to do it (other users than root have that moment, of a millisecond or so).
+    /// The caller must hold the store's lock. Nil if there is no dead mount, or no right to do this: for users other
+    /// than root the directory is visible for about a millisecond.
     init?(_ mountPoint: HostString, source: HostString) {
         guard geteuid() == 0, DeadMount.isDead(mountPoint) else { return nil }
-        // Predecessors that died on the way: nobody else mounts this store.
+        // Remove what a predecessor left that died half-way. Nobody else can mount this store.
         for mounted in MountTable.all() where mounted.isTreering && mounted.source == source {
             guard mounted.mountPoint.hasPrefix(Self.prefix), DeadMount.clear(mounted.mountPoint) > 0 else { continue }
             try? mounted.mountPoint.removeDirectory()
@@ -94,16 +100,16 @@ struct MountReplacement {
         self.mountPoint = mountPoint
     }
 
-    /// The new one is mounted in `directory`: brings it to its place.
+    /// Moves the new mount from `directory` to its place.
     func finish() throws(Errno) {
         defer { cancel() }
         DeadMount.clear(mountPoint, leaving: 1)
         if move(isBeneath: true) {
-            // Once, and without a look: the new mount is not served yet, and would keep whoever asks it waiting.
+            // Detach only once, and do not look: nobody serves the new mount yet, so a look would wait.
             DeadMount.detach(mountPoint)
             return
         }
-        // Before Linux 6.5 there is no below.
+        // Linux before 6.5 cannot move a mount beneath another.
         DeadMount.clear(mountPoint)
         guard move(isBeneath: false) else { throw .last }
     }
@@ -112,7 +118,7 @@ struct MountReplacement {
         directory.withCString { from in mountPoint.withCString { linux_move_mount(from, $0, isBeneath ? 1 : 0) } } == 0
     }
 
-    /// Takes away what was only on the way.
+    /// Removes the temporary mount and its directory.
     func cancel() {
         try? directory.unmount(Int(MNT_DETACH))
         try? directory.removeDirectory()

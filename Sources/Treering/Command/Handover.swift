@@ -1,22 +1,23 @@
-// What a serving process hands to its supervisor while it lives, so that a successor can take the kernel's connection over when it is
-// dead: the descriptor of /dev/fuse, how the session began, and memory that both see (docs/decisions/020-takeover.md).
+// What a serving process hands to its supervisor while it lives: the descriptor of /dev/fuse, how the session began,
+// and shared memory. When it dies, a successor takes the kernel's connection over with these
+// (docs/decisions/020-takeover.md).
 
 import CLinux
 import Glibc
 
-/// A connection of the kernel that outlives the process that serves it, because this process holds its descriptor too.
+/// A connection to the kernel that outlives its serving process, since the supervisor holds its descriptor too.
 final class HeldConnection {
     let state: ConnectionState
     fileprivate(set) var descriptor: Int32 = -1
     fileprivate(set) var exchange: InitReply.Exchange?
-    /// What the kernel calls the mount.
+    /// The mount's device number, as the kernel writes it ("0:45").
     fileprivate(set) var device: String?
 
     init(_ state: ConnectionState) { self.state = state }
 
     deinit { if descriptor >= 0 { close(descriptor) } }
 
-    /// Whether a successor could go on with it: it has begun, and the kernel has not ended it (unmounted, aborted).
+    /// Whether a successor can go on with it: the session has begun, and the kernel has not ended it (unmount, abort).
     var canBeTakenOver: Bool {
         guard descriptor >= 0, exchange != nil else { return false }
         var polled = pollfd(fd: descriptor, events: 0, revents: 0)
@@ -28,7 +29,7 @@ final class HeldConnection {
 final class HandoverSender {
     private let socket: Int32
 
-    /// With which code a successor ends that cannot go on with a connection; a new mount has to take its place.
+    /// The exit code of a successor that cannot go on with a connection. A new mount must then take its place.
     static let refusalCode: Int32 = 75
 
     fileprivate enum Word: UInt8 {
@@ -40,10 +41,10 @@ final class HandoverSender {
 
     fileprivate init(_ socket: Int32) { self.socket = socket }
 
-    /// The descriptor of a connection that was just mounted.
+    /// Hands over the descriptor of a connection that was just mounted.
     func send(descriptor: Int32) { send([Word.descriptor.rawValue], descriptor) }
 
-    /// How its session began.
+    /// Hands over how the session began.
     func send(_ exchange: InitReply.Exchange) {
         let count = UInt16(exchange.request.count)
         send(
@@ -51,13 +52,13 @@ final class HandoverSender {
                 + exchange.reply, -1)
     }
 
-    /// What the kernel calls the mount.
+    /// Hands over the device number of the mount.
     func send(device: String) { send([Word.device.rawValue] + device.utf8, -1) }
 
-    /// The mount is usable.
+    /// Tells that the mount is usable.
     func sendReady() { send([Word.ready.rawValue], -1) }
 
-    // A supervisor that is gone hears nothing, and needs nothing.
+    // Errors are ignored: a supervisor that is gone needs nothing.
     private func send(_ bytes: [UInt8], _ descriptor: Int32) { _ = linux_send(socket, bytes, bytes.count, descriptor) }
 }
 
@@ -67,7 +68,7 @@ final class HandoverReceiver {
     private(set) var isReady = false
     private(set) var isOpen = true
 
-    /// Two ends; the one for the child is to be closed here once there is a child. Nil where the system gives no sockets.
+    /// Makes both ends. Close the child's end here once the child exists. Nil if the system gives no sockets.
     static func pair() -> (receiver: HandoverReceiver, sender: HandoverSender, senderSocket: Int32)? {
         var ends: [Int32] = [-1, -1]
         let kind = Int32(SOCK_SEQPACKET.rawValue | SOCK_CLOEXEC.rawValue)
@@ -79,7 +80,7 @@ final class HandoverReceiver {
 
     deinit { close(socket) }
 
-    /// Takes what has come. To be called once more when the sender is dead: what it sent before is still there.
+    /// Receives all that has arrived. Call it once more after the sender has died: what it sent before is still there.
     func receive(into connection: HeldConnection?) {
         var bytes = [UInt8](repeating: 0, count: 4096)
         while isOpen {

@@ -1,10 +1,10 @@
-// Everything that can be wrong with a mount before anything is created or changed.
+// Checks everything that can be wrong with a mount, before anything is created or changed.
 
 import Glibc
 
 /// A store and a mount point that fit together.
 struct MountPlan: Sendable {
-    /// As typed: what /proc/mounts is to show.
+    /// As typed, to be shown in /proc/mounts.
     var source: HostString
     /// Real path; the last part may not exist yet.
     var store: HostString
@@ -53,7 +53,7 @@ struct MountPlan: Sendable {
         return real
     }
 
-    /// A mount of ours whose process is gone is no obstacle: it is taken away when the new one is about to take its place.
+    /// A dead mount of Treering is no obstacle: the new mount will replace it.
     private static func deadMountPoint(_ typed: HostString, _ error: Errno) throws(CommandError) -> HostString {
         guard DeadMount.isSign(error), let path = DeadMount.path(typed), let mounted = MountTable.mount(at: path) else {
             throw CommandError("\(typed): \(error)")

@@ -1,4 +1,4 @@
-// `treering mount`: check everything, take the store, format it if it is empty, serve it until it is unmounted.
+// `treering mount`: checks everything, locks the store, formats it if it is empty, and serves it until it is unmounted.
 
 import Glibc
 
@@ -18,7 +18,7 @@ enum MountCommand {
         """
 
     static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
-        // How mount.treering -s finds out which words to leave out.
+        // mount.treering -s asks with this which words it must leave out.
         if typed.count == 2 && typed[0] == "--understands" { return MountOptions.understands(typed[1]) ? 0 : 1 }
         let arguments = try Arguments(
             typed, [CommandOption("supervise", .flag, "", "")], letters: "fdrw", takesMountOptions: true)
@@ -46,7 +46,7 @@ enum MountCommand {
         return code
     }
 
-    /// The serving process is a child, and is replaced when it dies.
+    /// Serves in a child process, which is replaced when it dies.
     private static func supervise(
         _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog, _ daemon: Daemon?
     ) -> Int32 {
@@ -58,7 +58,7 @@ enum MountCommand {
             var plan = plan
             var options = options
             options.volume.connection = connection?.state
-            // What was made for the first process is not made, nor taken away, by a later one.
+            // A later process makes no directory, and removes nothing on failure.
             if !isFirst { plan.state = .store }
             return serve(plan, options, log, handover: connection.map { ($0, sender) }) {
                 log.detach()
@@ -69,7 +69,7 @@ enum MountCommand {
         return supervisor.run()
     }
 
-    /// From here on in the process that serves. Gives the exit code; what went wrong has been told.
+    /// Runs in the serving process. Gives the exit code; errors were printed.
     private static func serve(
         _ plan: MountPlan, _ options: MountOptions, _ log: CommandLog,
         handover: (connection: HeldConnection, sender: HandoverSender)? = nil, onReady: () -> Void
@@ -79,7 +79,7 @@ enum MountCommand {
         do throws(CommandError) {
             try ProcessLimits.checkMemory(options)
             let (store, volume) = try open(plan, options, log.sink)
-            // The lock is let go last, when nothing of this process can touch the store any more.
+            // This gives up the lock. It must come last, when nothing of this process can touch the store any more.
             defer { store.device.shutDown() }
             let service = MountService(
                 volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover)
@@ -94,7 +94,7 @@ enum MountCommand {
         }
     }
 
-    /// Takes the store and opens the volume, formatting where nothing is. What was created is removed again on failure.
+    /// Locks the store and opens its volume; formats it first if it is empty. On failure removes what it created.
     private static func open(
         _ plan: MountPlan, _ options: MountOptions, _ log: LogSink
     ) throws(CommandError) -> (OpenStore, HostVolume) {
@@ -104,7 +104,7 @@ enum MountCommand {
         do throws(CommandError) {
             if isNew { try OpenStore.makeDirectory(plan.store) }
             let lock = try StoreLock(plan.store)
-            // Somebody else may have formatted it meanwhile.
+            // Another process may have formatted it meanwhile.
             let state = try StoreDirectory.state(plan.store)
             let isEmpty = state == .empty || state == .unfinished
             if state == .unfinished {
@@ -146,7 +146,8 @@ struct OpenStore {
         }
     }
 
-    /// Locks a directory that must be a store, and opens its device. One without the file `superblock` is a store to who `salvages`.
+    /// Locks a directory that must be a store, and opens its device. With `salvages`, the file `superblock` may be
+    /// missing.
     init(existing path: HostString, _ options: DeviceOptions, salvages: Bool = false) throws(CommandError) {
         switch try StoreDirectory.state(path) {
         case .store: break
@@ -172,7 +173,7 @@ struct OpenStore {
     }
 
     func format(_ options: FormatOptions) throws(CommandError) {
-        // The root directory is the formatting user's.
+        // The root directory belongs to the user who formats.
         var options = options
         options.uid = geteuid()
         options.gid = getegid()

@@ -1,21 +1,21 @@
-// What `treering mount -o` understands, in one table, and where each option goes.
+// The options of `treering mount -o` in one table, and where each of them goes.
 
 import Glibc
 
-/// Everything that was chosen for a mount, in parts for those who need them.
+/// All options of a mount, in parts for those who need them.
 struct MountOptions: Sendable {
     var volume = VolumeOptions()
     var device = DeviceOptions()
     var engine = EngineChoice.auto
     var fuse = FuseOptions()
     var format = FormatOptions()
-    /// A parent starts the serving process again when it dies.
+    /// Whether a supervisor starts the serving process again when it dies.
     var isSupervised = false
     /// `-o remount`: change the flags of a mount that is there.
     var isRemount = false
     /// The kernel's flags, as mount(8) names them.
     var flags = KernelFlags()
-    /// What was chosen besides the kernel's flags, in one way of writing it.
+    /// The options that were chosen, except the kernel's flags, each value in its normal form.
     private(set) var chosen: [String: String] = [:]
 
     /// Flags of mount(2) that were asked for; nil: not mentioned.
@@ -80,7 +80,7 @@ struct MountOptions: Sendable {
             CommandOption("noacl", .flag, "", "take no POSIX access control lists and heed none"),
         ] + genericWords.map { CommandOption($0, .generic, "", "") }
 
-    /// Words of fstab(5) that mean what they mean everywhere, or nothing to us.
+    /// Words of fstab(5) that have their usual meaning, or none here.
     private static let genericWords = [
         "defaults", "rw", "nosuid", "nodev", "exec", "sync", "dirsync", "async", "atime", "diratime", "nodiratime",
         "relatime",
@@ -90,7 +90,7 @@ struct MountOptions: Sendable {
         "mand", "nomand", "iversion", "noiversion",
     ]
 
-    /// Options from the environment and then from the words of `-o`, which win.
+    /// Takes options from the environment, then from the words of `-o`. The words win.
     init(words: [HostString]) throws(CommandError) {
         for option in Self.table {
             guard let name = option.environmentName, let text = HostString.environment(name) else {
@@ -116,7 +116,7 @@ struct MountOptions: Sendable {
     private init() {}
 
     private mutating func take(_ word: HostString) throws(CommandError) {
-        // Words for those who read fstab.
+        // Words for programs that read fstab; ignored here.
         if word.hasPrefix("x-") || word.hasPrefix("X-") { return }
         let parts = word.split("=", atMost: 2)
         let name = parts[0].description
@@ -269,7 +269,8 @@ struct MountOptions: Sendable {
             throw CommandError("-o sqpoll: needs a ring, but engine=posix has none; leave one of them out")
         }
         if flags.allowOther && flags.allowRoot { throw CommandError("-o allow_other and allow_root: choose one") }
-        // The kernel's flag makes write(2) wait; names, truncations and the rest wait as well.
+        // The kernel's flag makes only write(2) wait. This makes names, truncations and all other operations wait as
+        // well.
         if (flags.isSynchronous || flags.isDirectorySynchronous) && chosen["ack"] == nil {
             volume.acknowledgement = .durable
             chosen["ack"] = VolumeOptions.Acknowledgement.durable.rawValue
@@ -282,7 +283,8 @@ struct MountOptions: Sendable {
         volume.accessTimes = AccessTimes(
             rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes,
             slackNanoseconds: fuse.writebackCache ? 10_000_000 : 0)
-        // Lists and mapped ids both have the kernel check permissions; with allow_root libfuse must know who asks.
+        // Access control lists and mapped ids need the kernel to check permissions. With allow_root, libfuse must know
+        // the true caller.
         if !flags.defaultPermissions { fuse.accessLists = false }
         fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot
         device.readOnly = flags.isReadOnly
@@ -293,7 +295,7 @@ struct MountOptions: Sendable {
 }
 
 extension MountOptions.KernelFlags {
-    /// What libfuse is told. It starts from nosuid and nodev by itself.
+    /// The flags as words for libfuse, which assumes nosuid and nodev.
     var words: [String] {
         var words: [String] = []
         if isReadOnly { words.append("ro") }
@@ -308,10 +310,10 @@ extension MountOptions.KernelFlags {
         return words
     }
 
-    /// Whether there are some among them that libfuse does not know.
+    /// Whether libfuse does not know some of the flags.
     var needsBits: Bool { !followsSymlinks || keepsDirectoryAccessTimes || updatesEveryAccessTime }
 
-    /// The same for mount(2), for a remount.
+    /// The flags as bits of mount(2), for a remount.
     var bits: UInt {
         var bits: UInt = 0
         if isReadOnly { bits |= UInt(MS_RDONLY) }

@@ -1,4 +1,4 @@
-// One mount from the first request to the last: transport, signals, unmounting. Runs on the main thread.
+// Serves one mount from its first request to its end: transport, signals, unmounting. Runs on the main thread.
 
 import CLinux
 import Glibc
@@ -10,14 +10,14 @@ final class MountService {
     private let options: FuseOptions
     private let mountPoint: HostString
     private let log: LogSink
-    /// The connection that is to be taken over, or handed over when it is there.
+    /// The connection that this process takes over, or hands to its supervisor once it exists.
     private let handover: (connection: HeldConnection, sender: HandoverSender)?
     private var isUnmounting = false
 
-    /// How long open files may delay the end after a signal.
+    /// How long open files may delay the end after a signal, in seconds.
     private static let graceSeconds = 5
     private static let initTimeoutSeconds = 30
-    /// Tells the main thread to look again.
+    /// The signal that wakes the main thread.
     private static let newsSignal = SIGUSR1
     private static let endSignals = [SIGTERM, SIGINT, SIGHUP]
 
@@ -32,7 +32,7 @@ final class MountService {
         self.log = log
     }
 
-    /// To be called before any thread is started: all threads then leave these signals to the main one.
+    /// Call it before any thread starts: all threads then leave these signals to the main thread.
     static func prepareSignals() {
         signal(SIGPIPE, SIG_IGN)
         var set = signals
@@ -81,7 +81,8 @@ final class MountService {
             throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
         }
         let failure = wait(server, transport, onReady)
-        // Those who wait for room would keep their memory for ever, and answers need the session, even where nobody hears them.
+        // Operations that wait for room would hold their memory for ever. Their replies need the session, even if
+        // nobody hears them.
         volume.finishRequests()
         server.stop()
         transport.join()
@@ -92,7 +93,7 @@ final class MountService {
     }
 
     private func mount(_ server: FuseServer) throws(CommandError) -> FuseSession {
-        // Until something takes its place, a dead mount gives errors where an empty directory would take files.
+        // A dead mount stays until it is replaced: it gives errors, where the empty directory below would accept files.
         let replacement = MountReplacement(mountPoint, source: options.fsname)
         let session: FuseSession
         do throws(Errno) {
@@ -114,7 +115,7 @@ final class MountService {
         return session
     }
 
-    /// Goes on with the connection of a process that is gone: the kernel notices nothing but that its answers are late.
+    /// Takes over the connection of a process that is gone. The kernel notices only that answers are late.
     private func takeOver(_ server: FuseServer) throws(CommandError) -> FuseSession {
         let connection = handover!.connection
         let session: FuseSession
@@ -143,7 +144,7 @@ final class MountService {
             exitCode: HandoverSender.refusalCode)
     }
 
-    /// Waits for the session's end, telling when it is usable and heeding signals.
+    /// Waits for the session's end. Handles signals, and calls `onReady` when the mount is usable.
     private func wait(_ server: FuseServer, _ transport: ClassicTransport, _ onReady: () -> Void) -> CommandError? {
         var isReady = false
         var waitedSeconds = 0
@@ -170,7 +171,7 @@ final class MountService {
         return isReady ? nil : CommandError("\(mountPoint): was unmounted before it was usable", exitCode: 32)
     }
 
-    /// The next signal, or 0 after so many seconds without one.
+    /// The next signal; 0 if none came in this time.
     private func nextSignal(seconds: Int = 0, milliseconds: Int = 0) -> Int32 {
         var set = Self.signals
         var limit = timespec(tv_sec: seconds, tv_nsec: milliseconds * 1_000_000)
@@ -179,16 +180,16 @@ final class MountService {
 
     // MARK: Unmounting
 
-    /// How long unmounting on a signal waits for room on the host.
+    /// How long unmounting on a signal waits for room on the host, in seconds.
     private static let roomSeconds = 10
 
-    /// Writes back what the kernel holds, takes the mount off the tree and goes on serving for those who still have files
-    /// open, but not for ever.
+    /// Writes back what the kernel holds and detaches the mount. Then goes on serving those who still have files open,
+    /// for a limited time.
     private func unmount(_ server: FuseServer, _ transport: ClassicTransport) {
-        // In a process of its own: a thread of this one that waits for itself could not be killed.
-        // While the log waits for room on the host, which may never come, it waits for nobody.
+        // sync(1) runs in a process of its own: a thread that waits for this very process could not be killed. The log
+        // may wait for room on the host for ever, so this waiting has a limit.
         var waitedMilliseconds = 0
-        // A second signal.
+        // Whether a second signal has come.
         var isHurried = false
         let program = HostFile.executable("sync")
         let isSynced = program?.run(
@@ -228,7 +229,7 @@ final class MountService {
 
     private var device: String?
 
-    /// Notes which mount is ours, and lets the kernel read ahead further than its default where that is allowed.
+    /// Notes the device of this mount. Root also lets the kernel read ahead further than by default.
     private func rememberMount() {
         guard let mounted = MountTable.mount(at: mountPoint), mounted.isTreering else { return }
         device = mounted.device
@@ -238,7 +239,7 @@ final class MountService {
         }
     }
 
-    /// After an abort of the connection the dead mount is still there.
+    /// Whether the mount is still there, as it is after an abort of the connection.
     private var isStillMounted: Bool {
         guard let device, let mounted = MountTable.mount(at: mountPoint) else { return false }
         return mounted.device == device

@@ -1,4 +1,4 @@
-// What is mounted where, from /proc/self/mountinfo (proc(5)).
+// The table of mounts, from /proc/self/mountinfo (proc(5)).
 
 import Glibc
 
@@ -9,7 +9,7 @@ struct MountedFileSystem: Equatable, Sendable {
     var mountPoint: HostString
     var type: String
     var source: HostString
-    /// The kernel's flags as words: those of the mount, then those of the file system.
+    /// The kernel's flags as words: first those of the mount, then those of the file system.
     var words: [String] = []
 
     var isTreering: Bool { type == "fuse.treering" }
@@ -65,7 +65,7 @@ enum HostFile {
         return try realPathOfParent(path.withoutSlashes)
     }
 
-    /// The path with what leads to the last part made real, and the last part as it is.
+    /// The real path of the parent, with the last part as it is.
     static func realPathOfParent(_ path: HostString) throws(Errno) -> HostString {
         guard let slash = path.bytes.lastIndex(of: UInt8(ascii: "/")) else {
             return try HostString(".").realPath().appending(path)
@@ -88,10 +88,10 @@ enum HostFile {
 }
 
 extension HostString {
-    /// A name in the directory that this is the path of.
+    /// The path of a name in this directory.
     func appending(_ name: HostString) -> HostString { self == "/" ? "/\(name)" : "\(self)/\(name)" }
 
-    /// Without slashes at its end, unless it is nothing else.
+    /// The path without slashes at its end. A path of slashes only becomes "/".
     var withoutSlashes: HostString {
         let end = bytes.lastIndex { $0 != UInt8(ascii: "/") } ?? 0
         return HostString(bytes: bytes.prefix(end + 1))

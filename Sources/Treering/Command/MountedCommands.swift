@@ -1,4 +1,4 @@
-// Commands that talk to a running mount through the file system itself: stats and sync. And probe, which asks the kernel.
+// Commands that talk to a running mount through its file system: stats, sync, clean. And probe, which asks the kernel.
 
 import CLinux
 import Glibc

@@ -1,17 +1,18 @@
-// What a process inherits and must not depend on: signals, umask, limits. `prepare` is the first thing that every command does; what a mount
-// cannot live with is refused before anything is created, with the figure.
+// Sets what a process inherits and must not depend on: signals, umask, limits. Every command calls `prepare` first. A
+// limit that is too low for a mount is refused before anything is created.
 
 import CLinux
 import Glibc
 
 enum ProcessLimits {
-    /// Soft limits after `prepare`; nil: none.
+    /// The limit of a resource, after raising it as far as is allowed; nil if there is none.
     private static func limit(_ resource: Int) -> UInt64? {
         let limit = linux_raise_limit(Int32(resource))
         return limit == UInt64.max ? nil : limit
     }
 
-    /// Signals that would end the process for what it can tell as an error, or that nobody means for it.
+    /// Ignored signals: their default is to end the process, but the call returns an error as well, or nobody means
+    /// them for it.
     private static let ignored = [SIGXFSZ, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO]
 
     /// A thread with less could overflow its stack.
@@ -19,9 +20,9 @@ enum ProcessLimits {
 
     static func prepare() {
         for number in ignored { signal(number, SIG_IGN) }
-        // Ignored, as some parents leave it, it would keep children from being waited for.
+        // Some parents leave this signal ignored; then children could not be waited for.
         signal(SIGCHLD, SIG_DFL)
-        // The owner's bits are never taken away: a segment of mode 000 could not be opened again.
+        // The umask must not take the owner's bits: a segment of mode 000 could not be opened again.
         umask(umask(0o077) & 0o077)
         for resource in [
             LINUX_LIMIT_CPU, LINUX_LIMIT_FILE_SIZE, LINUX_LIMIT_DATA, LINUX_LIMIT_LOCKED, LINUX_LIMIT_ADDRESSES,
@@ -31,7 +32,7 @@ enum ProcessLimits {
         linux_raise_thread_stack(threadStackByteCount)
     }
 
-    /// Refuses to write a store where the largest segment could not be written.
+    /// Refuses to write a store if the limit of file sizes forbids the largest segment.
     static func checkFileSize() throws(CommandError) {
         let needed = UInt64(FormatOptions.segmentByteCountLimit)
         guard let limit = limit(LINUX_LIMIT_FILE_SIZE), limit < needed else { return }
@@ -43,7 +44,7 @@ enum ProcessLimits {
     /// Refuses a mount for which there would not be enough memory.
     static func checkMemory(_ options: MountOptions) throws(CommandError) {
         let used = UInt64(options.volume.indexCacheByteCount + options.volume.stagingByteCount)
-        // Beside what it uses, addresses are set apart for threads: stacks, and the C library's arenas of 64 MiB.
+        // Threads take addresses beyond what is used: stacks, and arenas of 64 MiB of the C library.
         for (resource, name, needed) in [
             (LINUX_LIMIT_DATA, "ulimit -d", used + 256 << 20), (LINUX_LIMIT_ADDRESSES, "ulimit -v", used + 1 << 30),
         ] {
@@ -54,7 +55,7 @@ enum ProcessLimits {
         }
     }
 
-    /// What works with these limits, and not well.
+    /// Warns of limits that allow a mount but make it slow or short-lived.
     static func warnings(_ files: HostFiles) -> [String] {
         var warnings: [String] = []
         if files.table.placeCount < 256 {

@@ -1,5 +1,5 @@
-// `mount -o remount`: the kernel's flags of a mount that is there. Everything else stays as it was mounted. What was mounted read-only and
-// is to be written to is mounted anew: the process that serves it has not recovered the store, which it only read.
+// `mount -o remount`: changes the kernel's flags of a mount; all else stays. But a read-only mount that shall become
+// writable is mounted anew: its serving process has not recovered the store, it only reads it.
 
 import Glibc
 
@@ -14,16 +14,16 @@ enum Remount {
                 "\(typed): no Treering store is mounted there, so there is nothing to remount", exitCode: 32)
         }
         var options = try MountOptions(words: flagWords(of: mounted).map { HostString($0) } + words)
-        // Not among the words before: `sync` chooses for a mount that begins.
+        // Not among `flagWords`: for a new mount, the word `sync` would also choose `ack`.
         if mounted.words.contains("sync"), !words.contains("async") { options.flags.isSynchronous = true }
-        // Of a process of an older version nothing is known.
+        // An older version does not tell its options, so they are not compared.
         if let text = try? MountedStore.attribute(VirtualXattr.options, of: mountPoint),
             let word = try options.firstDifference(from: text)
         {
             throw CommandError(
                 "\(typed): \(word): cannot be changed by a remount; unmount it and mount it again", exitCode: 32)
         }
-        // The kernel's flag alone would promise what the serving process refuses.
+        // Changing only the kernel's flag would promise writes that the serving process refuses.
         if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
             return try mountAnew(mounted, words)
         }
@@ -33,7 +33,8 @@ enum Remount {
             throw CommandError("\(typed): cannot be remounted: \(error)", exitCode: 32)
         }
         if options.flags.isReadOnly {
-            // Of a file system in the kernel nothing can be lost any more then. It has written back what it held, and passes nothing else on.
+            // As with a kernel's own file system, what was written before must be durable now. The kernel has written
+            // back its cache, and will not ask for a sync any more.
             do throws(Errno) { try MountedStore.makeDurable(mountPoint) } catch {
                 throw CommandError(
                     "\(typed): is read-only now, but what was written before could not be made durable: \(error)",
@@ -43,8 +44,8 @@ enum Remount {
         return 0
     }
 
-    /// Takes a mount that only reads away and mounts the store again, with the same options and for writing; read-only again where that
-    /// cannot be done.
+    /// Unmounts a read-only mount and mounts the store again for writing, with the same options. If that fails, mounts
+    /// it read-only again.
     private static func mountAnew(
         _ mounted: MountedFileSystem, _ words: [HostString]
     ) throws(CommandError) -> Int32 {
@@ -72,22 +73,23 @@ enum Remount {
         throw CommandError("\(mountPoint): could not be mounted for writing", exitCode: 32)
     }
 
-    /// The flags that a mount has, in words that later ones change.
+    /// The flags of a mount, as words that later words can change.
     private static func flagWords(of mounted: MountedFileSystem) -> [String] {
         let known: Set<String> = [
             "ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow",
         ]
-        // That every access counts is shown by nothing.
+        // The table of mounts has no word for strictatime: the other two are missing then.
         let rule = mounted.words.contains { $0 == "relatime" || $0 == "noatime" } ? "relatime" : "strictatime"
         return ["suid", "dev", rule] + mounted.words.filter { known.contains($0) }
     }
 }
 
 extension MountOptions {
-    /// What was chosen for the serving process, a line for each option: "ack=durable".
+    /// The chosen options, one line for each: "ack=durable".
     var chosenText: String { chosen.map { "\($0.key)=\($0.value)\n" }.sorted().joined() }
 
-    /// The first option chosen here that is not as it is in a mount with those; nil where there is none.
+    /// The first option chosen here whose value is another in the running mount, whose options are `text`; nil if there
+    /// is none.
     func firstDifference(from text: String) throws(CommandError) -> String? {
         var running = Self.defaults
         for line in text.split(separator: "\n") {

@@ -1,4 +1,4 @@
-// `treering resize`: another capacity for a store, mounted or not.
+// `treering resize`: changes the capacity of a store, mounted or not.
 
 import Glibc
 
@@ -10,7 +10,7 @@ enum ResizeCommand {
         store be emptied; what lies beyond is moved first. SIZE as in `--capacity`: 64M, 10G.
         """
 
-    /// See `Control.resize`.
+    /// The number of the control call, the same as `Control.resize`.
     private static let control: UInt = 0xC010_E701
 
     static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
@@ -77,7 +77,7 @@ extension Volume {
         var answer: ResizeAnswer?
     }
 
-    /// The same where nobody else keeps house.
+    /// Changes the capacity of a volume that has no housekeeper thread, and waits for the outcome.
     func resizeAndWait(to byteCount: UInt64) -> ResizeAnswer {
         let box = Box()
         housekeeper.resize(to: byteCount) { box.answer = $0 }

@@ -1,11 +1,11 @@
-// `treering check` of a store that is mounted: the process that serves it reads and verifies what is live, this one shows how far it is and
-// what was found.
+// `treering check` of a mounted store. The serving process reads and verifies what is live; this process shows its
+// progress and its findings.
 
 import CLinux
 import Glibc
 import Synchronization
 
-/// Set by a signal that asks the command to end.
+/// Set by a signal that asks this command to end.
 private let isInterrupted = Atomic(false)
 
 struct ScrubCommand {
@@ -14,12 +14,12 @@ struct ScrubCommand {
     /// fsck(8): canceled by user request.
     private static let cancelledCode: Int32 = 32
 
-    /// As it was typed.
+    /// The path as it was typed, for messages.
     private let target: HostString
     private let descriptor: Int32
     private let isTerminal = isatty(STDOUT_FILENO) != 0
 
-    /// Verifies the store that is mounted at a path; gives the exit code of fsck(8).
+    /// Verifies the store that is mounted at a path. Gives the exit code of fsck(8).
     static func run(mountPoint: HostString, _ target: HostString, rate: UInt64) throws(CommandError) -> Int32 {
         let descriptor = mountPoint.openDirectory()
         guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
@@ -171,18 +171,18 @@ struct ScrubCommand {
 }
 
 extension MountedStore {
-    /// Where a store's directory is mounted, for a process that sees that mount; nil where it is not, or out of sight.
+    /// The mount point of a store; nil if it is not mounted, or this process cannot see the mount.
     static func mountPoint(ofStore path: HostString) -> HostString? {
         guard StoreLock.isHeld(path), let status = try? path.status() else { return nil }
         let mounts = MountTable.all().reversed().filter(\.isTreering)
-        // Whether a mount says that it is this store's; nil where what it says tells nothing.
+        // Whether a mount's source is this store; nil if the source does not tell.
         func isNamed(_ mount: MountedFileSystem) -> Bool? {
             let source = StoreDirectory.path(ofSource: mount.source)
             guard let found = try? source.status() else { return nil }
             if found.st_dev == status.st_dev, found.st_ino == status.st_ino { return true }
             return StoreLock.isHeld(source) ? false : nil
         }
-        // Those that say so first. A mount of another store that is in use is left alone: it may not answer, and hold up whoever asks for ever.
+        // Mounts with this source come first. A mount of another store in use is not asked: it may never answer.
         for mount in mounts.filter({ isNamed($0) == true }) + mounts.filter({ isNamed($0) == nil }) {
             let descriptor = mount.mountPoint.openDirectory()
             guard descriptor >= 0 else { continue }

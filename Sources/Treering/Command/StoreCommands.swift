@@ -1,4 +1,4 @@
-// Commands on a store that is not mounted: format, dump. CheckCommand and ExportCommand have files of their own.
+// Commands on a store that is not mounted: format, dump. CheckCommand and ExportCommand have their own files.
 
 import Glibc
 

@@ -1,34 +1,34 @@
-// A store's directory before anything is opened in it: what is there, and taking it for oneself.
+// Examines a store's directory before anything is opened in it, and locks it.
 
 import CLinux
 import Glibc
 
-/// What a path that is to be a store leads to.
+/// What is at a path that is to be a store.
 enum StoreState: Equatable, Sendable {
-    /// Nothing; its parent directory is there.
+    /// Nothing is there; the parent directory is not checked.
     case missing
     case empty
     /// Parts of a store, but no superblock.
     case incomplete
-    /// A format that was cut off: nobody can have kept anything in it.
+    /// A format was interrupted. Nobody can have stored anything yet.
     case unfinished
     case store
-    /// Other people's files: the first few names.
+    /// Files that are no part of a store; the first few names.
     case foreign([HostString])
 }
 
 enum StoreDirectory {
     private static let lockName: HostString = "lock"
     private static let segmentsName: HostString = "segments"
-    /// There from before the first file of a store is made until its superblock is durable.
+    /// This mark is there while a store is being formatted: from before its first file until its superblock is durable.
     private static let markName: HostString = "formatting"
 
-    /// The path of a store as it was typed: mount(8) may pass "store:/path".
+    /// The path of a typed store: mount(8) may pass "store:/path".
     static func path(ofSource source: HostString) -> HostString {
         source.hasPrefix("store:") ? source.dropFirst("store:".utf8.count) : source
     }
 
-    /// Looks at the directory. Anything but a directory or nothing is an error.
+    /// Examines the directory. Throws if the path leads to anything else than a directory or nothing.
     static func state(_ path: HostString) throws(CommandError) -> StoreState {
         let status: stat
         do throws(Errno) { status = try path.status() } catch {
@@ -44,7 +44,7 @@ enum StoreDirectory {
             name != lockName && name != segmentsName && name != markName && !isStaging(name)
                 && StoreFile(name) == nil
         }
-        // A new file system's own directory is no stranger.
+        // A new file system has this directory; it does not count as foreign.
         let foreign = strangers.filter { $0 != "lost+found" }
         if !foreign.isEmpty { return .foreign(Array(foreign.prefix(3))) }
         if isMarked { return .unfinished }
@@ -53,13 +53,13 @@ enum StoreDirectory {
         return isBare ? .empty : .incomplete
     }
 
-    /// A file that a mount keeps its staging in, by its name.
+    /// Whether a name is that of a staging file.
     private static func isStaging(_ name: HostString) -> Bool {
         name == "staging"
             || name.hasPrefix("staging-") && UInt64(name.dropFirst("staging-".utf8.count).description, radix: 16) != nil
     }
 
-    /// Whether one of the slots at least can be read.
+    /// Whether at least one slot can be read.
     private static func hasSuperblock(_ path: HostString) -> Bool {
         let name = path.appending(HostString(StoreFile.superblock.path))
         guard let descriptor = try? RegularFile.open(name, O_RDONLY) else { return false }
@@ -71,13 +71,14 @@ enum StoreDirectory {
         }
     }
 
-    /// Notes, durably, that a store is about to be made here.
+    /// Sets the mark durably, before a store is made here.
     static func beginFormat(_ path: HostString) throws(Errno) {
         close(try RegularFile.open(path.appending(markName), O_WRONLY | O_CREAT, 0o600))
         try sync(path)
     }
 
-    /// The store is whole. Durable before anything is kept in it: a mark that came back would take a damaged store for an unfinished one.
+    /// Removes the mark durably, after the store is whole and before anything is kept in it: a mark that came back
+    /// would make a damaged store count as unfinished.
     static func endFormat(_ path: HostString) throws(Errno) {
         do throws(Errno) { try path.appending(markName).unlink() } catch {
             if error == .noEntry { return }
@@ -93,7 +94,7 @@ enum StoreDirectory {
         guard fsync(descriptor) == 0 else { throw .last }
     }
 
-    /// Removes the files of a store, and the directory itself where it was made for it. Foreign files stay.
+    /// Removes the files of a store and, with `andDirectory`, the directory itself. Foreign files stay.
     static func clear(_ path: HostString, andDirectory: Bool) {
         let segments = path.appending(segmentsName)
         for name in (try? segments.names()) ?? [] where StoreFile(segmentsName.appending(name)) != nil {
@@ -108,7 +109,7 @@ enum StoreDirectory {
         }
     }
 
-    /// What to say of a directory that is not to be touched.
+    /// The error for a directory that must not be touched.
     static func refusal(_ path: HostString, _ names: [HostString]) -> CommandError {
         let list = names.map { "'\($0)'" }.joined(separator: ", ")
         return CommandError(
@@ -117,16 +118,16 @@ enum StoreDirectory {
     }
 }
 
-/// The claim on a store: an exclusive flock(2) on its `lock` file, which names the owner. Released with the object, or
-/// by the kernel when the process is gone and its I/O has drained.
+/// The lock of a store: an exclusive flock(2) on its file `lock`, which names the owner. It is released with this
+/// object. After the end of the process the kernel releases it, once the process's I/O has drained.
 final class StoreLock: @unchecked Sendable {
-    /// For the device, whose ring registers it so that the lock outlives a killed process's requests.
+    /// For the device: its ring registers the descriptor, so that the lock outlives the requests of a killed process.
     let descriptor: Int32
 
     private static let patienceMilliseconds = 5000
     private static let pauseMilliseconds = 20
 
-    /// Takes the lock, waiting a little for a process that is just leaving.
+    /// Takes the lock. Waits some seconds for a process that is just ending.
     init(_ directory: HostString) throws(CommandError) {
         var waited = 0
         while true {
@@ -166,7 +167,7 @@ final class StoreLock: @unchecked Sendable {
         let path: HostString = "\(directory)/lock"
         do throws(Errno) {
             do throws(Errno) { return try RegularFile.open(path, O_RDWR | O_CREAT, 0o600) } catch {
-                // On a host that cannot be written to, an existing lock will do, and so will none.
+                // On a read-only host an existing lock file will do, or else the directory itself.
                 guard error == .readOnly else { throw error }
             }
             do throws(Errno) { return try RegularFile.open(path, O_RDONLY) } catch {
@@ -181,7 +182,7 @@ final class StoreLock: @unchecked Sendable {
         }
     }
 
-    /// A file that was removed while this process waited for it locks nothing.
+    /// Whether the locked file still is the store's lock file. It may have been removed while this process waited.
     private static func isCurrent(_ descriptor: Int32, _ directory: HostString) -> Bool {
         var held = stat()
         guard fstat(descriptor, &held) == 0 else { return false }

@@ -1,7 +1,7 @@
-// `treering mount --supervise`: a tiny parent that starts the serving process again when it dies. It holds the kernel's connection, which a
-// successor takes over, so that those who use the mount only wait; where that cannot be, the successor mounts over the dead mount. It has
-// one thread, touches no store, and ends with the mount. Runs in the process that `treering mount` left behind; serving happens in its
-// children.
+// `treering mount --supervise`: a small parent process that starts the serving process again when it dies. It holds the
+// kernel's connection, which a successor takes over, so users of the mount only wait. If that is impossible, the
+// successor replaces the dead mount. The supervisor has one thread, touches no store, and ends with the mount. It runs
+// in the process that `treering mount` left behind; its children serve.
 
 import CLinux
 import Glibc
@@ -11,18 +11,20 @@ final class Supervisor {
     private let source: HostString
     private let mountPoint: HostString
     private let log: LogSink
-    /// In the child, to the end of the mount: with what it hands over, and where to tell that. Gives the exit code.
+    /// Called in the child: serves to the end of the mount, with the connection to take over or hand over. Gives the
+    /// exit code.
     private let serve: (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
-    /// In this process, when the mount is usable for the first time.
+    /// Called in this process, when the mount is usable for the first time.
     private let onReady: () -> Void
 
     private var signals: Int32 = -1
     private var title: ProcessTitle?
-    /// Somebody wants the mount to end.
+    /// Whether a signal has asked for the end of the mount.
     private var isStopping = false
     private var isReady = false
     private var policy = RestartPolicy()
-    /// The present one; as long as it is held nobody but a successor may touch the mount: the kernel would keep them waiting.
+    /// The present connection. While this process holds it, only a successor may touch the mount: the kernel keeps all
+    /// others waiting.
     private var connection: HeldConnection?
 
     init(
@@ -39,14 +41,14 @@ final class Supervisor {
     /// How one serving process ended.
     private struct End {
         var wasReady: Bool
-        /// As waitpid(2) gives it.
+        /// The status of waitpid(2).
         var status: Int32
         var signal: Int32 { status & 0x7F }
         var code: Int32 { status >> 8 & 0xFF }
         var words: String { signal == 0 ? "ended with code \(code)" : "was killed by signal \(signal)" }
     }
 
-    /// Returns the exit code when the mount has ended or is given up.
+    /// Supervises until the mount has ended or is given up. Gives the exit code.
     func run() -> Int32 {
         var set = Self.set
         sigprocmask(SIG_BLOCK, &set, nil)
@@ -70,7 +72,7 @@ final class Supervisor {
         }
     }
 
-    /// The exit code with which all ends, or nil: again.
+    /// Decides what follows after a serving process has ended: an exit code to end with, or nil to start another.
     private func verdict(_ end: End) -> Int32? {
         let isRefused =
             end.signal == 0 && end.code == HandoverSender.refusalCode && connection?.state.isInherited == true
@@ -85,7 +87,7 @@ final class Supervisor {
             clear()
             return 32
         }
-        // Whoever unmounted wants no mount, even if the process died before it had come to rest.
+        // After an unmount no new mount is wanted, even if the process died before it had ended cleanly.
         let isOurs = connection.map { $0.canBeTakenOver } ?? false
         if isRefused || !isOurs { letGo() }
         if !isOurs && end.wasReady && !DeadMount.isDead(mountPoint) {
@@ -103,14 +105,14 @@ final class Supervisor {
         return nil
     }
 
-    /// Takes the mount away, dead as it is when nobody holds its connection.
+    /// Lets go of the connection and detaches the mount, which is dead then.
     private func clear() {
         letGo()
         DeadMount.clear(mountPoint)
     }
 
-    /// Nobody goes on with the connection. The dead process's helper may hold it too: without an end it would keep those waiting who look at
-    /// the mount, this process among them.
+    /// Gives the connection up. The dead process's helper may hold it too. So it is aborted: otherwise those who use
+    /// the mount would wait for ever, this process among them.
     private func letGo() {
         if let connection, connection.canBeTakenOver, let device = connection.device {
             DeadMount.abort(device, at: mountPoint)
@@ -125,7 +127,7 @@ final class Supervisor {
         if let connection {
             connection.state.isInherited = true
         } else {
-            // Without memory for it there is no successor.
+            // If there is no memory for it, no successor can take over.
             connection = (try? ConnectionState()).map { HeldConnection($0) }
         }
         let child = linux_fork()
@@ -143,12 +145,14 @@ final class Supervisor {
         return nil
     }
 
-    /// In the child.
+    /// Runs in the child.
     private func becomeServer(_ sender: HandoverSender) -> Never {
-        // Of its own: what a terminal sends reaches the supervisor, who asks this process to unmount.
+        // In a session of its own: a terminal's signals reach only the supervisor, which then asks this process to
+        // unmount.
         setsid()
         close(signals)
-        // What asks for the end stays blocked until it can be heeded: a process that is just starting unmounts then.
+        // Signals that ask for the end stay blocked until the process can handle them. A process that is just starting
+        // then unmounts.
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGCHLD)
@@ -179,7 +183,7 @@ final class Supervisor {
         }
     }
 
-    /// Passes on what asks for the end; true when the child is gone.
+    /// Passes signals that ask for the end on to the child. True when the child has ended.
     private func takeSignals(_ child: pid_t?, _ status: inout Int32) -> Bool {
         var information = signalfd_siginfo()
         while read(signals, &information, MemoryLayout<signalfd_siginfo>.size) > 0 {
@@ -187,7 +191,7 @@ final class Supervisor {
             isStopping = true
             if let child { kill(child, SIGTERM) }
         }
-        // Several ends may have been told by one signal, and one that came before the fork counts too.
+        // One signal may stand for several ended children, and a child may have ended before; so ask in any case.
         guard let child else { return false }
         return waitpid(child, &status, WNOHANG) == child
     }
@@ -214,7 +218,7 @@ final class Supervisor {
     private static var seconds: Double { Double(monotonicNanoseconds()) / 1e9 }
 }
 
-/// When a process that keeps dying is started again: at once at first, then after pauses that double, then no more.
+/// When to start a process again that keeps dying: at first at once, then after pauses that double, then no more.
 struct RestartPolicy {
     let countLimit = 10
     let windowSeconds = 60.0
@@ -222,27 +226,28 @@ struct RestartPolicy {
     private let firstPauseMilliseconds = 50
     private var deaths: [Double] = []
 
-    /// Notes a death; false when there have been too many.
+    /// Notes a death. False when there were too many.
     mutating func mayRestart(at seconds: Double) -> Bool {
         deaths.removeAll { $0 <= seconds - windowSeconds }
         deaths.append(seconds)
         return deaths.count <= countLimit
     }
 
-    /// How long to wait after the last death.
+    /// How long to wait after the last death, in milliseconds.
     var pauseMilliseconds: Int {
         deaths.count <= freeCount ? 0 : firstPauseMilliseconds << min(5, deaths.count - freeCount - 1)
     }
 }
 
-/// The words of this process that ps(1) shows: the arguments as the kernel keeps them.
+/// The title of this process in ps(1): the memory of its arguments.
 struct ProcessTitle {
     private let place: UnsafeMutableRawBufferPointer
     private let original: [UInt8]
 
-    /// Puts a text in their place, as much of it as there is room for; nil where that cannot be done.
+    /// Replaces the title, as far as there is room. Nil if that is impossible.
     init?(_ text: HostString) {
-        // proc(5): fields 48 and 49 are where the arguments begin and end; the second field may hold blanks and brackets.
+        // Fields 48 and 49 of proc(5) tell where the arguments begin and end. The second field may hold blanks and
+        // brackets.
         guard let stat = HostFile.text("/proc/self/stat"), let bracket = stat.lastIndex(of: ")") else { return nil }
         let fields = stat[stat.index(after: bracket)...].split(separator: " ")
         guard fields.count > 46, let start = UInt(fields[45]), let end = UInt(fields[46]), end > start + 1,
@@ -255,6 +260,6 @@ struct ProcessTitle {
         place.copyBytes(from: bytes)
     }
 
-    /// In a child, which is not the supervisor.
+    /// Restores the title. For a child, which is not the supervisor.
     func restore() { place.copyBytes(from: original) }
 }

@@ -1,4 +1,4 @@
-// The command `treering`: finds the subcommand, prints help and errors, gives the exit code.
+// The command `treering`: finds the subcommand, prints help and errors, and gives the exit code.
 
 import Glibc
 
@@ -47,12 +47,12 @@ public enum TreeringCommand {
             name: "probe", summary: "what this kernel offers", usage: ProbeCommand.usage, options: [],
             run: ProbeCommand.run),
     ]
-    /// Known to the design, to come.
+    /// Planned subcommands that do not exist yet.
     private static let later = ["bench", "repair"]
 
     /// Runs this process's command line and returns the exit code.
     public static func main() -> Int32 {
-        // Before anything is opened: it must not lie where messages go.
+        // Before anything else is opened: no file may get the number of a standard descriptor.
         StandardDescriptors.open()
         ProcessLimits.prepare()
         return run(HostString.arguments)

@@ -1,5 +1,6 @@
-// Which files of a store have descriptors at present. A store may have millions of segments, a process a few thousand descriptors: a file
-// is opened when it is used, and the one that was not used for longest is closed for it. Used by HostFiles alone.
+// Decides which files of a store have descriptors. A store may have millions of segments, but a process only a few
+// thousand descriptors. So a file is opened when it is used, and the least recently used file is closed for it. Only
+// HostFiles uses this.
 
 import Glibc
 import Synchronization
@@ -7,13 +8,14 @@ import Synchronization
 /// Files by number, and the bounded table of places for those that have descriptors.
 ///
 /// - A file that is in use keeps its descriptors until the use ends.
-/// - A file with writes that no flush has covered is closed only where there is no other, and flushed before: Linux tells a failed write
-///   back to descriptors that were open then, and to no later one. Where that flush fails, the next flush of the file says so.
-/// - What is not a segment stays open from `open` to `close`, and so do the segments that `keepOpen` names.
+/// - A file with writes that no flush has covered is closed only if there is no other, and is flushed first: Linux
+///   reports a failed write only to descriptors that were open then. If that flush fails, the next flush of the file
+///   reports the error.
+/// - Files other than segments stay open from `open` to `close`. So do the segments that `keepOpen` names.
 ///
 /// A use costs two atomic operations and no lock as long as the file is open.
 final class DescriptorTable: @unchecked Sendable {
-    /// The two descriptors of an open file, through the page cache and past it; −1 where there is none.
+    /// The two descriptors of an open file: one through the page cache, one for direct I/O. −1 where there is none.
     struct Descriptors {
         var buffered: Int32
         var direct: Int32
@@ -45,15 +47,15 @@ final class DescriptorTable: @unchecked Sendable {
     /// A file from `open` to `close`.
     private struct File: ~Copyable {
         let descriptors = Atomic<UInt64>(Descriptors.none.entry)
-        /// Uses under way; far below zero while the descriptors are taken away.
+        /// How many uses are under way. Far below zero while the descriptors are being closed.
         let useCount = Atomic<Int32>(0)
-        /// Used since the search for one to close came by.
+        /// Whether it was used since the hand of the clock last passed it.
         let wasUsed = Atomic(false)
-        /// Written to, and not flushed since.
+        /// Whether it was written to and not flushed since.
         let isUnsynced = Atomic(false)
-        /// The error of a flush that nobody asked for; 0: none.
+        /// The error of a flush at closing, which no caller has seen yet; 0 where there is none.
         let lostError = Atomic<Int32>(0)
-        /// Where its descriptors stand, as long as it has some.
+        /// The place of its descriptors, while it has some.
         var place: Int32 = -1
         var name: StoreFile
         var isPinned: Bool
@@ -67,25 +69,25 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// What there may be at a time: all segments of the largest store, and a few.
+    /// The most files that may be open: all segments of the largest store, and a few more.
     static let fileCountLimit = 1 << 24 + 4096
     private static let chunkFileCount = 4096
     /// Added to `useCount` while a file is being closed.
     private static let closing: Int32 = -1 << 30
-    /// How long a use waits while the system has no descriptor left.
+    /// How long a use waits if the system has no descriptor left.
     private static let patienceNanoseconds: UInt64 = 5_000_000_000
 
     /// How many files may have descriptors at a time.
     let placeCount: Int
     /// Opens a file by name.
     private let openFile: @Sendable (StoreFile, _ create: Bool) throws(Errno) -> Descriptors
-    /// Told of each change of a place, with nothing in use there. Set once before the first `open`.
+    /// Called at each change of a place, while nothing uses that place. Set once, before the first `open`.
     nonisolated(unsafe) var placeChanged: (@Sendable (_ place: Int, Descriptors) -> Void)?
 
     private let monitor = Monitor()
     private let idle: Condition
     private let waiterCount = Atomic(0)
-    /// Chunks of files, so that none ever moves.
+    /// Files lie in chunks, so that a file never moves in memory.
     private let chunks: UnsafeMutablePointer<Atomic<UInt>>
     // Under the monitor's lock.
     private var fileCount: Int32 = 0
@@ -119,7 +121,7 @@ final class DescriptorTable: @unchecked Sendable {
         chunks.deallocate()
     }
 
-    /// Closes what is still open. Nothing may be in use.
+    /// Closes all files that are still open. No file may be in use.
     func closeAll() {
         monitor.withLock {
             if isClosed { return }
@@ -131,7 +133,7 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Files that have descriptors, and how often one was opened that had been closed.
+    /// `openFileCount`: how many files have descriptors. `reopenedCount`: how often a closed file was opened again.
     var openFileCount: Int { monitor.withLock { placeCount - freePlaces.count } }
     var reopenedCount: Int { monitor.withLock { missCount } }
 
@@ -145,7 +147,7 @@ final class DescriptorTable: @unchecked Sendable {
 
     // MARK: Use
 
-    /// Begins a use of a file that has descriptors; nil where it has none at present.
+    /// Begins a use of a file. Nil if the file has no descriptors now.
     @inline(__always)
     private func beginQuickly(_ file: UnsafeMutablePointer<File>) -> Descriptors? {
         if file.pointee.useCount.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue >= 0 {
@@ -161,7 +163,8 @@ final class DescriptorTable: @unchecked Sendable {
         return nil
     }
 
-    /// Begins a use unless that would mean to wait: nil where every place is in use, or the system has no descriptor left.
+    /// Begins a use if that is possible without waiting. Nil if every place is in use, or the system has no descriptor
+    /// left.
     @inline(__always)
     func beginWithoutWaiting(_ file: DeviceFile) -> Descriptors? {
         beginQuickly(self[file.rawValue]) ?? reopen(file)
@@ -171,7 +174,8 @@ final class DescriptorTable: @unchecked Sendable {
         try? monitor.withLock { reopenWithLock(file, mayWait: false) }.get()
     }
 
-    /// Begins a use; waits for a place if need be, and for some seconds where the system has no descriptor left. To be ended by `end`.
+    /// Begins a use. Waits for a place if need be, and for some seconds if the system has no descriptor left. The
+    /// caller must call `end`.
     @inline(__always)
     func begin(_ file: DeviceFile) throws(Errno) -> Descriptors {
         if let found = beginQuickly(self[file.rawValue]) { return found }
@@ -194,7 +198,7 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Ends a use. `isUnsynced`: something may have been written that no flush has covered yet.
+    /// Ends a use. `isUnsynced`: it may have written something that no flush has covered yet.
     @inline(__always)
     func end(_ file: DeviceFile, isUnsynced: Bool) {
         let file = self[file.rawValue]
@@ -210,8 +214,8 @@ final class DescriptorTable: @unchecked Sendable {
 
     private func tellWaiters() { monitor.withLock { idle.broadcast() } }
 
-    /// A flush of a file in use begins: it covers all writes whose use has ended. Gives what it must fail with whatever it comes to: the
-    /// error of a flush when the file was closed; 0: nothing.
+    /// Call before the flush of a file in use. The flush covers all writes whose use has ended. Gives the error that
+    /// the flush must report whatever its own outcome is (of a flush at closing); 0 where there is none.
     @inline(__always)
     func beginSync(_ file: DeviceFile) -> Int32 {
         let file = self[file.rawValue]
@@ -220,19 +224,19 @@ final class DescriptorTable: @unchecked Sendable {
         return file.pointee.lostError.exchange(0, ordering: .relaxed)
     }
 
-    /// Whether the next flush of a file has an error to tell that came before it.
+    /// Whether the next flush of a file must report an earlier error.
     @inline(__always)
     func hasLostError(_ file: DeviceFile) -> Bool {
         self[file.rawValue].pointee.lostError.load(ordering: .relaxed) != 0
     }
 
-    /// The place of a file in use.
+    /// The place of a file. The file must be in use.
     @inline(__always)
     func place(of file: DeviceFile) -> Int { Int(self[file.rawValue].pointee.place) }
 
     // MARK: Opening and closing
 
-    /// Opens a file. EMFILE where every place is taken by a file that stays open.
+    /// Opens a file. EMFILE if files that stay open take every place.
     func open(_ name: StoreFile, create: Bool) throws(Errno) -> DeviceFile {
         let reserved = monitor.withLock { () -> Int32? in
             precondition(!isClosed, "a call after the end of the device")
@@ -254,7 +258,8 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Opens, and closes another for it where the process or the system has no descriptor left; not for a new file, without which all goes on.
+    /// Opens a file. If the process or the system has no descriptor left, closes another first, but not for a new file:
+    /// a new file can wait.
     private func openMakingRoom(_ name: StoreFile, create: Bool) throws(Errno) -> Descriptors {
         do throws(Errno) { return try openFile(name, create) } catch {
             guard !create, error.isShortageOfFiles, makeRoom() else { throw error }
@@ -262,7 +267,7 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Closes a file that is not in use, if there is one: the process or the system has no descriptor left.
+    /// Closes a file that is not in use, if there is one, to gain a descriptor.
     func makeRoom() -> Bool {
         monitor.withLock {
             guard let place = takeFromAnother(maySync: true) else { return false }
@@ -318,8 +323,8 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Of the segments these stay open, the first of them where there are few places; others no longer do. What must always be possible
-    /// must not depend on whether a file can be opened.
+    /// Keeps exactly these segments open (only the first of them if there are few places). Work that must always be
+    /// possible must not depend on whether a file can be opened.
     func keepOpen(_ files: [DeviceFile]) {
         let chosen = Array(files.prefix(max(2, placeCount / 4)))
         monitor.withLock {
@@ -328,11 +333,11 @@ final class DescriptorTable: @unchecked Sendable {
             for file in chosen { self[file.rawValue].pointee.isKept = true }
             kept = chosen
         }
-        // Where one cannot be opened now, it is tried again the next time.
+        // A segment that cannot be opened now is tried again at the next call.
         for file in chosen where beginWithoutWaiting(file) != nil { end(file, isUnsynced: false) }
     }
 
-    /// A file has another name now.
+    /// Notes that a file has another name now.
     func rename(_ name: StoreFile, to newName: StoreFile) {
         monitor.withLock {
             // Only files that keep their descriptors are ever renamed.
@@ -380,7 +385,8 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Closes another only if it may: a shortage that lasts is not ended by closing one after the other.
+    /// Opens a file. Closes another for it only with `mayMakeRoom`: during a lasting shortage, closing one after
+    /// another does not help.
     private func openWithLock(_ name: StoreFile, _ mayWait: Bool, _ mayMakeRoom: Bool) throws(Errno) -> Descriptors {
         do throws(Errno) { return try openFile(name, false) } catch {
             guard mayMakeRoom, error.isShortageOfFiles, let place = takeFromAnother(maySync: mayWait) else {
@@ -391,7 +397,7 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// A place for a file; waits until a use ends where all are in use, and gives nil where all are taken for good.
+    /// Gives a place for a file. Waits for the end of a use if all places are in use. Nil if all are taken for good.
     private func waitForPlace() -> Int32? {
         waiterCount.add(1, ordering: .sequentiallyConsistent)
         defer { waiterCount.subtract(1, ordering: .sequentiallyConsistent) }
@@ -402,8 +408,9 @@ final class DescriptorTable: @unchecked Sendable {
         }
     }
 
-    /// Closes the file that was not used for longest (as a clock sees it: one that was used since the hand came by is passed over once),
-    /// and gives its place. One with unsynced writes only where there is no other and `maySync` says so.
+    /// Closes the least recently used file and gives its place. The clock algorithm finds it: the hand passes a file
+    /// once that was used since its last round. A file with unsynced writes is taken only if there is no other and
+    /// `maySync` allows it.
     private func takeFromAnother(maySync: Bool) -> Int32? {
         for mayBeUnsynced in maySync ? [false, true] : [false] {
             for _ in 0..<2 * placeCount {
@@ -450,7 +457,7 @@ final class DescriptorTable: @unchecked Sendable {
 }
 
 extension StoreFile {
-    /// Files that there are a few of, or that must not be looked for by name again, stay open. Segments are many.
+    /// Files that are few, or that must not be looked up by name again, stay open. Segments are many.
     fileprivate var keepsDescriptors: Bool {
         if case .segment = self { return false }
         return true
@@ -458,6 +465,6 @@ extension StoreFile {
 }
 
 extension Errno {
-    /// The process or the system has no descriptor left.
+    /// Whether the process or the system has no descriptor left.
     fileprivate var isShortageOfFiles: Bool { rawValue == EMFILE || rawValue == ENFILE }
 }

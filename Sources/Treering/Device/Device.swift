@@ -7,8 +7,8 @@ enum StoreFile: Hashable, Sendable {
     case index
     /// An index being rebuilt; renamed to `index` when whole.
     case newIndex
-    /// A file without a name, for what does not fit into memory: `open(.scratch, create: true)` gives a new one each time, also on
-    /// a device for reading only, and it is gone when it is closed.
+    /// A temporary file without a name. `open(.scratch, create: true)` gives a new one each time, also on a device for
+    /// reading only. It is gone when it is closed.
     case scratch
     case segment(SegmentNumber)
     /// A segment being written with zeros, not yet part of the store.
@@ -26,7 +26,7 @@ enum StoreFile: Hashable, Sendable {
         }
     }
 
-    /// The file that a path below the store's directory names, nil for a stranger.
+    /// The file that a path below the store's directory names; nil if it is not a file of a store.
     init?(path: String) {
         switch path {
         case "superblock": self = .superblock
@@ -87,7 +87,7 @@ struct Submission {
     /// The memory; the second part, if any, follows the first on disk without a gap.
     var first: UnsafeMutableRawBufferPointer
     var second: UnsafeMutableRawBufferPointer?
-    /// Given back with the completion; a slot number of the submitter, never a pointer.
+    /// The completion gives it back. It is a slot number of the submitter, never a pointer.
     var tag: UInt64
 
     init(
@@ -106,7 +106,7 @@ struct Submission {
     var byteCount: Int { first.count + (second?.count ?? 0) }
 }
 
-/// What became of a submission: a byte count, or a negative error number.
+/// The result of a submission: a byte count, or a negative error number.
 struct Completion: Sendable {
     var tag: UInt64
     var result: Int
@@ -119,15 +119,15 @@ struct HostSpace: Sendable {
     var availableByteCount: UInt64
 }
 
-/// Where a store's files live. All calls may be made from any thread.
+/// Access to a store's files. Any thread may make any call.
 ///
 /// Engines retry EINTR and EAGAIN and finish short reads and writes themselves.
 protocol Device: AnyObject, Sendable {
     /// Names the engine for logs and `stats` ("ring", "posix", "simulated").
     var engineName: String { get }
 
-    /// Sets who is told of completions, once, before the first `submit`. It is called from any thread with no lock of
-    /// the device held; it may submit again.
+    /// Sets the handler of completions, once, before the first `submit`. It is called from any thread, and the device
+    /// holds no lock meanwhile. It may submit again.
     func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void)
 
     /// Hands over operations; returns without waiting for them. Each completes exactly once, in any order.
@@ -152,16 +152,17 @@ protocol Device: AnyObject, Sendable {
     func open(_ file: StoreFile, create: Bool) throws(Errno) -> DeviceFile
     /// Closes a file with nothing in flight.
     func close(_ file: DeviceFile)
-    /// Of the segments, exactly these keep what it takes to be written to; others may have to be opened again for it, which can fail.
+    /// Exactly these segments stay ready to be written to. Others may have to be opened again, which can fail.
     func keepOpen(_ segments: [DeviceFile])
     func byteCount(of file: DeviceFile) throws(Errno) -> UInt64
     /// Sets the length and reserves the blocks (posix_fallocate; ftruncate when shrinking).
     func resize(_ file: DeviceFile, to byteCount: UInt64) throws(Errno)
     /// Gives blocks back to the host (they read as zeros). ENOTSUP where the host cannot.
     func punch(_ file: DeviceFile, offset: UInt64, byteCount: UInt64) throws(Errno)
-    /// The first part of a file at or after `offset` for which the host keeps no blocks, nil where there is none or the host cannot tell.
+    /// The first hole of a file at or after `offset`: a range without blocks on the host. Nil if there is none or the
+    /// host cannot tell.
     func hole(in file: DeviceFile, from offset: UInt64) -> Range<UInt64>?
-    /// Whether the host writes to new places what is overwritten, so that it may need more room than the file has bytes.
+    /// Whether the host copies on write: overwriting then needs new room on the host.
     func isCopiedOnWrite(_ file: DeviceFile) -> Bool
     /// Renames over an existing file. Durable only after `syncDirectories`.
     func rename(_ file: StoreFile, to newName: StoreFile) throws(Errno)

@@ -1,8 +1,9 @@
-// What a person may choose about the device (`-o engine=`, `direct=`, `queue_depth=` and so on), with its bounds.
+// The options of the device that a person may choose (`-o engine=`, `direct=`, `queue_depth=` and so on), with their
+// bounds.
 
-/// Whether aligned transfers pass by the page cache.
+/// Whether aligned transfers bypass the page cache.
 enum DirectMode: String, Sendable {
-    /// Where the host accepts it; buffered elsewhere, without a word.
+    /// Direct where the host accepts it, otherwise buffered without a message.
     case auto
     /// Required: a host that refuses is an error.
     case on
@@ -18,11 +19,11 @@ struct DeviceOptions: Sendable {
     var queueDepth = 256
     /// Threads of the posix engine, 1 to 64. They start with the first `submit`.
     var workerCount = 4
-    /// Bound of files open at a time: those used last (DescriptorTable.swift). Fewer where the process may not have so many.
+    /// How many files may be open at a time. Fewer if the limit of the process is lower.
     var fileCapacity = 4096
-    /// The ring's submissions are picked up by a kernel thread.
+    /// Whether a kernel thread picks up the ring's submissions (SQPOLL).
     var sqpoll = false
-    /// Busy-waits for completions in the kernel. Not offered yet.
+    /// Whether to busy-wait for completions in the kernel (IOPOLL). Not offered yet.
     var iopoll = false
     /// The store's locked `lock` file. A ring registers it, so that its open file description, and with it the flock,
     /// outlives a killed process until the kernel has drained the process's requests. It stays the caller's to close.

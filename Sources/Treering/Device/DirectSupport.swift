@@ -1,5 +1,5 @@
-// Whether a directory's files can be read and written past the page cache: asked of statx where the host tells, and
-// tried on a nameless file where it can be.
+// Finds out whether the files of a directory can be read and written without the page cache: asks statx if the host
+// tells, and tries it on a nameless file if that is possible.
 
 import CLinux
 import Glibc
@@ -22,8 +22,8 @@ struct DirectSupport: Sendable {
         self.explanation = explanation
     }
 
-    /// Asks, and writes and reads one block of a file without a name. A read-only store is believed to have direct I/O;
-    /// a transfer that is refused goes through the page cache then.
+    /// Asks the host, then writes and reads one block of a nameless file. A read-only store cannot be tried and is
+    /// assumed to have direct I/O; a transfer that the host then refuses goes through the page cache.
     init(_ directory: Int32, isReadOnly: Bool) {
         if isReadOnly {
             self.init(true, nil, nil, "not tried on a read-only store")

@@ -1,4 +1,5 @@
-// What this kernel offers, asked and not assumed: for the choice of an engine at mount and for `treering probe`.
+// Asks the kernel what it offers, instead of assuming it. For the choice of an engine at mount, and for `treering
+// probe`.
 
 import CLinux
 import Glibc
@@ -9,7 +10,7 @@ import Glibc
 
 /// What was found out about the kernel, this process's limits and a directory.
 struct EngineProbe: Sendable {
-    /// What setting up a ring came to.
+    /// The outcome of setting up a ring.
     enum RingOutcome: Sendable, Equatable {
         /// The operations found, and the entries of the largest ring tried that fits the limits.
         case usable(operations: [String], entryCount: Int)
@@ -26,10 +27,10 @@ struct EngineProbe: Sendable {
     let ring: RingOutcome
     /// RLIMIT_MEMLOCK in bytes; nil: unlimited.
     let memoryLockByteCount: UInt64?
-    /// What direct I/O comes to in the directory asked about.
+    /// Support of direct I/O in the directory that was asked about.
     let direct: DirectSupport?
 
-    /// Asks the kernel; with a directory, also what direct I/O its host has. ENOENT and such become the explanation.
+    /// Asks the kernel and, with a directory, its host about direct I/O. Errors such as ENOENT become the explanation.
     init(directory: HostString? = nil, queueDepth: Int = DeviceOptions().queueDepth) {
         kernel = Self.kernelName()
         ring = Self.tryRing(queueDepth)

@@ -10,10 +10,10 @@ enum EngineChoice: String, Sendable, CaseIterable {
     case posix
 }
 
-/// An engine over the host's files: they do all but what is submitted, unless it says otherwise.
+/// An engine over the host's files. By default `HostFiles` does everything except `submit`.
 protocol HostEngine: Device {
     var files: HostFiles { get }
-    /// Why it is not the engine any more that it was set up as; nil while it is.
+    /// Why the engine has changed since it was set up; nil if it has not.
     var degradation: String? { get }
 }
 
@@ -139,7 +139,7 @@ final class HostDevice: HostEngine {
         }
     }
 
-    /// Why the engine is not what `sentence` says any more; nil while it is.
+    /// Why `sentence` is not true any more; nil while it is.
     var degradation: String? { engine.degradation }
     var engineName: String { engine.engineName }
 

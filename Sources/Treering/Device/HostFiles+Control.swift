@@ -4,7 +4,7 @@ import CLinux
 import Glibc
 
 extension HostFiles {
-    /// Regular files only: what else has a name of the store's is no file of it (see `RegularFile`).
+    /// Lists regular files only. Anything else with such a name is no file of the store (see `RegularFile`).
     func list() throws(Errno) -> [StoreFile] {
         var found: [StoreFile] = []
         for name in try names(in: directory) { if let file = StoreFile(name) { found.append(file) } }
@@ -42,7 +42,7 @@ extension HostFiles {
             default:
                 // The host may have grown the file part of the way.
                 try? truncate(descriptor, off_t(before))
-                // No file may become so large (RLIMIT_FSIZE): for a store that is a full disk.
+                // The limit of the process (RLIMIT_FSIZE) forbids it. For a store that is the same as a full disk.
                 throw error.rawValue == EFBIG ? .noSpace : error
             }
         }

@@ -1,5 +1,5 @@
-// The store's directory on the host, shared by the ring and the posix engine: all control calls, and how each file is opened.
-// Everything is reached relative to one directory opened once.
+// The store's directory on the host: all control calls, and how each file is opened. Both engines share it. Every path
+// is relative to one directory that is opened once.
 
 import CLinux
 import Glibc
@@ -13,16 +13,17 @@ final class HostFiles: Sendable {
     let segments: Int32
     let direct: DirectSupport
     let isReadOnly: Bool
-    /// The host may write to new places what is overwritten (btrfs). Files are made so that it does not.
+    /// The host may copy on write (btrfs). Files are made so that it does not.
     let mayCopyOnWrite: Bool
     /// The soft limit of open files, raised as far as was needed and allowed.
     let descriptorLimit: Int
     let table: DescriptorTable
-    /// The host refused an aligned direct transfer that went well through the page cache: not tried again.
+    /// The host refused an aligned direct transfer that then worked through the page cache. Direct I/O is not tried
+    /// again.
     let directIsRefused = Atomic(false)
     let lacksDurableWrites = Atomic(false)
     let sequentialReads: SequentialReads
-    /// The limit of open files leaves too few for a mount.
+    /// Whether the limit of open files is too low for a mount.
     let lacksDescriptors: Bool
     private let mustBeDirect: Bool
     private let isClosed = Atomic(false)
@@ -93,12 +94,12 @@ final class HostFiles: Sendable {
         table.placeChanged = { place, _ in reads.reset(place) }
     }
 
-    /// The limit of open files with which a mount is possible.
+    /// The least limit of open files with which a mount is possible.
     var leastDescriptorCount: Int { Self.otherDescriptorCount + Self.leastPlaceCount * (direct.isUsable ? 2 : 1) }
 
     deinit { closeAll() }
 
-    /// Closes what is still open, and the directories. Nothing may be in flight.
+    /// Closes all files and the directories. Nothing may be in flight.
     func closeAll() {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }
         table.closeAll()
@@ -108,7 +109,7 @@ final class HostFiles: Sendable {
 
     typealias Descriptors = DescriptorTable.Descriptors
 
-    /// Runs a call on a file's descriptor through the page cache.
+    /// Runs a call on a file's descriptor for the page cache.
     func withDescriptor<Result>(
         of file: DeviceFile, _ body: (Int32) throws(Errno) -> Result
     ) throws(Errno) -> Result {
@@ -121,7 +122,8 @@ final class HostFiles: Sendable {
     /// random 4 KiB reads are 2.5 times as fast (docs/decisions/001-small-reads.md).
     static let directReadByteCount = 256 << 10
 
-    /// Direct where the host has it and everything is aligned; small reads only where `direct=on` insists.
+    /// Whether a transfer uses direct I/O: the host must support it and all must be aligned. Small reads do so only
+    /// with `direct=on`.
     @inline(__always)
     func mayGoDirect(_ submission: Submission, _ descriptors: Descriptors) -> Bool {
         if submission.operation == .read, submission.byteCount < Self.directReadByteCount, !mustBeDirect {
@@ -166,13 +168,14 @@ final class HostFiles: Sendable {
                     return Descriptors(buffered: buffered, direct: -1)
                 }
                 Glibc.close(buffered)
-                // Whoever tries again must not find that the file is there.
+                // A later try must not find the file.
                 if create { unlinkat(parent, path, 0) }
                 throw error
             }
         }
 
-        /// A file without a name: beside the store where that can be written to, else where large temporary files belong.
+        /// A nameless file: in the store's directory if that can be written to, otherwise where large temporary files
+        /// belong.
         private func openScratch() throws(Errno) -> Int32 {
             let access = O_RDWR | O_CLOEXEC | linux_o_tmpfile
             if !isReadOnly {

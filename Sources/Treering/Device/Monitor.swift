@@ -1,5 +1,5 @@
-// A lock with conditions, for the few places of Device/ where a thread waits for room or for work. Waiting is what
-// Synchronization.Mutex cannot do; everything else uses that.
+// A lock with conditions, for the few places where a thread waits for room or for work. Synchronization.Mutex cannot
+// wait; all other locks use that.
 
 import Glibc
 
@@ -35,7 +35,7 @@ final class Condition: @unchecked Sendable {
         condition.initialize(to: pthread_cond_t())
         var attributes = pthread_condattr_t()
         precondition(pthread_condattr_init(&attributes) == 0)
-        // The time of day may be set back while somebody waits.
+        // The time of day may be set back during a wait.
         precondition(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0)
         precondition(pthread_cond_init(condition, &attributes) == 0)
         pthread_condattr_destroy(&attributes)
@@ -46,9 +46,9 @@ final class Condition: @unchecked Sendable {
         condition.deallocate()
     }
 
-    /// Gives up the lock, waits, and takes it again. Wakes for no reason at times: ask again in a loop.
+    /// Gives up the lock, waits, and takes it again. It may wake without a cause, so check the condition in a loop.
     func wait() { pthread_cond_wait(condition, monitor.mutex) }
-    /// The same, for no longer than this.
+    /// Waits as `wait` does, but no longer than this.
     func wait(nanoseconds: UInt64) {
         let end = monotonicNanoseconds() &+ nanoseconds
         var deadline = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))

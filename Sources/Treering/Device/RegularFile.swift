@@ -1,11 +1,12 @@
-// The one way to open a file of a store. What lies there may be anything: a pipe would keep whoever opens it waiting, a device may do
-// things, a link leads elsewhere. Only regular files are files of a store.
+// The only way to open a file of a store. Only regular files belong to a store: opening a pipe could wait for ever,
+// opening a device could have effects, and a link leads elsewhere.
 
 import CLinux
 import Glibc
 
 enum RegularFile {
-    /// How often, and after which pause, a file is asked for again that another process or an NFS client is just giving up its lease of.
+    /// How often, and after which pause, opening is tried again while another process or an NFS client gives up its
+    /// lease of the file.
     private static let leaseTries = 200
     private static let leasePauseMicroseconds: UInt32 = 10_000
 
@@ -13,7 +14,8 @@ enum RegularFile {
     static func open(
         _ name: HostString, in directory: Int32 = AT_FDCWD, _ flags: Int32, _ mode: mode_t = 0
     ) throws(Errno) -> Int32 {
-        // Opening a device may do something already, so what is there is looked at first; and again, since it may be exchanged meanwhile.
+        // Opening a device may have effects, so check the type first. Check again after opening, since the file may be
+        // exchanged meanwhile.
         var status = stat()
         if name.withCString({ fstatat(directory, $0, &status, AT_SYMLINK_NOFOLLOW) }) == 0, !isRegular(status) {
             throw .invalid
@@ -30,12 +32,13 @@ enum RegularFile {
             close(descriptor)
             throw .invalid
         }
-        // A ring takes the flag as a wish never to wait.
+        // With O_NONBLOCK a ring would never wait for the file.
         _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) & ~O_NONBLOCK)
         return descriptor
     }
 
-    /// Takes away what is no regular file and stands where one is to be made. A directory only where it is empty.
+    /// Removes anything that is not a regular file from a place where one is to be made. A directory only if it is
+    /// empty.
     static func makeWay(_ name: HostString, in directory: Int32) {
         var status = stat()
         guard name.withCString({ fstatat(directory, $0, &status, AT_SYMLINK_NOFOLLOW) }) == 0, !isRegular(status) else {

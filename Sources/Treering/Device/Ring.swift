@@ -4,14 +4,14 @@
     import CUring
     import Glibc
 
-    /// An io_uring at a stable address. Who uses which side of it, and under which lock, is the owner's business.
+    /// An io_uring at a stable address. Its owner decides who uses which side of it, and under which lock.
     final class Ring: @unchecked Sendable {
         let ring: UnsafeMutablePointer<io_uring>
         /// Entries of the submission queue; the completion queue holds twice as many.
         let entryCount: Int
         let features: UInt32
         let isPolledByKernel: Bool
-        /// Has fewer entries than asked for, because no more memory may be locked.
+        /// Whether it has fewer entries than asked for, since no more memory may be locked.
         let isReduced: Bool
 
         /// Sets up a ring of `entryCount` entries, or of fewer (not under 8) where memory may not be locked for more.
@@ -51,11 +51,12 @@
             ring.deallocate()
         }
 
-        /// What storage needs that this kernel's ring does not have; empty where it has everything.
+        /// What storage needs and this kernel's ring does not have. Empty if nothing is missing.
         var missing: [String] {
             var missing: [String] = []
             if features & UInt32(IORING_FEAT_NODROP) == 0 { missing.append("NODROP") }
-            // Waiting with a time limit must not take an entry of the submission queue, which is under another lock.
+            // Without it, waiting with a time limit would take an entry of the submission queue, which another lock
+            // guards.
             if features & UInt32(IORING_FEAT_EXT_ARG) == 0 { missing.append("EXT_ARG") }
             guard let probe = io_uring_get_probe_ring(ring) else { return missing + ["probe"] }
             defer { io_uring_free_probe(probe) }

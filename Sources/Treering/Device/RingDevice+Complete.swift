@@ -1,5 +1,5 @@
-// The completion thread: reaps what the kernel has finished, sends the rest of short transfers back, frees the slots and
-// tells the handler, with no lock held.
+// The completion thread. It reaps what the kernel has finished, submits the rest of short transfers again, frees slots,
+// and calls the handler without holding a lock.
 
 #if Liburing
     import CUring
@@ -25,7 +25,7 @@
                 if count > 0 {
                     reap(entries, count, finished, freed)
                 } else {
-                    // A broken ring takes nothing more: with nothing in flight it has nothing more to tell.
+                    // A broken ring gets nothing new. With nothing in flight there is nothing left to reap.
                     let mayEnd = monitor.withLock {
                         state.activeCount == 0 && (state.isEnding || brokenBy.load(ordering: .relaxed) != 0)
                     }
@@ -35,10 +35,12 @@
             }
         }
 
-        /// Waits with a limit: the end of a device whose ring broke meanwhile is noticed then.
+        /// Waits for a completion, but not for ever: the ring may break meanwhile, and then the end of the device must
+        /// still be noticed.
         private func waitForCompletion() {
             if brokenBy.load(ordering: .relaxed) != 0 {
-                // What is in flight still completes into the ring's memory; waiting in the kernel may be what fails.
+                // Operations in flight still complete into the ring's memory. Waiting in the kernel may be what fails,
+                // so poll.
                 usleep(1000)
                 return
             }
@@ -80,8 +82,8 @@
             }
         }
 
-        /// Frees slots, after giving as many as it takes to what could not be submitted before; returns how many of
-        /// `freed` (from the front) hold such a submission now and are to be entered.
+        /// Gives freed slots first to submissions that found none before, and frees the others. Returns how many of
+        /// `freed` (from the front) hold such a submission now; the caller must enter these.
         private func release(_ freed: UnsafeMutablePointer<UInt32>, _ count: Int) -> Int {
             monitor.withLock {
                 var used = 0
@@ -95,14 +97,14 @@
             }
         }
 
-        /// What a completion means for its slot: a result to tell, or nil where the operation goes on elsewhere.
+        /// Takes in a completion of a slot. Gives its result, or nil if the operation goes on.
         private func advance(_ slot: UInt32, _ result: Int) -> Int? {
             let place = slots + Int(slot)
             Sanitizer.takeBack(place)
             if result < 0 {
                 switch Int32(-result) {
                 case EINTR, EAGAIN, ECANCELED, EINVAL, EOPNOTSUPP, ENOSYS:
-                    // The posix path knows how to retry, and how to do without.
+                    // The posix path can retry, or do without what the kernel refuses.
                     redo(slot)
                     return nil
                 default:

@@ -1,5 +1,5 @@
-// The submission side of the ring: slots are taken first, without the ring's lock, because waiting for one must not
-// keep the completion thread from the ring; then everything ready goes to the kernel with one io_uring_enter.
+// The submission side of the ring. Slots are taken first, without the ring's lock: waiting for a slot must not keep the
+// completion thread from the ring. Then one io_uring_enter hands everything to the kernel.
 
 #if Liburing
     import CLinux
@@ -8,12 +8,12 @@
     import Synchronization
 
     extension RingDevice {
-        /// How often "try again" is believed of io_uring_enter, at a millisecond each.
+        /// How often "try again" is accepted from io_uring_enter. Each try waits a millisecond.
         private static var retryLimit: Int { 5000 }
 
         func submit(_ submissions: borrowing [Submission]) {
             let submissions = copy submissions
-            // At most a kilobyte: more would not fit on the stack.
+            // At most a kilobyte, so that it fits on the stack.
             withUnsafeTemporaryAllocation(of: UInt32.self, capacity: min(depth, 256)) { taken in
                 var next = 0
                 while next < submissions.count {
@@ -43,7 +43,8 @@
             }
         }
 
-        /// Takes free slots, at least one; waits for it, except in the completion thread and with a broken ring (0).
+        /// Takes free slots and waits until there is at least one. Gives 0 instead of waiting in the completion thread
+        /// and with a broken ring.
         private func takeSlots(_ taken: UnsafeMutableBufferPointer<UInt32>, upTo wanted: Int) -> Int {
             monitor.withLock {
                 while state.free.isEmpty {
@@ -59,7 +60,8 @@
             }
         }
 
-        /// In the completion thread, which alone frees slots and so finds those that it needs later.
+        /// Keeps submissions of the completion thread that found no slot. That thread must not wait: only it frees
+        /// slots, and it then submits these first.
         private func deferRest(of submissions: [Submission], from next: Int) {
             monitor.withLock {
                 let isBroken = brokenBy.load(ordering: .relaxed) != 0
@@ -73,8 +75,8 @@
             }
         }
 
-        /// Puts a submission into a slot that the caller owns. False where its file cannot be opened without waiting, or a flush has more
-        /// to tell than the kernel will: the posix path can do both.
+        /// Puts a submission into a slot that the caller owns. False if its file cannot be opened without waiting, or
+        /// if its flush must report an earlier error: the posix path can do both.
         @inline(__always)
         func fill(_ slot: UInt32, _ submission: Submission) -> Bool {
             guard let descriptors = files.table.beginWithoutWaiting(submission.file) else { return false }
@@ -90,7 +92,7 @@
             return true
         }
 
-        /// Frees slots that were taken and not filled.
+        /// Frees slots that were taken but not filled.
         private func giveBack(_ unused: UnsafeBufferPointer<UInt32>) {
             monitor.withLock {
                 state.free.append(contentsOf: unused)
@@ -119,7 +121,7 @@
         private func prepare(_ slot: UInt32) {
             var entry = io_uring_get_sqe(ring.ring)
             while entry == nil {
-                // Only a polled ring gets here: its thread completes an entry before it gives the place back.
+                // This happens only with SQPOLL: the kernel thread gives an entry back late.
                 io_uring_submit(ring.ring)
                 sched_yield()
                 entry = io_uring_get_sqe(ring.ring)
@@ -169,7 +171,7 @@
             if rest.operation == .writeDurable { entry.pointee.rw_flags = Int32(LINUX_RWF_DSYNC) }
         }
 
-        /// Gives everything prepared to the kernel. With the ring's lock held.
+        /// Hands all prepared entries to the kernel. Call it with the ring's lock held.
         private func flush() {
             var retries = 0
             while brokenBy.load(ordering: .relaxed) == 0 && io_uring_sq_ready(ring.ring) > 0 {
@@ -187,7 +189,7 @@
             }
         }
 
-        /// Gives the ring up. With the ring's lock held: nothing enters the kernel from here on.
+        /// Gives the ring up. Nothing enters the kernel afterwards. Call it with the ring's lock held.
         func breakDown(_ error: Int32) {
             guard brokenBy.compareExchange(expected: 0, desired: error, ordering: .sequentiallyConsistent).exchanged
             else { return }
@@ -213,11 +215,11 @@
             UnsafePointer(ring.ring.pointee.sq.kflags).pointee & UInt32(IORING_SQ_NEED_WAKEUP) != 0
         }
 
-        /// Does a slot's whole submission again on the posix path. The kernel must have no part in it any more.
+        /// Does a slot's whole submission again on the posix path. The kernel must not use the slot any more.
         func redo(_ slot: UInt32) {
             redoneCount.add(1, ordering: .relaxed)
             let original = slots[Int(slot)].original
-            // What was done of it counts as written.
+            // A part of it may have been written.
             files.table.end(original.file, isUnsynced: original.operation != .read)
             pool.submitWithoutWaiting(original)
             monitor.withLock {
@@ -228,7 +230,8 @@
             }
         }
 
-        /// Nothing is in flight, so no completion comes that would take up what waits for a slot. Called with the monitor held.
+        /// Called with the monitor held when nothing is in flight. No completion will take up the submissions that wait
+        /// for a slot, so the posix path does them.
         private func goIdle() {
             while let deferred = state.overflow.popFirst() { pool.submitWithoutWaiting(deferred) }
             idle.broadcast()

@@ -20,12 +20,12 @@
     final class RingDevice: HostEngine {
         /// One operation in flight.
         struct Slot {
-            /// As submitted, for doing it again.
+            /// The submission as it came, in case it must be done again.
             var original: Submission
             /// What is left of it.
             var rest: Submission
             var doneByteCount: Int
-            /// Of its file, which is in use as long as the slot is filled.
+            /// The descriptors of its file. The file is in use as long as the slot is filled.
             var descriptors: HostFiles.Descriptors
         }
 
@@ -61,10 +61,10 @@
         /// What submitters and the completion thread share besides the ring.
         struct State: ~Copyable {
             var free: [UInt32]
-            /// Slots taken and not yet told of, those being told included.
+            /// Slots that are taken and whose completion was not told yet. Those being told count.
             var activeCount = 0
             var waiterCount = 0
-            /// Submissions by the completion thread that found no slot: it must not wait for itself.
+            /// Submissions of the completion thread that found no slot: it must not wait for itself.
             var overflow: SubmissionQueue
             var isEnding = false
         }
@@ -77,7 +77,7 @@
             return error == 0 ? nil : "io_uring_enter failed (\(Errno(error))); operations go through the posix engine"
         }
 
-        /// Takes over a ring that lacks nothing, or sets one up: throws what io_uring_setup said then.
+        /// Uses a ring that lacks nothing, or sets one up. Throws the error of io_uring_setup.
         init(_ files: HostFiles, _ options: DeviceOptions, ring given: Ring? = nil) throws(Errno) {
             self.files = files
             if let given {
@@ -94,7 +94,7 @@
             room = Condition(monitor)
             idle = Condition(monitor)
             state = State(free: (0..<UInt32(depth)).reversed(), overflow: SubmissionQueue(capacity: 64))
-            // The redone submissions of a broken ring are handed over under locks: a thread must be there.
+            // A broken ring hands submissions to the pool under locks, so at least one thread must exist already.
             guard pool.start(threadCount: 1) else { throw Errno(EAGAIN) }
             var registered = ring.registerSparseFiles(
                 min(1 + 2 * files.table.placeCount, files.descriptorLimit, 1 << 20))
@@ -159,7 +159,7 @@
 
         // MARK: files
 
-        /// Keeps the ring's table as the table of descriptors is.
+        /// Keeps the ring's table of files equal to the table of descriptors.
         private func register(_ descriptors: HostFiles.Descriptors, at place: Int) {
             files.sequentialReads.reset(place)
             let index = registeredIndex(place, direct: false)

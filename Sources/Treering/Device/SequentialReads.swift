@@ -1,21 +1,21 @@
-// Tells the host of reads to come. A user's mount is read in pieces of 128 KiB, as far ahead as the kernel lets one that root did not
-// make; only the host's page cache can go further.
+// Advises the host to read ahead. A user's mount is read in pieces of 128 KiB, and the kernel limits read-ahead on
+// mounts that root did not make. Only the host's page cache can read further ahead.
 
 import Glibc
 import Synchronization
 
-/// Where the sequential reader of each file of the store that has descriptors is. Any thread may use it; what two threads overwrite for each other costs
-/// an advice too many or too few.
+/// The progress of the sequential reader of each open file. Any thread may use it. Threads may overwrite each other's
+/// notes: that costs one advice too many or too few.
 final class SequentialReads: Sendable {
-    /// Reads below this are not taken for a stream; a file's metadata is read like that.
+    /// Smaller reads do not count as a stream: metadata of a file is read like that.
     private static let leastByteCount: UInt64 = 32 << 10
-    /// How far ahead of a reader the host is asked to be, and in which steps.
+    /// How far ahead of a reader the host shall be, and by how much each advice moves that.
     private static let windowByteCount: UInt64 = 2 << 20
-    /// A read that begins so near to the end of the last one makes the two a stream.
+    /// Two reads form a stream if the second begins this near to the end of the first.
     private static let nearByteCount: UInt64 = 512 << 10
     private static let stepByteCount: UInt64 = 1 << 20
 
-    /// For each file the offset behind the last large read, and the one up to which the host was asked.
+    /// For each file: the offset behind the last large read, and the offset up to which the host was advised.
     nonisolated(unsafe) private let ends: UnsafeMutablePointer<Atomic<UInt64>>
     nonisolated(unsafe) private let advised: UnsafeMutablePointer<Atomic<UInt64>>
     private let capacity: Int
@@ -37,13 +37,13 @@ final class SequentialReads: Sendable {
         advised.deallocate()
     }
 
-    /// A file has been opened in this place of the table.
+    /// Forgets the reader of a place, since another file was opened there.
     func reset(_ place: Int) {
         ends[place].store(0, ordering: .relaxed)
         advised[place].store(0, ordering: .relaxed)
     }
 
-    /// To be called before a read through the page cache. Gives the range that the host is to be asked for, if any.
+    /// Call it before a read through the page cache. Gives the range that the host shall read ahead, if any.
     @inline(__always)
     func note(_ place: Int, offset: UInt64, byteCount: Int) -> Range<UInt64>? {
         let count = UInt64(byteCount)
@@ -53,7 +53,8 @@ final class SequentialReads: Sendable {
     private func noteLarge(_ file: Int, _ offset: UInt64, _ end: UInt64) -> Range<UInt64>? {
         let known = advised[file].load(ordering: .relaxed)
         let last = ends[file].exchange(end, ordering: .relaxed)
-        // Requests of one reader may overtake each other, and records lie between its data: it is near if not where the last ended.
+        // Requests of one reader may overtake each other, and records lie between its data. So a stream need not be
+        // contiguous.
         let isInStream = known > 0 && offset < known && offset + Self.windowByteCount * 2 > known
         if isInStream {
             if end + Self.windowByteCount - Self.stepByteCount <= known { return nil }
@@ -68,7 +69,7 @@ final class SequentialReads: Sendable {
 }
 
 extension HostFiles {
-    /// Has the host read ahead where a read through its page cache goes on with another.
+    /// Lets the host read ahead, if a read through its page cache continues a stream.
     @inline(__always)
     func readAhead(of submission: Submission, _ descriptors: Descriptors) {
         guard submission.operation == .read,

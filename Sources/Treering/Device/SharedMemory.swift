@@ -7,7 +7,8 @@ import Glibc
 final class SharedMemory: @unchecked Sendable {
     let path: HostString
     let bytes: UnsafeMutableRawBufferPointer
-    /// Of a file that was made here: holds its lock for as long as the process lives. −1 else.
+    /// The descriptor of a file that was made here. It holds the file's lock as long as the object lives. −1 for other
+    /// files.
     private let descriptor: Int32
 
     /// Makes a new file with all of its blocks, readable and writable by its owner alone, and maps it.
@@ -19,9 +20,9 @@ final class SharedMemory: @unchecked Sendable {
             Glibc.close(descriptor)
             return error
         }
-        // Nobody takes it for abandoned.
+        // With the lock, no other mount takes the file for abandoned.
         do throws(Errno) { try Self.lock(descriptor) } catch { throw fail(error) }
-        // Sparse memory would end in SIGBUS when the file system below has no room.
+        // Without its blocks, a write to the memory could end in SIGBUS when the file system is full.
         let result = posix_fallocate(descriptor, 0, byteCount)
         guard result == 0 else { throw fail(Errno(result)) }
         let flags = MAP_SHARED | MAP_POPULATE
@@ -32,12 +33,11 @@ final class SharedMemory: @unchecked Sendable {
         bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
     }
 
-    /// Locks a file that was just made. Another mount of this user that looks for abandoned files may hold the lock, for as long as it takes
-    /// to see that there is nothing in it.
+    /// Locks a file that was just made. Another mount that looks for abandoned files may hold the lock for a moment.
     static func lock(_ descriptor: Int32, patienceMilliseconds: Int = 10_000) throws(Errno) {
         var left = patienceMilliseconds
         while linux_flock(descriptor, Int32(LINUX_LOCK_EXCLUSIVE | LINUX_LOCK_NONBLOCKING)) != 0 {
-            // Where a host has no locks, nobody else has this one.
+            // If the host has no locks, nobody else holds this one.
             guard errno == EWOULDBLOCK || errno == EINTR else { return }
             guard left > 0 else { throw .busy }
             left -= 1
@@ -45,9 +45,9 @@ final class SharedMemory: @unchecked Sendable {
         }
     }
 
-    /// Maps a file that is there, for reading. Refuses (EPERM) what is not a regular file of this user with mode 0600.
+    /// Maps an existing file for reading. EPERM unless it is a regular file of this user that nobody else may access.
     init(reading path: HostString, byteCountLimit: Int) throws(Errno) {
-        // Looked at before it is opened, too: a stranger's fifo, or file with a lease, would keep this process waiting.
+        // Check before opening, too: a stranger's pipe, or a file with a lease, would keep this process waiting.
         var status = try path.linkStatus()
         guard Self.isOwn(status) else { throw .notPermitted }
         let descriptor = try RegularFile.open(path, O_RDONLY)
@@ -68,7 +68,7 @@ final class SharedMemory: @unchecked Sendable {
         status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_mode & 0o077 == 0
     }
 
-    /// Made, but not allocated any more: its process died in between.
+    /// Whether this user's process made the file and died before it gave it a size.
     static func isEmptyOfThisUser(_ path: HostString) -> Bool {
         guard let status = try? path.linkStatus() else { return false }
         return status.st_mode & S_IFMT == S_IFREG && status.st_uid == geteuid() && status.st_size == 0
@@ -79,7 +79,7 @@ final class SharedMemory: @unchecked Sendable {
         if descriptor >= 0 { Glibc.close(descriptor) }
     }
 
-    /// Notes in the file's time that its mount lives.
+    /// Sets the file's time, to show that its mount lives.
     func touch() { if descriptor >= 0 { futimens(descriptor, nil) } }
 
     /// Whether the file still has its name.
@@ -87,7 +87,8 @@ final class SharedMemory: @unchecked Sendable {
 
     func unlink() { try? path.unlink() }
 
-    /// The names in a directory that begin with a prefix; none in one that is not there, or not for this user.
+    /// The names in a directory that begin with a prefix. None if the directory is missing or this user may not read
+    /// it.
     static func names(in directory: HostString, prefix: HostString) throws(Errno) -> [HostString] {
         do throws(Errno) { return try directory.names().filter { $0.hasPrefix(prefix) } } catch {
             if [ENOENT, ENOTDIR, EACCES, EPERM].contains(error.rawValue) { return [] }

@@ -1,9 +1,9 @@
-// What is left of a submission after a short transfer, and whether the rest may pass by the page cache. Both engines.
+// What is left of a submission after a short transfer, and whether the rest may use direct I/O. For both engines.
 
 import Glibc
 
 extension Submission {
-    /// Takes `byteCount` bytes off the front: they have been transferred.
+    /// Takes `byteCount` bytes off the front, which have been transferred.
     mutating func advance(by byteCount: Int) {
         assert(byteCount <= self.byteCount)
         offset += UInt64(byteCount)
@@ -31,7 +31,7 @@ extension Submission {
         return 2
     }
 
-    /// Whether its file may have writes afterwards that no flush has covered, given what it came to.
+    /// Whether its file may have unsynced writes afterwards, given its result.
     @inline(__always)
     func leavesUnsynced(_ result: Int) -> Bool { operation == .write || operation == .sync && result < 0 }
 }

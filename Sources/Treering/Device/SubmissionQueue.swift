@@ -1,7 +1,7 @@
 // A first-in, first-out queue of submissions in one block of memory. Its owner provides the lock and the bound.
 
-/// Grows only when more than its capacity is put in, which happens where a completion handler submits while the queue
-/// is full: a thread that completes must not wait for completions.
+/// It grows only if more than its capacity is put in. That happens when a completion handler submits while the queue is
+/// full: a thread that completes must not wait for completions.
 struct SubmissionQueue: ~Copyable {
     private var slots: UnsafeMutablePointer<Submission>
     private var capacity: Int

@@ -36,7 +36,7 @@ final class WorkerPool: @unchecked Sendable {
         monitor.withLock { self.handler = handler }
     }
 
-    /// Queues; waits for room unless the caller is a completion handler of this pool.
+    /// Queues submissions. Waits for room, unless the caller is a completion handler of this pool.
     func submit(_ submissions: borrowing [Submission]) {
         let isQueued = monitor.withLock {
             precondition(!isFinishing, "a submission after the end of the device")
@@ -52,8 +52,8 @@ final class WorkerPool: @unchecked Sendable {
         for index in submissions.indices { handler?(files.perform(submissions[index])) }
     }
 
-    /// Queues one submission whatever the bound, for a thread that must not wait (the ring's completion thread, whose
-    /// own slot table bounds what it hands over).
+    /// Queues one submission even if the queue is full. For a thread that must not wait: the ring's completion thread,
+    /// whose slots bound what it hands over.
     func submitWithoutWaiting(_ submission: Submission) {
         let isQueued = monitor.withLock {
             guard startWithLock(threadCount) else { return false }
@@ -88,7 +88,7 @@ final class WorkerPool: @unchecked Sendable {
     /// Starts threads before the first submission asks for them; false where the system gives none.
     func start(threadCount: Int) -> Bool { monitor.withLock { startWithLock(threadCount) } }
 
-    /// One thread is enough to go on; false where the system gives none: the caller does the work.
+    /// Starts threads. One is enough to go on. False if the system gives none: then the caller does the work.
     private func startWithLock(_ wanted: Int) -> Bool {
         while threads.count < wanted,
             let thread = try? DeviceThread(name: "treering-posix", { [unowned self] in run() })

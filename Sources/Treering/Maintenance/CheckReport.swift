@@ -2,10 +2,10 @@
 
 /// What a check found.
 struct CheckReport: Sendable {
-    /// The first of them.
+    /// The first problems, `problemLimit` at most.
     var problems: [Finding] = []
     var problemCount = 0
-    /// Things worth knowing that are no damage ("recovered 12 operations from the log").
+    /// Things worth knowing that are not damage ("recovered 12 operations from the log").
     var notes: [String] = []
     var inodeCount: UInt64 = 0
     var entryCount: UInt64 = 0
@@ -14,16 +14,17 @@ struct CheckReport: Sendable {
     var hasIndex = false
     var liveByteCount: Int64 = 0
     var dataBlockCount = 0
-    /// Ranges of files that cannot be read, and those of them that a repair has marked as lost.
+    /// The first ranges of files that cannot be read; those that an earlier repair has marked as lost are only in
+    /// `knownLostCount`.
     var unreadable: [(inode: InodeNumber, range: UnreadableRange)] = []
     var unreadableCount = 0
-    /// Inode and cookie of extended attributes that cannot be read.
+    /// Inode and cookie of each extended attribute that cannot be read.
     var unreadableAttributes: [(InodeNumber, UInt64)] = []
     var knownLostCount = 0
-    /// What is wrong with names, links and inodes, for a repair to repair.
+    /// What is wrong with names, links and inodes, for a repair. The first `faultLimit` of them.
     var faults: [TreeFault] = []
     static let faultLimit = 1_000_000
-    /// Where both slots of the superblock are lost: what they must have held.
+    /// The superblock that was derived, if both slots are lost.
     var derived: DerivedSuperblock?
     /// What a repair has to do.
     var needs: Set<Need> = []
@@ -32,9 +33,9 @@ struct CheckReport: Sendable {
         case superblock
         case index
         case log
-        /// What the index knows and the log has lost.
+        /// The index has entries whose records the log has lost.
         case restore
-        /// Names, links, lost inodes.
+        /// Names, links or inodes do not agree.
         case tree
         case data
     }
@@ -61,7 +62,7 @@ struct CheckReport: Sendable {
         add(Finding(place: place, reason: reason, effect: effect, inode: inode))
     }
 
-    /// Puts paths to the inodes of findings, with one walk over all names.
+    /// Fills in the paths of the files that findings concern, with one walk over all names.
     mutating func fillPaths<D: Device>(_ view: StoreView<D>) {
         let wanted = Set(problems.compactMap(\.inode))
         let paths = (try? PathFinder(view, wanted).paths) ?? [:]
@@ -69,27 +70,27 @@ struct CheckReport: Sendable {
     }
 }
 
-/// What a repair can do about the tree.
+/// What is wrong with the tree, as a repair needs it.
 enum TreeFault: Hashable, Sendable {
     case noRoot
-    /// Names lead to an inode that is not there.
+    /// Names lead to an inode that does not exist.
     case namesOfNothing(UInt64)
-    /// Contents without an inode record; whether a name leads there.
+    /// An inode has contents but no record.
     case noRecord(UInt64)
     case linkCount(UInt64, UInt32)
     case parent(UInt64, UInt64)
-    /// Only the name in the parent is kept.
+    /// A directory has several names. A repair keeps only the one in its parent.
     case severalNames(UInt64)
     case nameless(UInt64)
     case unreachable(UInt64)
     case orphanOfNothing(UInt64)
     case missingPayload(UInt64)
-    /// The access control lists that there are, which the inode's flags do not tell.
+    /// The inode's flags do not agree with its access control lists. The second value tells which lists exist.
     case accessLists(UInt64, InodeFlags)
     case malformedList(UInt64, cookie: UInt64)
 }
 
-/// One path for each of some inodes.
+/// Finds one path for each of some inodes.
 struct PathFinder<D: Device> {
     private(set) var paths: [UInt64: String] = [:]
 
@@ -114,7 +115,7 @@ struct PathFinder<D: Device> {
 }
 
 extension StoreView {
-    /// Walks one space of the index.
+    /// Calls `body` for each entry of one key space of the index, in order.
     func forEach(_ space: KeySpace, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void) throws(MountError) {
         var cursor = IndexKey(space: space, object: 0, kind: 0, subkey: 0)
         let last = IndexKey(space: space, object: .max, kind: UInt8.max, subkey: .max)
@@ -122,7 +123,8 @@ extension StoreView {
             var next: IndexKey?
             let start = cursor
             try run { () throws(PageMiss) in
-                // A leaf at a time: what it calls `body` for is not seen again after a miss.
+                // One leaf at a time: `body` is called only when no page can be missing any more, so no entry is given
+                // twice.
                 guard let first = try index.tree.next(atOrAfter: start), first.key <= last else {
                     next = nil
                     return
@@ -145,7 +147,7 @@ extension StoreView {
 }
 
 extension IndexKey {
-    /// The next possible key; nil behind the greatest.
+    /// The next possible key; nil for the greatest key.
     var successor: IndexKey? {
         var key = self
         key.word2 &+= 1

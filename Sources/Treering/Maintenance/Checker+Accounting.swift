@@ -1,8 +1,8 @@
-// What names, links, extents and payloads say of each other, and what their entries say of the segments. In as many passes over the
-// index as its size needs for a bounded memory.
+// Compares what names, links, extents and payloads say of each other, and the accounting of the segments with the
+// entries. Goes over the index in several passes if it is large, so that memory is bounded.
 
 extension Checker {
-    /// Objects that one pass keeps in memory.
+    /// How many objects one pass keeps in memory.
     private static var objectsPerPass: UInt64 { 1 << 20 }
 
     mutating func checkAccounting(_ view: StoreView<D>, readsUsage: Bool) throws(MountError) {
@@ -19,12 +19,12 @@ extension Checker {
         try checkReach(view)
     }
 
-    /// Every directory leads to the root by its parents. A bit per inode number says which are known to.
+    /// Checks that every directory leads to the root by its parents. One bit per inode number marks those that do.
     private mutating func checkReach(_ view: StoreView<D>) throws(MountError) {
         var highest: UInt64 = 0
         var directories: [UInt64] = []
         var reached = BitSet()
-        // A directory is looked at when it is met; its parents on the way are marked with it.
+        // When a directory leads to the root, its parents on the way are marked with it.
         var lost: [UInt64] = []
         var cursor: UInt64 = 0
         while true {
@@ -65,7 +65,7 @@ extension Checker {
 }
 
 extension StoreView {
-    /// The next directories by number.
+    /// Gives the next directories after an inode number, `limit` at most.
     func someDirectories(after number: UInt64, limit: Int, _ body: (UInt64) -> Void) throws(MountError) {
         var cursor = number
         var count = 0
@@ -89,10 +89,10 @@ extension StoreView {
     }
 }
 
-/// Bits by number, as long as the highest that is in it.
+/// A set of numbers, one bit each. Its memory grows with the highest number in it.
 struct BitSet {
     private var words: [UInt64] = []
-    /// Numbers at or above this are not kept: no honest store has that many inodes.
+    /// Callers must not insert numbers at or above this. No honest store has that many inodes.
     static let limit: UInt64 = 1 << 33
 
     mutating func insert(_ number: UInt64) {
@@ -106,7 +106,7 @@ struct BitSet {
     }
 }
 
-/// The accounting of the objects of one pass.
+/// What is counted of the objects of one pass.
 private struct Accounting {
     let pass: UInt64
     let passCount: UInt64
@@ -123,11 +123,11 @@ private struct Accounting {
         var entries: UInt64 = 0
         var extents: UInt64 = 0
         var isOrphan = false
-        /// Which access control lists there are.
+        /// Which access control lists exist.
         var accessLists: InodeFlags = []
     }
     private var nodes: [UInt64: Node] = [:]
-    /// Named bytes by the entries, and by the payload's own counts.
+    /// Referenced bytes of each payload: as the entries name them, and as the payload itself counts them.
     private var payloads: [UInt64: (named: UInt64, counted: UInt64?)] = [:]
     private var live: [UInt32: Int64] = [:]
     private var reserved: UInt64 = 0

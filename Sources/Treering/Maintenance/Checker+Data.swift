@@ -1,4 +1,4 @@
-// `check --data`: reads every byte that a file shows and verifies its checksum.
+// `check --data`: reads every byte that a file or an extended attribute shows, and verifies its checksum.
 
 extension Checker {
     mutating func verifyData(_ view: StoreView<D>) throws(MountError) {
@@ -54,7 +54,7 @@ extension CheckReport {
 }
 
 extension StoreView {
-    /// The next inodes by number.
+    /// Gives the next inodes after an inode number, `limit` at most.
     func someInodes(after number: UInt64, limit: Int, _ body: (InodeNumber) -> Void) throws(MountError) {
         var cursor = number
         for _ in 0..<limit {

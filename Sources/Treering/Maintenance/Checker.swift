@@ -1,5 +1,6 @@
-// `treering check`: verifies a store that is not mounted, without changing it. Everything that it finds is a finding with an address, the
-// file that it concerns, and what it means. Checker+Accounting has the tree's own accounting, Checker+Data the data.
+// `treering check`: verifies a store that is not mounted, without changing it. Each finding has a place, the file that
+// it concerns, and what it means. Checker+Accounting compares the tree with its accounting; Checker+Data reads the
+// data.
 
 /// Verifies a store: superblock, every page of the index, the log and every checksum in it, that the index equals what the log
 /// says, that names, links and payloads agree.
@@ -58,7 +59,7 @@ struct Checker<D: Device> {
 
     // MARK: Superblock and index
 
-    /// A slot that is torn is what a power cut leaves; after a clean unmount it is damage.
+    /// A power cut may leave a torn slot. After a clean unmount a torn slot is damage.
     private mutating func checkSlots(_ pair: SuperblockPair, _ superblock: Superblock, _ notes: NoteBox) {
         if let derived = pair.derived {
             report.derived = derived
@@ -74,7 +75,7 @@ struct Checker<D: Device> {
         report.add(.superblock, "superblock", complaint, effect: "nothing is lost; a repair or a mount writes it anew")
     }
 
-    /// The copies are for the day on which the slots are lost. A store of an earlier version has none.
+    /// Checks the copies of the superblock, which serve when both slots are lost. Stores of earlier versions have none.
     private mutating func checkCopies(_ superblock: Superblock) throws(MountError) {
         guard superblock.isClean, let copies = try? SuperblockPair.readCopies(device) else { return }
         let found = copies.slots.map { try? $0.get() }
@@ -118,7 +119,7 @@ struct Checker<D: Device> {
         return damageCount == 0
     }
 
-    /// The index with the log after it; nil where that does not hold together.
+    /// Opens the index and replays the log after it. Nil where that fails because of damage.
     private mutating func openLive(_ pair: SuperblockPair, _ notes: NoteBox) throws(MountError) -> Recovery<D>? {
         do throws(MountError) {
             let recovery = try Recovery(device, indexCacheByteCount: cacheByteCount, salvages: true, pair: pair) {
@@ -134,7 +135,7 @@ struct Checker<D: Device> {
         }
     }
 
-    /// The log alone.
+    /// Opens the log alone, without the index.
     static func openLog(_ device: D, _ pair: SuperblockPair? = nil) throws(MountError) -> Recovery<D> {
         let recovery = try Recovery(
             device, indexCacheByteCount: 1 << 20, withIndex: false, salvages: true, needsIndexFile: false,
@@ -162,7 +163,7 @@ struct Checker<D: Device> {
         }
     }
 
-    /// What of killed mounts' operations is not in the log.
+    /// Notes which operations of killed mounts may be missing from the log.
     private func noteStaging(_ superblock: Superblock, _ recovery: Recovery<D>, _ notes: NoteBox) {
         if superblock.staging.passedCount > 0 {
             notes.lines.append(
@@ -204,7 +205,7 @@ struct Checker<D: Device> {
             rebuild.lost, missing: rebuild.lostSegments.union(recovery.missingSegments.keys),
             lossy: rebuild.lossySegments)
         let isLostInLog = damage.isEmpty ? false : try reportLost(live, damage)
-        // What damaged records brought is missing on one side.
+        // Entries of damaged records are in only one of the two indexes, so comparing them would tell nothing.
         if salvages.isEmpty && !isLostInLog && rebuild.problems.isEmpty {
             for problem in try rebuild.differences(from: live.index, live.loader) {
                 report.add(
@@ -241,7 +242,7 @@ struct Checker<D: Device> {
                     : "files that they changed last are in an older state"))
     }
 
-    /// Names what stands in the index only by operations that the log has lost.
+    /// Reports the entries of the index whose records the log has lost.
     private mutating func reportLost(_ live: Recovery<D>, _ damage: LogDamage) throws(MountError) -> Bool {
         let view = StoreView(live)
         var counts: [UInt64: (entries: Int, bytes: UInt64)] = [:]
@@ -265,7 +266,7 @@ struct Checker<D: Device> {
     }
 }
 
-/// Lines that a recovery logged.
+/// Collects the lines that a recovery logs.
 private final class NoteBox: @unchecked Sendable {
     var lines: [String] = []
 }

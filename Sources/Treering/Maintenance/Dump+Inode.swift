@@ -1,7 +1,8 @@
-// Everything about one inode in words: what the last checkpoint's index has of it, and what the log after that changes.
+// `treering dump` of one inode, in words: its entries in the index of the last checkpoint, and its changes in the log
+// after it.
 
 extension Dump {
-    /// An inode with all its entries, the places of its data, and the changes to it that no checkpoint includes yet.
+    /// Shows an inode with all its entries, the places of its data, and the changes to it after the last checkpoint.
     static func inode(_ device: D, _ number: UInt64, _ line: @escaping (String) -> Void) throws(MountError) {
         try InodeDump(Dump(device: device, line: line), InodeNumber(number)).run()
     }
@@ -86,7 +87,7 @@ private struct InodeDump<D: Device> {
         } catch { throw MountError("the log cannot be read", error) }
     }
 
-    /// Tells of the changes of a record that concern the inode, and how many they are.
+    /// Shows the changes of a record that concern the inode. Gives how many there are.
     private func show(_ record: Record, _ place: RecordPlace, _ batch: BatchSequence) -> Int {
         var count = 0
         var payload: String?

@@ -1,19 +1,20 @@
-// `treering dump`: a store's structures as text, a line at a time, straight from disk and without changing it. It trusts nothing,
-// goes on behind damage and says where it is. Superblock and index are here; Dump+Segment and Dump+Inode have the rest.
+// `treering dump`: shows a store's structures as text, one line at a time, straight from disk and without changing
+// anything. It trusts nothing. It reports damage and goes on behind it. Superblock and index are here; the rest is in
+// Dump+Segment and Dump+Inode.
 
 import Glibc
 
-/// Shows the structures of a store. Call it on a store that is not mounted, or what it shows may be changing.
+/// Shows the structures of a store. The store should not be mounted: otherwise what is shown may be changing.
 struct Dump<D: Device> {
     let device: D
     let line: (String) -> Void
 
-    /// Both slots field by field, also damaged ones.
+    /// Shows both slots of the superblock field by field, even damaged ones.
     static func superblock(_ device: D, _ line: @escaping (String) -> Void) throws(MountError) {
         try Dump(device: device, line: line).superblock()
     }
 
-    /// The newest checkpoint's index: every entry in words, then what its pages are like.
+    /// Shows the index of the newest checkpoint: every entry in words, then figures about its pages.
     static func index(_ device: D, _ line: @escaping (String) -> Void) throws(MountError) {
         try Dump(device: device, line: line).index()
     }
@@ -89,7 +90,7 @@ struct Dump<D: Device> {
         }
     }
 
-    /// Walks a range of the index of a checkpoint. Damage becomes a line where it is met.
+    /// Walks a range of the index of a checkpoint. Damage becomes a line at the place where it is met.
     func walk(
         _ superblock: Superblock, _ file: DeviceFile, within range: ClosedRange<IndexKey> = .min ... .max,
         _ onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void
@@ -110,7 +111,7 @@ struct Dump<D: Device> {
 // MARK: In words
 
 extension Dump {
-    /// An entry of the index for a person.
+    /// Describes an entry of the index for a person.
     static func describe(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> String {
         words(key, value) ?? "MALFORMED, \(value.count) bytes: \(RebuiltIndex<D>.hex(Array(value.prefix(64))))"
     }
@@ -207,7 +208,7 @@ extension Dump {
             + "\(tombstone.charge) bytes charged, \(words(tombstone.origin))"
     }
 
-    /// UTC, or the bare number where no calendar reaches.
+    /// A time in UTC, or the bare number of seconds where the calendar does not reach.
     static func words(_ time: Timestamp) -> String {
         var seconds = time_t(time.seconds)
         var parts = tm()

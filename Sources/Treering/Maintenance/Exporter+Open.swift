@@ -1,5 +1,5 @@
-// What an export reads: the index with the log after it and the staging of a killed mount, or, where the index is damaged, one made from
-// what is left of the log.
+// Opens the files of a store for an export. Normally it reads the index, the log after it, and the staging of a killed
+// mount. If the index is damaged, it makes one from what is left of the log.
 
 extension StoreView {
     /// Opens the files of a store that nobody has mounted, without changing it.
@@ -82,7 +82,7 @@ extension StoreView {
         }
     }
 
-    /// Applies in memory what dead mounts had acknowledged and not written.
+    /// Applies, in memory only, what killed mounts had acknowledged and not written.
     private func take(_ allStaged: [StagedRecords], _ recovery: Recovery<D>, _ log: (String) -> Void) throws(MountError)
     {
         var sequence = recovery.nextSequence

@@ -1,5 +1,6 @@
-// `treering export`: copies the files of a store into a directory of the host, without FUSE, as far as the store can be read. Writes
-// nothing but below that directory, whatever names and numbers the store holds, and nothing to the store.
+// `treering export`: copies the files of a store into a directory of the host, without FUSE, as far as they can be
+// read. It writes only below that directory, whatever names and numbers the store holds, and it never writes to the
+// store.
 
 import CLinux
 import Glibc
@@ -11,10 +12,10 @@ struct ExportReport: Sendable {
     var otherCount: UInt64 = 0
     var linkCount: UInt64 = 0
     var byteCount: UInt64 = 0
-    /// What could not be exported, the first of it in words.
+    /// What could not be exported, in words: the first `problemLimit` problems.
     var problems: [String] = []
     var problemCount: UInt64 = 0
-    /// Owners that could not be given, not being root.
+    /// How many files could not get their owner, for example because the export does not run as root.
     var foreignOwnerCount: UInt64 = 0
 
     static let problemLimit = 1000
@@ -32,15 +33,15 @@ struct Exporter<D: Device> {
     private(set) var report = ExportReport()
     /// A file that the export has made and that has further names.
     private struct Made {
-        /// From the top of the export.
+        /// The path from the top of the export.
         var path: [UInt8]
-        /// Its identity on the host: a link to anything else is none to what the store holds.
+        /// Its identity on the host. A link that leads to anything else is refused.
         var device: UInt64
         var hostInode: UInt64
     }
 
     private var linked: [UInt64: Made] = [:]
-    /// Directories on the way or done: a damaged store may lead to one twice.
+    /// Directories that were entered. A damaged store may lead to a directory twice.
     private var seen = BitSet()
     private let isRoot = geteuid() == 0
 
@@ -49,15 +50,16 @@ struct Exporter<D: Device> {
         var inode: InodeNumber
         var cookie: UInt64 = 0
         var pathByteCount: Int
-        /// Its identity on the host, so that the way up is the way that was come.
+        /// Its identity on the host. The way back up must lead to the same directory.
         var device: UInt64
         var hostInode: UInt64
-        /// It was there before: it stays as it is.
+        /// It was there before the export. Its attributes stay as they are.
         var isForeign: Bool
     }
 
     private var levels: [Level] = []
-    /// Directories that their owner may not pass through get their modes last: links may lead into them. Those below come first.
+    /// Directories that their owner may not enter. They get their modes last, since links may still lead into them.
+    /// Deeper ones come first.
     private var impassable: [(path: [UInt8], record: InodeRecord)] = []
     private var here: Int32
     private var path: [UInt8] = []
@@ -105,11 +107,11 @@ struct Exporter<D: Device> {
         if inode.rawValue < BitSet.limit { seen.insert(inode.rawValue) }
     }
 
-    /// A directory is filled: goes back to the one above, and gives this one its attributes.
+    /// Ends a directory that is filled: goes back to its parent, and gives it its attributes.
     private mutating func leave() throws(MountError) {
         let level = levels.removeLast()
         report.directoryCount += 1
-        // Before its mode may forbid the way.
+        // Open the parent first: afterwards the mode may forbid it.
         var up: Int32 = -1
         if let parent = levels.last {
             var status = stat()
@@ -159,7 +161,7 @@ struct Exporter<D: Device> {
         }
     }
 
-    /// True where the name is a directory that is to be filled now.
+    /// Exports one name. True if it is a directory that is to be filled now.
     private mutating func exportHere(_ name: StoreView<D>.Name) throws(MountError) -> Bool {
         let bytes = name.bytes
         guard !bytes.isEmpty, bytes.count <= 255, !bytes.contains(0), !bytes.contains(UInt8(ascii: "/")),
@@ -192,14 +194,14 @@ struct Exporter<D: Device> {
         return false
     }
 
-    /// What was just made may get further names.
+    /// Remembers a file that was just made, for its further names.
     private mutating func remember(_ name: StoreView<D>.Name) {
         guard let status = status(name) else { return }
         linked[name.inode.rawValue] = Made(
             path: path, device: UInt64(status.st_dev), hostInode: UInt64(status.st_ino))
     }
 
-    /// What a name leads to on the host; links are not followed.
+    /// The status of a name on the host. Links are not followed.
     private func status(_ name: StoreView<D>.Name) -> stat? {
         var status = stat()
         let result = HostString(bytes: name.bytes).withCString { fstatat(here, $0, &status, AT_SYMLINK_NOFOLLOW) }
@@ -222,7 +224,7 @@ struct Exporter<D: Device> {
             report.add("\(shownPath): \(Errno.last)")
             return false
         }
-        // Of one that was there and may not be passed through there is no way back.
+        // A directory that was there may be closed to us; then there would be no way back out of it.
         guard isMade || faccessat(opened, ".", W_OK | X_OK, AT_EACCESS) == 0 else {
             report.add("\(shownPath): this directory was there and cannot be filled: \(Errno.last)")
             close(opened)
@@ -234,12 +236,12 @@ struct Exporter<D: Device> {
         return true
     }
 
-    /// Gives a file that was made a further name; false where it has to become a copy.
+    /// Makes a further name for a file that was exported. False if the name must become a copy instead.
     private mutating func link(_ first: Made, _ name: StoreView<D>.Name) -> Bool {
         let (from, to) = (HostString(bytes: first.path.dropFirst()), HostString(bytes: name.bytes))
         guard from.withCString({ from in to.withCString { linkat(root, from, here, $0, 0) } }) == 0 else {
             let isTaken = errno == EEXIST
-            // Too long a path, a host without links: a copy is better than nothing.
+            // The path may be too long, or the host may have no links. A copy is better than nothing.
             report.add("\(shownPath): \(isTaken ? "" : "cannot be linked and becomes a copy: ")\(Errno.last)")
             return isTaken
         }
@@ -373,12 +375,13 @@ struct Exporter<D: Device> {
         }
     }
 
-    /// Owner, mode and times of an open file or directory, in the order in which each keeps what the others set.
+    /// Sets owner, mode and times of an open file or directory, in this order: a later step must not undo an earlier
+    /// one.
     private mutating func dress(_ file: Int32, _ record: InodeRecord) throws(MountError) {
         if record.isDirectory { try exportAttributes(file, record.inode) }
         let isOwned = isRoot ? fchown(file, record.uid, record.gid) == 0 : record.uid == geteuid()
         if !isOwned { report.foreignOwnerCount += 1 }
-        // A program that ran as its owner does not run as whoever exports it.
+        // A set-id program must not run as whoever exports it: without the owner, the file does not get these bits.
         let bits: UInt32 = isOwned || record.isDirectory ? 0o7777 : 0o1777
         if fchmod(file, mode_t(record.mode & bits)) != 0 { report.add("\(shownPath): \(Errno.last)") }
         var times = Self.times(record)
@@ -391,7 +394,7 @@ struct Exporter<D: Device> {
                 isRoot
                 ? fchownat(here, text, record.uid, record.gid, AT_SYMLINK_NOFOLLOW) == 0 : record.uid == geteuid()
             if !isOwned { report.foreignOwnerCount += 1 }
-            // What was just made under this name is not a symbolic link here.
+            // The name was just made and is no symbolic link, so following links is harmless here.
             if setsMode, fchmodat(here, text, mode_t(record.mode & 0o7777), 0) != 0 {
                 report.add("\(shownPath): \(Errno.last)")
             }

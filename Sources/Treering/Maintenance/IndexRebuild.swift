@@ -1,8 +1,9 @@
-// `treering check --rebuild-index`: a new index file from the segments alone.
+// `treering check --rebuild-index`: makes a new index file from the segments alone.
 
 /// Makes a store's index anew.
 struct IndexRebuild<D: Device> {
-    /// Replaces the index by one built from the log. The old one stays until the new one is whole and durable.
+    /// Replaces the index by one that is built from the log. The old index stays until the new one is whole and
+    /// durable.
     ///
     /// - Returns: how many records the log held.
     static func rebuild(
@@ -29,7 +30,7 @@ struct IndexRebuild<D: Device> {
         return rebuild.recordCount
     }
 
-    /// `Recovery` opens the index; where it is missing, an empty one stands in until the new one replaces it.
+    /// `Recovery` needs an index file to open. If there is none, makes an empty one, which the new index replaces.
     private static func ensureIndexFile(_ device: D) throws(MountError) {
         do throws(Errno) {
             let files = try device.list()
@@ -38,7 +39,8 @@ struct IndexRebuild<D: Device> {
         } catch { throw MountError("the index file cannot be made", error) }
     }
 
-    /// Where the log ends: what a recovery would find, without an index. And what was written to it since formatting.
+    /// Finds the end of the log as a recovery would, but without an index. Also gives the bytes written to it since
+    /// formatting.
     private static func endOfLog(_ recovery: Recovery<D>) throws(MountError) -> (LogPosition, WrittenByteCounts) {
         var walk = LogWalk(
             reader: recovery.reader, segments: recovery.headers, from: recovery.superblock.position,
@@ -94,7 +96,7 @@ struct IndexRebuild<D: Device> {
             state.writtenBefore = written
             let volume = Volume(device: device, options: VolumeOptions(), state: state, log: recovery.log)
             device.onCompletion { [weak volume] completion in volume?.complete(completion) }
-            // The first superblock that names the new index must find it under its name.
+            // The new index must have its final name before any superblock names it.
             try volume.housekeeper.checkpoint(isClean: recovery.superblock.isClean) { () throws(Errno) in
                 try device.rename(.newIndex, to: .index)
                 try device.syncDirectories()

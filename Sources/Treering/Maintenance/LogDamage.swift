@@ -1,6 +1,8 @@
-// What a damaged log has lost, and what of the index stands on it: for reports of `check`, and for repair.
+// Which records a damaged log has lost, and which entries of the index depend on them. For reports of `check` and for
+// repair.
 
-/// Which records the log has lost.
+/// The records that the log has lost: ranges of sequences, and all records of missing segments. `lossy` maps a segment
+/// that has lost some to its first record: older entries there were moved by the cleaner.
 struct LogDamage {
     private var lost: [ClosedRange<UInt64>]
     private let missing: Set<SegmentNumber>
@@ -14,10 +16,10 @@ struct LogDamage {
 
     var isEmpty: Bool { lost.isEmpty && missing.isEmpty }
 
-    /// Whether the record that established an entry is lost.
+    /// Whether the record that made an entry is lost.
     func covers(_ origin: Origin) -> Bool {
         if missing.contains(origin.segment) { return true }
-        // Moved here by the cleaner: the record that did it may be a lost one.
+        // The cleaner has moved this entry here. The record that moved it may be lost.
         if let first = lossy[origin.segment], origin.sequence.rawValue < first { return true }
         var low = 0
         var high = lost.count
@@ -28,7 +30,7 @@ struct LogDamage {
         return low < lost.count && lost[low].contains(origin.sequence.rawValue)
     }
 
-    /// Whether an entry of the tree or its data stands in lost records; `payloads` are those that do.
+    /// Whether an entry of the tree, or its data, depends on lost records. `payloads`: the payloads that do.
     func covers(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ payloads: Set<UInt64>) -> Bool {
         guard value.count >= Origin.byteCount else { return false }
         if covers(Origin(decoding: value)) { return true }
@@ -44,8 +46,8 @@ struct LogDamage {
 }
 
 extension StoreView {
-    /// Payloads that the index knows and the log has lost. What names them may be older (the cleaner has moved them) or younger
-    /// (a copy shares them).
+    /// The payloads that the index knows and the log has lost. The extents that name them may be older (the cleaner has
+    /// moved the payload) or younger (a copy shares it).
     func payloads(in damage: LogDamage) throws(MountError) -> Set<UInt64> {
         var found: Set<UInt64> = []
         guard !damage.isEmpty else { return found }

@@ -1,17 +1,17 @@
-// What the index remembers of records that the log has lost, written to the log again: so that the log once more is the whole file
-// system. Part of a repair, in an ordinary mount.
+// Writes to the log again what the index knows of lost records, so that the log alone again holds the whole file
+// system. Part of a repair; runs in an ordinary mount.
 
-/// An entry that the log alone still shows, since the record that removed it is lost.
+/// An entry that only the log shows: the record that removed it is lost.
 struct Surplus {
     var key: IndexKey
-    /// The stamp of the segment that holds it.
+    /// The stamp of the segment that holds the entry.
     var since: BatchSequence
-    /// For extents: how long.
+    /// The length of an extent; 0 for other entries.
     var byteCount: UInt64
 
     static let limit = 1_000_000
 
-    /// Entries of the tree that only the rebuilt index has, or that reach further there.
+    /// Finds the entries of the tree that only the rebuilt index has, or that reach further there.
     static func find<D: Device>(
         _ live: Recovery<D>, _ rebuild: RebuiltIndex<D>, _ device: D
     ) throws(MountError) -> [Surplus] {
@@ -38,7 +38,7 @@ struct Surplus {
     }
 }
 
-/// Writes to the log again what only the index knows.
+/// Writes to the log again what only the index has.
 struct LogRepair<D: Device> {
     private let volume: Volume<D>
     private let damage: LogDamage
@@ -53,7 +53,8 @@ struct LogRepair<D: Device> {
     }
 
     mutating func run(_ surplus: [Surplus]) throws(MountError) {
-        // Removals first: while something of the index still lies in lost records, a repair that was cut off is known to be needed.
+        // Removals come first. As long as an entry of the index depends on lost records, an interrupted repair is known
+        // to be needed.
         for item in surplus { try remove(item) }
         var entries: [(IndexKey, [UInt8])] = []
         let damage = self.damage
@@ -93,7 +94,7 @@ struct LogRepair<D: Device> {
         }
     }
 
-    /// Removes what the index does not show of a range.
+    /// Removes the parts of a range that the index does not show.
     private func clear(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64, _ since: BatchSequence) throws(MountError) {
         guard try view.inode(inode) != nil else { return }
         var cursor = from
@@ -174,14 +175,15 @@ struct LogRepair<D: Device> {
 }
 
 extension Volume {
-    /// Commits what `write` writes, waiting for what it needs.
+    /// Commits one record that `write` fills, waiting for what it needs. Nothing if it stays empty.
     func repairing(_ write: (inout RecordWriter) -> Void) throws(MountError) {
         do throws(Errno) {
             try perform { (core) throws(Stop) in try core.commitUnlessEmpty(.removal, .nobody, write) }
         } catch { throw MountError("a repair cannot be written to the log", error) }
     }
 
-    /// Writes what a range of a file shows again, as new data; what cannot be read becomes lost for good, and is given back.
+    /// Writes the contents of a range of a file again, as new data. Parts that cannot be read become lost for good;
+    /// gives these.
     func rewrite(
         _ view: StoreView<D>, _ inode: InodeNumber, _ from: UInt64, _ to: UInt64
     ) throws(MountError) -> [LostRange] {
@@ -204,7 +206,7 @@ extension Volume {
             pieces.removeAll()
             holes.removeAll()
         }
-        // An extent is not larger than a payload, so what is collected here is bounded.
+        // An extent is no larger than a payload, so little is collected here.
         try view.read(inode, from, to) { (offset, bytes) throws(MountError) in
             if let last = pieces.last, last.offset + UInt64(last.bytes.count) == offset {
                 pieces[pieces.count - 1].bytes.append(contentsOf: bytes)
@@ -233,7 +235,7 @@ extension Volume {
         }
     }
 
-    /// Writes an attribute again under its cookie; one whose value cannot be read becomes lost for good.
+    /// Writes an attribute again under its cookie. If its value cannot be read, the value becomes lost for good.
     func setAttribute(
         _ inode: InodeNumber, _ attribute: StoreView<D>.Attribute, _ entry: [UInt8]
     ) throws(MountError) {

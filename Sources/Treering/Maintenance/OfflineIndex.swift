@@ -1,7 +1,7 @@
-// An index that is being built offline and may be larger than memory: pages beyond the limit go to a file and come back. Used by
-// rebuilds; nothing here is durable or named by a superblock.
+// An index that is built offline and may be larger than memory: excess pages go to a file and come back. For rebuilds.
+// Nothing here is durable or named by a superblock.
 
-/// Applies records to a new index within a bound of memory.
+/// Applies records to a new index within bounded memory.
 final class OfflineIndex<D: Device> {
     let index: RecordIndex
     private let device: D
@@ -9,7 +9,7 @@ final class OfflineIndex<D: Device> {
     private var openFile: DeviceFile?
     private var failure: MountError?
 
-    /// - Parameter file: where pages go: `.newIndex` where the index is to become the store's, else `.scratch`.
+    /// - Parameter file: where pages go. `.newIndex` if the index is to become the store's own, otherwise `.scratch`.
     init(
         _ device: D, uuid: StoreUUID, table: SegmentTable, cacheByteCount: Int, building: CheckpointNumber,
         in file: StoreFile
@@ -19,14 +19,14 @@ final class OfflineIndex<D: Device> {
         index = RecordIndex(
             tree: Index(uuid: uuid, cacheLimitByteCount: max(cacheByteCount, 64 << 10), building: building),
             table: table)
-        // Its pages are this builder's own, and some entries are not complete before the end.
+        // Only this builder writes these pages, and some entries are incomplete until the end.
         index.tree.checksEntries = false
         index.tree.fetchNow = { [unowned self] miss in self.fetchNow(miss) }
     }
 
     deinit { if name == .scratch, let openFile { device.close(openFile) } }
 
-    /// The file, made when it is first needed.
+    /// The file for pages. It is made when it is first needed.
     func file() throws(Errno) -> DeviceFile {
         if let openFile { return openFile }
         let file = try device.open(name, create: true)
@@ -60,7 +60,7 @@ final class OfflineIndex<D: Device> {
         }
     }
 
-    /// Drops payloads that nothing named in the end.
+    /// Drops the payloads that nothing references in the end.
     func dropUnreferencedPayloads() throws(MountError) {
         var cursor: IndexKey? = RecordIndex.firstPayload
         while let from = cursor {
@@ -69,14 +69,14 @@ final class OfflineIndex<D: Device> {
         }
     }
 
-    /// Keeps to the bound: writes changed pages when they are too many, drops clean ones.
+    /// Keeps memory bounded: writes changed pages when they are too many, and drops clean ones.
     func relieve() throws(MountError) {
         if let failure { throw failure }
         if index.tree.needsCheckpoint { try spill() }
         index.tree.evict()
     }
 
-    /// Brings a page back.
+    /// Reads a page back from the file.
     func fetch(_ miss: PageMiss) throws(MountError) {
         guard let openFile else { preconditionFailure("a page is missing, though none was written") }
         try PageLoader(device: device, file: openFile).fetch(miss, into: index.tree)

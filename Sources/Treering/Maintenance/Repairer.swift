@@ -1,14 +1,14 @@
-// `treering check --repair`: repairs what a check found, in rounds of check and repair until nothing is left or nothing helps. Each step
-// is either an ordinary mount with ordinary operations, a new index beside the old one, or a patch in place that changes nothing that
-// was whole: it can be cut off anywhere and begun again.
+// `treering check --repair`: repairs what a check found, in rounds of check and repair, until nothing is left or
+// nothing helps. A step is an ordinary mount with ordinary operations, a new index beside the old one, or a patch that
+// changes only damaged bytes. So a repair may be interrupted anywhere and begun again.
 
 /// What a repair did.
 struct RepairReport: Sendable {
-    /// What was wrong at the beginning.
+    /// What was wrong before the repair.
     var found: CheckReport
-    /// What is wrong now.
+    /// What is wrong after the repair.
     var left: CheckReport
-    /// What was done, in words.
+    /// What was done, in words for a person.
     var steps: [String] = []
     /// Data that is lost for good.
     var lost: [LostRange] = []
@@ -31,7 +31,7 @@ struct LostRange: Hashable, Sendable, CustomStringConvertible {
 
 /// Repairs a store that nobody has mounted.
 struct Repairer<D: Device> {
-    /// Opens the store's device anew; `close` ends it. A mount ends its device, so each step has its own.
+    /// Opens the store's device. A mount ends its device, so each step opens its own.
     private let open: () throws(MountError) -> D
     private let mount: (D, VolumeOptions) throws(MountError) -> Volume<D>
     private let cacheByteCount: Int
@@ -83,13 +83,14 @@ struct Repairer<D: Device> {
                 continue
             }
             if isDerived {
-                // What the lost superblock's mount had left in staging belongs to what is repaired.
+                // The staging of the mount whose superblock was lost belongs to this store: an ordinary mount replays
+                // it.
                 try withVolume { _ in }
                 isDerived = false
                 continue
             }
             if hasReadData { break }
-            // Only a store that holds together can say which file a damaged block belongs to.
+            // Data is read only when all else is in order: only then is it known which file a damaged block belongs to.
             let data = try check(readsData: true)
             hasReadData = true
             if data.isClean { break }
@@ -134,7 +135,8 @@ struct Repairer<D: Device> {
         steps.append("the superblock was made anew from \(derived.source)")
     }
 
-    /// One step: the log first, since the index is made from it; the tree last. False where nothing can be done.
+    /// One step of repair. The log comes first, since the index is made from it; the tree comes last. False if nothing
+    /// can be done.
     private mutating func salvage(_ report: CheckReport) throws(MountError) -> Bool {
         if report.needs.contains(.log) || report.needs.contains(.restore) {
             return try salvageLog(hasIndex: report.hasIndex)
@@ -162,7 +164,7 @@ struct Repairer<D: Device> {
         return !report.needs.isEmpty
     }
 
-    /// Runs ordinary operations in an ordinary mount.
+    /// Mounts the store in the ordinary way, runs `body`, and unmounts it.
     private func withVolume(_ body: (Volume<D>) throws(MountError) -> Void) throws(MountError) {
         var options = VolumeOptions()
         options.indexCacheByteCount = cacheByteCount
@@ -182,7 +184,7 @@ struct Repairer<D: Device> {
 
     // MARK: The log
 
-    /// What has to be written over the log, and what only the index still knows.
+    /// The patches of the log, and what only the index still has.
     private struct Plan {
         var early: [Salvage] = []
         var late: [Salvage] = []
@@ -191,7 +193,8 @@ struct Repairer<D: Device> {
         var isDone = false
     }
 
-    /// Mends damaged places of the log. Where the index is whole, what it remembers of lost records is written to the log again first.
+    /// Repairs damaged places of the log. If the index is whole, what it has of lost records is first written to the
+    /// log again.
     private mutating func salvageLog(hasIndex: Bool) throws(MountError) -> Bool {
         let replaced = try withDevice { (device) throws(MountError) in
             try SegmentRepair(device, cacheByteCount, hasIndex: hasIndex).run()
@@ -199,7 +202,8 @@ struct Repairer<D: Device> {
         steps += replaced
         if !replaced.isEmpty { return true }
         let plan = try withDevice { (device) throws(MountError) in try survey(device, hasIndex: hasIndex) }
-        // Without these the store cannot be mounted; the index knows nothing of them.
+        // Without these patches the store cannot be mounted, and the index has nothing that could replace what they
+        // lose.
         try write(plan.early)
         if hasIndex, !plan.damage.isEmpty {
             var done: [String] = []
@@ -243,7 +247,7 @@ struct Repairer<D: Device> {
         return plan
     }
 
-    /// Writes patches in place, whole blocks that differ from what is there in nothing else.
+    /// Writes patches in place. Each write is of whole blocks; outside the patches their bytes stay the same.
     private func write(_ salvages: [Salvage]) throws(MountError) {
         guard !salvages.isEmpty else { return }
         try withDevice { (device) throws(MountError) in
@@ -277,7 +281,7 @@ struct Repairer<D: Device> {
 }
 
 extension CheckReport {
-    /// Adds what a later check found.
+    /// Adds the findings of a later check that has read the data.
     fileprivate mutating func merge(_ other: CheckReport) {
         for problem in other.problems { add(problem) }
         problemCount += max(0, other.problemCount - other.problems.count)

@@ -1,12 +1,12 @@
-// The data of a scrub: the blocks that payload entries name, read from the segments and compared with their checksums.
+// The data part of a scrub: reads the blocks that payload entries name, and compares them with their checksums.
 
-/// A block, or inline bytes, that an entry named when it was looked at.
+/// A block, or inline bytes, that an entry of the index named when it was looked at.
 struct ScrubPiece {
     var payload: PayloadID
     var segmentID: SegmentID
-    /// Of the payload; 0 for what is inline.
+    /// The block's number in the payload; 0 for inline bytes.
     var block: Int
-    /// In the segment.
+    /// Its offset in the segment.
     var position: Int
     var byteCount: Int
     var checksum: UInt32
@@ -16,14 +16,14 @@ struct ScrubPiece {
 }
 
 extension Scrub {
-    /// Short gaps are read over.
+    /// One read covers gaps between pieces up to this length, in bytes.
     private static var gapLimit: Int { 32 << 10 }
 
-    /// Notes what is live of a payload and is on disk. Under the lock.
+    /// Adds the live parts of a payload that are on disk. Call it under the lock.
     func take(_ key: IndexKey, _ value: UnsafeRawBufferPointer, _ core: Core, into pieces: inout [ScrubPiece]) {
         guard let entry = PayloadEntry(decoding: value) else { return }
         let segment = entry.blocksSegment
-        // What is still on its way to the disk is the next scrub's.
+        // Data that is still on its way to the disk is left to the next scrub.
         guard core.table.contains(segment) else { return }
         let segmentID = core.table.id(of: segment)
         guard !core.log.isPending(segmentID, entry.position) else { return }
@@ -54,7 +54,7 @@ extension Scrub {
         }
     }
 
-    /// Verifies all of them, neighbours together, and forgets them.
+    /// Verifies all pieces, neighbours with one read, and empties the list.
     func verify(_ pieces: inout [ScrubPiece]) throws(ScrubStop) {
         defer { pieces.removeAll(keepingCapacity: true) }
         for payload in misplaced {
@@ -108,8 +108,8 @@ extension Scrub {
 
     // MARK: Doubt
 
-    /// A piece that did not match: damage only where the index names it now, where it lies now, and where it is no better when it is
-    /// read again while it is held there.
+    /// Looks again at a piece that did not match. It is damaged only if the index still names it, and a second read of
+    /// its present place, while the segment is held there, does not match either.
     private func confirm(_ piece: ScrubPiece) throws(ScrubStop) {
         for _ in 0..<16 {
             guard let now = try present(piece) else { return }
@@ -120,7 +120,7 @@ extension Scrub {
                 device.perform(Submission(.read, file, offset: UInt64(start), bytes, tag: 0))
             }
             try paced(bytes.count, since: begin)
-            // It went elsewhere between two looks.
+            // The piece has moved between two looks.
             guard let completion, let after = try present(piece) else { continue }
             guard after.isSamePlace(as: now) else { continue }
             var reason = "the checksum of the data does not match"
@@ -137,7 +137,7 @@ extension Scrub {
         }
     }
 
-    /// Where a block lies now; nil where it is not named any more, or on its way to another place.
+    /// Where a block lies now. Nil if it is not named any more, or is on its way to another place.
     private func present(_ piece: ScrubPiece) throws(ScrubStop) -> ScrubPiece? {
         let found = try withValue(of: PayloadEntry.key(piece.payload)) { state, value -> ScrubPiece? in
             guard let value else { return nil }

@@ -1,12 +1,13 @@
-// A scrub's way through the index: in the order of its keys, page by page as the tree is at that moment. Each page that is on disk is read
-// from there and validated, also where the cache has it; the cache is neither filled nor asked to keep anything.
+// The index part of a scrub: goes through the tree as it is at each moment, in the order of its keys. Each page that is
+// on disk is read and validated there, even if the cache has it. The cache is not filled and keeps nothing for the
+// scrub.
 
-/// The pages that a scrub has read last, one per level.
+/// The pages that a scrub has read last, one for each level.
 struct ScrubPath {
-    /// By level: what was read and is valid, and whether it was found damaged instead.
+    /// By level: the page that was read and is valid.
     private var pointers: [PagePointer?] = Array(repeating: nil, count: Index.pathCapacity)
     private var buffers: [AlignedBuffer?] = Array(repeating: nil, count: Index.pathCapacity)
-    /// Pages that are damaged on disk, so that each is told of once.
+    /// Pages that are damaged on disk. Each is reported once.
     var damaged: Set<PagePointer> = []
 
     mutating func buffer(_ level: Int) -> UnsafeMutableRawBufferPointer {
@@ -28,19 +29,20 @@ struct ScrubPath {
     }
 }
 
-/// Where a descent through the index has come to.
+/// The result of a descent through the index.
 private enum Descent {
     case leaf(IndexPage, upper: IndexKey)
-    /// This page is to be read first.
+    /// This page must be read first.
     case page(PageMiss)
-    /// Damage is in the way; what lies behind it begins here.
+    /// A damaged page is in the way. The keys behind it begin at `upper`.
     case blocked(upper: IndexKey)
 }
 
 extension Scrub {
     // MARK: The walk
 
-    /// Goes through entries in order: `visit` is called for each under the lock, `after` without it when a leaf is over.
+    /// Goes through entries in order. Calls `visit` for each entry, under the lock, and `after` at the end of each
+    /// leaf, without it.
     func forEachEntry(
         from first: IndexKey, through last: IndexKey,
         _ visit: (VolumeState, IndexKey, UnsafeRawBufferPointer) -> Void, after: () throws(ScrubStop) -> Void
@@ -71,7 +73,7 @@ extension Scrub {
         }
     }
 
-    /// Looks at one entry under the lock; `body` gets nil where there is none. Nil where damage is in the way.
+    /// Looks at one entry under the lock. `body` gets nil if there is none. Gives nil if damage is in the way.
     func withValue<Result>(
         of key: IndexKey, _ body: (VolumeState, UnsafeRawBufferPointer?) -> Result
     ) throws(ScrubStop) -> Result? {
@@ -93,7 +95,7 @@ extension Scrub {
         }
     }
 
-    /// Goes down to a key's leaf. A page that is on disk and was not read for this way yet is read first.
+    /// Goes down to a key's leaf. Stops at a page that is on disk and was not read for this descent yet.
     private func descend(to key: IndexKey, _ tree: Index) -> Descent {
         var pointer = tree.root
         var level = tree.rootLevel
@@ -132,14 +134,14 @@ extension Scrub {
 
     // MARK: One page
 
-    /// Reads a page and validates it. It stays in the path where it is good, and where it is not, it is reported, unless the tree has
-    /// gone on without it meanwhile.
+    /// Reads a page and validates it. A valid page stays in the path. A damaged one is read twice, and reported unless
+    /// the tree has dropped or changed it meanwhile.
     private func verify(_ miss: PageMiss) throws(ScrubStop) {
         var damage: CorruptionReport?
         for attempt in 0..<2 {
             let expected = try locked { state -> (PageExpectation, DeviceFile)? in
                 let tree = state.core.index.tree
-                // A second look only at what still stands.
+                // Read it again only if the tree still has it.
                 guard attempt == 0 || self.isNamed(miss, tree) else { return nil }
                 return (tree.expectation(miss), state.indexFile)
             }
@@ -180,7 +182,7 @@ extension Scrub {
         return nil
     }
 
-    /// Whether the tree still has this page in this place, and has not changed it.
+    /// Whether the tree still has this page in this place, unchanged.
     private func isNamed(_ miss: PageMiss, _ tree: Index) -> Bool {
         var pointer = tree.root
         var level = tree.rootLevel
@@ -202,10 +204,10 @@ extension Scrub {
 
     // MARK: Everything
 
-    /// The whole index, and all data that its payload entries name.
+    /// Verifies the whole index, and all data that its payload entries name.
     func verifyIndexAndData() throws(ScrubStop) {
         var pieces: [ScrubPiece] = []
-        // What replaces many extents stands beside the tree, and may get into it meanwhile.
+        // The extents of unfinished replacements lie beside the tree, and may enter it meanwhile.
         let replacements = try locked { state in
             let replacements = state.core.index.replacements
             for (key, extent) in replacements { self.noteIfLost(key, extent.origin) }

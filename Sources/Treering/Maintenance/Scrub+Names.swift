@@ -1,16 +1,16 @@
-// What a scrub says of damage: the files that show damaged data, with offsets, and their paths. One more pass over the names and extents of
-// the index, and another for the paths; only where there is damage.
+// Finds the files that show damaged data, with offsets and paths, for a scrub's report. It takes one more pass over the
+// names and extents of the index, and others for the paths. Only where there is damage.
 
 extension Scrub {
-    /// What names a damaged payload.
+    /// An extent or attribute that names a damaged payload.
     private struct Namer {
         var inode: InodeNumber
         var key: IndexKey
         var payload: PayloadID
-        /// What of the payload it shows, from where.
+        /// Which part of the payload it shows.
         var payloadOffset: UInt32
         var length: UInt32
-        /// An extended attribute's.
+        /// The name of an extended attribute; nil for an extent.
         var name: String?
 
         init(
@@ -28,7 +28,7 @@ extension Scrub {
         }
     }
 
-    /// What is found, of which only the first are kept.
+    /// Findings. Only the first are kept; all are counted.
     private struct Findings {
         var kept: [Finding] = []
         var count: UInt64 = 0
@@ -57,7 +57,7 @@ extension Scrub {
         }
         for (payload, blocks) in damaged.sorted(by: { $0.key.rawValue < $1.key.rawValue })
         where !named.contains(payload) {
-            // Whoever named it has gone meanwhile, or it is kept by nobody that can be told.
+            // What named the payload has gone meanwhile, or cannot be found.
             guard try isNamedStill(payload) else { continue }
             for block in blocks {
                 findings.add(
@@ -71,14 +71,14 @@ extension Scrub {
             finding.path = finding.inode.flatMap { paths[$0] }
             report(finding)
         }
-        // What could not be kept counts.
+        // Count the findings that were not kept.
         let rest =
             findings.count - UInt64(findings.kept.count) + UInt64(max(0, damagedCount - Self.damagedLimit))
             + UInt64(max(0, misplacedCount - ScrubStatus.findingLimit))
         volume.state.withLock { $0.scrub?.findingCount += rest }
     }
 
-    /// Extents and attributes that name damaged payloads.
+    /// The extents and attributes that name damaged payloads.
     private func namers() throws(ScrubStop) -> [Namer] {
         // What replaces many extents stands beside the tree, and may get into it meanwhile.
         var namers = try locked { state in
@@ -115,7 +115,7 @@ extension Scrub {
                     effect: "reading it gives EIO", inode: namer.inode.rawValue)
             }
         }
-        // What is being removed is in the index for a while and is not shown.
+        // Data that is being removed stays in the index for a while but is not shown.
         var shown: [(offset: UInt64, byteCount: UInt64, payloadOffset: UInt32)] = []
         let from = namer.key.subkey
         var walk = PieceWalk(from, from + UInt64(namer.length), budget: 0)
@@ -136,7 +136,7 @@ extension Scrub {
             let pieceRange = UInt64(piece.payloadOffset)..<UInt64(piece.payloadOffset) + piece.byteCount
             return blocks.compactMap { block in
                 let start = UInt64(block.block * blockByteCount)
-                // What is inline is one block however long it is.
+                // Inline bytes count as one block of any length.
                 let end = length.isInline ? length.byteCount : min(start + UInt64(blockByteCount), length.byteCount)
                 let low = max(start, pieceRange.lowerBound)
                 let high = min(end, pieceRange.upperBound)
@@ -173,11 +173,11 @@ extension Scrub {
 
     // MARK: Paths
 
-    /// One path of each of some inodes, as far as they have one.
+    /// Finds one path for each of some inodes, if it has one.
     private func paths(of wanted: Set<UInt64>) throws(ScrubStop) -> [UInt64: String] {
         var paths: [UInt64: String] = [:]
         if wanted.contains(InodeNumber.root.rawValue) { paths[InodeNumber.root.rawValue] = "/" }
-        // A pass for each level of directories, upwards: all that is asked for on the way is asked for at once.
+        // One pass over all names for each level of directories, upwards.
         var places: [UInt64: (directory: UInt64, name: String)] = [:]
         var missing = wanted.subtracting([InodeNumber.root.rawValue])
         while !missing.isEmpty, places.count < 16 * ScrubStatus.findingLimit {

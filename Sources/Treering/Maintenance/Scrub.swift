@@ -1,49 +1,50 @@
-// A scrub: reads and verifies everything that lives in a mounted store, beside its normal work. The order: superblock, log (Scrub+Log),
-// index and with it the data that payload entries name (Scrub+Index, Scrub+Data), then, only where something was found, the names of what
-// it concerns (Scrub+Names).
+// A scrub reads and verifies everything that is live in a mounted store, beside its normal work. The order: superblock,
+// log (Scrub+Log), index and the data that payload entries name (Scrub+Index, Scrub+Data). Where something was found,
+// it then looks for the files that it concerns (Scrub+Names).
 //
-// It holds the lock for no longer than one leaf of the index, has one read in flight, and its memory is bounded. What it reads may move or
-// go away meanwhile: a mismatch counts only if the index still names the same place afterwards, with the segment held so that it can
-// neither be recycled nor punched, and the same mismatch is read again.
+// It holds the lock for one leaf of the index at most, has one read in flight, and uses bounded memory. What it reads
+// may move or go away meanwhile. So a mismatch counts only if the index still names the same place afterwards, and a
+// second read, with the segment held against recycling and punching, gives the same mismatch.
 
-/// Why a scrub does not go on.
+/// Why a scrub stops: it was ended, or it cannot go on.
 enum ScrubStop: Error {
     case ended
     case failed
 }
 
-/// One pass over a store. Used by one thread.
+/// One pass over a store. Only one thread uses it.
 final class Scrub<D: Device> {
     let volume: Volume<D>
     let device: D
-    /// Called without the lock after each read, with its bytes and the time at which it began; false ends the scrub.
+    /// Called after each read, without the lock, with the byte count and the time at which the read began. False ends
+    /// the scrub.
     private let pause: (_ byteCount: Int, _ start: UInt64) -> Bool
-    /// Called after a read and before anything is made of it. For tests.
+    /// For tests: called after a read, before its bytes are checked.
     var afterRead: () -> Void = {}
-    /// What is known here of segments and pages holds as long as the core has this index (`Core.adoptCount`).
+    /// The index that `path` belongs to (`Core.adoptCount`). When the core adopts another, `path` is void.
     private var generation = -1
     var path = ScrubPath()
     let window = AlignedBuffer(byteCount: windowByteCount)
-    /// Data that was found damaged, until its names are known; the rest of it is only counted.
+    /// Damaged data, for which `nameDamage` finds the files. Blocks beyond `damagedLimit` are only counted.
     var damaged: [PayloadID: [DamagedBlock]] = [:]
     var damagedCount = 0
-    /// Payloads whose entries cannot be true, to be reported.
+    /// Payloads whose entries name an impossible place. They are still to be reported.
     var misplaced: [PayloadID] = []
     var misplacedCount = 0
-    /// Sealed segments of which a part of the log is lost: what the rest of them brought.
+    /// Sealed segments that have lost a part of the log, with the records that are left in each.
     var lostSources: [SegmentID: Set<RecordSequence>] = [:]
-    /// Entries that came from there, by inode.
+    /// How many entries came from lost parts of the log, by inode.
     var lostEntries: [UInt64: Int] = [:]
-    /// How much is read of what, to tell how much is left.
+    /// How much was read of each part, to tell how much is left.
     var estimate = ScrubEstimate()
-    /// Pieces that did not match at first, whatever became of them.
+    /// How many pieces did not match at first, whatever became of them.
     var doubtCount = 0
 
     static var windowByteCount: Int { 512 << 10 }
     static var damagedLimit: Int { 100_000 }
 
     struct DamagedBlock: Equatable {
-        /// Of the payload; 0 for what is inline.
+        /// The block's number in the payload; 0 for inline bytes.
         var block: Int
         var place: CorruptionReport
     }
@@ -54,7 +55,7 @@ final class Scrub<D: Device> {
         device = volume.device
     }
 
-    /// Goes through all of it, and notes in the volume how that ended.
+    /// Runs the whole scrub, and notes in the volume how it ended.
     func run() {
         var end = ScrubStatus.State.done
         do throws(ScrubStop) {
@@ -80,7 +81,7 @@ final class Scrub<D: Device> {
         }
     }
 
-    /// What was acknowledged before a scrub begins is on disk when it comes by.
+    /// Syncs first, so that what was acknowledged before is on disk when the scrub reads it. Then estimates the work.
     private func begin() throws(ScrubStop) {
         if !volume.isReadOnly { volume.sync(mayWait: true) { _ in } }
         let live = try locked { state -> (index: UInt64, data: UInt64, segments: UInt64) in
@@ -96,7 +97,7 @@ final class Scrub<D: Device> {
 
     // MARK: Steps
 
-    /// Runs a short step under the lock; waits while the log is being written again elsewhere.
+    /// Runs a short step under the lock. Waits while the log is suspended.
     func locked<Result>(_ body: (VolumeState) -> Result) throws(ScrubStop) -> Result {
         while true {
             let result = try volume.state.withLock { (state) throws(ScrubStop) -> Result? in
@@ -114,7 +115,7 @@ final class Scrub<D: Device> {
         }
     }
 
-    /// Tells how far it is, and rests as long as it must.
+    /// Publishes the progress, then rests as long as the pace demands.
     func paced(_ byteCount: Int, since start: UInt64) throws(ScrubStop) {
         volume.state.withLock { state in
             state.scrub?.doneByteCount = estimate.done
@@ -123,7 +124,7 @@ final class Scrub<D: Device> {
         guard pause(byteCount, start) else { throw .ended }
     }
 
-    /// Reads from a segment while it is in this incarnation, and held so that it stays in it. Nil where that is over.
+    /// Reads from a segment while it is held in this incarnation. Nil if that incarnation has ended.
     func holding<Result>(
         _ segmentID: SegmentID, _ body: (DeviceFile) -> Result
     ) throws(ScrubStop) -> Result? {
@@ -160,10 +161,10 @@ final class Scrub<D: Device> {
 
     // MARK: Superblock and bitmap
 
-    /// Either slot must be whole, and not older than what was written there.
+    /// Checks that both slots are whole, and not older than what was written there.
     private func verifySuperblock() throws(ScrubStop) {
         var problem: String?
-        // A slot may be half written at the moment at which it is read.
+        // A slot may just be being written when it is read, so this tries again.
         for _ in 0..<4 {
             let (known, superblock) = try locked { ($0.slots.map(\.generation), $0.superblock) }
             let start = monotonicNanoseconds()
@@ -187,7 +188,7 @@ final class Scrub<D: Device> {
                 if found.blockUUID != superblock.blockUUID { return "slot \(number) belongs to another store" }
                 if found.generation < known[number] { return "slot \(number) holds less than was written there" }
             case .failure(let refusal):
-                // What a power cut tore stays so until somebody writes.
+                // A slot that a power cut has torn stays torn until something is written.
                 if volume.isReadOnly, !superblock.isClean, known[number] == 0 { continue }
                 switch refusal {
                 case .damaged(let text): return "slot \(number) is damaged (\(text))"
@@ -199,7 +200,7 @@ final class Scrub<D: Device> {
         return nil
     }
 
-    /// The bitmap of the checkpoint that counts; it is read only by the next mount.
+    /// Checks the bitmap of the newest checkpoint. Only the next mount would read it.
     private func verifyBitmap() throws(ScrubStop) {
         for attempt in 0..<8 {
             let (before, file) = try locked { ($0.slots.map(\.checkpoint).max()!, $0.indexFile) }
@@ -209,7 +210,7 @@ final class Scrub<D: Device> {
             if attempt == 0 { estimate.index.add(UInt64(byteCount)) }
             try paced(byteCount, since: start)
             guard let damage else { return }
-            // Its pages are used again when later checkpoints are in both slots.
+            // Its pages may be used again once both slots have later checkpoints.
             let isSame = try locked { $0.slots.map(\.checkpoint).max()! == before }
             guard isSame, attempt > 0 else { continue }
             return report(
@@ -229,11 +230,11 @@ final class Scrub<D: Device> {
     }
 }
 
-/// How much is to be read, and how much has been.
+/// How many bytes are to be read, and how many were.
 struct ScrubEstimate {
     struct Part {
         var done: UInt64 = 0
-        /// As was thought in the beginning.
+        /// The estimate at the beginning.
         var expected: UInt64 = 0
         var isOver = false
 
@@ -247,7 +248,7 @@ struct ScrubEstimate {
 
     init() {}
 
-    /// What the records of a segment take is not known before; a small part of it.
+    /// How much the records of a segment take is not known before; 64 KiB are assumed.
     init(index: UInt64, data: UInt64, segmentCount: UInt64) {
         self.index.expected = index
         self.data.expected = data

@@ -1,5 +1,5 @@
-// Segment files that are gone: an empty one takes the place of each, so that what the index remembers of it can be written to the log
-// again and the log behind it can be followed. Part of a repair.
+// Replaces segment files that are gone by empty ones. Then what the index knows of them can be written to the log
+// again, and the log behind them can be followed. Part of a repair.
 
 struct SegmentRepair<D: Device> {
     private let device: D
@@ -15,12 +15,13 @@ struct SegmentRepair<D: Device> {
         }
     }
 
-    /// Makes what is missing; gives what was done, in words.
+    /// Makes the missing segments. Gives what was done, in words.
     func run() throws(MountError) -> [String] {
         var steps: [String] = []
         do throws(Errno) {
             for (number, usage) in recovery.missingSegments.sorted(by: { $0.key < $1.key }) {
-                // Its header comes from the index: this one counts as damaged until it is repaired.
+                // The incarnation before is used: so the header counts as damaged, until the repair restores what the
+                // index knows.
                 try make(number, incarnation: usage.incarnation - 1)
                 steps.append("segment \(number.rawValue): its file was gone and was made anew, empty")
             }

@@ -1,12 +1,12 @@
-// The files of a store that nobody has mounted, read through its index or through one made from the log: for `export`, for the paths in
-// the reports of `check`, and for repair. Changes nothing.
+// Reads the files of a store that nobody has mounted, through its index or through one made from the log. For `export`,
+// for the paths in reports of `check`, and for repair. Changes nothing.
 
 /// A range of a file that cannot be read, and why.
 struct UnreadableRange {
     var offset: UInt64
     var byteCount: UInt64
     var reason: CorruptionReport
-    /// An earlier repair has marked it as lost.
+    /// An earlier repair has marked the range as lost.
     var isKnownLost = false
 }
 
@@ -16,9 +16,9 @@ final class StoreView<D: Device> {
     let index: RecordIndex
     let table: SegmentTable
     private let fetch: (PageMiss) throws(MountError) -> Void
-    /// Payloads that lie in a dead mount's staging and nowhere else yet.
+    /// Payloads that lie only in the staging of a killed mount.
     var residents: [PayloadID: [UInt8]] = [:]
-    /// What must stay while the view is used.
+    /// The view borrows from these, so they must live as long as it does.
     var allStaged: [StagedRecords] = []
     var keeper: Recovery<D>?
     private let buffer = AlignedBuffer(byteCount: PayloadRecord.byteCountLimit + 2 * blockByteCount)
@@ -42,7 +42,7 @@ final class StoreView<D: Device> {
         }
     }
 
-    /// The files of a volume that nobody else uses, nor writes to while this reads.
+    /// Views the files of a volume. Nobody else may use the volume, or write to it while this reads.
     init(_ volume: Volume<D>) {
         let state = volume.state.heldState
         device = volume.device
@@ -81,7 +81,7 @@ final class StoreView<D: Device> {
         var bytes: [UInt8]
     }
 
-    /// The next entry of a directory after a cookie (0: the first).
+    /// The next entry of a directory after a cookie; 0 begins at the first.
     func name(in directory: InodeNumber, after cookie: UInt64) throws(MountError) -> Name? {
         guard cookie < .max else { return nil }
         return try run { () throws(PageMiss) in
@@ -134,7 +134,7 @@ final class StoreView<D: Device> {
 
     // MARK: Contents
 
-    /// Reads what is stored of a range of a file, in order; holes are left out.
+    /// Reads the stored bytes of a range of a file, in order. Holes are left out.
     func read(
         _ inode: InodeNumber, _ from: UInt64, _ to: UInt64,
         _ onBytes: (UInt64, UnsafeRawBufferPointer) throws(MountError) -> Void,
@@ -142,7 +142,7 @@ final class StoreView<D: Device> {
     ) throws(MountError) {
         var cursor = from
         while cursor < to {
-            // Some pieces at a time, so that a file of many needs no more memory than another.
+            // A bounded number of pieces at a time, so that memory does not grow with their number.
             var pieces: [FilePiece] = []
             var walk = PieceWalk(cursor, to)
             try run { () throws(PageMiss) in
@@ -175,7 +175,8 @@ final class StoreView<D: Device> {
 
     private var lastDamage = (byteCount: 0, reason: CorruptionReport(place: "", reason: ""), isKnownLost: false)
 
-    /// Reads a part of a payload block by block; `body` gets the offset from the part's start, and nil for what cannot be read.
+    /// Reads a part of a payload, block by block. `body` gets the offset from the part's start, and nil for bytes that
+    /// cannot be read; `lastDamage` then says why.
     private func read(
         _ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, _ body: (Int, UnsafeRawBufferPointer?) -> Void
     ) throws(MountError) {
@@ -229,7 +230,7 @@ final class StoreView<D: Device> {
 
     // MARK: Paths
 
-    /// One path of an inode, for a person; nil where it has none. Looks through directories: for reports, not for many.
+    /// The path of a directory, for a person; nil if it has none. It searches directories, so do not use it for many.
     func path(ofDirectory number: InodeNumber) throws(MountError) -> String? {
         var names: [String] = []
         var here = number
@@ -253,21 +254,21 @@ final class StoreView<D: Device> {
     }
 }
 
-/// Where a payload lies, taken out of its entry.
+/// The place of a payload, copied from its entry.
 private struct PayloadPlace {
     let segment: SegmentNumber
     let length: UInt32
     private let isInline: Bool
-    /// By their numbers in the payload.
+    /// The stored blocks, by their numbers in the payload.
     private let stored: [Int: (position: Int, checksum: UInt32)]
 
     struct Piece {
-        /// In the segment; nil where the block is not stored any more.
+        /// The offset in the segment; nil if the block is not stored any more.
         var position: Int?
-        /// What the checksum covers.
+        /// The length that the checksum covers.
         var byteCount: Int
         var checksum: UInt32
-        /// What of it is asked for, and where that goes.
+        /// `wanted`: the part of it that is asked for. `target`: where that part goes.
         var wanted: Range<Int>
         var target: Int
     }
@@ -306,7 +307,7 @@ private struct PayloadPlace {
 }
 
 extension UnsafeRawBufferPointer {
-    /// A name as it is where it is plain, else in quotation marks.
+    /// The name itself if it is plain, otherwise in quotation marks.
     var plainOrQuoted: String {
         let text = quoted
         let inner = text.dropFirst().dropLast()

@@ -1,5 +1,5 @@
-// Names, links and inodes that do not agree, put right by ordinary records in an ordinary mount. What has no name any more goes to
-// /lost+found under its number. Part of a repair.
+// Repairs names, links and inodes that do not agree, by ordinary records in an ordinary mount. An inode without a name
+// goes to /lost+found under its number. Part of a repair.
 
 import Glibc
 
@@ -20,7 +20,7 @@ struct TreeRepair<D: Device> {
         var shown: String { name.withUnsafeBytes { $0.quoted } }
     }
 
-    /// To be asked before a repair takes the lock.
+    /// The time. Asking takes the lock, so ask before an operation that holds it.
     private var now: Timestamp { volume.state.withLock { $0.core.now() } }
 
     static var lostName: [UInt8] { Array("lost+found".utf8) }
@@ -101,7 +101,7 @@ struct TreeRepair<D: Device> {
         steps.append("there was no root directory: a new one was made")
     }
 
-    /// Contents whose record is lost: what they are tells their type; nobody but their owner may read them.
+    /// Makes a record for an inode that has lost it. Its contents tell its type. Only its owner gets permissions.
     private mutating func makeRecord(_ number: InodeNumber) throws(MountError) {
         guard number != .root else { return }
         let last = try view.run { () throws(PageMiss) -> (UInt64, ExtentEntry)? in
@@ -129,7 +129,8 @@ struct TreeRepair<D: Device> {
 
     // MARK: Access control lists
 
-    /// Makes the flags tell of the lists that there are. A list that is lost may have refused what the mode allows.
+    /// Sets the flags to the access control lists that exist. A lost list may have refused what the mode allows, so
+    /// then only the owner keeps permissions.
     private mutating func setLists(_ number: InodeNumber, _ lists: InodeFlags) throws(MountError) {
         guard let flags = try view.inode(number)?.record.inodeFlags else { return }
         let isLost = flags.contains(.hasAccessList) && !lists.contains(.hasAccessList)
@@ -225,7 +226,7 @@ struct TreeRepair<D: Device> {
 
     // MARK: Data
 
-    /// Extents that name payloads which are not there.
+    /// Marks the extents and attributes as lost that name missing payloads.
     private mutating func giveUp(_ payloads: Set<UInt64>) throws(MountError) {
         var found: [(InodeNumber, UInt64, UInt64)] = []
         var attributes: [(InodeNumber, UInt64, [UInt8])] = []
@@ -264,7 +265,7 @@ struct TreeRepair<D: Device> {
     }
 }
 
-/// All names of the inodes that faults are about.
+/// All names of the inodes that faults concern.
 private struct NamesOf {
     typealias Found = (directory: InodeNumber, cookie: UInt64, since: BatchSequence, type: UInt8, name: [UInt8])
     private(set) var places: [UInt64: [Found]] = [:]

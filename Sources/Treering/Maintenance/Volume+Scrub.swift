@@ -1,9 +1,9 @@
-// What commands and `stats` ask of a scrub: begin one, ask how far it is, end it; and how fast it may go.
+// Begins, watches and ends a scrub, for commands and `stats`, and sets its pace.
 
 extension Volume {
     // MARK: For commands
 
-    /// Begins a scrub on a thread of its own. Only one runs at a time: EBUSY.
+    /// Begins a scrub on a thread of its own and gives its token. EBUSY if one runs already or the mount ends.
     func beginScrub(rate: UInt64) throws(Errno) -> UInt64 {
         let begun = scrubGate.withLock { () -> Result<UInt64, Errno> in
             do throws(Errno) { return .success(try begin(rate)) } catch { return .failure(error) }
@@ -22,7 +22,7 @@ extension Volume {
             return nil
         }
         if let refusal { throw refusal }
-        // The one before has told its end as the last thing it did.
+        // The scrub before has ended; only its thread may still be ending.
         scrubThread?.join()
         scrubThread = nil
         do throws(Errno) {
@@ -37,7 +37,7 @@ extension Volume {
         return token
     }
 
-    /// How far a scrub is. Asking keeps it going. Nil where there is none of that name, here or any more.
+    /// The state of a scrub. Asking keeps it alive. Nil if there is no scrub with this token any more.
     func scrubStatus(_ token: UInt64) -> ScrubStatus? {
         state.withLock { state in
             guard state.scrub?.token == token else { return nil }
@@ -46,12 +46,12 @@ extension Volume {
         }
     }
 
-    /// Asks a scrub to end; it does so before its next read.
+    /// Asks a scrub to end. It ends before its next read.
     func cancelScrub(_ token: UInt64) {
         state.withLock { if $0.scrub?.token == token { $0.scrub!.isCancelled = true } }
     }
 
-    /// Ends whatever scrub runs, and waits for that. No other begins.
+    /// Ends the running scrub, if any, and waits for its end. No other may begin afterwards.
     func stopScrub() {
         state.withLock { state in
             state.mayNotScrub = true
@@ -98,15 +98,15 @@ extension SystemRandomNumberGenerator {
     }
 }
 
-/// Keeps a scrub to its rate and out of the way of others. Used by the scrub's thread.
+/// Keeps a scrub to its rate, and out of the way of other work. Only the scrub's thread uses it.
 final class ScrubPace<D: Device> {
     private unowned let volume: Volume<D>
     private let rate: UInt64
-    /// The time from which on the next read may begin.
+    /// When the next read may begin.
     private var next: UInt64
     private var lastWork: UInt64 = 0
 
-    /// Rests are taken in pieces, so that an end is never waited for.
+    /// A rest is taken in pieces of this length, so that the scrub notices soon that it is to end.
     private static var restNanoseconds: UInt64 { 50_000_000 }
 
     init(_ volume: Volume<D>, rate: UInt64) {
@@ -115,11 +115,11 @@ final class ScrubPace<D: Device> {
         next = monotonicNanoseconds()
     }
 
-    /// After a read of so many bytes that began at `start`: rests as long as it takes. False when the scrub is to end.
+    /// Called after a read of `byteCount` bytes that began at `start`; rests as needed. False if the scrub must end.
     func goesOn(after byteCount: Int, since start: UInt64) -> Bool {
         var now = monotonicNanoseconds()
         if rate > 0 {
-            // What was not used is lost: after a pause there is no burst.
+            // Unused time is not saved up beyond a second, so a pause is not followed by a long burst.
             let share = UInt64(Double(byteCount) / Double(rate) * 1e9)
             next = max(next, now > 1_000_000_000 ? now - 1_000_000_000 : 0) + share
         }
@@ -129,7 +129,7 @@ final class ScrubPace<D: Device> {
             return counters.hitCount &+ counters.missCount &+ core.log.appendedByteCount
         }
         if work != lastWork {
-            // Others work: three parts rest to one of reading, as the cleaner does.
+            // Others work, so the scrub rests three times as long as it has read, as the cleaner does.
             lastWork = work
             next = max(next, now + min(3 * (now - min(start, now)), Self.restNanoseconds))
         }

@@ -1,23 +1,23 @@
-// Staging files that nobody will ever need: of stores that are gone, or that went on without them. Each mount removes this user's, some days
-// after the mount that they are of has ended. docs/decisions/028 has the rule.
+// Removes staging files that nobody will ever need: their store is gone, or went on without them. Each mount removes
+// those of its own user, some days after the mount that made them has ended. docs/decisions/028 has the rule.
 
 import CLinux
 import Glibc
 
-/// What has become of the store that a staging file is of.
+/// What has become of the store that a staging file belongs to.
 enum StagedStore: Equatable, Sendable {
     /// It is where it was, and may need the file.
     case present
-    /// It has gone on without the file, or another store is in its place.
+    /// The store has gone on without the file, or another store is in its place.
     case beyond
-    /// Its directory is not there any more, and the directory that it was in is: it was removed, or moved.
+    /// The store's directory is gone, but its parent directory is there: the store was removed or moved.
     case removed
-    /// Its disk or its directory cannot be seen now.
+    /// Its disk or its directory cannot be seen now. It may come back.
     case unseen
 
     private static let daySeconds: Int64 = 86400
 
-    /// How long after the mount's end the file is kept; nil: for as long as the machine runs.
+    /// How long the file is kept after its mount has ended; nil where it is kept until the machine restarts.
     var keptSeconds: Int64? {
         switch self {
         case .present: nil
@@ -29,7 +29,7 @@ enum StagedStore: Equatable, Sendable {
 
     /// Looks for the store of a staging file.
     init(of header: StagingHeader) {
-        // A version that did not say where its store is did not lock the file either: its mount may live.
+        // Versions that did not write the store's path did not lock the file either. Their mount may still live.
         guard !header.path.isEmpty else {
             self = .present
             return
@@ -43,7 +43,7 @@ enum StagedStore: Equatable, Sendable {
             self = Self.isBeyond(directory, header) ? .beyond : .present
             return
         }
-        // Not what "cannot be opened" may mean besides.
+        // Only these errors say that the directory is not there. Others say nothing about it.
         let isElsewhere = directory >= 0 || error == ENOENT || error == ENOTDIR
         let above = header.path.prefix(1 + (header.path.lastIndex(of: UInt8(ascii: "/")) ?? 0))
         let parent = try? HostString(bytes: above).status()
@@ -54,7 +54,7 @@ enum StagedStore: Equatable, Sendable {
         UInt64(status.st_dev) == header.device && UInt64(status.st_ino) == header.directory
     }
 
-    /// Whether a directory is the store's that a staging file is of.
+    /// Whether a staging file belongs to the store in a directory.
     static func isIn(_ directory: HostString, _ header: StagingHeader) -> Bool {
         (try? directory.status()).map { isOf($0, header) } ?? false
     }
@@ -77,20 +77,20 @@ enum StagedStore: Equatable, Sendable {
     }
 }
 
-/// Removes what nobody needs.
+/// Removes abandoned staging files.
 enum AbandonedStaging {
-    /// More than that are the next mount's.
+    /// One mount looks at no more files than this. The next mount looks at the rest.
     private static let fileLimit = 4096
 
     /// Removes this user's abandoned staging files from a directory: that for shared memory, or a store's own.
     ///
-    /// A file is touched only if it certainly is one: a regular file of this user with mode 0600 and one name, which says in a whole header
-    /// whose it is, under the name that this gives it, and which no mount holds.
+    /// A file is removed only if it certainly is a staging file: a regular file of this user with mode 0600 and one
+    /// link, with a whole header, under the name that the header gives it, and not locked by any mount.
     ///
     /// - Parameters:
     ///   - now: the time of day, in seconds.
-    ///   - isStore: whether it is a store's own.
-    ///   - uptime: for how long the machine has run, in seconds: no file here is older, whatever the clock says.
+    ///   - isStore: whether the directory is a store's own.
+    ///   - uptime: for how long the machine has run, in seconds. No file counts as older, whatever the clock says.
     /// - Returns: the paths of the files that were removed, with their sizes.
     static func remove(
         in directory: HostString = HostStaging.sharedDirectory, isStore: Bool = false,
@@ -106,7 +106,7 @@ enum AbandonedStaging {
                     return name == "\(prefix)\(header.uuid.description)-\(header.name)" ? StagedStore(of: header) : nil
                 }
                 guard name == "\(prefix)\(header.name)" else { return nil }
-                // In a copied store it is of the original.
+                // A copied store holds a copy of the file, which belongs to the original.
                 return StagedStore.isIn(directory, header) ? StagedStore(of: header) : .unseen
             }
             return byteCount.map { (path, $0) }
@@ -118,7 +118,7 @@ enum AbandonedStaging {
     ) -> Int? {
         guard let before = try? path.linkStatus(), isOwn(before), let file = try? RegularFile.open(path, O_RDONLY)
         else { return nil }
-        // With the descriptor goes the lock.
+        // Closing the descriptor gives up the lock.
         defer { close(file) }
         var status = stat()
         guard fstat(file, &status) == 0, isOwn(status), status.st_ino == before.st_ino,

@@ -1,4 +1,4 @@
-// What a check or a scrub says of one thing that is wrong.
+// One problem that a check or a scrub reports.
 
 /// One thing that is wrong with a store.
 struct Finding: Hashable, Sendable, CustomStringConvertible {
@@ -6,11 +6,11 @@ struct Finding: Hashable, Sendable, CustomStringConvertible {
     var place: String
     /// What is wrong with it.
     var reason: String
-    /// What that means, and what a repair would do.
+    /// What the problem means, and what a repair would do about it.
     var effect: String?
     /// The file it concerns.
     var inode: UInt64?
-    /// One of its paths, filled in at the end.
+    /// One of the file's paths. It is filled in when the check or scrub ends.
     var path: String?
 
     var description: String {

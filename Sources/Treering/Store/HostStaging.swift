@@ -1,5 +1,5 @@
-// Where staging lies on a real machine: a file in /dev/shm, or in the store's directory where that cannot be; and what dead
-// mounts of the same store left there.
+// The staging of a mount on a real machine: a file in /dev/shm or, where that is impossible, in the store's directory.
+// Also finds the staging that killed mounts of the same store left there.
 
 import Glibc
 
@@ -25,15 +25,15 @@ final class HostStaging {
     private let device: UInt64
     private let inode: UInt64
     private let log: @Sendable (String) -> Void
-    /// Says what somebody may lose.
+    /// Logs what somebody may lose.
     let warn: @Sendable (String) -> Void
-    /// When the staging file was told last that its mount lives.
+    /// When `touch` last touched the file, in monotonic nanoseconds.
     private var lastTouch: UInt64 = 0
     private(set) var memory: SharedMemory?
     private(set) var identity: UInt64 = 0
-    /// What killed mounts left, and where.
+    /// The staged records of killed mounts, with the files that hold them.
     private(set) var allStaged: [(tail: StagedRecords, memory: SharedMemory)] = []
-    /// What of it is not replayed, or cannot be read.
+    /// The staging files that were found and are not replayed, or cannot be read.
     private(set) var left: [(path: HostString, byteCount: Int)] = []
 
     static let sharedDirectory: HostString = "/dev/shm"
@@ -57,8 +57,9 @@ final class HostStaging {
     static let namePrefixInStore: HostString = "staging-"
     private var prefix: HostString { "\(Self.namePrefix)\(uuid.description)-" }
 
-    /// Finds what killed mounts of this store left on this machine since it booted. What is another's is left and reported; what the system
-    /// does not give now (memory, descriptors) it may give the next time, and a mount would lose what it holds.
+    /// Finds the staging that killed mounts of this store have left since the machine booted. A file that belongs to
+    /// another is left alone and reported. A shortage (memory, descriptors) makes the mount fail: it may pass, and a
+    /// mount without the file would lose what it holds.
     func findStaged(isReadOnly: Bool = false) throws(MountError) {
         let places: [HostString]
         do throws(Errno) { places = try Self.candidates(directory, prefix) } catch {
@@ -78,7 +79,7 @@ final class HostStaging {
                 continue
             }
             let tail = StagedRecords(copying: UnsafeRawBufferPointer(memory.bytes))
-            // The header is written before anything else: without one, nothing was acknowledged.
+            // The header is written first. A file without one holds nothing that was acknowledged.
             if tail == nil, memory.bytes.prefix(StagingLayout.headerByteCount).allSatisfy({ $0 == 0 }) {
                 memory.unlink()
                 continue
@@ -92,7 +93,7 @@ final class HostStaging {
         }
     }
 
-    /// What is replayed of what was found. The rest stays where it is, and is reported.
+    /// Keeps the staging that is replayed. The rest stays where it is, and is reported.
     func keep(_ choice: StagingChoice) {
         for (tail, reason) in choice.left {
             guard let (_, memory) = allStaged.first(where: { $0.tail === tail }) else { continue }
@@ -112,12 +113,13 @@ final class HostStaging {
         return "it belongs to user \(status.st_uid), and is read by a mount of that user only"
     }
 
-    /// Why a file in a directory that everybody may write to is not ours, or not there any more.
+    /// Whether an error says that the file is not ours, or not there any more. Everybody may write to the shared
+    /// directory.
     private static func isStrange(_ error: Errno) -> Bool {
         [EPERM, EACCES, ELOOP, EINVAL, ENOENT, ENXIO].contains(error.rawValue)
     }
 
-    /// The headers of what dead mounts of a store left on this machine since it booted.
+    /// The headers of the staging that killed mounts of a store have left since the machine booted.
     static func headers(directory: HostString, uuid: StoreUUID) -> [StagingHeader] {
         guard let staging = try? HostStaging(directory: directory, uuid: uuid, log: { _ in }) else { return [] }
         return ((try? candidates(directory, staging.prefix)) ?? []).compactMap { path in
@@ -138,14 +140,14 @@ final class HostStaging {
             && header.owner == UInt64(geteuid())
     }
 
-    /// A staging file that was made and is not used yet.
+    /// A new staging file that the mount does not use yet.
     struct Made {
         let identity: UInt64
         let memory: SharedMemory
         let staging: Staging
     }
 
-    /// Makes new staging for a mount: in shared memory, or, where that cannot be or `inStore`, a file in the store.
+    /// Makes new staging for a mount: in shared memory, or as a file in the store if that fails or with `inStore`.
     func make(
         _ geometry: StagingGeometry, epoch: MountEpoch, generation: UInt64, inStore: Bool = false
     ) throws(Errno) -> Made {
@@ -171,14 +173,15 @@ final class HostStaging {
             staging: Staging(geometry: geometry, memory: memory.bytes, owner: memory))
     }
 
-    /// From now on this is the mount's staging.
+    /// Makes this the mount's staging from now on.
     func use(_ made: Made) -> Staging {
         memory = made.memory
         identity = made.identity
         return made.staging
     }
 
-    /// What killed mounts left is durable in the log now, up to the record with the sequence `next`.
+    /// Removes the staging of killed mounts, after its records before `next` have become durable in the log. Staging
+    /// with later records is left and reported.
     func dropStaged(before next: RecordSequence) {
         for (tail, memory) in allStaged {
             if tail.highestSequence < next {
@@ -190,7 +193,8 @@ final class HostStaging {
         allStaged.removeAll()
     }
 
-    /// Notes from time to time that the mount lives: how long it has been dead decides when its staging may go.
+    /// Touches the staging file every 10 minutes, to show that its mount lives. How long a mount has been dead decides
+    /// when its staging may be removed.
     func touch() {
         let now = monotonicNanoseconds()
         guard now - lastTouch > 600_000_000_000 else { return }
@@ -198,9 +202,11 @@ final class HostStaging {
         memory?.touch()
     }
 
-    /// Somebody removed the file's name (session managers do that at logout): a successor would not find it.
+    /// Whether somebody has removed the file's name, as session managers do at logout. A successor would not find the
+    /// file.
     var hasVanished: Bool { memory.map { !$0.isLinked } ?? false }
 
-    /// The mount has ended cleanly.
+    /// Removes the staging file, when it must not be found again: after a clean unmount, or a shut-down that discards
+    /// it.
     func unlink() { memory?.unlink() }
 }

@@ -17,7 +17,7 @@ extension Volume where D == HostDevice {
             throw MountError("the store's directory cannot be examined", error)
         }
         let volume = try mount(device, options, hostStaging: staging, log: say)
-        // A repair does the housekeeper's work itself.
+        // A repair has no housekeeper thread; it does that work itself.
         guard isServed else { return volume }
         do throws(Errno) { try volume.housekeeper.start() } catch {
             throw MountError("no thread can be started", error)

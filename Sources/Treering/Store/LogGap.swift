@@ -1,4 +1,4 @@
-// What recovery tells a repair of a segment whose file is gone.
+// What recovery tells a repair about a segment whose file is gone.
 
 /// A stretch of the log whose segment is gone.
 struct LogGap {

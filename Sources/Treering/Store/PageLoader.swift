@@ -1,11 +1,11 @@
-// Pages of the index for whoever may wait for them: recovery, check, repair, export.
+// Loads pages of the index for callers that may wait: recovery, check, repair, export.
 
 /// Brings index pages into memory on demand, waiting for each.
 struct PageLoader<D: Device> {
     let device: D
     let file: DeviceFile
 
-    /// Runs a query as often as it misses a page.
+    /// Runs a query until it misses no page any more.
     func run<Result>(_ tree: Index, _ body: () throws(PageMiss) -> Result) throws(MountError) -> Result {
         var pins: [PagePin] = []
         defer { for pin in pins { tree.unpin(pin) } }
@@ -17,7 +17,7 @@ struct PageLoader<D: Device> {
         }
     }
 
-    /// Brings one page.
+    /// Reads one page and installs it in the index.
     func fetch(_ miss: PageMiss, into tree: Index) throws(MountError) {
         let fetch = tree.beginFetch(miss)
         let completion = device.perform(Submission(.read, file, offset: miss.offsetInFile, fetch.buffer, tag: 0))
@@ -31,7 +31,7 @@ struct PageLoader<D: Device> {
         }
     }
 
-    /// The bitmap of a checkpoint's index.
+    /// Reads the bitmap of a checkpoint's index.
     func bitmap(_ root: IndexRoot, _ uuid: StoreUUID) throws(MountError) -> BitmapLoad {
         var load = BitmapLoad(root: root, uuid: uuid)
         let buffer = AlignedBuffer(byteCount: IndexPage.byteCount)

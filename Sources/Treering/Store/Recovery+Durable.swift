@@ -1,21 +1,23 @@
-// What a mount does with what recovery found before it goes on: it is made durable, and what lies beyond it is void.
+// What a mount does after recovery and before it goes on: it makes the recovered log durable and voids what lies
+// beyond.
 
 extension Recovery {
-    /// Tells apart the staging that was found, for the log as it was recovered.
+    /// Decides which of the found staging continues the recovered log.
     func choose(_ allStaged: [StagedRecords]) -> StagingChoice {
         StagingChoice(allStaged, superblock, next: nextSequence, last: lastBatchEpoch)
     }
 
-    /// Whether the log can go on in the segment it ended in: after a clean unmount, if there is room for a batch.
+    /// Whether the log can go on in the segment where it ended: the segment is in use, not sealed, and no end was
+    /// declared.
     var canContinueSegment: Bool {
         let segment = position.segment
         return table[segment].state == .inUse && table[segment].lastBatch == .zero && table[segment].end == 0
             && table.id(of: segment) == position.segmentID
     }
 
-    /// Makes what was recovered durable, declares where the dead mount's log ends, and voids what lies beyond.
+    /// Makes the recovered log durable, declares where the dead mount's log ends, and voids what lies beyond.
     func makeDurable(continuesSegment: Bool) throws(Errno) {
-        // A killed mount's last names and headers may be seen and not be durable yet.
+        // File names and segment headers that a killed mount wrote last may be visible but not durable yet.
         try device.syncDirectories()
         try removeUnfinishedFiles()
         try makingRoom { () throws(Errno) in try writeUnsettledBatches() }
@@ -28,19 +30,21 @@ extension Recovery {
             if table[number].state == .inUse || headers[number] == nil { continue }
             var header = segment.header
             if header.state == .inUse {
-                // Opened by the dead mount beyond the end of its log, or empty of anything that is still named.
+                // The dead mount opened it beyond the end of its log, or it holds nothing that is named.
                 header.state = .free
                 header.incarnation += 1
                 header.firstBatch = .zero
                 header.end = 0
                 try makingRoom(besides: number) { () throws(Errno) in try rewrite(header, segment.file) }
             } else if header.incarnation > table[number].incarnation {
-                // Recycled after the checkpoint: no tombstone may rely on that before it is durable. Written again and not only flushed:
-                // a flush that failed before may have taken it for clean.
+                // Recycled after the checkpoint. A tombstone may be swept only when that is durable. A flush is not
+                // enough: one may have failed before, and the host may take the block for clean since. So the header is
+                // written again.
                 try makingRoom(besides: number) { () throws(Errno) in try rewrite(header, segment.file) }
             }
             if device.hole(in: segment.file, from: 0) != nil || device.isCopiedOnWrite(segment.file) {
-                // Punched, or copied by something that leaves zeros out, or of a host that needs room to overwrite: not fit for the head.
+                // Not fit for the head: it has holes (punched, or lost by a copy), or the host needs room to overwrite
+                // it.
                 try giveBack(number, segment.file, header.incarnation)
             } else {
                 table.addPrepared(number, incarnation: header.incarnation, file: segment.file)
@@ -57,7 +61,7 @@ extension Recovery {
         table[last].isChanged = true
     }
 
-    /// Files that were not finished, and so are no part of the store.
+    /// Removes files that were not finished. They are no part of the store.
     private func removeUnfinishedFiles() throws(Errno) {
         for file in try device.list() {
             switch file {
@@ -67,7 +71,7 @@ extension Recovery {
         }
     }
 
-    /// Gives the file of a segment that holds nothing back to the host; its incarnation is remembered.
+    /// Gives the file of an empty segment back to the host. The table remembers the incarnation.
     private func giveBack(_ number: SegmentNumber, _ file: DeviceFile, _ incarnation: UInt32) throws(Errno) {
         forget(number)
         device.close(file)
@@ -76,7 +80,7 @@ extension Recovery {
         try device.unlink(.segment(number))
     }
 
-    /// Does what finds no room on a full host again, as long as there are free segments to give back for it.
+    /// Runs `body`. While it finds no room on the host, gives back a free segment and runs it again.
     private func makingRoom(
         besides own: SegmentNumber? = nil, _ body: () throws(Errno) -> Void
     ) throws(Errno) {
@@ -92,14 +96,14 @@ extension Recovery {
         }
     }
 
-    /// Writes what was read once more. A flush may have failed under a mount that was killed then; the host may take what it lost for
-    /// clean since, and no other flush would write it. Only what was verified and applied is written: what the host shows may
-    /// have become what lies on the disk in the meantime.
+    /// Writes the replayed batches once more that nothing says are durable. A flush may have failed under the killed
+    /// mount; the host may since take the lost blocks for clean, and no other flush would write them. Each batch is
+    /// read and verified again first: what the host shows may have changed to what lies on the disk.
     private func writeUnsettledBatches() throws(Errno) {
         for batch in unsettledBatches {
             let file = table[batch.segment].file!
             if batch.offset == SegmentHeader.byteCount, let header = headers[batch.segment]?.header {
-                // A segment's header came with its first batch.
+                // The header was written together with the segment's first batch.
                 try write(header, file)
             }
             let outcome = try reader.batch(

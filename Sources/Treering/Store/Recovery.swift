@@ -1,7 +1,7 @@
-// From a store's files to a core that can go on: superblock, index of the last checkpoint, and the log after it. Used by mount
-// and, without writing anything, by check and read-only mounts.
+// Recovery: from a store's files to a core that can go on, by the superblock, the index of the last checkpoint, and the
+// log after it. Used by mounts, and, without writing anything, by checks and read-only mounts.
 
-/// A store opened and brought to its latest state in memory.
+/// A store that was opened and brought to its latest state in memory.
 final class Recovery<D: Device> {
     let device: D
     let pair: SuperblockPair
@@ -20,36 +20,37 @@ final class Recovery<D: Device> {
     private(set) var lastBatchEpoch: MountEpoch
     private(set) var nextSequence: RecordSequence
     private(set) var nextInode: InodeNumber
-    /// Where the batches lie that `replay` found, and that nothing says are durable.
+    /// The replayed batches of which nothing says that they are durable, and where they lie.
     private(set) var unsettledBatches: [(batch: BatchSequence, checksum: UInt32, segment: SegmentNumber, offset: Int)] =
         []
-    /// Segments that the log runs through after the checkpoint.
+    /// The segments of the log after the checkpoint.
     private(set) var walkedSegments: Set<SegmentNumber> = []
     private(set) var replayedRecordCount = 0
-    /// What was written to the log since formatting.
+    /// Bytes written to the log since formatting.
     private(set) var written = WrittenByteCounts()
     /// Whether the last batch closed its segment.
     private(set) var endsSegment = false
     /// Segment files with a torn header that nothing refers to.
     private(set) var tornSegments: [SegmentNumber] = []
-    /// Where the log is damaged, and what it would be if it were repaired. Only for tools that say so.
+    /// Finds what is left of damaged batches. Nil unless a check or a repair asked for it.
     let salvager: Salvager<D>?
     /// Segments whose files were closed and given back to the host.
     private(set) var forgotten: [SegmentNumber] = []
-    /// Files of segments that were opened or made under a mount that does not have them: closed with the recovery, unless it is adopted.
+    /// Segment files that were opened or made during a relocation and that the mount does not have. Closed with the
+    /// recovery, unless the mount adopts it.
     var ownFiles: [SegmentNumber: DeviceFile] = [:]
     /// Segments whose files are gone although entries of the index lie in them.
     private(set) var missingSegments: [SegmentNumber: UsageEntry] = [:]
-    /// Damage that cannot be repaired: the log was followed only so far.
+    /// Damage that cannot be salvaged. The log was followed only up to it.
     private(set) var damage: CorruptionReport?
-    /// Where the log is broken since the segment after it is gone.
+    /// The place where the log breaks off because its next segment is gone.
     private(set) var gap: LogGap?
     /// Whether the segment table is that of the index.
     private(set) var hasAccounting = false
     private let openSegmentFiles: [SegmentNumber: DeviceFile]?
     let log: @Sendable (String) -> Void
 
-    /// Opens files, index and segment table as of the last checkpoint. What is open already is used and not opened again.
+    /// Opens files, index and segment table as of the last checkpoint. Files in `open` are used and not opened again.
     init(
         _ device: D, indexCacheByteCount: Int, withIndex: Bool = true, salvages: Bool = false,
         needsIndexFile: Bool = true, open: MountedFiles? = nil, pair: SuperblockPair? = nil,
@@ -79,7 +80,8 @@ final class Recovery<D: Device> {
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.blockUUID, segmentByteCount: segmentByteCount)
         salvager = salvages ? Salvager(reader) : nil
-        // One number is left out at each mount: a checkpoint that the dead mount had begun may have written pages under it.
+        // Each mount leaves out one checkpoint number: the dead mount may have begun that checkpoint and written pages
+        // under it.
         let building = max(self.pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
         let tree =
             withIndex
@@ -169,13 +171,14 @@ final class Recovery<D: Device> {
                 try salvageHeader(number, usage)
             }
             let header = headers[number]?.header
-            // A head without a record has no header yet: in the same incarnation it may have become the head of something else since.
+            // A head that never got a record has no header on disk. The same incarnation may have been opened again for
+            // another use.
             let isSameIncarnation =
                 header?.state == .inUse && header?.incarnation == usage.incarnation
                 && header?.firstBatch == usage.firstBatch && header?.role == usage.role
             if usage.state == .inUse, isSameIncarnation {
                 table.restore(number, usage)
-                // Its end may have been declared after the checkpoint.
+                // The segment's end may have been declared after the checkpoint.
                 if let end = header?.end, end != usage.end {
                     table[number].end = end
                     table[number].isChanged = true
@@ -199,7 +202,7 @@ final class Recovery<D: Device> {
         for (inode, removal) in pending { index.removals[inode, default: []].append(removal) }
     }
 
-    /// Walks one space of the index, or of another one of the same store.
+    /// Calls `body` for each entry of one key space, of this index or of another one of the same store.
     func collect(
         _ space: KeySpace, in other: RecordIndex? = nil, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void
     ) throws(MountError) {
@@ -222,7 +225,7 @@ final class Recovery<D: Device> {
 
     // MARK: The log
 
-    /// Applies what the log holds after the checkpoint through a batch that is known to be durable, and nothing beyond it.
+    /// Applies the log after the checkpoint up to a batch that is known to be durable, and nothing beyond it.
     func replay(through last: BatchSequence) throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         while walk.position.lastBatch < last {
@@ -271,11 +274,12 @@ final class Recovery<D: Device> {
             )
         }
         for segment in headers.values { epoch = max(epoch, segment.header.epoch) }
-        // A mount that died has raised the epoch, though what it took in is of an earlier one and not in a checkpoint yet.
+        // A dead mount has raised the epoch in its superblock slot, perhaps without leaving a segment or checkpoint of
+        // that epoch.
         for case .success(let slot) in pair.slots { epoch = max(epoch, slot.epoch) }
     }
 
-    /// A segment has no file any more.
+    /// Notes that a segment has no file any more.
     func forget(_ number: SegmentNumber) {
         headers[number] = nil
         ownFiles[number] = nil
@@ -287,7 +291,7 @@ final class Recovery<D: Device> {
     /// Whether the index knows of an incarnation of this segment.
     func isNamed(_ number: SegmentNumber) -> Bool { table[number].incarnation > 0 || missingSegments[number] != nil }
 
-    /// Mends the place where the log ends though it went on durably; false where that cannot be done.
+    /// Salvages the place where the log breaks off although later parts are durable. False where that cannot be done.
     private func salvage(_ walk: inout LogWalk<D>) throws(MountError) -> Bool {
         guard let salvager else { return false }
         if let torn = walk.tornEvidence {
@@ -300,7 +304,7 @@ final class Recovery<D: Device> {
             if walk.nextFirstBatch() != nil { gap = LogGap(first: walk.position.lastBatch.next, epoch: walk.epoch) }
             return false
         }
-        // A place that was repaired and still cannot be followed is not tried again.
+        // This place was salvaged before and still cannot be followed. It is not tried again.
         guard !salvager.salvages.contains(where: { $0.segment == segment.header.number && $0.range.contains(offset) })
         else { return false }
         var context = LogContext(
@@ -317,10 +321,10 @@ final class Recovery<D: Device> {
         }
     }
 
-    /// Puts the header back that the index remembers, where a segment in use has none that can be believed.
+    /// Restores the header of a segment in use from what the index knows, where the header on disk is damaged or stale.
     private func salvageHeader(_ number: SegmentNumber, _ usage: UsageEntry) throws(MountError) {
         if let header = headers[number]?.header {
-            // A later life began after the checkpoint, or this one goes on.
+            // The same incarnation goes on, or a later one began after the checkpoint.
             if header.incarnation >= usage.incarnation { return }
         }
         let header = SegmentHeader(
@@ -334,7 +338,7 @@ final class Recovery<D: Device> {
         put(header, file, "the header of segment \(number.rawValue) is damaged; the index remembers it")
     }
 
-    /// The same where only the segment's batches can tell.
+    /// Restores a segment's header from its first whole batch, where nothing else tells what it was.
     private func salvageHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
         guard headers[number] == nil, let file = table[number].file else { return }
         let found = try Self.reading { () throws(Errno) -> BatchHeader? in
@@ -364,7 +368,7 @@ final class Recovery<D: Device> {
         tornSegments.removeAll { $0 == header.number }
     }
 
-    /// Follows the log to its end without applying it, for a rebuild.
+    /// Follows the log to its end without applying it. For a rebuild.
     func findEnd() throws(MountError) {
         var walk = LogWalk(reader: reader, segments: headers, from: position, epoch: epoch)
         defer { lastBatchEpoch = walk.epoch }
@@ -384,7 +388,7 @@ final class Recovery<D: Device> {
         }
     }
 
-    /// What a dead cleaner was filling is not filled further.
+    /// Seals the cold segment that the dead mount's cleaner was filling.
     func sealBlocks(through last: BatchSequence) {
         for index in table.segments.indices {
             let number = SegmentNumber(UInt32(index))
@@ -398,7 +402,7 @@ final class Recovery<D: Device> {
         do throws(Errno) { return try body() } catch { throw MountError("the log cannot be read", error) }
     }
 
-    /// Applies a batch, each of its records after `prepare` has seen it.
+    /// Applies a batch. Calls `prepare` with each record before the record is applied.
     func apply(
         _ batch: FoundBatch,
         _ prepare: (Record, RecordPlace) throws(MountError) -> Void = { (_, _) throws(MountError) in }
@@ -418,7 +422,7 @@ final class Recovery<D: Device> {
         }
     }
 
-    /// Has a record that is appended again say of older changes what holds now.
+    /// Revises a record that is appended again, so that what it says of older changes holds in the new log.
     func revise(_ record: UnsafeMutableRawBufferPointer, _ revised: RevisedLog) throws(MountError) {
         let index = self.index
         try loader.run(index.tree) { () throws(PageMiss) in
@@ -428,7 +432,7 @@ final class Recovery<D: Device> {
         }
     }
 
-    /// Takes a segment whose header is torn, in the incarnation that a running mount knows, as one that `makeDurable` voids.
+    /// Has `makeDurable` void a segment with a torn header. Its incarnation is the one that the running mount knows.
     func voidTorn(_ number: SegmentNumber, incarnation: UInt32) {
         guard let file = table[number].file else { return }
         tornSegments.removeAll { $0 == number }
@@ -438,7 +442,7 @@ final class Recovery<D: Device> {
         headers[number] = WalkSegment(header: header, file: file)
     }
 
-    /// Puts the segment of a batch in use, if this is its first.
+    /// Puts a batch's segment in use, if this is its first batch.
     func enter(_ header: BatchHeader) {
         walkedSegments.insert(header.segment)
         guard table[header.segment].state != .inUse, let segment = headers[header.segment] else { return }
@@ -456,7 +460,7 @@ final class Recovery<D: Device> {
         table[header.segment].isChanged = true
     }
 
-    /// Puts the segments in use again to which a record of the cleaner has moved blocks.
+    /// Puts the cold segments in use to which a record of the cleaner has moved blocks.
     func enterBlocks(of record: Record) throws(MountError) {
         guard record.movesAnything else { return }
         try record.forEachChange { change, _, _ throws(MountError) in

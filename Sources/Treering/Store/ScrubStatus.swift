@@ -1,34 +1,34 @@
-// A scrub as others see it: what it was asked, how far it is, what it found. Lies under the volume's lock; the scrub writes it, and the
-// control calls and `stats` read it.
+// The state of a scrub as others see it: what was asked, how far it is, what it found. It lies under the volume's lock.
+// The scrub writes it; control calls and `stats` read it.
 
-/// A scrub that runs, or the last one of a mount.
+/// The running scrub, or the last one of a mount.
 struct ScrubStatus: Sendable {
     enum State: UInt64, Sendable {
         case running = 0
         /// It went through to the end.
         case done = 1
-        /// Somebody asked for its end, or the mount came to its own.
+        /// Somebody cancelled it, or the mount ended.
         case cancelled = 2
-        /// The command that began it was not heard from any more.
+        /// The command that began it was silent for too long.
         case abandoned = 3
         /// It could not go on: the mount was shut down.
         case failed = 4
     }
 
-    /// Who knows it may ask for progress, and end it.
+    /// Whoever knows the token may ask for progress and cancel the scrub.
     let token: UInt64
-    /// Bytes per second read for it, 0 for no limit.
+    /// Bytes that it reads per second; 0 for no limit.
     let rate: UInt64
     var state = State.running
-    /// Somebody wants it to end.
+    /// Somebody has asked it to end.
     var isCancelled = false
-    /// When its command was heard from last, in monotonic nanoseconds.
+    /// When its command was last heard from, in monotonic nanoseconds.
     var heard: UInt64
     let begun: UInt64
     var ended: UInt64 = 0
     /// The time of day at its end.
     var endedSeconds: Int64 = 0
-    /// Bytes read and verified, and how many there are in all as far as is known.
+    /// Bytes that were read and verified, and the total as far as it is known.
     var doneByteCount: UInt64 = 0
     var totalByteCount: UInt64 = 0
     /// Blocks of data that were verified.
@@ -40,7 +40,7 @@ struct ScrubStatus: Sendable {
     var findings: [Finding] = []
 
     static let findingLimit = 1000
-    /// A command that is silent for so long is taken for dead.
+    /// A command that is silent for this long counts as dead.
     static let patienceNanoseconds: UInt64 = 10_000_000_000
 
     init(token: UInt64, rate: UInt64, now: UInt64) {
@@ -55,7 +55,7 @@ struct ScrubStatus: Sendable {
         if findings.count < Self.findingLimit { findings.append(finding) }
     }
 
-    /// For `stats`: 0 none yet, 1 nothing wrong, 2 damage, 3 did not come to its end.
+    /// For `stats`: 0 none has ended yet, 1 nothing wrong, 2 damage found, 3 ended early.
     var result: UInt64 {
         switch state {
         case .running: return 0

@@ -1,8 +1,9 @@
-// Another uuid for a store: for a copy, so that the two are told apart. The blocks keep the one that they were written with, so this is two
-// superblocks, however large the store is.
+// Gives a store another uuid, so that a copy and its original can be told apart. Blocks keep the uuid that they were
+// written with, so this writes only two superblocks, however large the store is.
 
 enum StoreIdentity {
-    /// Gives a store that was cleanly unmounted another uuid. A power cut leaves it with the old one or the new one, and whole.
+    /// Gives a cleanly unmounted store another uuid. After a power cut the store has the old uuid or the new one, and
+    /// is whole.
     @discardableResult
     static func renew<D: Device>(
         _ device: D, to uuid: StoreUUID
@@ -19,13 +20,14 @@ enum StoreIdentity {
         var new = old
         new.ownBlockUUID = old.blockUUID
         new.uuid = uuid
-        // Whatever staging the old name left anywhere is not this store's.
+        // Staging that was made under the old uuid does not belong to this store.
         new.bootID = StoreUUID(high: 0, low: 0)
         new.stagingIdentity = 0
         let generations = pair.summary.map(\.generation)
         let first = generations[0] <= generations[1] ? 0 : 1
         do throws(Errno) {
-            // From the first of the two on, the store has the new name; the other one makes the old name go.
+            // After the first write the store has the new uuid. The second write removes the old one from the other
+            // slot.
             for slot in [first, 1 - first] {
                 new.generation += 1
                 try SuperblockPair.write(new, slot: slot, device)

@@ -1,33 +1,34 @@
-// A store that has lost both slots of its superblock: what the rest of it says they held. First the copies in the index file, which are
-// as good as the slots; without them the headers of the segments and the log itself.
+// Derives a superblock where both slots are lost. The copies in the index file are as good as the slots. Without them
+// the headers of the segments and the log say what the superblock held.
 
-/// A superblock that was made out from other parts of a store.
+/// A superblock that was derived from other parts of the store.
 struct DerivedSuperblock: Sendable {
     var superblock: Superblock
-    /// What became of the slots, and what takes their place, for a person.
+    /// What became of the slots, for a person.
     var loss = ""
     var source: String
-    /// What it cannot know.
+    /// What the derived superblock may have wrong, for a person.
     var doubts: [String] = []
-    /// A mount could go on with it: the key of the name hash is known, and every segment could be read.
+    /// Whether a mount could go on with it: the key of the name hash is known, and every segment could be read.
     var isComplete = true
 }
 
-/// Makes a superblock out from the rest of a store. Changes nothing.
+/// Derives a superblock from the rest of a store. Changes nothing.
 struct SuperblockDerivation<D: Device> {
     private let device: D
     private var blockUUID = StoreUUID(high: 0, low: 0)
     private var segmentByteCount = 0
-    /// Those whose headers are whole.
+    /// The segments whose headers are whole.
     private var segments: [SegmentNumber: WalkSegment] = [:]
     private var fileCount: UInt32 = 0
-    /// One whose header the host does not read, which is not to say that it is lost.
+    /// A segment whose header the host cannot read now. It may still be whole.
     private var unreadable: (number: SegmentNumber, error: Errno)?
 
-    /// Epochs and generations are raised by this: a mount whose superblock is lost with it may have used the next ones.
+    /// Epochs and generations are raised by this, since the lost superblock may have used higher ones than are found.
     private static var margin: UInt64 { 1 << 16 }
 
-    /// - Parameter staging: what dead mounts of the store with a uuid have left on this machine.
+    /// - Parameter staging: gives the headers of the staging that killed mounts of the store with this uuid left on
+    /// this machine.
     static func derive(
         _ device: D, staging: (StoreUUID) -> [StagingHeader]
     ) throws(MountError) -> DerivedSuperblock {
@@ -41,7 +42,7 @@ struct SuperblockDerivation<D: Device> {
         let areBothWhole = copies.slots.allSatisfy { (try? $0.get()) != nil }
         if let copy, derivation.isCurrent(copy, areBothWhole: areBothWhole) {
             derived = DerivedSuperblock(superblock: copy, source: "its copy in the file `index`")
-            // The newer copy may have passed staging over.
+            // The copy that is lost may say that staging was passed over.
             if !areBothWhole { derived.superblock.staging = StagingHistory(passedCount: copy.staging.passedCount) }
         } else {
             derived = try derivation.fromLog(copy)
@@ -62,7 +63,7 @@ struct SuperblockDerivation<D: Device> {
             "no slot of the superblock is whole, and no new one can be made: \(text). Nothing was changed")
     }
 
-    /// The header of every segment; they must be of one store.
+    /// Reads the header of every segment. All must belong to one store.
     private mutating func readHeaders() throws(MountError) {
         var blocks: [(number: SegmentNumber, file: DeviceFile, bytes: AlignedBuffer)] = []
         defer { for block in blocks where segments[block.number] == nil { device.close(block.file) } }
@@ -110,8 +111,9 @@ struct SuperblockDerivation<D: Device> {
         }
     }
 
-    /// No mount has written since: each writes a copy before anything else. Where the newer copy is damaged, the mount that wrote it is the
-    /// only one that the older does not know; where both are whole, a mount that they do not know was one of an earlier version.
+    /// Whether no mount has written since this copy: each mount writes a copy before anything else. If one of the two
+    /// copies is damaged, one more mount (that wrote it) may be unknown to the other. If both are whole, an unknown
+    /// mount was of an earlier version, which wrote no copies.
     private func isCurrent(_ copy: Superblock, areBothWhole: Bool) -> Bool {
         let known = copy.epoch.rawValue + (areBothWhole ? 0 : 1)
         return segments.values.allSatisfy { $0.header.epoch.rawValue <= known }
@@ -119,7 +121,7 @@ struct SuperblockDerivation<D: Device> {
 
     // MARK: From the log
 
-    /// - Parameter copy: one that is too old to go by, except for what never changes.
+    /// - Parameter copy: a copy that is out of date; only what never changes is taken from it.
     private func fromLog(_ copy: Superblock?) throws(MountError) -> DerivedSuperblock {
         guard segmentByteCount >= 1 << 20, segmentByteCount <= 64 << 20, segmentByteCount.nonzeroBitCount == 1,
             let end = try endOfLog()
@@ -167,7 +169,8 @@ struct SuperblockDerivation<D: Device> {
         return derived
     }
 
-    /// Where the log ends, and its last batch. The index is made from whole segments, so that nothing before needs to be followed again.
+    /// The end of the log and its last batch. A rebuild makes the index from whole segments, so the log before is not
+    /// followed.
     private func endOfLog() throws(MountError) -> (position: LogPosition, epoch: MountEpoch, header: BatchHeader)? {
         let reader = BatchReader(device: device, uuid: blockUUID, segmentByteCount: segmentByteCount)
         reader.isTolerant = true
@@ -191,8 +194,8 @@ struct SuperblockDerivation<D: Device> {
                 while let batch = try walk.next() { last = batch.header }
                 guard let last else { continue }
                 found = (walk.position, walk.epoch, last)
-                // Behind a segment that ended as it should, the next may have been emptied and given back. Behind a torn batch, the log
-                // goes on only where something says so.
+                // After a segment with a proper end, the next one may have been emptied and given back, so the search
+                // goes on. After a torn batch it goes on only where there is evidence of damage.
                 let end = segments[last.segment]!.header.end
                 let isWhole =
                     last.endsSegment || end != 0 && walk.position.offsetInSegment >= end
@@ -205,7 +208,7 @@ struct SuperblockDerivation<D: Device> {
 
     // MARK: Both
 
-    /// Counters above all that may have been used, and a capacity that holds all that is there.
+    /// Sets the counters above all that may have been used, and a capacity that holds all segments that are there.
     private func complete(_ derived: inout DerivedSuperblock, _ staging: [StagingHeader]) throws(MountError) {
         var superblock = derived.superblock
         let epochs = segments.values.map(\.header.epoch) + staging.map(\.epoch) + [superblock.epoch]
@@ -218,7 +221,7 @@ struct SuperblockDerivation<D: Device> {
         let size = UInt64(superblock.segmentByteCount)
         let present = max(UInt64(fileCount) * size, 8 * size, FormatOptions.capacityMinimum)
         superblock.capacityByteCount = max(superblock.capacityByteCount / size * size, present)
-        // Whatever was read, only what a mount would accept is handed on.
+        // Hand on only what a mount would accept.
         let block = AlignedBuffer(byteCount: Superblock.slotByteCount)
         superblock.encode(into: block.bytes)
         do throws(Superblock.Refusal) {

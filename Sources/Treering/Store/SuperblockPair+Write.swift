@@ -1,7 +1,8 @@
-// How a superblock gets into its slot.
+// Writes a superblock into a slot and its copy.
 
 extension SuperblockPair {
-    /// Puts a superblock into a slot, durably, and before that into its copy: what the copies name is as mountable as what the slots do.
+    /// Writes a superblock durably into the slot's copy, then into the slot. So the copies name only what is as
+    /// mountable as what the slots name.
     static func write<D: Device>(
         _ superblock: Superblock, slot: Int, _ device: D, copyFile: DeviceFile?, _ file: DeviceFile
     ) throws(Errno) {
@@ -14,7 +15,7 @@ extension SuperblockPair {
     static func write<D: Device>(_ superblock: Superblock, slot: Int, _ device: D) throws(Errno) {
         var copyFile: DeviceFile?
         do throws(Errno) { copyFile = try device.open(.index, create: false) } catch {
-            // Where somebody has removed the index there is nothing to go by a copy for.
+            // Without an index file there is no copy to write.
             guard error == .noEntry else { throw error }
         }
         defer { if let copyFile { device.close(copyFile) } }
@@ -31,7 +32,8 @@ extension SuperblockPair {
         try device.wait(Submission(.writeDurable, file, offset: offset, block.bytes, tag: 0))
     }
 
-    /// Makes both slots anew where neither is whole. The copies, from which they may come, stay as they are.
+    /// Makes both slots anew, where neither is whole. The copies stay as they are, since the superblock may come from
+    /// them.
     static func renewSlots<D: Device>(_ superblock: Superblock, _ device: D) throws(Errno) {
         let isThere = try device.list().contains(.superblock)
         let file = try device.open(.superblock, create: !isThere)

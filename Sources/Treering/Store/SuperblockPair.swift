@@ -1,4 +1,4 @@
-// Both slots of a store's superblock, as found.
+// Both slots of a store's superblock, as they were found.
 
 /// What the two slots say.
 struct SuperblockPair {
@@ -8,7 +8,7 @@ struct SuperblockPair {
     private(set) var derived: DerivedSuperblock?
     private var missing: String?
 
-    /// Reads both slots. A file cut short counts as damaged, one that is not there as foreign.
+    /// Reads both slots. A slot beyond the end of the file counts as damaged; a missing file counts as foreign.
     static func read<D: Device>(_ device: D, open file: DeviceFile? = nil) throws(MountError) -> SuperblockPair {
         try read(device, .superblock, Superblock.slotOffsets, open: file)
     }
@@ -46,7 +46,8 @@ struct SuperblockPair {
         return SuperblockPair(slots: slots)
     }
 
-    /// For what reads a store: where neither slot is whole, what the rest of the store says stands for the first.
+    /// For tools that only read a store. Where neither slot is whole, a superblock derived from the rest of the store
+    /// takes the place of the first.
     static func readOrDerive<D: Device>(
         _ device: D, staging: (StoreUUID) -> [StagingHeader] = { _ in [] }
     ) throws(MountError) -> SuperblockPair {
@@ -78,14 +79,14 @@ struct SuperblockPair {
         }
     }
 
-    /// The slot to go by, or why there is none.
+    /// The superblock to use, or why there is none.
     func newest() throws(MountError) -> Superblock {
         for case .failure(.newer(let text)) in slots {
             throw MountError(.newer, "this store was made by a newer treering: \(text)")
         }
         let valid = slots.compactMap { try? $0.get() }
         if let best = valid.max(by: { $0.generation < $1.generation }) {
-            // Between two writes of another store uuid the older slot has the old one.
+            // While the uuid of a store is changed, the older slot still has the old uuid. So block uuids are compared.
             guard valid.allSatisfy({ $0.blockUUID == best.blockUUID }) else {
                 throw MountError(.damaged, "the two superblock slots belong to different stores")
             }
@@ -97,7 +98,7 @@ struct SuperblockPair {
         )
     }
 
-    /// What is wrong with the slot that is not used, if anything.
+    /// What is wrong with the other slot, if anything. For a person.
     var complaint: String? {
         guard derived == nil else { return nil }
         for (index, slot) in slots.enumerated() {
@@ -111,7 +112,7 @@ struct SuperblockPair {
         return nil
     }
 
-    /// Generation and checkpoint of each slot; a slot that does not count has zeros, so that it is written next.
+    /// Generation and checkpoint of each slot. A slot that is not whole has zeros, so that it is written next.
     var summary: [(generation: UInt64, checkpoint: CheckpointNumber)] {
         slots.map { slot in
             guard let superblock = try? slot.get() else { return (0, .zero) }

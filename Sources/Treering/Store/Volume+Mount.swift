@@ -1,10 +1,10 @@
-// The life of a store: format, mount, unmount. What recovery found is made durable before the first operation is accepted.
+// Format, mount and unmount of a store. A mount makes what was recovered durable before it accepts the first operation.
 
 import Glibc
 
-/// What a new store is to be.
+/// Choices for a new store.
 struct FormatOptions: Sendable {
-    /// In bytes; at least 8 segments. Nil: what the host has free.
+    /// In bytes; at least 16 MiB and 8 segments. Nil: what the host has free.
     var capacityByteCount: UInt64?
     /// A power of two from 1 MiB to 64 MiB; nil: near a 64th of the capacity.
     var segmentByteCount: Int?
@@ -69,7 +69,7 @@ extension Volume {
                 try core.commit(.write, .nobody) { $0.inode(root) }
             }
             try volume.housekeeper.checkpoint(isClean: true)
-            // The second slot gets one as well, so that both are whole from the start.
+            // A second checkpoint fills the second slot, so that both slots are whole from the start.
             try volume.housekeeper.checkpoint(isClean: true)
             volume.closeFiles()
             try device.syncDirectories()
@@ -78,7 +78,7 @@ extension Volume {
         }
     }
 
-    /// An empty volume in memory over a new index file and one segment.
+    /// Makes an empty volume in memory, with a new index file and one segment.
     private static func makeEmpty(
         _ device: D, _ options: FormatOptions, _ segmentByteCount: Int, _ capacity: UInt64, _ superblockFile: DeviceFile
     ) throws(Errno) -> Volume<D> {
@@ -154,7 +154,8 @@ extension Volume {
         let choice = try chooseStaging(allStaged, hostStaging, recovery, isReadOnly: options.isReadOnly)
         let epoch = MountEpoch(max(recovery.epoch, choice.highestEpoch).rawValue + 1)
         let geometry = StagingGeometry(
-            // What staging holds must find room again after a crash: in a small store it is small.
+            // After a crash there must be room in the store for all that staging holds, so a small store has small
+            // staging.
             stagingByteCount: min(options.stagingByteCount, Int(clamping: superblock.capacityByteCount / 32)),
             segmentByteCount: recovery.table.segmentByteCount,
             holding: choice.taken.map(\.header))
@@ -187,36 +188,37 @@ extension Volume {
             volume.housekeeper.hostStaging = hostStaging
             volume.state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
             var orphans: [InodeNumber] = []
-            // The index is another where the log failed and was written again.
+            // The core has another index than the recovery if the log was relocated meanwhile.
             try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
             do throws(Errno) { try core.takeOver(options.connection, orphans) } catch {
                 throw MountError("what the last process knew of the connection cannot be had", error)
             }
             volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
-            // A full store that was killed again and again has used up what the cleaner works with.
+            // Repeated kills of a full store may have used up the reserve that the cleaner works with.
             volume.housekeeper.reclaimIfShort(.removal)
         }
         return volume
     }
 
-    /// After the last request: everything durable, a last checkpoint, the clean flag. The volume cannot be used any more.
+    /// Ends the requests, makes everything durable, writes a last checkpoint and the clean flag. The volume cannot be
+    /// used afterwards.
     func unmount() throws(Errno) {
         finishRequests()
         stopScrub()
         housekeeper.stop()
         defer { device.shutDown() }
         guard !isOver else {
-            // What is in flight ends, and has its memory until then.
+            // I/O in flight needs its memory until it ends.
             wait { $0.core.log.tracker.inFlightCount == 0 }
             closeFiles()
             if state.withLock({ $0.core.log.isClosed && !$0.core.isShutDown }) { throw .ioError }
             return
         }
-        // Waited for, so that what comes after it does not depend on timing.
+        // Waits here, so that what follows does not depend on timing.
         try syncAndWait()
-        // The kernel has forgotten everything: whatever has no name goes now.
+        // The kernel knows no inode any more, so every inode without a name is removed now.
         state.withLock { state in
-            // In an order that does not depend on how a set is laid out.
+            // Sorted, so that the order does not depend on the layout of a set.
             state.core.reapable.append(contentsOf: state.core.orphanCandidates.sorted())
             state.core.orphanCandidates.removeAll()
             state.core.lookups.removeAll()

@@ -1,7 +1,8 @@
-// What a mount does about staging: tells apart what killed mounts have left, makes its own, and replays what continues the log.
+// What a mount does about staging: it chooses among what killed mounts left, makes its own, and replays what continues
+// the log.
 
 extension Volume {
-    /// What killed mounts have left, told apart; says what is lost by going on.
+    /// Decides which staging of killed mounts is replayed. Warns of what is lost if the mount goes on.
     static func chooseStaging(
         _ given: [StagedRecords], _ host: HostStaging?, _ recovery: Recovery<D>, isReadOnly: Bool
     ) throws(MountError) -> StagingChoice {
@@ -25,7 +26,8 @@ extension Volume {
         return choice
     }
 
-    /// Raises the epoch durably: from here on the store is not clean, and staging that this mount passes over is on its own.
+    /// Raises the epoch durably. From here on the store is not clean, and the superblock says whether this mount passes
+    /// over staging.
     func begin(
         _ epoch: MountEpoch, _ staging: HostStaging?, _ choice: StagingChoice, _ recovery: Recovery<D>
     ) throws(Errno) {
@@ -52,12 +54,13 @@ extension Volume {
         }
     }
 
-    /// Appends again what killed mounts had acknowledged and not written, and makes it durable. Then their staging has nothing more to say.
+    /// Appends again what killed mounts had acknowledged and not written, makes it durable, and drops their staging.
     func replay(_ choice: StagingChoice, _ revised: RevisedLog, _ host: HostStaging?) throws(Errno) {
         let allStaged = choice.taken
         guard !allStaged.isEmpty else { return }
         var count = 0
-        // What is appended again keeps its sequence, so nothing else may be appended meanwhile, not by the cleaner either.
+        // A record that is appended again keeps its sequence. So nothing else may be appended meanwhile, not even by
+        // the cleaner.
         guard housekeeper.begin(.cleaning) else { preconditionFailure("nothing is cleaned before a mount has begun") }
         defer { housekeeper.end(.cleaning) }
         while true {

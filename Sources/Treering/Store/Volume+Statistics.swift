@@ -1,6 +1,6 @@
-// What `treering stats` shows of a running mount. One list of figures, printed as JSON or for Prometheus.
+// The figures of a running mount that `treering stats` prints, as JSON or for Prometheus.
 
-/// A figure with its name, unit and meaning.
+/// A number with a name and an explanation for people.
 struct Figure {
     var name: String
     var help: String
@@ -137,14 +137,14 @@ extension Volume {
         ]
     }
 
-    /// Records that the cleaner repeats are among what was appended; blocks that it copies are not.
+    /// The cleaner's records of moves count among the appended bytes; the blocks that it copies do not.
     func writtenSinceMount(_ log: SegmentLog) -> WrittenByteCounts {
         let repeated = min(housekeeper.cleaner.movedRecordByteCount, log.appendedByteCount)
         return WrittenByteCounts(
             asked: log.appendedByteCount - repeated, moved: repeated + housekeeper.cleaner.movedBlockByteCount)
     }
 
-    /// Why the mount is read-only or what damage was found, for people.
+    /// Why the mount is read-only, and what damage was found. For a person.
     func complaints() -> [String] {
         state.withLock { state in
             var lines = state.core.corruptions.map(\.description)

@@ -1,10 +1,10 @@
-// Waiting, and telling those who wait. Whatever somebody may wait for is changed by `change` alone: it needs a `Telling`.
+// Waiting, and telling those who wait. Only `change` may change what somebody waits for: such changes need a `Telling`.
 
 extension Volume {
     // MARK: Telling
 
-    /// Changes what somebody may wait for, under the lock, and tells all who wait: replies for their batch, threads, operations that
-    /// found no room.
+    /// Changes, under the lock, what somebody may wait for. Then tells all who wait: replies for a batch, threads,
+    /// operations that found no room.
     @discardableResult
     func change<Result>(_ body: (VolumeState, borrowing Telling) -> Result) -> Result {
         var continuations: [Continuation] = []
@@ -28,7 +28,7 @@ extension Volume {
         }
     }
 
-    /// Has threads that wait look again.
+    /// Lets waiting threads check their conditions again.
     func wakeThreads() {
         monitor.withLock {
             completionCount &+= 1
@@ -36,7 +36,7 @@ extension Volume {
         }
     }
 
-    /// Runs operations that found no room again, in order, as long as there may be some, or where nobody may wait for it any more.
+    /// Runs the operations again that found no room, in order, while there may be room or waiting would be in vain.
     func wakeRoomWaiters() {
         var count = state.withLock { $0.roomWaiterCount }
         while count > 0, let waiter = state.withLock({ $0.takeRoomWaiter() }) {
@@ -45,8 +45,8 @@ extension Volume {
         }
     }
 
-    /// The mount ends: those who wait for room get an error, those who wait for I/O get what they asked for; returns when nobody waits
-    /// any more. Whoever comes later finds an end as well, and never waits for room.
+    /// Ends the requests of a mount. Those that wait for room get an error; those that wait for I/O get their result.
+    /// Returns when nobody waits any more. Requests that come later never wait for room.
     func finishRequests() {
         change { state, telling in state.core.endRequests(telling) }
         housekeeper.endTrim()
@@ -56,8 +56,8 @@ extension Volume {
 
     // MARK: Waiting
 
-    /// Waits until `condition` holds, which I/O in flight makes true whatever becomes of the log. For the housekeeper, mount and
-    /// unmount.
+    /// Waits until `condition` holds. I/O in flight must make it true, whatever becomes of the log. For the
+    /// housekeeper, mount and unmount; a relocation is done here if it is needed.
     func wait(until condition: (VolumeState) -> Bool) {
         while true {
             let seen = completionsSeen
@@ -67,16 +67,16 @@ extension Volume {
         }
     }
 
-    /// The same for what the log must bring; EIO once it is closed.
+    /// Waits until a condition of the log holds. EIO once the log is closed.
     func waitForLog(until condition: (SegmentLog) -> Bool) throws(Errno) {
         wait { $0.core.log.isClosed || condition($0.core.log) }
         if state.withLock({ $0.core.log.isClosed }) { throw .ioError }
     }
 
-    /// How much has completed by now, for `waitForCompletion`.
+    /// A count of completions, for `waitForCompletion`.
     var completionsSeen: UInt64 { monitor.withLock { completionCount } }
 
-    /// Waits until anything has completed after `seen`.
+    /// Waits until something has completed since `seen` was taken.
     func waitForCompletion(since seen: UInt64) {
         if device.makeProgress() { return }
         monitor.withLock {

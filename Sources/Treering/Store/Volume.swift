@@ -1,9 +1,9 @@
-// A mounted store: the core behind its lock, and everything that happens outside it: submissions, completions, parked operations,
-// that wait. FuseServer runs the core's operations by `run`; the housekeeper (Housekeeper/) keeps it in order.
+// A mounted store: the core behind its lock, and what happens outside the lock: submissions, completions, parked
+// operations. FuseServer runs the core's operations by `run`; the housekeeper (Housekeeper/) keeps the store in order.
 
 /// What a mount may choose about the file system.
 struct VolumeOptions: Sendable {
-    /// What a person chose, a line "name=value" for each option; for those who ask a mount what it was made with.
+    /// The options that a person chose, one line "name=value" each. Shown to those who ask how a mount was made.
     var chosenText = ""
     enum Acknowledgement: String, Sendable, CaseIterable {
         /// When the record is in staging, which outlives the process.
@@ -18,7 +18,7 @@ struct VolumeOptions: Sendable {
     var acknowledgement = Acknowledgement.staged
     var stagingByteCount = 16 << 20
     var indexCacheByteCount = 256 << 20
-    /// Everything acknowledged is durable at the latest after this long.
+    /// At the latest after this long, everything acknowledged is durable.
     var commitIntervalNanoseconds: UInt64 = 5_000_000_000
     /// A checkpoint comes at the latest after this much log, or this long.
     var checkpointByteCount: UInt64 = 128 << 20
@@ -27,16 +27,16 @@ struct VolumeOptions: Sendable {
     var poolLimit = 8
     /// Which reads change the time of the last access.
     var accessTimes = AccessTimes()
-    /// Whether POSIX access control lists are taken.
+    /// Whether POSIX access control lists are supported.
     var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
-    /// What a successor takes over from this process, should it be killed; nil where there is no supervisor.
+    /// What a successor takes over if this process is killed. Nil where there is no supervisor.
     var connection: ConnectionState?
     /// Shorter pieces of dead data are not punched out of a segment.
     var punchByteCountMinimum = 256 << 10
     var bounds = WorkBounds()
-    /// How often it is tried to write the log again on a host that has no room for it, before those who wait are told that it is full. A try
-    /// comes every 200 ms at the earliest.
+    /// After so many failed tries to relocate the log on a full host, those who wait are told that it is full. Tries
+    /// are at least 200 ms apart.
     var lateTryLimit = 25
 }
 
@@ -55,7 +55,7 @@ final class Volume<D: Device>: @unchecked Sendable {
     let housekeeper: Housekeeper<D>
     /// How writers are held back: set by the housekeeper, read with each write.
     let writePace = WritePace()
-    /// One beginning of a scrub at a time.
+    /// Lets one scrub begin at a time.
     let scrubGate = Monitor()
     /// Changed by control calls, one at a time.
     nonisolated(unsafe) var scrubThread: DeviceThread?
@@ -74,15 +74,15 @@ final class Volume<D: Device>: @unchecked Sendable {
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
     var maxWriteByteCount: Int { state.withLock { $0.core.writeByteCountLimit } }
     var isReadOnly: Bool { state.withLock { $0.core.isReadOnly } }
-    /// The log has failed and is to be written again elsewhere.
+    /// Whether the log has failed and waits for its relocation.
     var isLogSuspended: Bool { state.withLock { $0.core.log.suspension != nil } }
-    /// Nothing is written any more.
+    /// Whether nothing is written any more.
     var isOver: Bool { state.withLock { $0.core.isOver } }
 
     // MARK: Running operations
 
-    /// Runs an operation under the lock; hands what it submitted to the device afterwards. A request does not wait for room where it would
-    /// wait in vain; what keeps the store may, as long as the log is not closed.
+    /// Runs an operation under the lock, then hands what it submitted to the device. A request that waits for room in
+    /// vain fails (`VolumeState.isVainToWait`). Other operations (`isRequest` false) wait as long as the log is open.
     @inline(__always)
     func run<Result>(
         isRequest: Bool = true, _ operation: (Core) throws(Stop) -> Result
@@ -118,10 +118,10 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
-    /// Lets a blocked operation wait; `retry` runs exactly once when it may try again: on another thread, or, where
-    /// `mayWait`, on this one after its page was read here. It is told whether it runs within this call.
+    /// Lets a blocked operation wait. `retry` runs exactly once, when the operation may try again: on another thread
+    /// or, with `mayWait`, on this one after its page was read here. It is told whether it runs within this call.
     ///
-    /// Give back the attempt that a retry was given; it holds the pages fetched so far.
+    /// A retry that blocks again must pass the attempt it was given: the attempt holds the pages fetched so far.
     func park(
         _ blocker: Blocker, _ attempt: Attempt?, mayWait: Bool,
         _ retry: @escaping Attempt.Retry
@@ -136,7 +136,7 @@ final class Volume<D: Device>: @unchecked Sendable {
             return state.park(blocker, attempt, &submissions, retry)
         }
         if let now {
-            // A batch that the blocked operation closed goes out whatever becomes of the operation.
+            // A batch that the operation closed is submitted, whatever becomes of the operation.
             if !submissions.isEmpty { device.submit(submissions) }
             resume(now, isWithin: true)
             return
@@ -151,9 +151,9 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
-    /// Runs a parked operation again, as often as what it comes to wait for is there by the time that it has been parked. Where that
-    /// comes while an earlier run is still on its way out, on this thread or another, the one that ran it goes on: so nothing is
-    /// nested, and the pages that it holds are let go only at its end. `isWithin`: the call that parked it has not returned.
+    /// Runs a parked operation again. If it parks and its wait ends while it is still running, on this thread or
+    /// another, the thread that runs it runs it once more. So runs never nest, and the held pages are let go only at
+    /// the end. `isWithin`: the call that parked it has not returned.
     func resume(_ waiter: VolumeState.Waiter, isWithin: Bool) {
         let attempt = waiter.attempt
         var next = state.withLock { $0.begin(attempt, waiter.retry) }
@@ -161,13 +161,14 @@ final class Volume<D: Device>: @unchecked Sendable {
             retry(attempt, isWithin)
             next = state.withLock { $0.end(attempt) }
         }
-        // Whoever waits for its outcome, or for all to be over, looks again.
+        // Those who wait for its outcome, or for the end of all requests, check again.
         wakeThreads()
     }
 
     // MARK: Completions
 
-    /// Takes any completion, from the device's threads or from `perform`. `parking`: whose call of `park` has had it performed.
+    /// Takes a completion, from the device's threads or from `perform`. `parking`: the attempt whose `park` performed
+    /// the read.
     func complete(_ completion: Completion, parking attempt: Attempt? = nil) {
         switch completion.tag & LogTag.kindMask {
         case VolumeTag.page:
@@ -188,9 +189,10 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     // MARK: What the kernel knows
 
-    /// The kernel forgets an inode as often as that. Never fails. An orphan that nobody knows any more is removed, now or by the housekeeper.
+    /// The kernel drops `count` lookups of an inode. Never fails. An orphan that the kernel has forgotten is removed,
+    /// now or by the housekeeper.
     func forget(_ inode: InodeNumber, _ count: UInt64) {
-        // Counted in any case; `run` may refuse to run anything.
+        // Count this outside `run`, which may refuse to run anything.
         let isOrphan = state.withLock { state in
             state.core.forget(inode, count)
             return state.core.reapable.last == inode && !state.core.isOver
@@ -203,7 +205,7 @@ final class Volume<D: Device>: @unchecked Sendable {
                 core.reapable.removeLast()
             }
         } catch {
-            // The housekeeper does it, and fetches what it needs itself.
+            // The housekeeper removes the orphan, and fetches the pages that it needs.
             if case .blocked(let blocker) = error, let miss = blocker.miss {
                 change { $0.abandonFetch(miss.address, $1) }
             }
@@ -211,29 +213,29 @@ final class Volume<D: Device>: @unchecked Sendable {
         }
     }
 
-    /// A number that other stores most likely do not have.
+    /// A number that most likely differs from that of other stores.
     var generation: UInt32 { state.withLock { UInt32(truncatingIfNeeded: $0.superblock.uuid.low) } | 1 }
 
-    /// Without access control lists the kernel heeds none, so none are taken.
+    /// Where the kernel does not heed access control lists, the store must not take any.
     func useAccessLists(_ isWanted: Bool) { state.withLock { $0.core.keepsAccessLists = isWanted } }
 
     // MARK: Durability
 
-    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with EIO. A request does not wait
-    /// for a host that is full for long: it gets ENOSPC, and nothing is lost.
+    /// Calls `done` exactly once: with nil when everything acknowledged before this call is durable, else with an error
+    /// (EIO). A request does not wait long for a full host: it gets ENOSPC, and nothing is lost.
     func sync(mayWait: Bool, isRequest: Bool = false, _ done: @escaping @Sendable (Errno?) -> Void) {
         if let outcome = commit(mayWait: mayWait, isDurable: true, isRequest: isRequest, done) { done(outcome) }
     }
 
-    /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`; it is told whether that
-    /// is within this call.
+    /// Calls `done` when the operations acknowledged so far may be answered under `ack=written` or `ack=durable`. It is
+    /// told whether that is within this call.
     func whenAcknowledged(mayWait: Bool, _ done: @escaping @Sendable (Errno?, _ isWithin: Bool) -> Void) {
         let isDurable = options.acknowledgement == .durable
         let outcome = commit(mayWait: mayWait, isDurable: isDurable, isRequest: true) { done($0, false) }
         if let outcome { done(outcome, true) }
     }
 
-    /// Gives the outcome where it is there before this returns; else `done` is told it later.
+    /// Gives the outcome if it is known before this returns. Otherwise gives nil, and `done` gets the outcome later.
     private func commit(
         mayWait: Bool, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
     ) -> Errno?? {
@@ -261,8 +263,8 @@ final class Volume<D: Device>: @unchecked Sendable {
 
     typealias ReadDone = @Sendable (ReadPlan, Errno?, _ isWithin: Bool) -> Void
 
-    /// Carries out a plan, and plans what is left of it. `done` is called exactly once: before this returns where nothing has to be read
-    /// or `mayWait`, else from a completion. It is told whether it is called within this call.
+    /// Carries out a plan, and plans the rest of it. Calls `done` exactly once: before this returns if nothing has to
+    /// be read or with `mayWait`, otherwise from a completion. It is told whether it is called within this call.
     func execute(_ plan: ReadPlan, mayWait: Bool, _ done: @escaping ReadDone) {
         goOn(plan, nil, mayWait: mayWait, isWithin: true, done)
     }
@@ -296,7 +298,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         done(plan, plan.failure, isWithin)
     }
 
-    /// Does a part's reads on this thread.
+    /// Does the reads of a part of the plan on this thread.
     private func readNow(_ plan: ReadPlan) {
         var damages: [CorruptionReport] = []
         for (index, read) in plan.reads.enumerated() {
@@ -308,7 +310,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         wakeThreads()
     }
 
-    /// Gives a plan's memory back once its reply is sent.
+    /// Gives a plan's memory back, after its reply was sent.
     func recycle(_ plan: ReadPlan) { state.withLock { $0.core.recycle(plan) } }
 }
 

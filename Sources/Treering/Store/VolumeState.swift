@@ -1,6 +1,6 @@
-// What a volume keeps under its lock besides the core: who waits for what, and what is in flight.
+// What a volume keeps under its lock besides the core: who waits for what, and which I/O is in flight.
 
-/// What a completion's tag means; the log's tags are its own.
+/// The kinds of completion tags. The log has others of its own.
 enum VolumeTag {
     /// A page fetch; the number is the page's address.
     static let page: UInt64 = 3 << 56
@@ -8,23 +8,23 @@ enum VolumeTag {
     static let plan: UInt64 = 4 << 56
 }
 
-/// An operation that had to wait at least once, until it has run to its end. It holds the pages that were fetched for it.
+/// An operation that had to wait at least once, until it ends. It holds the pages that were fetched for it.
 final class Attempt: @unchecked Sendable {
     fileprivate(set) var pages: [HeldPage] = []
-    /// It waits, in one place, or was taken from there and is about to be run again.
+    /// It waits in one place, or was taken from there to be run again.
     fileprivate var isWaiting = false
-    /// Somebody runs it, and runs `next` when that is over.
+    /// A thread runs it. That thread also runs `next` afterwards.
     fileprivate var isRunning = false
     fileprivate var next: Retry?
 
     /// Runs the operation again. `isWithin`: within the call that parked it, and on its thread.
     typealias Retry = @Sendable (Attempt, _ isWithin: Bool) -> Void
 
-    /// Pages that an operation which goes on where it was may hold: the way from the root to a leaf, in each of two places.
+    /// How many pages an operation may hold that goes on where it was: two ways from the root to a leaf.
     static let aheadPageCount = 2 * Index.pathCapacity
 }
 
-/// A hold on a page of the index that was in use when it was taken.
+/// A hold on a page of the index. The page stays in memory until `letGo`.
 struct HeldPage {
     private let tree: Index
     private let pin: PagePin
@@ -40,7 +40,7 @@ struct HeldPage {
 }
 
 extension [HeldPage] {
-    /// Lets go of all but the last few.
+    /// Lets go of all but the last `count` pages.
     mutating func letGo(butLast count: Int) {
         guard self.count > count else { return }
         for page in dropLast(count) { page.letGo() }
@@ -48,7 +48,7 @@ extension [HeldPage] {
     }
 }
 
-/// Work to be done when the lock is free again: replies and retries.
+/// Work for when the lock is free again: replies and retries.
 typealias Continuation = @Sendable () -> Void
 
 final class VolumeState {
@@ -61,14 +61,14 @@ final class VolumeState {
     private struct PendingFetch {
         var fetch: PageFetch
         var waiters: [Waiter] = []
-        /// Until the first who waits takes it.
+        /// The page's read, until the first waiter takes it to submit it.
         var submission: Submission?
     }
 
-    /// By address alone: a page that is not in memory keeps its address until it is.
+    /// The address is enough: a page that is not in memory keeps its address.
     private var fetches: [PageAddress: PendingFetch] = [:]
     private var roomWaiters: [Waiter] = []
-    /// Waiters that were taken out and are being run again.
+    /// How many waiters were taken out and are being run again.
     private var resumedCount = 0
     private struct CommitWaiter {
         var batch: BatchSequence
@@ -79,43 +79,44 @@ final class VolumeState {
     private var writtenWaiters: [CommitWaiter] = []
     private var plans: [(plan: ReadPlan, done: @Sendable (ReadPlan) -> Void)?] = []
     private var freePlans: [Int] = []
-    /// Pages that could not be read or are damaged: what needs them fails.
+    /// Pages that could not be read or are damaged. An operation that needs one fails with EIO.
     private(set) var badPages: Set<PagePointer> = []
     let indexFile: DeviceFile
-    /// Both stay open as long as the mount: what is written to them must not depend on whether a file can be opened.
+    /// Both files stay open for the whole mount: writing to them must not depend on whether a file can be opened.
     let superblockFile: DeviceFile
-    /// The last one that was written whole, and nothing else: a recovery of this mount begins with it.
+    /// The superblock that was last written whole, and no other. A relocation begins with it.
     private(set) var superblock: Superblock
-    /// What was written to the log before this mount, since formatting.
+    /// Bytes that were written to the log between formatting and this mount.
     var writtenBefore = WrittenByteCounts()
     /// The generation and checkpoint in each slot of the superblock.
     private(set) var slots: [(generation: UInt64, checkpoint: CheckpointNumber)]
-    /// Where the sweep of tombstones goes on; nil when there is nothing to sweep.
+    /// Where the sweep of tombstones goes on; nil when nothing is to be swept.
     var sweepCursor: IndexKey?
     /// The record sequence at which this mount went on with the log.
     var recoveredSequence = RecordSequence.zero
     /// Dead data punched out of segments since the mount.
     var punchedByteCount: UInt64 = 0
-    /// The store is becoming smaller or larger.
+    /// The change of capacity that is under way.
     var resize: Resize?
-    /// Who asked for free space to go back to the host.
+    /// The trim that is under way.
     var trim: Trim?
-    /// The scrub that runs, or the last one, and the one before while one runs.
+    /// `scrub`: the running scrub, or else the last one. `lastScrub`: the one before, while one runs.
     var scrub: ScrubStatus?
     var lastScrub: ScrubStatus?
-    /// The mount ends.
+    /// The mount ends, so no scrub may begin.
     var mayNotScrub = false
-    /// Reads of a scrub in flight; the log is not written again elsewhere meanwhile.
+    /// How many reads of a scrub are in flight. A relocation waits until there are none.
     private(set) var scrubReadCount = 0
     var checkpointCount = 0
     var reapedCount = 0
     var parkedCount = 0
     /// The most pages that one parked operation held.
     private(set) var heldPageCountPeak = 0
-    /// How often the log was written again at new addresses, and whether that is going on.
+    /// How often the log was relocated.
     var relocationCount = 0
     private(set) var isRelocating = false
-    /// How often in a row that failed for want of something on the host; and with how many tries writers are told.
+    /// How many tries to relocate have failed in a row for a shortage on the host. At `lateTryLimit`, writers get an
+    /// error.
     private(set) var lateTryCount = 0
     private let lateTryLimit: Int
 
@@ -131,7 +132,7 @@ final class VolumeState {
         self.slots = slots
     }
 
-    /// A superblock is durable in a slot.
+    /// Notes that a superblock is durable in a slot.
     func wrote(_ superblock: Superblock, slot: Int) {
         let newest = slots.map(\.generation).max()!
         precondition(
@@ -144,7 +145,7 @@ final class VolumeState {
 
     // MARK: Parking
 
-    /// Lets an operation wait. Gives it back at once when what it waits for is there already.
+    /// Lets an operation wait. If what it waits for is there already, gives the waiter back to be run at once.
     func park(
         _ blocker: Blocker, _ attempt: Attempt, _ submissions: inout [Submission],
         _ retry: @escaping Attempt.Retry
@@ -171,20 +172,20 @@ final class VolumeState {
         }
     }
 
-    /// A waiter is to be run again; `begin` and `end` follow.
+    /// Counts a waiter that is run again. The caller must call `begin` and `end`.
     private func goOn(_ waiter: Waiter) -> Waiter {
         resumedCount += 1
         return waiter
     }
 
-    /// Whether a request waits, or one that has waited runs again.
+    /// Whether a request waits, or runs again after it has waited.
     var hasWaiters: Bool {
         resumedCount > 0 || !roomWaiters.isEmpty || fetches.values.contains { !$0.waiters.isEmpty }
             || !durabilityWaiters.isEmpty || !writtenWaiters.isEmpty || plans.count > freePlans.count
     }
 
-    /// An operation missed a page: its fetch begins under the same hold of the lock, since the page could move later. Whoever
-    /// waits for it first submits it.
+    /// Begins the fetch of a page that an operation missed. This happens under the same hold of the lock, since the
+    /// page could move later. The first waiter submits the read.
     func beginFetch(_ miss: PageMiss) {
         guard fetches[miss.address] == nil else { return }
         let fetch = core.index.tree.beginFetch(miss)
@@ -198,14 +199,14 @@ final class VolumeState {
 
     func isFetching(_ address: PageAddress) -> Bool { fetches[address] != nil }
 
-    /// Nobody waits for a page after all: unless somebody else does by now, it is not read.
+    /// Drops the fetch of a page that its operation does not wait for, unless somebody else does.
     func abandonFetch(_ address: PageAddress, _: borrowing Telling) {
         guard let pending = fetches[address], pending.submission != nil, pending.waiters.isEmpty else { return }
         fetches[address] = nil
         core.index.tree.cancelFetch(pending.fetch)
     }
 
-    /// Whether a page's fetch has begun and waits for somebody to submit it.
+    /// Whether a page's fetch has begun and nobody has submitted its read.
     func isUnsubmitted(_ address: PageAddress) -> Bool { fetches[address]?.submission != nil }
 
     /// The read of a page that nobody has submitted yet.
@@ -214,7 +215,7 @@ final class VolumeState {
         return fetches[address]?.submission
     }
 
-    /// A page was read: those who wait for it run again.
+    /// Takes in a page that was read. Those who wait for it are `ready` to run again.
     func pageCompleted(_ completion: Completion, _ ready: inout [Waiter], _: borrowing Telling) {
         let address = PageAddress(UInt32(truncatingIfNeeded: completion.tag))
         guard let pending = fetches.removeValue(forKey: address) else { preconditionFailure("page never asked for") }
@@ -235,7 +236,7 @@ final class VolumeState {
         ready.append(contentsOf: waiters.map(goOn))
     }
 
-    /// What could not be read may be readable again: the next operation tries.
+    /// Lets the next operation try to read bad pages again: the cause may have passed.
     func forgetBadPages() { if !badPages.isEmpty { badPages.removeAll() } }
 
     private func bad(_ page: PagePointer, _ report: CorruptionReport) {
@@ -243,7 +244,8 @@ final class VolumeState {
         core.report(report)
     }
 
-    /// The first that waits for room and may try again; nil where that would be in vain.
+    /// Takes out the first operation that waits for room, if it may try again: there may be room, or waiting is in
+    /// vain.
     func takeRoomWaiter() -> Waiter? {
         guard !roomWaiters.isEmpty, core.mayHaveRoom || core.isVainToWait || isBetweenTries else { return nil }
         return goOn(roomWaiters.removeFirst())
@@ -252,7 +254,8 @@ final class VolumeState {
     var roomWaiterCount: Int { roomWaiters.count }
     var hasRoomWaiters: Bool { !roomWaiters.isEmpty }
 
-    /// What to run now; nil where somebody runs the attempt already and will go on with this.
+    /// Begins a run of an attempt and gives what to run. Nil where the attempt is being run already: that run goes on
+    /// with `retry`.
     func begin(_ attempt: Attempt, _ retry: @escaping Attempt.Retry) -> Attempt.Retry? {
         attempt.isWaiting = false
         guard !attempt.isRunning else {
@@ -263,7 +266,8 @@ final class VolumeState {
         return retry
     }
 
-    /// A run is over: what to run next. Where it does not wait any more the operation is at its end, and its pages may go.
+    /// Ends a run and gives what to run next. If the operation does not wait any more, it has ended, and its pages are
+    /// let go.
     func end(_ attempt: Attempt) -> Attempt.Retry? {
         resumedCount -= 1
         if let next = attempt.next {
@@ -279,17 +283,18 @@ final class VolumeState {
 
     func beginRelocation() { isRelocating = true }
 
-    /// `isLate`: the host was short of something, and it will be tried again.
+    /// `isLate`: the host was short of something, and another try follows.
     func endRelocation(isLate: Bool, _: borrowing Telling) {
         isRelocating = false
         lateTryCount = isLate ? lateTryCount + 1 : 0
         precondition(!isLate || core.log.suspension != nil || core.log.isClosed)
     }
 
-    /// The log cannot be written now, and nobody tries: the index and what staging holds are whole, and can be read.
+    /// Whether the log is suspended and no try to relocate it runs. Operations may read then: the index and staging are
+    /// whole.
     var isBetweenTries: Bool { lateTryCount > 0 && !isRelocating && core.log.suspension != nil }
 
-    /// So many tries have failed that nobody shall wait for the next one.
+    /// Whether so many tries have failed that no request shall wait for the next one.
     var isStranded: Bool { isBetweenTries && lateTryCount >= lateTryLimit }
 
     /// Whether a request that found no room must fail instead of waiting.
@@ -301,7 +306,8 @@ final class VolumeState {
 
     // MARK: Durability
 
-    /// Has `done` told when a batch is durable (written). Gives the outcome where there is one already; it is told nothing then.
+    /// Calls `done` when a batch is durable (or only written). If the outcome is known already, gives it and never
+    /// calls `done`.
     func waitCommitted(
         _ batch: BatchSequence, isDurable: Bool, isRequest: Bool, _ done: @escaping @Sendable (Errno?) -> Void
     ) -> Errno?? {
@@ -313,7 +319,8 @@ final class VolumeState {
         return nil
     }
 
-    /// Takes out those whose batch is durable (written); everybody once the log has failed, and requests where the host has no room for it.
+    /// Takes out the waiters whose batch is durable (or only written). A closed log ends all waits with EIO; a full
+    /// host ends those of requests with ENOSPC.
     func takeCommitted(_ continuations: inout [Continuation]) {
         if durabilityWaiters.isEmpty && writtenWaiters.isEmpty { return }
         take(&durabilityWaiters, through: core.log.tracker.durable, &continuations)
@@ -354,7 +361,7 @@ final class VolumeState {
         }
     }
 
-    /// A part of a plan is over whose reads were done by the thread that planned it.
+    /// Ends a part of a plan, after the thread that planned it has done its reads.
     func finished(_ plan: ReadPlan, _ damages: [CorruptionReport]) {
         for damage in damages { note(damage, of: plan) }
         core.finished(plan)
@@ -372,7 +379,7 @@ final class VolumeState {
 
     private static func planSlot(_ tag: UInt64) -> Int { Int((tag & ~LogTag.kindMask) >> 16) }
 
-    /// One read of a plan is over; gives the plan's continuation when it was the last.
+    /// Takes in one read of a plan. Gives the plan and its continuation if it was the last.
     func readCompleted(_ tag: UInt64, _ damage: CorruptionReport?) -> (ReadPlan, @Sendable (ReadPlan) -> Void)? {
         let slot = Self.planSlot(tag)
         let (plan, done) = plans[slot]!

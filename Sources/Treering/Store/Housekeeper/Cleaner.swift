@@ -1,13 +1,14 @@
-// The steps of emptying a segment: repeating in the head of the log what is still live in it, and copying live payload blocks to a segment of
-// their own. It knows the core, under its lock, and the device, but not who calls it: Housekeeper+Emptying.swift takes the steps in turn, and
-// Housekeeper+Cleaning.swift decides when, and on which segment.
+// The cleaner's steps to empty a segment: it writes the live entries again at the head of the log, and copies live
+// payload blocks to a cold segment. It knows the core (under its lock) and the device, but not its callers:
+// Housekeeper+Emptying.swift takes the steps in turn; Housekeeper+Cleaning.swift decides when, and on which segment.
 
 import Synchronization
 
-/// What the cleaner keeps between segments. Used by one thread, the housekeeper's.
+/// The state that the cleaner keeps between segments. Only the housekeeper's thread uses it.
 final class Cleaner<D: Device> {
     private let device: D
-    /// The segment that takes moved blocks, and where its next run goes. It is sealed when it is full, and at the unmount.
+    /// The cold segment that takes moved blocks, and the place of its next run. It is sealed when it is full, and at
+    /// the unmount.
     private var head: Head?
     struct Head {
         var segmentID: SegmentID
@@ -15,7 +16,7 @@ final class Cleaner<D: Device> {
         var offset: Int
     }
 
-    /// A segment that is being emptied. Its number's life is held, so it stays in use.
+    /// A segment that is being emptied. The cleaner holds its incarnation, so it stays in use.
     struct Victim {
         var segmentID: SegmentID
         var segment: Segment
@@ -25,13 +26,14 @@ final class Cleaner<D: Device> {
         var file: DeviceFile { segment.file! }
     }
 
-    /// A run's header and blocks, written at once.
+    /// A run's header and blocks. They are written at once.
     private let run = AlignedBuffer(byteCount: RunHeader.byteCount + runBlockLimit * blockByteCount)
-    /// What is read of the segment to be emptied.
+    /// The blocks that are read of the segment to be emptied.
     private let window = AlignedBuffer(byteCount: windowByteCount)
-    /// What is known here holds as long as the core has this index (`Core.adoptCount`).
+    /// The index that this state belongs to (`Core.adoptCount`). When the core adopts another index, the state is void.
     private(set) var generation = 0
-    /// What was done since the mount; anybody may look. Bytes of records of moves, and of copied blocks with their headers.
+    /// Statistics since the mount; any thread may read them. `repeatedByteCount`: bytes of records of moves.
+    /// `copiedByteCount`: bytes of copied blocks with their headers.
     let isInSegment = Atomic(false)
     let segmentCount = Atomic(0)
     private let repeatedByteCount = Atomic<UInt64>(0)
@@ -52,19 +54,19 @@ final class Cleaner<D: Device> {
     /// The file of the segment that takes moved blocks.
     func headFile(_ adoptCount: Int) -> DeviceFile? { adoptCount == generation ? head?.file : nil }
 
-    /// How much the segment that takes moved blocks has room for.
+    /// How many bytes the cleaner's head has room for.
     func headRoom(_ log: SegmentLog) -> Int { head.map { log.table.segmentByteCount - $0.offset } ?? 0 }
 
     // MARK: A segment
 
-    /// Takes hold of a sealed segment to empty it; nil where that incarnation of it is over. What was learnt before the index was replaced counts for
-    /// nothing.
+    /// Takes hold of a sealed segment to empty it. Nil where that incarnation has ended. Forgets the cleaner's head if
+    /// the index was replaced since.
     func begin(_ segmentID: SegmentID, uuid: StoreUUID, _ core: Core) -> Victim? {
         let table = core.table
         guard table.isInUse(segmentID), table[segmentID.number].isSealed else { return nil }
         table.hold(segmentID)
         if generation != core.adoptCount {
-            // The log failed and was written again elsewhere: the head is sealed, or free.
+            // The log was relocated. The cleaner's head is sealed now, or free.
             generation = core.adoptCount
             head = nil
         }
@@ -73,7 +75,8 @@ final class Cleaner<D: Device> {
         )
     }
 
-    /// Lets go of a segment that was gone through; gives how many bytes in it could not be moved.
+    /// Lets go of a segment after all its batches were gone through. Gives how many bytes are still live in it: these
+    /// could not be moved.
     func end(_ victim: Victim, _ core: Core) -> Int64 {
         segmentCount.add(1, ordering: .relaxed)
         let live = core.table[victim.number].live
@@ -83,7 +86,8 @@ final class Cleaner<D: Device> {
 
     // MARK: Entries
 
-    /// What a batch's records established: candidates for moving, each once, with the bytes that a payload has in the record.
+    /// The index entries that a batch's records have made: candidates for moving, each once. With each come the inline
+    /// bytes that the record has of its payload.
     static func candidates(of batch: FoundBatch) -> [Item] {
         var items: [Item] = []
         var seen: Set<RecordIndex.Candidate> = []
@@ -103,8 +107,9 @@ final class Cleaner<D: Device> {
         var cursor: IndexKey?
     }
 
-    /// One record of moves: what is live of `items` from a place on, as much as fits. Gives where to go on, and before that the inode whose
-    /// removals must be finished: a copy of what is removed already would lie behind its tombstone, and come back to life.
+    /// Writes one record of moves: the live entries of `items` from `start` on, as many as fit. Gives where to go on.
+    /// Stops at an inode with unfinished removals and gives it as `leaving`; the caller must finish these first.
+    /// Otherwise the copy of a removed entry would lie behind its tombstone and be live again.
     func moveEntries(
         _ items: [Item], from start: Progress, of victim: SegmentNumber, _ core: Core
     ) throws(Stop) -> Moved {
@@ -127,7 +132,7 @@ final class Cleaner<D: Device> {
         while next < items.count, writer.byteCount < Self.recordByteCountLimit {
             let item = items[next]
             let rest = RecordIndex.Candidate(first: cursor ?? item.candidate.first, last: item.candidate.last)
-            // An extent that replaces others in steps is not in the tree yet.
+            // The extent of an unfinished replacement is not in the tree yet.
             if core.index.replacementCount > 0, rest.first.space == .tree, rest.first.kind == .extent,
                 core.index.removals[InodeNumber(rest.first.object)] != nil
             {
@@ -169,17 +174,18 @@ final class Cleaner<D: Device> {
 
     // MARK: Blocks
 
-    /// A payload and those of its stored blocks that lived when they were copied.
+    /// A payload, and those of its stored blocks that were live when they were copied.
     struct Copied {
         var payload: PayloadID
         var position: UInt32
         var blocks: [(index: Int, block: Int)]
         var checksums: [UInt32]
-        /// Where its blocks begin in the run, in blocks.
+        /// Where its blocks begin in the run, counted in blocks.
         var start: Int
     }
 
-    /// Chooses what the next run takes of some payloads: as much as the rest of the head holds, unless that is hardly worth a write.
+    /// Chooses the payloads of the next run: as many as the rest of the head holds. If the head holds fewer than 16
+    /// blocks, that is hardly worth a write, so the run is planned for a new head.
     func planRun(
         _ payloads: [PayloadID], from first: Int, of victim: SegmentNumber, _ core: Core
     ) throws(Stop) -> (copied: [Copied], reached: Int) {
@@ -205,7 +211,7 @@ final class Cleaner<D: Device> {
                     return found
                 }
             }
-            // Only a hostile store has blocks of which nothing is named.
+            // Only a hostile store has a payload without any live block.
             if let found, !found.blocks.isEmpty, !copied.contains(where: { $0.payload == id }) {
                 if blockCount + found.blocks.count > blockLimit, blockCount > 0 || blockLimit == Self.runBlockLimit {
                     break
@@ -218,8 +224,8 @@ final class Cleaner<D: Device> {
         return (copied, next)
     }
 
-    /// Reads the blocks of a run into it. What is damaged is copied as it is: its checksum goes with it, and reading it goes on to fail. Gives
-    /// what is damaged.
+    /// Reads the blocks of a run into `run`. Gives the damage it finds. A damaged block is copied as it is, with its
+    /// old checksum: reading it keeps failing.
     func read(_ copied: [Copied], of victim: Victim) throws(Errno) -> [CorruptionReport] {
         var damages: [CorruptionReport] = []
         var pieces: [(source: Int, target: Int, checksum: UInt32)] = []
@@ -237,7 +243,7 @@ final class Cleaner<D: Device> {
         while first < pieces.count {
             let start = pieces[first].source
             var end = first + 1
-            // Short gaps are read over.
+            // One read covers short gaps between pieces.
             while end < pieces.count, pieces[end].source - pieces[end - 1].source <= 64 << 10,
                 pieces[end].source + blockByteCount - start <= Self.windowByteCount
             {
@@ -259,8 +265,8 @@ final class Cleaner<D: Device> {
         return damages
     }
 
-    /// Writes a run to the head, durably; gives where it lies. Where that fails, nothing names the run, and the head must be sealed: nothing more
-    /// goes to where writing has failed.
+    /// Writes a run to the cleaner's head, durably. Gives where it lies. After a failure nothing names the run, and the
+    /// caller must seal the head: nothing is written to a place where writing has failed.
     func writeRun(_ copied: [Copied], uuid: StoreUUID) throws(Errno) -> (segmentID: SegmentID, position: Int) {
         let blockCount = Self.blockCount(of: copied)
         let byteCount = RunHeader.byteCount + blockCount * blockByteCount
@@ -281,7 +287,8 @@ final class Cleaner<D: Device> {
         headRoom(log) >= RunHeader.byteCount + Self.blockCount(of: copied) * blockByteCount
     }
 
-    /// Opens a prepared segment as the head; gives the header to be written, or nil where there is none. The one before must be sealed.
+    /// Opens a prepared segment as the cleaner's head. Gives the header that the caller must write; nil where no
+    /// segment is prepared. The head before must be sealed.
     func openHead(uuid: StoreUUID, _ core: Core) -> (header: SegmentHeader, file: DeviceFile)? {
         precondition(head == nil)
         guard core.adoptCount == generation,
@@ -296,7 +303,7 @@ final class Cleaner<D: Device> {
         return (header, segment.file!)
     }
 
-    /// Nothing more is written to the head.
+    /// Seals the cleaner's head. Nothing more is written to it.
     func seal(_ core: Core) {
         guard let head else { return }
         self.head = nil
@@ -305,7 +312,8 @@ final class Cleaner<D: Device> {
         core.table.seal(head.segmentID.number, lastBatch: max(core.log.lastBatch, BatchSequence(1)))
     }
 
-    /// Tells the log where a run's payloads lie now: those that still lay in the old place, as many as one record takes. Gives where to go on.
+    /// Writes a record that says where a run's payloads lie now: those that still lay in the old place, as many as fit
+    /// into one record. Gives where to go on.
     func commit(
         _ copied: [Copied], from first: Int, of victim: SegmentNumber, at place: (segmentID: SegmentID, position: Int),
         _ core: Core
@@ -353,7 +361,7 @@ extension RecordIndex {
         }
     }
 
-    /// Whether a payload can be moved with inline bytes of this count: it is in blocks, or as long.
+    /// Whether a payload can be moved with inline bytes of this count: it lies in blocks, or has the same length.
     fileprivate func isInline(_ key: IndexKey, _ byteCount: Int) throws(PageMiss) -> Bool {
         try tree.withValue(of: key) { value in
             guard let entry = value.flatMap({ PayloadEntry(decoding: $0) }) else { return false }

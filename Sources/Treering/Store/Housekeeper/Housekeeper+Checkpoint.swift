@@ -1,10 +1,12 @@
 // Checkpoints: the index of one moment becomes durable, in an order that keeps both superblock slots mountable at every instant.
 
 extension Housekeeper {
-    /// Writes a checkpoint; a failure is logged and closes the log for this mount, a host that is short of something only delays it.
+    /// Writes a checkpoint and handles its failure. A shortage on the host only delays the checkpoint. Another failure
+    /// is logged and makes the mount read-only.
     func checkpointReporting() {
         do { try checkpointTwice() } catch {
-            // Where a page cannot be read that a replacement needs, what the checkpoint would hold cannot be made now; the log has it.
+            // A replacement must be finished before the freeze, and the page that it needs may be unreadable. The
+            // checkpoint is then only delayed: the log has everything that it would hold.
             let isReplacing =
                 error == .ioError && state.withLock { $0.core.index.replacementCount > 0 && !$0.core.log.isClosed }
             if error.isShortage || isReplacing {
@@ -20,13 +22,13 @@ extension Housekeeper {
         }
     }
 
-    /// The mount is read-only from now on: whoever waits for the log gets an error.
+    /// Makes the mount read-only. Whoever waits for the log gets an error.
     func closeLog(_ error: Errno) {
         volume.change { state, telling in state.core.close(error, telling) }
     }
 
-    /// Writes a checkpoint. Where that fails for another reason than room, all of it is written once more, its pages at new addresses:
-    /// a flush that failed is not asked again.
+    /// Writes a checkpoint. If that fails, and not for want of room, writes all of it once more, with the pages at new
+    /// addresses. The flush alone is not repeated: the host may have dropped the pages whose flush failed.
     func checkpointTwice(isClean: Bool = false) throws(Errno) {
         do throws(Errno) { try checkpoint(isClean: isClean) } catch {
             guard error != .noSpace, !state.withLock({ $0.core.log.isClosed }) else { throw error }
@@ -35,7 +37,7 @@ extension Housekeeper {
         }
     }
 
-    /// What is frozen under one hold of the lock.
+    /// What is frozen in one go, without letting go of the lock.
     private struct Frozen {
         var root: IndexRoot
         var superblock: Superblock
@@ -43,7 +45,8 @@ extension Housekeeper {
         var relocationCount: Int
     }
 
-    /// Freezes the index and makes it durable: log through here, pages, flush, superblock slot, flush. Operations go on.
+    /// Freezes the index and makes it durable, in this order: the log up to here, pages, flush, superblock slot, flush.
+    /// Operations go on meanwhile.
     ///
     /// `beforeSuperblock` runs when the pages are durable and before the superblock names them.
     func checkpoint(
@@ -52,7 +55,8 @@ extension Housekeeper {
         while try !attemptCheckpoint(isClean: isClean, beforeSuperblock) {}
     }
 
-    /// False where the log was written again meanwhile: the frozen index names places that are void.
+    /// False where the log was relocated meanwhile: the frozen index names places that are void, so another must be
+    /// frozen.
     private func attemptCheckpoint(
         isClean: Bool, _ beforeSuperblock: () throws(Errno) -> Void
     ) throws(Errno) -> Bool {
@@ -101,7 +105,8 @@ extension Housekeeper {
                 _ = try core.find { () throws(PageMiss) in try core.index.continueRemovals(of: inode) }
                 throw .blocked(.turn)
             }
-            // Closing the batch below may change the head's.
+            // The usage entries are put below, when no page may be missing. Closing the batch may change the entry of
+            // the head.
             for number in core.table.changedNumbers(and: core.log.headSegment) {
                 try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(number)) }
             }
@@ -154,7 +159,7 @@ extension Housekeeper {
         let needed = UInt64(count * IndexPage.byteCount)
         let present = try device.byteCount(of: file)
         let step = UInt64(1 << 20)
-        // Some pages ahead: they let removals go on when the host is full.
+        // The file grows by more than is needed: with the spare pages removals can go on when the host is full.
         let ahead = max(step, needed / 4)
         if present >= needed + ahead / 2 { return }
         do throws(Errno) { try device.resize(file, to: (needed + ahead + step - 1) / step * step) } catch {
@@ -162,7 +167,7 @@ extension Housekeeper {
         }
     }
 
-    /// Writes the frozen pages, neighbours together.
+    /// Writes the frozen pages, neighbours in one write.
     private func writePages() throws(Errno) {
         let file = state.withLock { $0.indexFile }
         let limit = 64

@@ -1,5 +1,5 @@
-// When and what to clean. A segment is emptied by the Cleaner, and is free two checkpoints later; a store that is short of segments
-// is brought back in cycles of both, in the background as long as there are some left.
+// Decides when to clean, and which segments. The Cleaner empties a segment; two checkpoints later the segment is free.
+// A store that is short of segments goes through cycles of both. While some are left, cleaning runs in the background.
 
 /// When segments are cleaned.
 enum CleaningPolicy: String, Sendable, CaseIterable {
@@ -11,14 +11,15 @@ enum CleaningPolicy: String, Sendable, CaseIterable {
     case eager
 }
 
-/// What cleaning has brought since the store became short of segments. Emptying a segment is a gain that may lie in the heads at first;
-/// but once as many have been emptied as there are, and no more is free, the rest is not to be had.
+/// What cleaning has gained since the store became short of segments. A gain may at first be only room in the heads,
+/// with no segment free yet. But when more segments have been emptied without gain than are in use, there is nothing
+/// left to gain.
 struct Shortage {
     private var mostAvailable = 0
     private var leastLive = Int64.max
     private var fruitlessCount = 0
 
-    /// After a cycle that emptied so many segments: whether another is worth the work.
+    /// Called after a cycle that emptied `cleanedCount` segments: whether another cycle is worth the work.
     mutating func goesOn(_ log: SegmentLog, cleanedCount: Int) -> Bool {
         let table = log.table
         let isOver = !log.space.isShort(for: .write)
@@ -40,7 +41,7 @@ struct Shortage {
 extension Housekeeper {
     // MARK: In need
 
-    /// Cleans and recycles until a tier need not wait for room any more, or nothing is to be gained.
+    /// Cleans and recycles until a tier need not wait for room any more, or nothing can be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
         while state.withLock({
             $0.core.log.space.isShort(for: tier) && !$0.core.isOver && $0.core.log.space.isSpaceComing
@@ -50,14 +51,14 @@ extension Housekeeper {
         }
     }
 
-    /// One cycle: some segments emptied, two checkpoints, dead segments recycled. False when nothing was gained: operations that
-    /// wait for room then fail.
+    /// One cycle: empties some segments, writes two checkpoints, recycles dead segments. False where nothing was
+    /// gained: operations that wait for room then fail.
     func reclaim() -> Bool {
         guard begin(.cleaning) else { return false }
         defer { end(.cleaning) }
-        // Only what is durable is cleaned.
+        // Only segments whose last batch is durable can be cleaned.
         try? volume.syncAndWait()
-        // What is dead as a whole costs nothing.
+        // A dead segment becomes free without moving anything, so these come first.
         freeDeadSegments()
         let cleanedCount = state.withLock { $0.core.log.space.isShort(for: .write) } ? cleanSome() : 0
         freeDeadSegments()
@@ -74,7 +75,8 @@ extension Housekeeper {
         }
     }
 
-    /// Makes dead segments free: checkpoints until no superblock slot needs them, then recycles them. With `punches`, dead blocks as well.
+    /// Makes dead segments free: writes checkpoints until neither superblock slot needs them, then recycles them. With
+    /// `punches`, punches the dead blocks that wait for it as well.
     func freeDeadSegments(punches: Bool = false) {
         for _ in 0..<2 {
             let waits = punches && !puncher.waiting.isEmpty
@@ -85,7 +87,8 @@ extension Housekeeper {
         }
     }
 
-    /// Empties segments, best first, until two segments' worth is gained or the free ones are few; gives how many.
+    /// Empties segments, best first, until enough bytes are gained (two segments or more) or the free segments are too
+    /// few to clean. Gives how many were emptied.
     private func cleanSome() -> Int {
         var count = 0
         var gained: Int64 = 0
@@ -103,7 +106,7 @@ extension Housekeeper {
         log.space.mayClean(log.table[victim.number], cleanersHeadRoom: cleaner.headRoom(log))
     }
 
-    /// Empties one segment; gives what that gains, nil when it failed.
+    /// Empties one segment. Gives the bytes that this gains; nil where it failed.
     func clean(_ victim: SegmentID) -> Int64? {
         let gain = state.withLock { Int64($0.core.table.segmentByteCount) - $0.core.table[victim.number].live }
         do {
@@ -117,8 +120,8 @@ extension Housekeeper {
 
     // MARK: Victims
 
-    /// The segment that is best emptied next: the one with most to gain for its work, the older the better, or, in need, simply the one
-    /// with least in it. Nil when none is worth the work.
+    /// The segment that is best emptied next; nil where none is worth the work. Normally it is the one with the most
+    /// gain for its work, weighted by its age; if `isUrgent`, the one with the fewest live bytes.
     ///
     /// Cost and benefit as in the log-structured file system of Rosenblum and Ousterhout (1992): (1 − u) · age / (1 + u).
     private func chooseVictim(
@@ -127,7 +130,7 @@ extension Housekeeper {
         let table = state.core.table
         let size = Double(table.segmentByteCount)
         let durable = state.core.log.tracker.durable
-        // Moving more than this for so little would hardly bring the store on.
+        // A segment with more live bytes than this is not worth the work.
         let limit = Int64(table.segmentByteCount) / 16 * 15
         var best: (number: SegmentNumber, score: Double)?
         for (index, segment) in table.segments.enumerated() {
@@ -143,7 +146,7 @@ extension Housekeeper {
         return best.map { table.id(of: $0.number) }
     }
 
-    /// Empties the segment with most to gain, if that is worth the work and there is room for it.
+    /// Empties the segment with the fewest live bytes, if that is worth the work and there is room for it.
     func cleanOne(of segments: SegmentNumbers = .all) -> Bool {
         guard begin(.cleaning) else { return false }
         defer { end(.cleaning) }
@@ -158,7 +161,7 @@ extension Housekeeper {
         return false
     }
 
-    /// Holds writers back as far as there is need.
+    /// Sets how long writers are held back, from how few segments are free.
     func setPace() {
         volume.writePace.set(
             state.withLock {
@@ -168,7 +171,7 @@ extension Housekeeper {
 
     // MARK: In the background
 
-    /// Cleans as the policy wants it, a bounded piece at a time; true when more is to be done soon.
+    /// Cleans as the policy says, a bounded piece at a time. True when more is to be done soon.
     func cleanInBackground(isIdle: Bool) -> Bool {
         guard !volume.isOver, let goal = state.withLock({ backgroundGoal($0, isIdle: isIdle) }) else {
             return false
@@ -178,7 +181,8 @@ extension Housekeeper {
         var isWorthwhile = false
         if options.cleaning == .eager { try? volume.syncAndWait() }
         for _ in 0..<goal {
-            // What was emptied becomes free before the cleaner takes of what is kept back: writers would wait for that.
+            // Emptied segments are made free before the cleaner takes a segment of the reserve: writers would have to
+            // wait for that.
             let isScarce = state.withLock { state in
                 let log = state.core.log
                 return log.table.hasDeadSegment
@@ -198,7 +202,7 @@ extension Housekeeper {
     private func backgroundGoal(_ state: VolumeState, isIdle: Bool) -> Int? {
         let table = state.core.table
         let log = state.core.log
-        // What is emptied becomes free with a checkpoint.
+        // An emptied segment becomes free only by a checkpoint.
         if log.space.isCheckpointStuck { return nil }
         switch options.cleaning {
         case .off: return nil
@@ -207,20 +211,22 @@ extension Housekeeper {
             let size = Int64(table.segmentByteCount)
             let dead = table.deadByteCount
             let missing = log.space.missingSegmentCount
-            // Some at a time: each time costs two checkpoints.
+            // Several at a time, since each round costs two checkpoints.
             if missing > 0, dead > 2 * size { return min(missing + 2, 4) }
-            // Nobody works, and a third of what is in use is dead: its space goes back to the host.
+            // The store is idle, and a third of what is in use is dead: clean one, to give its space back to the host.
             return isIdle && dead > 4 * size && dead * 3 > Int64(table.inUseCount) * size ? 1 : nil
         }
     }
 
-    /// Called by the cleaner between two steps: what others wait for goes first, and a cleaner without need rests.
+    /// The cleaner calls this between two steps. First comes work that others wait for; then the cleaner rests, if
+    /// nothing is urgent.
     func pauseCleaning(since start: UInt64) {
         housekeepInBetween()
         setPace()
         guard thread != nil else { return }
-        // Three parts rest to one of work (one where somebody asked for it), less as free segments get few and as writers are held back for
-        // want of them: better that they find the disk busy now than no room soon. And no rest longer than a twentieth of a second.
+        // The cleaner rests up to three times as long as it has worked (once as long during a trim), but at most 50 ms.
+        // It rests less when free segments get few, and not at all when writers wait or are held back: a busy disk now
+        // is better for them than no room soon.
         let held = volume.writePace.takeHeldNanoseconds()
         let elapsed = monotonicNanoseconds() - start
         let parts = state.withLock { state -> UInt64 in

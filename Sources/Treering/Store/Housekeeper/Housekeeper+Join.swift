@@ -1,8 +1,8 @@
-// Joining: where a reserved range was written in so many small pieces that they would take more than what was reserved, neighbouring
-// pieces are read and written again as one. The housekeeper does it while the writers wait.
+// Joining the pieces of crowded files. Writes in many small pieces can make a reserved range need more space than its
+// reservation. The housekeeper then reads neighbouring pieces and writes them as one, while the writers wait.
 
 extension Housekeeper {
-    /// Joins pieces of the files that writers wait for.
+    /// Joins the pieces of the crowded files that writers wait for.
     func joinCrowded() {
         guard begin(.joining) else { return }
         defer { end(.joining) }
@@ -32,7 +32,7 @@ extension Housekeeper {
             if isOver { return }
             let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
             guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { continue }
-            // Behind the end of the file the last block holds zeros.
+            // The last block holds zeros behind the end of the file.
             let whole = AlignedBuffer(byteCount: byteCount)
             whole.bytes.zero(0, byteCount)
             whole.bytes.copyBytes(from: read)

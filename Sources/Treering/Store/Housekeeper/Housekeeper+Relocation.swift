@@ -1,22 +1,24 @@
-// The log failed under a mount: what staging holds is written again. That is a recovery without a death: the index of the last
-// checkpoint, the log as far as it is durable, the end of the old segments declared, then the batches that still lie in staging,
-// applied and written at new places. Only when all of it is flushed does the mount go on, with the new index and segment table.
+// Relocation: a write to the log has failed, so what staging holds is written again at other places. This is a recovery
+// within a running mount. It takes the index of the last checkpoint, replays the durable part of the log, declares the
+// end of the old segments, and applies and writes the batches that still lie in staging. When all is flushed, the mount
+// goes on with the new index and segment table.
 
-/// What a mount has open that recovers its own store because the log failed under it.
+/// The open files of a mount that relocates its log, and what else its recovery must know.
 struct MountedFiles {
     var indexFile: DeviceFile
     var superblockFile: DeviceFile
     var segments: [SegmentNumber: DeviceFile]
-    /// The last one that was written whole. The other slot may hold what a failed write has left, and must not be gone by.
+    /// The superblock that was last written whole. The other slot must not be used: a failed write may have left
+    /// anything in it.
     var superblock: Superblock
-    /// No checkpoint before this one may have left pages in the index file.
+    /// A checkpoint number that no page in the index file bears: higher than any that the mount has begun.
     var building: CheckpointNumber
 }
 
 extension Housekeeper {
-    /// Writes the log again where it has failed; false where there was nothing to do. Where that fails too, the mount is read-only, unless
-    /// the host is only short of something: then it is tried again. Between two tries, what needs no room goes on; the rest waits, and after
-    /// some tries is told that the disk is full.
+    /// Relocates the log if it is suspended; false where it is not. If that fails for a shortage on the host, it is
+    /// tried again; between two tries operations that need no room go on, the others wait, and after some tries get
+    /// ENOSPC. If it fails for another reason, the mount becomes read-only.
     @discardableResult
     func relocateWhereSuspended() -> Bool {
         let error = state.withLock { state -> Errno? in
@@ -28,7 +30,7 @@ extension Housekeeper {
         let start = monotonicNanoseconds()
         while true {
             let seen = volume.completionsSeen
-            // Memory in flight must not change, and no page may arrive for an index that is gone.
+            // Memory of writes in flight must not change, and no page may arrive for an index that is gone.
             let isQuiet = state.withLock { state in
                 state.core.log.tracker.inFlightCount == 0 && !state.hasFetches && state.scrubReadCount == 0
             }
@@ -52,7 +54,7 @@ extension Housekeeper {
         return true
     }
 
-    /// The host has no room for the log now.
+    /// The host has no room for the log now. Ends this try and rests before the next.
     private func tryLater(_ error: Errno, _ second: MountError, since start: UInt64) {
         let elapsed = monotonicNanoseconds() - start
         let count = volume.change { state, telling in
@@ -71,7 +73,7 @@ extension Housekeeper {
             endTrim()
             endResize(.failed(.noSpace))
         }
-        // Others have the time between two tries, and four times as much as a try takes.
+        // Until the next try operations run that need no room: for four times as long as this try took, within bounds.
         rest(nanoseconds: min(max(200_000_000, 4 * elapsed), 2_000_000_000))
     }
 
@@ -95,7 +97,8 @@ extension Housekeeper {
             device: device, log: log, recovery: recovery, batches: batches, old: log.table, durable: durable)
         do throws(MountError) {
             try relocation.enterBlocks()
-            // What is read is durable and stays live, unless the disk does not give back what tells so.
+            // A segment that somebody reads is durable, so the replay finds it in use. Otherwise the disk has lost
+            // data.
             for segmentID in state.withLock({ $0.core.table.heldSegments }) where !recovery.table.isInUse(segmentID) {
                 throw MountError(
                     .damaged, "segment \(segmentID.number.rawValue), which is being read, is not found again")
@@ -109,15 +112,15 @@ extension Housekeeper {
                 throw MountError("the new place cannot be flushed", error)
             }
         } catch {
-            // The mount keeps its table, in which these have no file any more.
+            // The mount keeps its old table. The segments whose files were given back have no file there any more.
             state.withLock { state in for number in recovery.forgotten { state.core.table.dropFile(number) } }
             throw error
         }
         volume.change { state, telling in
-            // Shut down meanwhile: what was written is found by the next mount.
+            // The mount was shut down meanwhile. The next mount finds what was written.
             guard !log.isClosed else { return }
             let table = recovery.table
-            // Nobody has begun to read meanwhile: nothing runs while the log is suspended.
+            // Nobody began to read meanwhile: no operation runs during a relocation.
             for segmentID in state.core.table.heldSegments {
                 precondition(table.isInUse(segmentID), "a segment that is read was given away")
                 table[segmentID.number].readerCount = state.core.table[segmentID.number].readerCount
@@ -134,7 +137,7 @@ extension Housekeeper {
     }
 }
 
-/// The way of a log's batches from staging to new places.
+/// Moves the undurable batches of a log from staging to new places.
 private struct Relocation<D: Device> {
     let device: D
     let log: SegmentLog
@@ -143,7 +146,7 @@ private struct Relocation<D: Device> {
     /// The table of the mount that failed.
     let old: SegmentTable
     let durable: BatchSequence
-    /// Behind the last batch that has its place.
+    /// The place behind the last batch that has its new place.
     var position: LogPosition
     var continuesSegment = false
     private var used: [DeviceFile] = []
@@ -161,7 +164,7 @@ private struct Relocation<D: Device> {
         position = recovery.position
     }
 
-    /// What the cleaner had moved, and only the batches to be written again tell of, stays in use.
+    /// Puts cold segments in use that only the undurable batches name: the cleaner has moved blocks there.
     func enterBlocks() throws(MountError) {
         for batch in batches {
             try log.found(batch).forEachRecord { (record, _) throws(MountError) in
@@ -170,19 +173,20 @@ private struct Relocation<D: Device> {
         }
     }
 
-    /// Nothing beyond the durable end may ever count again: before anything is written elsewhere, that is durable.
+    /// Declares that the log ends at the last durable batch. That is durable before anything is written elsewhere:
+    /// nothing beyond it may ever be taken for the log again.
     func declareEnd() throws(Errno) {
-        // A header whose write failed is none, or a torn one; the segment's life is known here.
+        // A header whose write failed is missing or torn. The old table knows the segment's incarnation.
         for number in recovery.tornSegments where recovery.table[number].state != .inUse && old.contains(number) {
             recovery.voidTorn(number, incarnation: old[number].incarnation)
         }
         try recovery.makeDurable(continuesSegment: false)
-        // Incarnations of segments that were given back to the host are known to the mount alone.
+        // Only the mount knows the incarnations of segments that were given back to the host.
         for index in old.segments.indices where recovery.table.segments[index].state == .absent {
             recovery.table.note(
                 SegmentNumber(UInt32(index)), file: nil, incarnation: old.segments[index].incarnation)
         }
-        // Segments that failed come last.
+        // The segments in which writing failed are used last.
         let failed = Set(batches.map(\.segment))
         recovery.table.preferOthers(than: failed)
     }

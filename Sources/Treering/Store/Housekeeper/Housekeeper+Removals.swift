@@ -1,7 +1,8 @@
-// Removals that are done step by step: of inodes without a name, of what was truncated or replaced, and of tombstones that hide nothing.
+// Removals that are done in steps: orphans (inodes without a name), truncated and replaced ranges, tombstones that hide
+// nothing.
 
 extension Housekeeper {
-    /// What cannot be removed now (no space, a page that cannot be read) stays for the next round.
+    /// Removes orphans. One that cannot be removed now (no space, a page that cannot be read) stays for the next round.
     func reapOrphans() {
         guard begin(.removing) else { return }
         defer { end(.removing) }

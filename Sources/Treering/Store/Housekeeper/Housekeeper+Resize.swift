@@ -1,15 +1,16 @@
-// Another capacity for a store in use. Growing is two superblocks; shrinking first empties the segments whose numbers will be too high.
-// The housekeeper does a piece of it each round. A mount that dies meanwhile leaves a store of the old capacity, or of the new one.
+// Changes the capacity of a store in use. Growing writes two superblocks. Shrinking first empties the segments beyond
+// the new end. The housekeeper does a piece of it each round. After a crash the store has the old capacity or the new
+// one.
 
-/// What became of a wish for another capacity, in bytes.
+/// The outcome of a change of capacity. Capacities are in bytes.
 enum ResizeAnswer: Equatable {
     case done(capacity: UInt64)
-    /// What is used and the reserve need more.
+    /// What is used and the reserve need at least `least`.
     case tooSmall(least: UInt64)
     case failed(Errno)
 }
 
-/// A change of the number of segments, until it is done.
+/// A change of the capacity that is under way. Counts are in segments.
 struct Resize {
     var oldCount: Int
     var count: Int
@@ -21,7 +22,8 @@ struct Resize {
 }
 
 extension Core {
-    /// The least number of segments that holds what is used and what is reserved, with the reserve and one segment to work with.
+    /// The least number of segments that holds what is used and reserved, the reserve of the store, and one segment to
+    /// work with.
     var leastSegmentCount: Int {
         let needed = log.space.neededByteCount(reserved: index.reservedByteCount, removing: index.removingByteCount)
         return log.space.leastSegmentCount(for: needed, capacityMinimum: FormatOptions.capacityMinimum)
@@ -29,7 +31,8 @@ extension Core {
 }
 
 extension Housekeeper {
-    /// Gives the store another capacity, rounded down to whole segments; calls `done` once.
+    /// Begins to change the capacity, rounded down to whole segments. Calls `done` once, perhaps within this call. For
+    /// any thread.
     func resize(to byteCount: UInt64, _ done: @escaping @Sendable (ResizeAnswer) -> Void) {
         let answer = state.withLock { state -> ResizeAnswer? in
             let core = state.core
@@ -76,7 +79,7 @@ extension Housekeeper {
         return false
     }
 
-    /// Tells who waits what became of it; what was not done is taken back.
+    /// Ends a change of capacity and tells its outcome to who asked. A change that was not done is taken back.
     func endResize(_ answer: ResizeAnswer) {
         let done = state.withLock { state -> (@Sendable (ResizeAnswer) -> Void)? in
             guard let resize = state.resize else { return nil }
@@ -93,7 +96,8 @@ extension Housekeeper {
 
     // MARK: Growing
 
-    /// Either slot of the superblock must know of a segment before there is one.
+    /// Writes both superblock slots before the table grows: whichever slot a mount uses must know every segment that
+    /// exists.
     private func grow(to count: Int) throws(Errno) {
         var superblock = state.withLock { $0.superblock }
         superblock.setSegmentCount(count)
@@ -106,7 +110,8 @@ extension Housekeeper {
         state.withLock { $0.core.table.resize(to: count) }
     }
 
-    /// A slot of the superblock may have another capacity than the mount goes on with: that is repaired before anything relies on it.
+    /// After a failed change one superblock slot may hold another capacity than the mount. This writes the mount's own
+    /// again; if that fails, the mount becomes read-only.
     private func takeBackCapacity() {
         let superblock = state.withLock { state -> Superblock? in
             guard !state.core.log.isClosed else { return nil }
@@ -123,7 +128,7 @@ extension Housekeeper {
 
     // MARK: Shrinking
 
-    /// Empties segments until those in use, and what removals need, fit into the new number; true while there is more to do.
+    /// Empties segments until the new count holds those in use and what removals need. True while there is more to do.
     private func makeRoom(for resize: Resize) throws(Errno) -> Bool {
         guard !resize.isLimited else { return false }
         let isEnough = state.withLock { state in
@@ -141,9 +146,9 @@ extension Housekeeper {
         return true
     }
 
-    /// Empties the segments beyond the new number, one a round; true while there is more to do.
+    /// Empties the segments beyond the new count, one a round. True while there is more to do.
     private func vacate(_ resize: Resize) throws(Errno) -> Bool {
-        // Anew each round: the table is another one when the log was written again elsewhere.
+        // The table is asked in each round: a relocation of the log replaces it.
         let (prepared, live) = state.withLock { state -> ([SegmentNumber], [SegmentID]) in
             let table = state.core.table
             table.limit(to: resize.count)
@@ -158,7 +163,7 @@ extension Housekeeper {
             return live.first { table.isInUse($0) && table[$0.number].isSealed && table[$0.number].live > 0 }
         }
         guard let victim else {
-            // Dead, or read at this moment.
+            // What is left is dead, or somebody reads it now.
             freeDeadSegments()
             return true
         }
@@ -177,16 +182,16 @@ extension Housekeeper {
     private func giveBack(_ number: SegmentNumber) throws(Errno) {
         let file = state.withLock { $0.core.table[number].file! }
         try device.unlink(.segment(number))
-        // Nobody may go on in a file without a name.
+        // The file has no name any more, so it must never become the head.
         state.withLock { $0.core.table.remove(number) }
         device.close(file)
         try device.syncDirectories()
     }
 
-    /// Has the log go on in a segment that stays; true when it had to.
+    /// Makes the log leave a head beyond `count`. True when it had to; the caller tries again.
     private func leaveHead(beyond count: Int) throws(Errno) -> Bool {
         guard state.withLock({ Int($0.core.log.position.segment.rawValue) >= count }) else { return false }
-        // An empty record ends the segment, another begins the next.
+        // The first call's empty record ends the segment. The record of the next call begins another segment.
         try runWaiting { (core) throws(Stop) in
             try core.commit(.recovery, .nobody) { _ in }
         }
@@ -194,8 +199,9 @@ extension Housekeeper {
         return true
     }
 
-    /// Nothing lies beyond the new number any more, and no superblock slot needs anything there. False where the log was written again
-    /// elsewhere meanwhile: the index that was adopted then has the usage entries again, and the table all segments.
+    /// Writes the new capacity. Nothing lies beyond `count` any more, and neither superblock slot needs anything there.
+    /// False where the log was relocated meanwhile: the adopted index has the usage entries again, and the table has
+    /// all segments.
     private func shrink(to count: Int) throws(Errno) -> Bool {
         let (oldCount, adoptCount) = state.withLock { ($0.core.table.segments.count, $0.core.adoptCount) }
         for number in count..<oldCount {
@@ -214,14 +220,14 @@ extension Housekeeper {
             return true
         }
         guard isSame else { return false }
-        // The checkpoint has the capacity of the table that it is made of.
+        // The checkpoint takes its capacity from the table.
         do throws(Errno) { try checkpointTwice() } catch {
             state.withLock { $0.core.table.resize(to: oldCount) }
             takeBackCapacity()
             throw error
         }
         guard state.withLock({ $0.core.adoptCount == adoptCount }) else { return false }
-        // The other slot as well, so that neither names what is gone.
+        // A second checkpoint fills the other slot, so that neither names a segment that is gone.
         checkpointReporting()
         return true
     }

@@ -1,7 +1,7 @@
-// Segments ready for the log: made ahead of time, and recycled when nothing in them is needed any more.
+// Segments for the log: prepared ahead of time, and recycled when they are dead and no checkpoint needs them.
 
 extension Housekeeper {
-    /// What is written to now and next stays open.
+    /// Keeps the files open that are written to now and next.
     func keepHeadsOpen() {
         let (next, adoptCount) = state.withLock { state -> ([DeviceFile], Int) in
             let table = state.core.table
@@ -15,7 +15,7 @@ extension Housekeeper {
     /// Writes a new segment with zeros, so that the head of the log never waits for the host to allocate blocks.
     func prepareSegment() {
         guard let number = state.withLock({ $0.core.table.absentNumber() }) else { return }
-        // Others may be closed for the new one.
+        // Opening the new file may close others; the heads must stay open.
         keepHeadsOpen()
         let table = state.withLock { $0.core.table }
         let incarnation = state.withLock { $0.core.table[number].incarnation } + 1
@@ -26,20 +26,22 @@ extension Housekeeper {
         }
         do throws(Errno) {
             do throws(Errno) { try make() } catch {
-                // What failed once, and did not for want of something, may be possible: only then is the host taken for full.
+                // A shortage counts at once. Another error may pass, so the segment is made once more before the host
+                // counts as full.
                 if error.isShortage { throw error } else { try make() }
             }
             preparationFailure = nil
         } catch {
             try? device.unlink(.preparing(number))
             state.withLock { $0.core.log.space.isHostFull = true }
-            // It is tried again in each round, and said once.
+            // Each round tries again; the log says it only once.
             if preparationFailure != error { log("no new segment can be made: \(error)") }
             preparationFailure = error
         }
     }
 
-    /// Resets dead segments that no checkpoint needs any more: back into the pool, or back to the host.
+    /// Recycles dead segments that no checkpoint needs any more. They go into the pool, or their files go back to the
+    /// host.
     func recycleSegments() {
         let candidates = state.withLock { state -> [SegmentNumber] in
             let older = state.slots.map(\.checkpoint).min()!
@@ -53,10 +55,10 @@ extension Housekeeper {
         }
     }
 
-    /// Nothing lives in it, and nobody can begin to read it while its header is written.
+    /// Gives a dead segment its next incarnation. Nobody can begin to read the segment while its header is written.
     func recycle(_ number: SegmentNumber) throws(Errno) {
         let isFree = state.withLock { state in
-            // A scrub may have come to it since it was chosen.
+            // A scrub may have begun to read it since it was chosen.
             guard state.core.table[number].readerCount == 0 else { return false }
             state.core.table[number].isBeingReset = true
             return true
@@ -79,7 +81,8 @@ extension Housekeeper {
             let isKept = table.pool.count < options.poolLimit && Int(number.rawValue) < table.countLimit
             return (header, segment.file!, isKept)
         }
-        // The head of the log never waits for the host to allocate blocks, nor fails for want of them.
+        // The head of the log must not wait for the host to allocate blocks, nor fail for want of them. Such a file
+        // goes back to the host.
         if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
         let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
         header.encode(into: block.bytes)
@@ -87,14 +90,14 @@ extension Housekeeper {
             try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
             try device.wait(Submission(.sync, file, tag: 0))
         } catch {
-            // A host that has no room for the header, since it copies, has the file back.
+            // The host copies on write and has no room for the header. The file goes back to it.
             guard error.isShortage else { throw error }
             isKept = false
             isReset = false
         }
         if !isKept { try device.unlink(.segment(number)) }
         if !isReset {
-            // What was not reset must not come back.
+            // The header still says "in use". The removal must be durable, or a later mount finds the segment again.
             do throws(Errno) { try device.syncDirectories() } catch {
                 closeLog(error)
                 throw error
@@ -107,7 +110,7 @@ extension Housekeeper {
         }
         if isKept { return }
         device.close(file)
-        // Should it come back, it comes back as free.
+        // A power cut may bring the file back. Its header says "free", so that does no harm.
         try device.syncDirectories()
     }
 }

@@ -1,7 +1,8 @@
-// Other staging for a mount in use: where somebody has removed the file, it goes on in another.
+// Replaces the staging of a running mount when somebody has removed its file.
 
 extension Housekeeper {
-    /// Staging has lost its name: goes on in a file in the store. What the old one holds is written before.
+    /// Goes on in a staging file in the store, since the present one has lost its name. What the present one holds is
+    /// made durable in the log first.
     func moveStaging(_ hostStaging: HostStaging) {
         if !isStagingLost {
             log("somebody removed this mount's staging from \(HostStaging.sharedDirectory): it goes on in the store")
@@ -9,11 +10,12 @@ extension Housekeeper {
         do throws(Errno) {
             try replaceStaging { (geometry, epoch, generation) throws(Errno) in
                 let made = try hostStaging.make(geometry, epoch: epoch, generation: generation, inStore: true)
-                // Before anything lies in it: a successor believes the staging that the superblock names.
+                // The superblock must name the new staging before anything lies in it: a successor trusts only the
+                // staging named there.
                 var superblock = state.withLock { $0.superblock }
                 superblock.stagingIdentity = made.identity
                 do throws(Errno) { try writeSuperblock(superblock) } catch {
-                    // It is tried again with another file.
+                    // The next round tries again with another file.
                     made.memory.unlink()
                     throw error
                 }
@@ -28,7 +30,8 @@ extension Housekeeper {
         }
     }
 
-    /// Goes on in other staging when nothing is in the present one that is not durable; in the present one where that fails.
+    /// Waits until all that staging holds is durable, then goes on in the staging that `make` gives. On failure the log
+    /// keeps its present staging.
     func replaceStaging(_ make: (StagingGeometry, MountEpoch, UInt64) throws(Errno) -> Staging) throws(Errno) {
         let (geometry, epoch, generation) = state.withLock { state in
             state.core.log.holdForReplacement()

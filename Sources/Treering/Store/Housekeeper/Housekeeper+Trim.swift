@@ -1,5 +1,5 @@
-// Giving back on request what the store holds of the host and does not need: FITRIM, and `treering clean`. The housekeeper empties one
-// segment a round, or looks through one for what can be punched out, so that whatever else it has to do goes on.
+// Gives free space back to the host on request (FITRIM, `treering clean`). In each round the housekeeper empties one
+// segment, or looks through one for dead blocks to punch, so that its other work goes on.
 
 /// Numbers of segments, all of them unless told.
 typealias SegmentNumbers = Range<UInt32>
@@ -9,43 +9,44 @@ extension SegmentNumbers {
     func contains(_ number: SegmentNumber) -> Bool { contains(number.rawValue) }
 }
 
-/// What was asked for, until it is done.
+/// A trim that is under way.
 struct Trim {
     var segments: SegmentNumbers
-    /// Files of segments when it began.
+    /// How many segments had a file when it began.
     var fileCount: Int
-    /// How many segments may still be emptied; each that was there once.
+    /// How many segments may still be emptied: at first, as many as are in use.
     var restCount: Int
-    /// How many may still be looked through.
+    /// How many segments may still be looked through for dead blocks.
     var searchCount: Int
-    /// What had been punched when it began.
+    /// How many bytes had been punched since the mount when it began.
     var punchedByteCount: UInt64
     var waiters: [@Sendable (_ byteCount: UInt64) -> Void] = []
 }
 
 extension Housekeeper {
-    /// The segments that lie as a whole in a range of the store, whose bytes are counted segment after segment up to its capacity. Nil for
-    /// what other file systems refuse too: a range that begins beyond the end or has not one block, a least length that nothing has.
+    /// The segments that lie as a whole in a range of bytes of the store, which counts them segment after segment up to
+    /// the capacity. Nil for a range that other file systems refuse too: it begins beyond the end, is shorter than a
+    /// block, or asks for a least length that is longer than a segment.
     func segmentsToTrim(from start: UInt64, byteCount: UInt64, least: UInt64) -> SegmentNumbers? {
         let (capacity, size) = state.withLock {
             ($0.superblock.capacityByteCount, UInt64($0.core.table.segmentByteCount))
         }
         guard start < capacity, byteCount >= UInt64(blockByteCount), least <= size else { return nil }
         let first = UInt32((start + size - 1) / size)
-        // A store that shrinks has segments beyond its end.
+        // While a store shrinks, it has segments beyond its end.
         if byteCount >= capacity - start { return first..<UInt32.max }
         return first..<max(first, UInt32((start + byteCount) / size))
     }
 
-    /// Empties those of some segments that are worth it, and gives free ones back to the host. Calls `done` once, with the bytes of the host
-    /// that came free.
+    /// Begins a trim: empties those of `segments` that are worth it, and gives free ones back to the host. Calls `done`
+    /// once, with the bytes that the host has gained. For any thread.
     func trim(_ segments: SegmentNumbers = .all, _ done: @escaping @Sendable (_ byteCount: UInt64) -> Void) {
         let isBegun = state.withLock { state -> Bool in
             let core = state.core
             guard !core.isVainToWait else { return false }
             let count = core.table.inUseCount
             if var trim = state.trim {
-                // One that is under way does this as well.
+                // A trim is under way: it takes this one in.
                 if !trim.segments.contains(segments) {
                     let lower = min(trim.segments.lowerBound, segments.lowerBound)
                     trim.segments = lower..<max(trim.segments.upperBound, segments.upperBound)
@@ -83,7 +84,7 @@ extension Housekeeper {
         return false
     }
 
-    /// Gives prepared segments back to the host but for those that would be prepared again at once.
+    /// Gives prepared segments back to the host, except those that would be prepared again at once.
     private func giveBackSurplus(of segments: SegmentNumbers) {
         do throws(Errno) {
             while let (number, file) = state.withLock({ state -> (SegmentNumber, DeviceFile)? in
@@ -91,7 +92,7 @@ extension Housekeeper {
                 guard log.table.pool.count > log.space.preparedSegmentGoal, !log.space.isHostFull, !state.core.isOver,
                     let number = log.table.pool.first(where: segments.contains), let file = log.table[number].file
                 else { return nil }
-                // Before its file goes: nobody may open it as the head meanwhile.
+                // The table forgets the segment before its file goes: nobody may open it as the head meanwhile.
                 log.table.remove(number)
                 return (number, file)
             }) {

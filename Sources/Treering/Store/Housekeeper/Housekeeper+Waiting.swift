@@ -1,7 +1,9 @@
-// How the housekeeper, mount and unmount run operations: they wait for pages, and make room themselves.
+// How the housekeeper, mount, unmount and a scrub run operations: they fetch missing pages themselves, and the
+// housekeeper makes room itself.
 
 extension Housekeeper {
-    /// Runs an operation of the housekeeper (or of mount and unmount), waiting for what it needs. Nil on failure.
+    /// Runs an operation that is no request, again and again until it has what it needs. Throws what the operation
+    /// fails with.
     func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
         var pages: [HeldPage] = []
         defer { state.withLock { _ in pages.letGo(butLast: 0) } }
@@ -21,22 +23,23 @@ extension Housekeeper {
         }
     }
 
-    /// Waits for a page whose fetch has begun.
+    /// Brings a missed page: reads it here if nobody has submitted its read yet, or else waits for it. Then holds the
+    /// page.
     private func fetch(_ miss: PageMiss, _ pages: inout [HeldPage]) {
         if let submission = state.withLock({ $0.takeSubmission(miss.address) }) {
             volume.complete(device.perform(submission))
         }
-        // It may have been read, dropped and missed again meanwhile.
+        // The page may have been read, dropped and missed again meanwhile; then its fetch waits for a submitter.
         volume.wait { !$0.isFetching(miss.address) || $0.isUnsubmitted(miss.address) }
         if let page = state.withLock({ HeldPage($0.core.index.tree, miss.address) }) { pages.append(page) }
     }
 
-    /// What the housekeeper does when one of its own operations finds no room.
+    /// Makes room for an operation that found none.
     private func provideRoom() throws(Errno) {
-        // While the log is written again elsewhere nothing runs, a checkpoint least of all.
+        // No operation runs during a relocation, and a checkpoint must not.
         if state.withLock({ $0.core.log.suspension != nil }) { return try volume.waitForLog { $0.suspension == nil } }
         if !isOwnThread {
-            // A scrub, which waited for the log; the rest is the housekeeper's.
+            // This thread is a scrub's. Only the housekeeper makes room.
             kick()
             rest(nanoseconds: 1_000_000)
             return
@@ -51,7 +54,7 @@ extension Housekeeper {
         if state.withLock({ $0.core.log.space.isShortOfSegments }) {
             if underWay.contains(.cleaning) { freeDeadSegments() } else { _ = reclaim() }
         }
-        // An allocation waits for the removals of its file, and whoever finds the store full for all of them.
+        // An allocation waits for the removals of its own file. One that finds the store full waits for all removals.
         if !underWay.contains(.removing),
             state.withLock({ !$0.core.index.removals.isEmpty || !$0.core.reapable.isEmpty })
         {

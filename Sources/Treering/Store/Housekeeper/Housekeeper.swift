@@ -1,14 +1,16 @@
-// The housekeeper: what keeps a mounted store in order. It prepares segments, commits by the clock, writes checkpoints, cleans, punches and
-// trims, recycles segments, finishes removals, resizes, and writes the log again where it failed. One thread in a mount; tests call
-// `housekeep` themselves. It may wait for I/O, so it never holds the volume's lock while it does.
+// The housekeeper keeps a mounted store in order. It prepares and recycles segments, commits by the clock, writes
+// checkpoints, cleans, punches, trims, finishes removals, resizes, and relocates the log after a failed write. In a
+// mount it has a thread of its own; tests call `housekeep` themselves. It may wait for I/O, so it never holds the
+// volume's lock meanwhile.
 
-/// Keeps a mounted store in order. Its methods, but for `kick`, are for its own thread; for mount, unmount and tests where there is none yet or any more.
+/// Keeps a mounted store in order. Its rounds are for its own thread. Where there is none (before `start`, after
+/// `stop`), mount, unmount and tests may do its work. Any thread may call `kick`, `trim`, `resize` and `runWaiting`.
 final class Housekeeper<D: Device>: @unchecked Sendable {
     let device: D
     let options: VolumeOptions
     let state: Guarded<VolumeState>
     let log: @Sendable (String) -> Void
-    /// The volume that it keeps, which owns it.
+    /// The volume that it keeps in order. The volume owns the housekeeper.
     unowned var volume: Volume<D>!
 
     private let monitor = Monitor()
@@ -16,28 +18,29 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
     /// Guarded by `monitor`.
     private var isKicked = false
     private var isStopping = false
-    /// Set once before the first request.
+    /// Set by `start`, before the first request. Nil again after `stop`.
     private(set) var thread: DeviceThread?
 
-    // What follows is used by its thread only.
+    // Only its own thread uses what follows.
 
-    /// Work that is under way. What it waits for may ask for the same again, which is refused.
+    /// Work that is under way. A step of it may wait, and what runs meanwhile may ask for the same work: `begin`
+    /// refuses that.
     var underWay: Work = []
     let cleaner: Cleaner<D>
     var puncher = Puncher()
     var shortage = Shortage()
     var hostStaging: HostStaging?
-    /// Staging has lost its name, and no other could be made.
+    /// The staging file has lost its name, and no other could be made.
     var isStagingLost = false
     /// Why no new segment could be made when that was tried last.
     var preparationFailure: Errno?
-    /// When the clock asked for a commit and for a checkpoint last.
+    /// When a commit and a checkpoint by the clock were last due.
     private var lastCommit: UInt64 = 0
     private var lastCheckpoint: UInt64 = 0
-    /// How much had been appended when that changed last, and when it was.
+    /// How many bytes had been appended when that count last changed, and when that was.
     private var lastAppend: (byteCount: UInt64, time: UInt64) = (0, 0)
 
-    /// What it does not begin while it is at it already.
+    /// Kinds of work that must not begin again while they are under way.
     struct Work: OptionSet {
         let rawValue: UInt8
         static var cleaning: Work { Work(rawValue: 1) }
@@ -56,7 +59,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
 
     // MARK: The thread
 
-    /// Asks it to look soon. From any thread.
+    /// Asks for a round soon. For any thread.
     func kick() {
         monitor.withLock {
             isKicked = true
@@ -72,7 +75,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
             while true {
                 let isStopping = monitor.withLock {
                     if !isKicked && !self.isStopping {
-                        // Writers that are held back are watched: what room there is changes quickly.
+                        // While writers are held back, the free room changes quickly, so rounds come more often.
                         let longest: UInt64 = volume.writePace.takeHeldNanoseconds() > 0 ? 10_000_000 : 1_000_000_000
                         wakeUp.wait(nanoseconds: min(longest, options.commitIntervalNanoseconds))
                     }
@@ -95,14 +98,15 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         self.thread = nil
     }
 
-    /// False where that work is under way already. `end` must follow where it is not.
+    /// Marks work as under way; false where it is already. After true the caller must call `end`.
     func begin(_ work: Work) -> Bool { underWay.insert(work).inserted }
 
     func end(_ work: Work) { underWay.remove(work) }
 
     // MARK: A round
 
-    /// One round. `commits`: make what was acknowledged durable; `checkpoints`: write one if anything changed.
+    /// One round. `commits`: makes durable what was acknowledged. `checkpoints`: writes a checkpoint if anything has
+    /// changed.
     func housekeep(commits: Bool = false, checkpoints: Bool = false) {
         precondition(isOwnThread, "the housekeeper's work is done by its thread alone")
         guard !volume.isOver else {
@@ -131,7 +135,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         joinCrowded()
         reclaimIfShort()
         let isIdle = isIdleSinceLastRound()
-        // Nobody works: what is dead goes back to the host now.
+        // The store is idle: a good time for the checkpoints that make dead segments free.
         if isIdle { freeDeadSegments() }
         let cleansOn = cleanInBackground(isIdle: isIdle)
         let trimsOn = continueTrim()
@@ -142,7 +146,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         volume.wakeRoomWaiters()
     }
 
-    /// What may not wait until a long piece of work is done: called between its steps.
+    /// Work that cannot wait until a long piece of other work is done. Called between the steps of that work.
     func housekeepInBetween() {
         if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
         guard thread != nil else { return }
@@ -155,7 +159,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         if needsCheckpoint { checkpointReporting() }
     }
 
-    /// Whether it is time for a commit again; counted from now on if so.
+    /// Whether a commit is due. If so, the interval begins anew.
     private func isCommitDue() -> Bool {
         let now = monotonicNanoseconds()
         guard now - lastCommit >= options.commitIntervalNanoseconds else { return false }
@@ -187,15 +191,15 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         if core.index.tree.needsCheckpoint || core.isDirtyLimitReached || appended >= options.checkpointByteCount {
             return true
         }
-        // Segments that wait to be recycled need checkpoints as well, more so when no other is left.
+        // A dead segment becomes free only by checkpoints. They come when due, or at once when room is low.
         let isShort = core.log.space.isRoomLow || core.log.space.isHostFull
         let waits = core.table.hasDeadSegment
-        // Once it found no room: nobody may be able to append until another one did.
+        // A checkpoint found no room before, and the host has room now. Perhaps nobody can append until one succeeds.
         let isOverdue = core.log.space.isCheckpointStuck && !core.log.space.isHostFull
         return isDue && (appended > 0 || waits) || isShort && waits || isOverdue
     }
 
-    /// Asks the host how much it has left, and what of the capacity the index fills.
+    /// Asks the host how much room it has left, and notes how much of the capacity the index takes.
     func refreshHostSpace() {
         guard let space = try? device.hostSpace() else { return }
         state.withLock { state in
@@ -212,7 +216,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         if hasWork { volume.sync(mayWait: true) { _ in } }
     }
 
-    /// Somebody waits for what only the housekeeper's next round can bring.
+    /// Whether somebody waits for what only the housekeeper's next round can bring.
     var isNeededElsewhere: Bool {
         state.withLock { $0.core.log.space.wantsPreparedSegment || $0.hasRoomWaiters }
     }

@@ -1,21 +1,22 @@
-// How writers are held back where free segments are few, so that they come down to what the cleaner gains instead of waiting for a whole
-// cycle of it when everything is used up: the less room, the longer a write takes (SpaceAccounting.pace).
+// Holds writers back when free segments are few: the less room, the longer each write takes (SpaceAccounting.pace).
+// Writers thus slow down to what the cleaner gains, instead of using up everything and waiting for a whole cycle of
+// cleaning.
 
 import Synchronization
 
-/// The pace of a volume's writers. Set by the housekeeper, read with each write.
+/// The pace of a volume's writers. The housekeeper sets it; each write reads it.
 final class WritePace: Sendable {
-    /// Nanoseconds for 4 KiB.
+    /// How long a write is held back for each 4 KiB, in nanoseconds.
     private let pace = Atomic<Int>(0)
     private let heldNanoseconds = Atomic<UInt64>(0)
 
-    /// What 4 KiB take where no room is left, and the longest that one write is held back, in nanoseconds.
+    /// The pace where no room is left, and the longest that one write is held back. Both in nanoseconds.
     static let longestPace = 2_000_000
     private static let longestDelay = 20_000_000
 
     func set(_ nanoseconds: Int) { pace.store(nanoseconds, ordering: .relaxed) }
 
-    /// How long the writer of so many bytes waits for its answer, in nanoseconds.
+    /// How long the answer to a write of `count` bytes is held back, in nanoseconds.
     func delay(ofByteCount count: Int) -> UInt64 {
         let pace = pace.load(ordering: .relaxed)
         if pace == 0 { return 0 }
@@ -24,6 +25,6 @@ final class WritePace: Sendable {
         return delay
     }
 
-    /// For how long writers have been held back since this was asked last, all together.
+    /// For how long all writers together have been held back since the last call, in nanoseconds.
     func takeHeldNanoseconds() -> UInt64 { heldNanoseconds.exchange(0, ordering: .relaxed) }
 }
