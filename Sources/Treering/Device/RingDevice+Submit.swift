@@ -109,8 +109,8 @@
                     if brokenBy.load(ordering: .relaxed) != 0 {
                         redo(slot)
                     } else {
-                        Sanitizer.handOver(slots + Int(slot))
                         prepare(slot)
+                        Sanitizer.handOver(slots + Int(slot))
                     }
                 }
                 flush()

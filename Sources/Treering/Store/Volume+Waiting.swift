@@ -1,5 +1,7 @@
 // Waiting, and telling those who wait. Only `change` may change what somebody waits for: such changes need a `Telling`.
 
+import Synchronization
+
 extension Volume {
     // MARK: Telling
 
@@ -100,9 +102,9 @@ extension Volume {
         execute(plan, mayWait: true) { plan, error, _ in
             box.error = error
             if error == nil { box.bytes = Array(plan.bytes) }
-            box.isDone = true
+            box.isDone.store(true, ordering: .releasing)
         }
-        wait { _ in box.isDone }
+        wait { _ in box.isDone.load(ordering: .acquiring) }
         recycle(plan)
         if let error = box.error { throw error }
         return box.bytes
@@ -113,15 +115,17 @@ extension Volume {
         let box = ResultBox()
         sync(mayWait: true) { error in
             box.error = error
-            box.isDone = true
+            box.isDone.store(true, ordering: .releasing)
         }
-        wait { _ in box.isDone }
+        wait { _ in box.isDone.load(ordering: .acquiring) }
         if let error = box.error { throw error }
     }
 }
 
+/// An outcome on its way from the thread that has it to the one that waits.
 private final class ResultBox: @unchecked Sendable {
-    var isDone = false
+    /// Set when the rest is written.
+    let isDone = Atomic<Bool>(false)
     var error: Errno?
     var bytes: [UInt8] = []
 }

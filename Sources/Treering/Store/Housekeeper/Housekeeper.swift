@@ -69,22 +69,33 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
 
     /// To be called once, before the first request.
     func start() throws(Errno) {
-        thread = try DeviceThread(name: "housekeeper") { [self] in
-            let start = monotonicNanoseconds()
-            (lastCommit, lastCheckpoint) = (start, start)
-            while true {
-                let isStopping = monitor.withLock {
-                    if !isKicked && !self.isStopping {
-                        // While writers are held back, the free room changes quickly, so rounds come more often.
-                        let longest: UInt64 = volume.writePace.takeHeldNanoseconds() > 0 ? 10_000_000 : 1_000_000_000
-                        wakeUp.wait(nanoseconds: min(longest, options.commitIntervalNanoseconds))
-                    }
-                    isKicked = false
-                    return self.isStopping
+        // The new thread takes the monitor first, so that it sees `thread`.
+        let started = monitor.withLock { () -> Result<DeviceThread, Errno> in
+            do throws(Errno) {
+                let thread = try DeviceThread(name: "housekeeper") { [self] in run() }
+                self.thread = thread
+                return .success(thread)
+            } catch { return .failure(error) }
+        }
+        _ = try started.get()
+    }
+
+    /// What the thread does, until `stop`.
+    private func run() {
+        let start = monotonicNanoseconds()
+        (lastCommit, lastCheckpoint) = (start, start)
+        while true {
+            let isStopping = monitor.withLock {
+                if !isKicked && !self.isStopping {
+                    // While writers are held back, the free room changes quickly, so rounds come more often.
+                    let longest: UInt64 = volume.writePace.takeHeldNanoseconds() > 0 ? 10_000_000 : 1_000_000_000
+                    wakeUp.wait(nanoseconds: min(longest, options.commitIntervalNanoseconds))
                 }
-                if isStopping { return }
-                housekeep(commits: isCommitDue(), checkpoints: isCheckpointDue())
+                isKicked = false
+                return self.isStopping
             }
+            if isStopping { return }
+            housekeep(commits: isCommitDue(), checkpoints: isCheckpointDue())
         }
     }
 
