@@ -55,6 +55,7 @@ final class ParkedRunner: @unchecked Sendable {
     /// Lets the device and the housekeeper work until all are done.
     func finish() throws {
         var idleCount = 0
+        var roundCount = 0
         while pendingCount > 0 {
             if volume.device.step() {
                 idleCount = 0
@@ -62,7 +63,25 @@ final class ParkedRunner: @unchecked Sendable {
             }
             volume.housekeeper.housekeep()
             idleCount += 1
+            roundCount += 1
             if idleCount > 200 { throw SimulationFailure("\(pendingCount) parked operations are never resumed") }
+            // Each round may have done something, and all of them nothing for those who wait.
+            if roundCount > 2000 {
+                throw SimulationFailure("\(pendingCount) parked operations wait through \(roundCount) rounds: \(space)")
+            }
+        }
+    }
+
+    /// What the accounting of space says, for a failure.
+    private var space: String {
+        volume.state.withLock { state in
+            let core = state.core
+            let (space, table) = (core.log.space, core.table)
+            let segments = table.segments.enumerated().filter { $0.element.state == .inUse }.map {
+                "\($0.offset) \($0.element.role) live \($0.element.live) sealed \($0.element.isSealed) readers \($0.element.readerCount) stuck \($0.element.isStuck)"
+            }.joined(separator: "; ")
+            return
+                "\(table.inUseCount) in use, \(table.pool.count) prepared of \(table.countLimit), dead \(table.deadSegmentCount), live \(table.liveByteCount) of \(space.liveByteCountLimit), dead bytes \(table.deadByteCount), reserved \(core.index.reservedByteCount), kept \(space.keptSegmentCount(.write)) \(space.keptSegmentCount(.removal)), owed \(space.owedSegmentCount), withheld \(space.withheldSegmentCount), head \(space.headOffset ?? -1), short \(space.isShort(for: .write)) \(space.isShort(for: .removal)), coming \(space.isSpaceComing), standstill \(space.writeStandstill.map { "\($0)" } ?? "-"), host full \(space.isHostFull), stuck \(space.isCheckpointStuck), removals \(core.index.removals.count), crowded \(core.crowded), read-only \(core.isOver); \(segments)"
         }
     }
 }

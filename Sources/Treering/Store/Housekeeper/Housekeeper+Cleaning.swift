@@ -43,10 +43,17 @@ extension Housekeeper {
 
     /// Cleans and recycles until a tier need not wait for room any more, or nothing can be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
+        // Two who wait may need different things, and each cycle may look like a gain for one of them: the rest of a round
+        // has its turn after some cycles.
+        var cyclesLeft = 16
         while state.withLock({
             $0.core.log.space.isShort(for: tier) && !$0.core.isOver && $0.core.log.space.isSpaceComing
         }) {
             if !reclaim() { return }
+            cyclesLeft -= 1
+            if cyclesLeft == 0 { return kick() }
+            // Of those who wait, some may find segments short and others wait for this one.
+            if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
             volume.wakeRoomWaiters()
         }
     }

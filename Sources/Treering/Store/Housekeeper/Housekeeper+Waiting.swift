@@ -27,7 +27,16 @@ extension Housekeeper {
     /// page.
     private func fetch(_ miss: PageMiss, _ pages: inout [HeldPage]) {
         if let submission = state.withLock({ $0.takeSubmission(miss.address) }) {
-            volume.complete(device.perform(submission))
+            let completion = device.perform(submission)
+            var ready: [VolumeState.Waiter] = []
+            // The page is held before anybody else runs, who might have it evicted again.
+            let page = volume.change { state, telling -> HeldPage? in
+                state.pageCompleted(completion, &ready, telling)
+                return HeldPage(state.core.index.tree, miss.address)
+            }
+            if let page { pages.append(page) }
+            for waiter in ready { volume.resume(waiter, isWithin: false) }
+            return
         }
         // The page may have been read, dropped and missed again meanwhile; then its fetch waits for a submitter.
         volume.wait { !$0.isFetching(miss.address) || $0.isUnsubmitted(miss.address) }
