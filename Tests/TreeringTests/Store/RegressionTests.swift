@@ -252,4 +252,46 @@ import Testing
             }
         }
     }
+
+    /// A page that the housekeeper had read was evicted before it was held, by an operation that waited for room and ran in between. So it
+    /// was read for ever.
+    @Test func aPageThatWasReadIsHeldBeforeOthersRun() throws {
+        var options = VolumeOptions()
+        options.indexCacheByteCount = 8 * IndexPage.byteCount
+        let store = try TestStore(options: options)
+        for number in 0..<2000 { _ = try store.make("file \(number)") }
+        try store.remount(options: options)
+        let volume = store.volume
+        let isOver = Mutex(false)
+        // Finds no room, again and again. Each run drops pages beyond the cache's bound, as every operation does.
+        @Sendable func waitForRoom(_ attempt: Attempt?) {
+            volume.park(.room, attempt, mayWait: false) { attempt, _ in
+                guard !isOver.withLock({ $0 }) else { return }
+                try? volume.run { _ in }
+                waitForRoom(attempt)
+            }
+        }
+        func attributes(of number: UInt64) throws {
+            var runCount = 0
+            _ = try volume.perform { (core) throws(Stop) in
+                runCount += 1
+                guard runCount < 100 else { throw .failed(.busy) }
+                return try core.attributes(InodeNumber(number))
+            }
+        }
+        let numbers = stride(from: 2, through: 2000, by: 50) as StrideThrough<UInt64>
+        for number in numbers { try attributes(of: number) }
+        waitForRoom(nil)
+        // The cache is full of pages that are held.
+        let held = volume.state.withLock { state in
+            let tree = state.core.index.tree
+            return (0..<tree.filePageCount).compactMap { HeldPage(tree, PageAddress(UInt32($0))) }
+        }
+        #expect(held.count == 8)
+        for number in numbers { try attributes(of: number) }
+        volume.state.withLock { _ in for page in held { page.letGo() } }
+        isOver.withLock { $0 = true }
+        volume.wakeRoomWaiters()
+        try checkStore(store)
+    }
 }
