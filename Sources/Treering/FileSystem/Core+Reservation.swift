@@ -29,7 +29,7 @@ extension Core {
     /// How many bytes of a range are reserved; nil unless every byte of it is allocated. Of a long range one hold of
     /// the lock looks at a part. It then throws `blocked(.turn)`, and the next run goes on from there.
     func reservedByteCount(of range: WrittenRange) throws(Stop) -> UInt64? {
-        var known = reserved[range] ?? KnownReservation(filled: range.from)
+        var known = knownReservations[range] ?? KnownReservation(filled: range.from)
         guard known.filled < range.to else { return known.reservedByteCount }
         var walk = PieceWalk(known.filled, range.to, budget: bounds.extentCount, withReserved: true)
         var hasHole = false
@@ -42,7 +42,7 @@ extension Core {
         } after: { reached in
             // The walk has passed bytes without a piece. They are a hole, or a removal hides them.
             hasHole = hasHole || reached > known.filled
-            if hasHole { reserved[range] = nil } else { remember(known, of: range) }
+            if hasHole { knownReservations[range] = nil } else { remember(known, of: range) }
         }
         if hasHole { return nil }
         guard walk.isOver else { throw .blocked(.turn) }
@@ -51,8 +51,8 @@ extension Core {
 
     private func remember(_ known: KnownReservation, of range: WrittenRange) {
         // Writers that gave up have left their entries.
-        if reserved.count >= Self.knownReservationLimit { reserved.removeAll() }
-        reserved[range] = known
+        if knownReservations.count >= Self.knownReservationLimit { knownReservations.removeAll() }
+        knownReservations[range] = known
     }
 
     /// More than there are requests at a time.
@@ -73,7 +73,9 @@ extension Core {
     }
 
     private func forgetReservations(_ inode: InodeNumber, _ from: UInt64, _ to: UInt64) {
-        reserved = reserved.filter { range, _ in range.inode != inode || range.from >= to || range.to <= from }
+        knownReservations = knownReservations.filter { range, _ in
+            range.inode != inode || range.from >= to || range.to <= from
+        }
     }
 
     // MARK: Room

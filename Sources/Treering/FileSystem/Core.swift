@@ -42,7 +42,7 @@ final class Core {
     var crowded: [InodeNumber] = []
     /// What is known so far of the ranges that writers on a full store are about to write (see
     /// `reservedByteCount(of:)`).
-    var reserved: [WrittenRange: KnownReservation] = [:]
+    var knownReservations: [WrittenRange: KnownReservation] = [:]
     /// The crowded file that was joined last, if joining it freed nothing. Its next writer gets ENOSPC.
     var joinedInVain: InodeNumber?
     /// The last attempt to go on with a removal failed.
@@ -162,7 +162,7 @@ final class Core {
                 else { throw error }
                 let claim = RoomClaim.allocated(number, releasedByteCount: released)
                 do throws(Stop) { try append(&writer, .write, claim, context.onceNumber) } catch {
-                    if case .failed = error { reserved[range] = nil }
+                    if case .failed = error { knownReservations[range] = nil }
                     throw error
                 }
             }
@@ -213,7 +213,7 @@ final class Core {
         if let onceNumber { connection?.note(log.nextSequence, onceNumber) }
         let (record, place) = log.append(&writer)
         index.apply(record, at: place)
-        if !reserved.isEmpty { forgetReservations(changedBy: record) }
+        if !knownReservations.isEmpty { forgetReservations(changedBy: record) }
         if let impossible = table.impossible {
             table.impossible = nil
             report(impossible)

@@ -162,18 +162,18 @@ import Testing
                     continue
                 }
                 turnCount += 1
-                let known = store.volume.state.withLock { $0.core.reserved.count }
+                let known = store.volume.state.withLock { $0.core.knownReservations.count }
                 #expect(known <= 1)
                 // Somebody writes there meanwhile: what was known of it is not gone by.
                 if turnCount == 3 {
                     #expect(known == 1)
                     try store.write(inode, 50, [7])
-                    #expect(store.volume.state.withLock { $0.core.reserved.isEmpty })
+                    #expect(store.volume.state.withLock { $0.core.knownReservations.isEmpty })
                 }
             }
         }
         #expect(isDone && turnCount >= 2000 / 100)
-        #expect(store.volume.state.withLock { $0.core.reserved.isEmpty })
+        #expect(store.volume.state.withLock { $0.core.knownReservations.isEmpty })
         #expect(try store.read(inode, 0, 60_000) == new)
         try check(store)
     }

@@ -43,8 +43,8 @@ extension Housekeeper {
 
     /// Cleans and recycles until a tier need not wait for room any more, or nothing can be gained.
     func reclaimIfShort(_ tier: SpaceTier = .write) {
-        // Two who wait may need different things, and each cycle may look like a gain for one of them: the rest of a round
-        // has its turn after some cycles.
+        // One waiter may claim reserved room and the next none, and the store is short for the one and not for the other.
+        // Then each cycle looks like a gain. After some cycles the rest of the round has its turn.
         var cyclesLeft = 16
         while state.withLock({
             $0.core.log.space.isShort(for: tier) && !$0.core.isOver && $0.core.log.space.isSpaceComing
@@ -52,8 +52,6 @@ extension Housekeeper {
             if !reclaim() { return }
             cyclesLeft -= 1
             if cyclesLeft == 0 { return kick() }
-            // Of those who wait, some may find segments short and others wait for this one.
-            if state.withLock({ $0.core.log.space.wantsPreparedSegment }) { prepareSegment() }
             volume.wakeRoomWaiters()
         }
     }
