@@ -13,7 +13,7 @@ oracle
 suite() {
     local what=$1 dir=$2
     shift 2
-    if timeout 300 "$HERE/posix/run" "$dir" $quick "$@" >"$WORK/suite.out" 2>&1; then pass; else fail "$what"; fi
+    if timeout 300 "$HERE/posix/run" "$dir" $quick "$@" >"$WORK/suite.out" 2>&1; then pass; else fail "$what (exit $?)"; fi
     sed 's/^/    /' "$WORK/suite.out"
 }
 

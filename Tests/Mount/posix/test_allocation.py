@@ -142,7 +142,8 @@ def allocated_space(t):
     t.true(os.fstat(fd).st_blocks >= 1600)
     t.expect(0, c.ftruncate(fd, 0))
     t.true(os.fstat(fd).st_blocks < 100)
-    with t.case("more than there is"):
+    # ext4 keeps what it had got by then, which is all that its disk had: others on it would meet a full disk.
+    if not t.is_oracle:
         free = c.statfs(".").f_bavail * c.statfs(".").f_frsize
         t.expect(-28, c.fallocate(fd, 0, 0, free * 3 // K * K))
     os.close(fd)
