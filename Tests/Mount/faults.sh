@@ -43,6 +43,7 @@ under() {
         [ $code -ge 124 ] && fail "$fault: the mount ended with $code: $said"
         grep -q '^treering: .*: ' <<<"$said" || fail "$fault: the mount fails without a word: $said"
         is_mounted "$M" && fail "$fault: the mount failed, and is there"
+        [[ $fault != *:ENOSPC:* ]] || grep -q 'mount it with -o ro' <<<"$said" || fail "$fault: no advice: $said"
     else
         DAEMONS+=("$(daemon_of "$S")")
         # shellcheck disable=SC2086
@@ -83,8 +84,8 @@ for number in $([ "$LONG" = 1 ] && seq 60 || echo 1 3 8 30); do
         [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $call:$number: $said"
     done
 done
-for fault in pwritev2:EIO:10:1 pwritev:EIO:5:1 fdatasync:EIO:2:1 preadv:EIO:20:3 fallocate:ENOSPC:1:1 fsync:EIO:2:0 renameat:EIO:1:0 \
-    unlinkat:EIO:1:0 \
+for fault in pwritev2:ENOSPC:1:0 pwritev2:EIO:10:1 pwritev:EIO:5:1 fdatasync:EIO:2:1 preadv:EIO:20:3 fallocate:ENOSPC:1:1 fsync:EIO:2:0 \
+    renameat:EIO:1:0 unlinkat:EIO:1:0 \
     ftruncate:EIO:1:0 mmap:ENOMEM:1:1 openat:EMFILE:24:1 openat:ENFILE:40:2 openat:ENOMEM:30:1 fdatasync:ENOMEM:6:9; do
     under "$fault"
     [ "$(hits)" -gt 0 ] && tally=$((tally + 1)) && say "    $fault: $(hits) times; $said"

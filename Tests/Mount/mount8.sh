@@ -16,12 +16,15 @@ remove_helpers() { [ ${#installed[@]} -eq 0 ] || rm -f "${installed[@]}"; }
 trap 'remove_helpers; interrupted' INT TERM HUP
 trap 'remove_helpers; fail "ended early"; finish' EXIT
 for helper in mount.treering mount.fuse.treering mkfs.treering fsck.treering; do
+    # One that an earlier run of this test was killed over is replaced.
+    left=$(sed -n 's/^# of test process //p' "/sbin/$helper" 2>/dev/null)
+    [ -z "$left" ] || kill -0 "$left" 2>/dev/null || rm -f "/sbin/$helper"
     if [ -e "/sbin/$helper" ]; then
         say "mount8: /sbin/$helper is there already, skipped"
         remove_helpers
         finish
     fi
-    printf '#!/bin/sh\nTREERING=%s exec %s/%s "$@"\n' "'$TREERING'" "'$scripts'" "$helper" >"/sbin/$helper"
+    printf '#!/bin/sh\n# of test process %s\nTREERING=%s exec %s/%s "$@"\n' $$ "'$TREERING'" "'$scripts'" "$helper" >"/sbin/$helper"
     chmod 755 "/sbin/$helper"
     installed+=("/sbin/$helper")
 done
@@ -99,12 +102,32 @@ for round in 1 2 3 4 5; do
 done
 check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
 DAEMONS+=("$(daemon_of "$S")")
-exec 7<"$M"
-expect_error "remount,rw of what was mounted read-only, in use" "is in use" mount -o remount,rw "$M"
-equal "still read-only for all to see" ro "$(awk -v m="$M" '$2 == m {print substr($4, 1, 2)}' /proc/mounts)"
-exec 7<&-
+# In use: open directories and files, the working directory of somebody, a mapping.
+head -c 3000000 /dev/urandom >"$WORK/bytes"
 check "remount,rw of what was mounted read-only" mount -o remount,rw "$M"
-DAEMONS+=("$(daemon_of "$S")")
+pid=$(daemon_of "$S")
+cp "$WORK/bytes" "$M/old"
+check "umount" umount "$M"
+wait_gone "$pid" 20
+check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
+pid=$(daemon_of "$S")
+DAEMONS+=("$pid")
+exec 7<"$M" 8<"$M/old"
+head -c 1000 <&8 >"$WORK/part"
+expect_error "remount,rw where the store cannot be written" "Read-only file system|cannot become writable" \
+    sh -c 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -o remount,rw "$2"' - "$S" "$M"
+umount -l "$S"
+equal "still read-only for all to see" ro "$(awk -v m="$M" '$2 == m {print substr($4, 1, 2)}' /proc/mounts)"
+check "and read" cmp "$WORK/bytes" "$M/old"
+(cd "$M" && mount -o remount,rw "$M" && touch here && sleep 0.1 && stat old >"$WORK/stat") || fail "remount,rw of a mount in use"
+equal "by the same process" "$pid" "$(daemon_of "$S")"
+check "made in the directory that was open" test -e "$M/here"
+# The kernel still knows the open file: it must not go with its last name.
+rm "$M/old"
+cat <&8 >>"$WORK/part"
+check "a file that was open before, and was removed after" cmp "$WORK/bytes" "$WORK/part"
+exec 7<&- 8<&-
+rm "$M/here"
 check "writing after that" touch "$M/written"
 equal "with the options it had" "engine=$ENGINE" "$(getfattr --only-values -n treering.options "$M" 2>/dev/null | grep '^engine=')"
 equal "and the flags" "" "$(flags | grep -oE 'nosuid|nodev')"
@@ -123,6 +146,37 @@ kill -9 "$pid"
 for _ in $(seq 200); do [ -e "$M/round1" ] && break; sleep 0.05; done
 check "started again" test -e "$M/round1"
 DAEMONS+=("$(daemon_of "$S")")
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+# A successor of a mount that has become writable is writable.
+check "supervised, read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,supervise,ro"
+exec 7<"$M"
+check "becomes writable" mount -o remount,rw "$M"
+check "and is" touch "$M/before"
+kill -9 "$(daemon_of "$S")"
+for _ in $(seq 200); do [ -e "$M/before" ] && break; sleep 0.05; done
+check "writable in the next process" touch "$M/after"
+DAEMONS+=("$(daemon_of "$S")")
+exec 7<&-
+rm "$M/before" "$M/after"
+check "umount" umount "$M"
+wait_gone "$(daemon_of "$S")" 20
+# What a killed mount left in staging is not shown by a read-only mount. It would appear below the kernel's cache.
+check "mount before a kill" mount -t treering "$S" "$M" -o "engine=$ENGINE"
+pid=$(daemon_of "$S")
+echo staged >"$M/staged"
+kill -9 "$pid"
+wait_gone "$pid" 20
+umount -l "$M" 2>/dev/null
+check "mount read-only after a kill" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
+DAEMONS+=("$(daemon_of "$S")")
+exec 7<"$M"
+expect_error "remount,rw where staging waits, in use" "is in use, and would have to be mounted anew" mount -o remount,rw "$M"
+exec 7<&-
+check "not in use" mount -o remount,rw "$M"
+DAEMONS+=("$(daemon_of "$S")")
+equal "what was in staging" staged "$(cat "$M/staged")"
+rm "$M/staged"
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
 check "mount before a death" mount -t treering "$S" "$M" -o "engine=$ENGINE"

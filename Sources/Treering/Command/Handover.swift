@@ -37,6 +37,7 @@ final class HandoverSender {
         case exchange
         case device
         case ready
+        case writable
     }
 
     fileprivate init(_ socket: Int32) { self.socket = socket }
@@ -58,6 +59,9 @@ final class HandoverSender {
     /// Tells that the mount is usable.
     func sendReady() { send([Word.ready.rawValue], -1) }
 
+    /// Tells that the mount, begun read-only, is writable now.
+    func sendWritable() { send([Word.writable.rawValue], -1) }
+
     // Errors are ignored: a supervisor that is gone needs nothing.
     private func send(_ bytes: [UInt8], _ descriptor: Int32) { _ = linux_send(socket, bytes, bytes.count, descriptor) }
 }
@@ -66,6 +70,7 @@ final class HandoverSender {
 final class HandoverReceiver {
     let socket: Int32
     private(set) var isReady = false
+    private(set) var isWritable = false
     private(set) var isOpen = true
 
     /// Makes both ends. Close the child's end here once the child exists. Nil if the system gives no sockets.
@@ -104,6 +109,7 @@ final class HandoverReceiver {
                     request: Array(bytes[3..<end]), reply: Array(bytes[end..<count]))
             case .device: connection?.device = String(decoding: bytes[1..<count], as: UTF8.self)
             case .ready: isReady = true
+            case .writable: isWritable = true
             default: if descriptor >= 0 { close(descriptor) }
             }
         }

@@ -53,13 +53,14 @@ enum MountCommand {
         let supervisor = Supervisor(source: plan.source, mountPoint: plan.mountPoint, log: log.sink) {
             log.detach()
             daemon?.succeed()
-        } serve: { isFirst, connection, sender in
+        } serve: { start, connection, sender in
             daemon?.leaveTellingToParent()
             var plan = plan
             var options = options
             options.volume.connection = connection?.state
             // A later process makes no directory, and removes nothing on failure.
-            if !isFirst { plan.state = .store }
+            if !start.isFirst { plan.state = .store }
+            if start.hasBecomeWritable { options.setReadOnly(false) }
             return serve(plan, options, log, handover: connection.map { ($0, sender) }) {
                 log.detach()
                 if daemon != nil { Daemon.leaveTerminal() }
@@ -78,11 +79,18 @@ enum MountCommand {
         FuseLog.send(to: log.sink)
         do throws(CommandError) {
             try ProcessLimits.checkMemory(options)
-            let (store, volume) = try open(plan, options, log.sink)
+            var (store, volume) = try open(plan, options, log.sink)
             // This gives up the lock. It must come last, when nothing of this process can touch the store any more.
             defer { store.device.shutDown() }
             let service = MountService(
-                volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover)
+                volume, options.fuse, mountPoint: plan.mountPoint, log: log.sink, handover: handover
+            ) { isReadOnly throws(CommandError) in
+                var options = options
+                options.setReadOnly(isReadOnly)
+                store.device.shutDown()
+                store = try OpenStore(store.path, store.lock, options.engine, options.device)
+                return try store.mount(options.volume, log.sink)
+            }
             return try service.run {
                 log.sink.info("\(plan.source) is mounted on \(plan.mountPoint)")
                 onReady()
@@ -194,7 +202,8 @@ struct OpenStore {
 
     func mount(_ options: VolumeOptions, _ log: LogSink) throws(CommandError) -> HostVolume {
         do throws(MountError) { return try HostVolume.mount(device, options, directory: path, log: log) } catch {
-            throw CommandError("\(path): cannot be mounted: \(error)")
+            let advice = error.isShortage && !options.isReadOnly ? ". Reading needs no room: mount it with -o ro" : ""
+            throw CommandError("\(path): cannot be mounted: \(error)\(advice)")
         }
     }
 }

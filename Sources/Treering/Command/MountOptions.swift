@@ -278,7 +278,7 @@ struct MountOptions: Sendable {
         if !flags.followsSymlinks && !isRemount && geteuid() != 0 {
             throw CommandError("-o nosymfollow: only root can have it")
         }
-        volume.isReadOnly = flags.isReadOnly
+        noteReadOnly()
         let rule: AccessTimes.Rule = flags.updatesEveryAccessTime ? .always : .relative
         volume.accessTimes = AccessTimes(
             rule: flags.keepsAccessTimes ? .never : rule, ofDirectories: !flags.keepsDirectoryAccessTimes,
@@ -287,10 +287,20 @@ struct MountOptions: Sendable {
         // the true caller.
         if !flags.defaultPermissions { fuse.accessLists = false }
         fuse.idmappedMounts = flags.defaultPermissions && !flags.allowRoot
+        volume.chosenText = chosenText
+    }
+
+    /// What was begun read-only is writable, or the other way round.
+    mutating func setReadOnly(_ isReadOnly: Bool) {
+        flags.isReadOnly = isReadOnly
+        noteReadOnly()
+    }
+
+    private mutating func noteReadOnly() {
+        volume.isReadOnly = flags.isReadOnly
         device.readOnly = flags.isReadOnly
         fuse.mountFlags = flags.words
         fuse.mountBits = flags.needsBits ? flags.bits : 0
-        volume.chosenText = chosenText
     }
 }
 

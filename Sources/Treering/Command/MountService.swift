@@ -6,10 +6,14 @@ import Synchronization
 
 /// Serves a volume at a mount point until somebody unmounts it or asks this process to end.
 final class MountService {
-    private let volume: HostVolume
+    private var volume: HostVolume
     private let options: FuseOptions
     private let mountPoint: HostString
     private let log: LogSink
+    /// Opens and mounts the store once more, after the volume was brought to rest.
+    private let reopen: Reopen
+    typealias Reopen = (_ isReadOnly: Bool) throws(CommandError) -> HostVolume
+    private var isReady = false
     /// The connection that this process takes over, or hands to its supervisor once it exists.
     private let handover: (connection: HeldConnection, sender: HandoverSender)?
     private var isUnmounting = false
@@ -23,9 +27,10 @@ final class MountService {
 
     init(
         _ volume: HostVolume, _ options: FuseOptions, mountPoint: HostString, log: LogSink,
-        handover: (connection: HeldConnection, sender: HandoverSender)? = nil
+        handover: (connection: HeldConnection, sender: HandoverSender)? = nil, reopen: @escaping Reopen
     ) {
         self.handover = handover
+        self.reopen = reopen
         self.volume = volume
         self.options = options
         self.mountPoint = mountPoint
@@ -69,18 +74,21 @@ final class MountService {
     }
 
     private func serve(_ onReady: () -> Void) throws(CommandError) {
-        let news: @Sendable () -> Void = { kill(getpid(), MountService.newsSignal) }
-        let server = FuseServer(volume, options, log: log, onInitialized: news)
+        let server = FuseServer(volume, options, log: log, onNews: Self.tellNews)
         let session = try handover?.connection.state.isInherited == true ? takeOver(server) : mount(server)
-        let transport = ClassicTransport(
-            session: session.handle, mountPoint: mountPoint, readerCount: options.readerCount,
-            requestLimit: options.inflightLimit, payloadByteCount: volume.maxWriteByteCount,
-            supervisor: handover != nil ? getppid() : 0, onEnd: news)
-        server.use(transport)
-        do throws(Errno) { try transport.start() } catch {
-            throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
+        var transport = try start(server, session)
+        var failure: CommandError?
+        while true {
+            failure = wait(server, transport, onReady)
+            guard let request = server.asksToBecomeWritable.withLock({ $0 }), !transport.isOver else { break }
+            server.stop()
+            transport.stop()
+            transport.join()
+            let reason = try becomeWritable()
+            server.use(volume)
+            transport = try start(server, session)
+            session.answer(request, reason)
         }
-        let failure = wait(server, transport, onReady)
         // Operations that wait for room would hold their memory for ever. Their replies need the session, even if
         // nobody hears them.
         volume.finishRequests()
@@ -90,6 +98,54 @@ final class MountService {
         session.forgetMount()
         withExtendedLifetime((server, session)) {}
         if let failure { throw failure }
+    }
+
+    private static let tellNews: @Sendable () -> Void = { kill(getpid(), MountService.newsSignal) }
+
+    private func start(_ server: FuseServer, _ session: FuseSession) throws(CommandError) -> ClassicTransport {
+        let transport = ClassicTransport(
+            session: session.handle, mountPoint: mountPoint, readerCount: options.readerCount,
+            requestLimit: options.inflightLimit, payloadByteCount: volume.maxWriteByteCount,
+            supervisor: handover != nil ? getppid() : 0, onEnd: Self.tellNews)
+        transport.device.withLock { $0 = device }
+        server.use(transport)
+        do throws(Errno) { try transport.start() } catch {
+            throw CommandError("\(mountPoint): no thread can be started: \(error)", exitCode: 32)
+        }
+        return transport
+    }
+
+    /// Opens the store of a read-only mount for writing, while nobody is served: the kernel only sees late answers. If
+    /// the store cannot be written, opens it read-only again. Returns why, or "" where all is well.
+    private func becomeWritable() throws(CommandError) -> String {
+        // What the kernel knows stays as it is. Under a supervisor the counts are in the connection's memory.
+        let (next, lookups) = volume.state.withLock { ($0.core.log.nextSequence, $0.core.lookups) }
+        handover?.connection.state.isInherited = true
+        do throws(Errno) { try volume.unmount() } catch {
+            log.warning("\(mountPoint): the read-only store could not be closed: \(error)")
+        }
+        var reason = ""
+        do throws(CommandError) {
+            volume = try reopen(false)
+            if volume.isReadOnly { reason = "the store allows reading only" }
+        } catch {
+            reason = error.message
+            log.error("\(mountPoint): cannot become writable: \(reason)")
+            volume = try reopen(true)
+        }
+        let recovered = volume.state.withLock { state in
+            if handover == nil { state.core.lookups = lookups }
+            return state.recoveredSequence
+        }
+        guard volume.isReadOnly || recovered == next else {
+            // What the kernel keeps of files would no longer be what the store has.
+            throw CommandError("\(mountPoint): the store has changed below its read-only mount", exitCode: 32)
+        }
+        if !volume.isReadOnly {
+            log.notice("\(mountPoint): is writable now")
+            handover?.sender.sendWritable()
+        }
+        return reason
     }
 
     private func mount(_ server: FuseServer) throws(CommandError) -> FuseSession {
@@ -144,9 +200,9 @@ final class MountService {
             exitCode: HandoverSender.refusalCode)
     }
 
-    /// Waits for the session's end. Handles signals, and calls `onReady` when the mount is usable.
+    /// Waits for the session's end, or until somebody asks the mount to become writable. Handles signals, and calls
+    /// `onReady` when the mount is usable.
     private func wait(_ server: FuseServer, _ transport: ClassicTransport, _ onReady: () -> Void) -> CommandError? {
-        var isReady = false
         var waitedSeconds = 0
         while !transport.isOver {
             let signal = nextSignal(seconds: 1)
@@ -163,6 +219,7 @@ final class MountService {
                 unmount(server, transport)
             }
             if signal == 0 { waitedSeconds += 1 }
+            if isReady, server.asksToBecomeWritable.withLock({ $0 != nil }) { return nil }
             if !isReady && waitedSeconds >= Self.initTimeoutSeconds {
                 transport.stop()
                 return CommandError("\(mountPoint): the kernel does not answer", exitCode: 32)

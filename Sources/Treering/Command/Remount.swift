@@ -1,5 +1,5 @@
 // `mount -o remount`: changes the kernel's flags of a mount; all else stays. But a read-only mount that shall become
-// writable is mounted anew: its serving process has not recovered the store, it only reads it.
+// writable opens its store anew: its serving process has not recovered the store, it only reads it.
 
 import Glibc
 
@@ -24,7 +24,9 @@ enum Remount {
                 "\(typed): \(word): cannot be changed by a remount; unmount it and mount it again", exitCode: 32)
         }
         // Changing only the kernel's flag would promise writes that the serving process refuses.
-        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1" {
+        if !options.flags.isReadOnly, try MountedStore.attribute(VirtualXattr.readOnly, of: mountPoint) == "1",
+            try !becomeWritable(mountPoint)
+        {
             return try mountAnew(mounted, words)
         }
         do throws(Errno) {
@@ -42,6 +44,25 @@ enum Remount {
             }
         }
         return 0
+    }
+
+    /// `_IOR(0xE7, 7, u8[512])` of FuseServer+Control.
+    private static let becomeWritableControl: UInt = 0x8200_E707
+
+    /// Has the serving process open the store for writing. False if the store must be mounted anew for that: it would
+    /// show something else then, or the serving process is of an older version.
+    private static func becomeWritable(_ mountPoint: HostString) throws(CommandError) -> Bool {
+        let descriptor = mountPoint.openDirectory()
+        guard descriptor >= 0 else { throw CommandError("\(mountPoint): \(Errno.last)", exitCode: 32) }
+        defer { close(descriptor) }
+        var reason = [CChar](repeating: 0, count: 512)
+        guard ioctl(descriptor, becomeWritableControl, &reason) == 0 else {
+            if errno == EBUSY || errno == ENOTTY || errno == EROFS { return false }
+            throw CommandError("\(mountPoint): cannot become writable: \(Errno.last)", exitCode: 32)
+        }
+        if reason[0] == 0 { return true }
+        throw CommandError(
+            "\(mountPoint): cannot become writable: \(HostString(cString: &reason).description)", exitCode: 32)
     }
 
     /// Unmounts a read-only mount and mounts the store again for writing, with the same options. If that fails, mounts

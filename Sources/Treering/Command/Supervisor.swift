@@ -13,7 +13,14 @@ final class Supervisor {
     private let log: LogSink
     /// Called in the child: serves to the end of the mount, with the connection to take over or hand over. Gives the
     /// exit code.
-    private let serve: (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
+    private let serve: Serve
+    typealias Serve = (_ start: Start, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
+    /// How a serving process is to begin.
+    struct Start {
+        var isFirst: Bool
+        /// The mount was begun read-only, and is writable now.
+        var hasBecomeWritable: Bool
+    }
     /// Called in this process, when the mount is usable for the first time.
     private let onReady: () -> Void
 
@@ -22,14 +29,14 @@ final class Supervisor {
     /// Whether a signal has asked for the end of the mount.
     private var isStopping = false
     private var isReady = false
+    private var hasBecomeWritable = false
     private var policy = RestartPolicy()
     /// The present connection. While this process holds it, only a successor may touch the mount: the kernel keeps all
     /// others waiting.
     private var connection: HeldConnection?
 
     init(
-        source: HostString, mountPoint: HostString, log: LogSink, onReady: @escaping () -> Void,
-        serve: @escaping (_ isFirst: Bool, _ connection: HeldConnection?, _ sender: HandoverSender) -> Int32
+        source: HostString, mountPoint: HostString, log: LogSink, onReady: @escaping () -> Void, serve: @escaping Serve
     ) {
         self.source = source
         self.mountPoint = mountPoint
@@ -159,7 +166,7 @@ final class Supervisor {
         sigprocmask(SIG_UNBLOCK, &set, nil)
         title?.restore()
         linux_set_name("treering")
-        exit(serve(!isReady, connection, sender))
+        exit(serve(Start(isFirst: !isReady, hasBecomeWritable: hasBecomeWritable), connection, sender))
     }
 
     private func watch(_ child: pid_t, _ receiver: HandoverReceiver) -> End {
@@ -172,6 +179,7 @@ final class Supervisor {
             if poll(&polled, 2, -1) < 0 && errno != EINTR { usleep(10_000) }
             let isOver = takeSignals(child, &end.status)
             receiver.receive(into: connection)
+            if receiver.isWritable { hasBecomeWritable = true }
             if receiver.isReady {
                 end.wasReady = true
                 if !isReady {

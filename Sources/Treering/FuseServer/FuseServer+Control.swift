@@ -16,6 +16,10 @@ private enum Control {
     /// `_IOWR(0xE7, 1, u64[2])`, our own. In: the wanted capacity in bytes. Out: the capacity that there is and 0; or 0
     /// and the least that would do, if the wanted one is too small.
     static let resize: UInt32 = 0xC010_E701
+    /// `_IOR(0xE7, 7, u8[512])`, our own: a mount that was begun read-only opens its store for writing. Out: why that is
+    /// impossible, as text; nothing if it was done. EBUSY if the store would show something else then, so that it must
+    /// be mounted anew. EROFS if a failure has made the mount read-only.
+    static let becomeWritable: UInt32 = 0x8200_E707
     /// _IOR('X', 125, u32), as on ext4 and XFS. By its number it takes no argument, so the kernel does not send it
     /// along: it is read from the caller's memory.
     static let shutDown: UInt32 = 0x8004_587D
@@ -99,6 +103,7 @@ extension FuseServer {
         case Control.getVersion: reply.control([generation])
         case Control.trim where bytes.count >= 24: trim(bytes, reply)
         case Control.resize where bytes.count >= 16: resize(bytes, reply)
+        case Control.becomeWritable: becomeWritable(reply)
         case Control.shutDown: shutDown(argument, reply)
         default: scrubControl(command, bytes, reply)
         }
@@ -136,6 +141,19 @@ extension FuseServer {
                 }
             }
         }
+    }
+
+    /// For administrators and for the user who serves the mount. The answer comes from `MountService`, which serves
+    /// nobody while it opens the store anew.
+    private func becomeWritable(_ reply: consuming Reply) {
+        let requester = reply.requester
+        guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }
+        guard volume.isReadOnly else { return reply.control([] as [UInt8]) }
+        guard volume.options.isReadOnly else { return reply.error(.readOnly) }
+        guard !volume.isBehindStaging, asksToBecomeWritable.withLock({ $0 == nil }) else { return reply.error(.busy) }
+        let number = reply.leaveUnanswered()
+        asksToBecomeWritable.withLock { $0 = number }
+        onNews()
     }
 
     /// For administrators and for the user who serves the mount, who can end it anyway.

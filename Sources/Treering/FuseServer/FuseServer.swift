@@ -52,7 +52,8 @@ extension Operation where Answer == Void {
 
 /// The server of one mount.
 final class FuseServer: @unchecked Sendable {
-    let volume: HostVolume
+    /// Another one only while there is no transport.
+    private(set) var volume: HostVolume
     let options: FuseOptions
     let log: LogSink
     /// Tells the inodes of this store from those of another one: a part of file handles (name_to_handle_at(2)). Within
@@ -64,17 +65,19 @@ final class FuseServer: @unchecked Sendable {
     private(set) var transport: any Transport
     /// Set by INIT: the kernel has asked and been told what this server can do.
     let isInitialized = Atomic<Bool>(false)
-    private let writeback = KernelWriteback()
-    /// Told when `isInitialized` becomes true.
-    private let onInitialized: @Sendable () -> Void
+    private var writeback = KernelWriteback()
+    /// The number of a request that asks a read-only mount to become writable, and is not answered yet.
+    let asksToBecomeWritable = Mutex<UInt64?>(nil)
+    /// Told when `isInitialized` becomes true, and when there is something in `asksToBecomeWritable`.
+    let onNews: @Sendable () -> Void
 
     init(
-        _ volume: HostVolume, _ options: FuseOptions, log: LogSink, onInitialized: @escaping @Sendable () -> Void
+        _ volume: HostVolume, _ options: FuseOptions, log: LogSink, onNews: @escaping @Sendable () -> Void
     ) {
         self.volume = volume
         self.options = options
         self.log = log
-        self.onInitialized = onInitialized
+        self.onNews = onNews
         generation = volume.generation
         connection = volume.options.connection
         transport = NoTransport.shared
@@ -88,11 +91,20 @@ final class FuseServer: @unchecked Sendable {
     /// To be called before the transport stops serving a kernel that goes on.
     func stop() { writeback.stop() }
 
+    /// Serves another volume of the same store from now on. The transport has stopped, and `use` follows.
+    func use(_ volume: HostVolume) {
+        precondition(transport.isOver && liveRequestCount == 0, "a request would go on with the volume that it knows")
+        self.volume = volume
+        writeback = KernelWriteback()
+        transport = NoTransport.shared
+        asksToBecomeWritable.withLock { $0 = nil }
+    }
+
     func invalidateAttributes(_ inode: InodeNumber) { transport.invalidateAttributes(inode) }
 
     func markInitialized() {
         isInitialized.store(true, ordering: .releasing)
-        onInitialized()
+        onNews()
     }
 
     /// Runs an operation and sees to it that its reply is sent, now or later.

@@ -54,6 +54,24 @@ final class FuseSession: @unchecked Sendable {
     /// The descriptor of /dev/fuse, once it is mounted.
     var descriptor: Int32 { fuse_session_fd(handle) }
 
+    /// Answers an ioctl that `Reply.leaveUnanswered` has left to us, with this text for its argument. Source: `struct
+    /// fuse_out_header` and `struct fuse_ioctl_out` in include/uapi/linux/fuse.h.
+    func answer(_ number: UInt64, _ text: String) {
+        // Room for the end of the text as C has it, in the 512 bytes of the argument.
+        let text = text.utf8.prefix(511)
+        let headerByteCount = 16
+        let controlByteCount = 16
+        let byteCount = headerByteCount + controlByteCount + text.count
+        var bytes = [UInt8](repeating: 0, count: headerByteCount + controlByteCount) + text
+        let written = bytes.withUnsafeMutableBytes { bytes in
+            bytes.store(UInt32(byteCount), at: 0)
+            bytes.store(number, at: 8)
+            return write(descriptor, bytes.baseAddress, bytes.count)
+        }
+        // ENOENT: whoever asked is gone.
+        precondition(written == byteCount || errno == ENOENT || errno == ENODEV, "the kernel refuses an answer")
+    }
+
     /// The mount point is no longer ours: the kernel has unmounted it, or somebody was asked to.
     func forgetMount() { isMounted = false }
 

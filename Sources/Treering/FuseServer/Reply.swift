@@ -136,6 +136,13 @@ struct Reply: ~Copyable {
         }
     }
 
+    /// Gives no answer: somebody else will, to the number that this returns (`FuseSession.answer`).
+    consuming func leaveUnanswered() -> UInt64 {
+        let number = request.unique
+        answer { fuse_reply_none($0) }
+        return number
+    }
+
     /// Data; false when the kernel did not take it.
     @discardableResult
     consuming func bytes(_ bytes: UnsafeRawBufferPointer) -> Bool {

@@ -14,7 +14,7 @@ final class Request: @unchecked Sendable {
     /// What was read. The payload of a WRITE in it is aligned to a page. Empty once the request has stepped aside.
     private(set) var bytes: UnsafeMutableRawBufferPointer
     /// The kernel's number of the request, as it was read.
-    private var unique: UInt64 = 0
+    private(set) var unique: UInt64 = 0
     /// The number without the mark: the same each time the kernel sends the request.
     var number: UInt64 { unique & ~RawRequest.resendMark }
     /// The kernel sends it again, because a process that is gone has not answered it.

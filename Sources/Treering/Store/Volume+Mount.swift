@@ -176,28 +176,48 @@ extension Volume {
         }
         let volume = assemble(
             device, options, core, recovery.indexFile, superblockFile, superblock, recovery.pair.summary, log)
-        volume.state.withLock { $0.writtenBefore = recovery.written }
+        volume.state.withLock {
+            $0.writtenBefore = recovery.written
+            $0.isBehindStaging = options.isReadOnly && choice.misses(superblock, bootID: HostStaging.bootID())
+        }
         if !options.isReadOnly {
-            do throws(Errno) {
-                try volume.begin(epoch, hostStaging, choice, recovery)
-                try volume.replay(
-                    choice, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next), hostStaging)
-            } catch {
-                throw MountError("the mount cannot be begun", error)
-            }
-            volume.housekeeper.hostStaging = hostStaging
-            volume.state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
-            var orphans: [InodeNumber] = []
-            // The core has another index than the recovery if the log was relocated meanwhile.
-            try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
-            do throws(Errno) { try core.takeOver(options.connection, orphans) } catch {
-                throw MountError("what the last process knew of the connection cannot be had", error)
-            }
-            volume.state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
-            // Repeated kills of a full store may have used up the reserve that the cleaner works with.
-            volume.housekeeper.reclaimIfShort(.removal)
+            try volume.startWriting(epoch, hostStaging, choice, recovery)
+        } else {
+            // Lookups count also here, for the time when the mount becomes writable.
+            try takeOver(options.connection, [], core)
         }
         return volume
+    }
+
+    /// Begins this mount on the disk, and takes in what killed ones left behind.
+    private func startWriting(
+        _ epoch: MountEpoch, _ hostStaging: HostStaging?, _ choice: StagingChoice, _ recovery: Recovery<D>
+    ) throws(MountError) {
+        let core = state.withLock { $0.core }
+        do throws(Errno) {
+            try begin(epoch, hostStaging, choice, recovery)
+            try replay(
+                choice, RevisedLog(settled: recovery.settled, first: recovery.position.lastBatch.next), hostStaging)
+        } catch {
+            throw MountError("the mount cannot be begun", error)
+        }
+        housekeeper.hostStaging = hostStaging
+        state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
+        var orphans: [InodeNumber] = []
+        // The core has another index than the recovery if the log was relocated meanwhile.
+        try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
+        try Self.takeOver(options.connection, orphans, core)
+        state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
+        // Repeated kills of a full store may have used up the reserve that the cleaner works with.
+        housekeeper.reclaimIfShort(.removal)
+    }
+
+    private static func takeOver(
+        _ connection: ConnectionState?, _ orphans: [InodeNumber], _ core: Core
+    ) throws(MountError) {
+        do throws(Errno) { try core.takeOver(connection, orphans) } catch {
+            throw MountError("what the last process knew of the connection cannot be had", error)
+        }
     }
 
     /// Ends the requests, makes everything durable, writes a last checkpoint and the clean flag. The volume cannot be

@@ -74,6 +74,8 @@ final class Volume<D: Device>: @unchecked Sendable {
     var acknowledgesStaged: Bool { options.acknowledgement == .staged }
     var maxWriteByteCount: Int { state.withLock { $0.core.writeByteCountLimit } }
     var isReadOnly: Bool { state.withLock { $0.core.isReadOnly } }
+    /// Whether a read-only mount shows less than what a mount for writing would recover, from the staging of a killed one.
+    var isBehindStaging: Bool { state.withLock { $0.isBehindStaging } }
     /// Whether the log has failed and waits for its relocation.
     var isLogSuspended: Bool { state.withLock { $0.core.log.suspension != nil } }
     /// Whether nothing is written any more.

@@ -58,6 +58,8 @@ final class VolumeState {
     }
 
     let core: Core
+    /// See `Volume.isBehindStaging`.
+    var isBehindStaging = false
     private struct PendingFetch {
         var fetch: PageFetch
         var waiters: [Waiter] = []
