@@ -25,7 +25,11 @@ def want(name, found, expected):
 def make():
     data = pattern(0, count)
     file = os.open("pieces", os.O_CREAT | os.O_WRONLY)
-    for position in range(count): os.pwrite(file, data[position:position + 1], position)
+    # Far from each other in time, or they would be packed.
+    stride = 10_007
+    for number in range(count):
+        position = number * stride % count
+        os.pwrite(file, data[position:position + 1], position)
     # Every other byte is a hole.
     file = os.open("holes", os.O_CREAT | os.O_WRONLY)
     for position in range(min(count, 200_000)): os.pwrite(file, data[position:position + 1], position * 2)

@@ -72,6 +72,7 @@ import Testing
             options.faults = seed % 4 == 3 ? 20 : 0
             let simulation = try Self.told("scrubs", options, seed)
             #expect(simulation.counts["scrub", default: 0] > 3)
+            #expect(simulation.counts["packed", default: 0] > 10)
         }
     }
 }

@@ -25,6 +25,7 @@ extension Core {
             writer.extent(inode: number, offset: offset, byteCount: UInt32(bytes.count))
             writer.inode(inode)
         }
+        noteSmallWrite(number, offset, bytes.count)
         return hasKilled
     }
 

@@ -234,7 +234,7 @@ extension Core {
 
 extension FilePiece {
     /// About the room that the piece takes, or that is kept for it if it is reserved; in bytes of the log.
-    fileprivate var cost: UInt64 {
+    var cost: UInt64 {
         let payload = PayloadChange.byteCount - ChangeHeader.storedByteCount
         let entries = UInt64(ExtentEntry.charge + payload + Change.moveOverheadByteCount)
         if isReserved { return byteCount / 16 * 17 + UInt64(ExtentEntry.charge) }

@@ -33,6 +33,9 @@ final class Core {
     var reapable: [InodeNumber] = []
     /// Every record is written with this writer. It is empty outside of `commit`.
     private var writer = RecordWriter(capacity: 16 << 10)
+    /// For packing, which may come between the writing of a record and its append.
+    var packer = RecordWriter(capacity: 16 << 10)
+    var smallWrites = SmallWrites()
     var readBuffers = BufferPool()
     /// `log.appendedByteCount` when the last checkpoint was frozen.
     var appendedAtFreeze: UInt64 = 0
@@ -201,6 +204,11 @@ final class Core {
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         try requireRoom(for: writer.byteCount + payloadByteCount, tier, claim)
+        if log.openBatch != nil,
+            !log.hasRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount)
+        {
+            packOpenBatch()
+        }
         let room = log.makeRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount, tier)
         switch room {
         case .ready: break

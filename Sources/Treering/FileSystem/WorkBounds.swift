@@ -13,6 +13,8 @@ struct WorkBounds: Sendable {
     var scratchByteCount = 256 << 10
     /// A write over more extents than this replaces them in steps.
     var replacedExtentCount = 256
+    /// Small writes that become one piece (Core+Packing.swift).
+    var packedPieceCount = 1024
     /// Attributes that a part of listxattr(2) looks at.
     var attributeCount = 1024
 

@@ -86,6 +86,20 @@ struct Record {
         }
     }
 
+    /// Calls `body` with each payload that is inline here, and where its bytes begin in the record.
+    func forEachInlinePayload(_ body: (PayloadID, Int) -> Void) {
+        forEachChange { change, offset, _ in
+            switch change {
+            case .payload(let payload) where payload.isInline: body(payload.id, offset + payload.inlineOffset)
+            case .move(let move):
+                if case .payload(let payload) = move.change, payload.isInline {
+                    body(payload.id, offset + Change.moveOverheadByteCount + payload.inlineOffset)
+                }
+            default: break
+            }
+        }
+    }
+
     /// Whether the cleaner wrote it.
     var movesAnything: Bool {
         changeCount > 0 && Self.changeHeader(bytes, Self.headerByteCount).type == ChangeType.move.rawValue

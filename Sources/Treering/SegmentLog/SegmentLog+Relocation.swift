@@ -16,7 +16,7 @@ extension SegmentLog {
 
     /// A closed batch as it lies in its slot, with the place that it had.
     func found(_ batch: Batch) -> FoundBatch {
-        let area = staging.recordArea(batch.slot)
+        let area = recordArea(batch)
         guard
             let (header, checksum) = BatchHeader.decode(
                 UnsafeRawBufferPointer(area), uuid: uuid,

@@ -17,7 +17,7 @@ extension SegmentLog {
                 return UnsafeRawBufferPointer(staging.payloadArea(batch.slot).part(start, byteCount))
             }
             guard offset + byteCount <= batch.recordByteCount else { continue }
-            return UnsafeRawBufferPointer(staging.recordArea(batch.slot).part(offset, byteCount))
+            return UnsafeRawBufferPointer(recordArea(batch).part(offset, byteCount))
         }
         return nil
     }

@@ -43,6 +43,11 @@ final class SegmentLog {
         var beginsSegment: Bool
         /// Where the payload area will lie, from the start of the batch: provisional while open.
         var payloadAreaOffset: Int
+        /// Where records begin that are left out when the batch is closed, in bytes of the record area.
+        var leftOut: [Int] = []
+        /// The record area as it is written, behind room for a segment header, if something was left out: the slot's own is whole, for a
+        /// successor of this process.
+        var image: AlignedBuffer?
         var segment: SegmentNumber { segmentID.number }
         var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
         /// What its write transfers: the segment's header goes along with the first batch.
@@ -89,6 +94,16 @@ final class SegmentLog {
     private var nextSlot = 0
     var head: SegmentNumber? { didSet { noteHead() } }
     private var payloadsToPlace: [(PayloadID, UInt32)] = []
+    /// Records that were appended and are not written.
+    private(set) var leftOutCount: UInt64 = 0
+    /// Where the record that was appended last begins, in bytes of the open batch.
+    private(set) var lastRecordOffset = 0
+    /// What the open batch keeps free for packing its small writes (Core+Packing.swift).
+    var packingRoom = PackingRoom()
+    struct PackingRoom {
+        var recordByteCount = 0
+        var payloadByteCount = 0
+    }
 
     /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
     init(
@@ -117,6 +132,12 @@ final class SegmentLog {
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
     /// The segment of the open batch, in which the next record will lie; nil where no batch is open.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
+    /// The slot of the open batch.
+    var openSlot: Int? { current }
+    /// The open batch, and its first record; nil where no batch is open.
+    var openBatch: (sequence: BatchSequence, firstRecord: RecordSequence)? {
+        current.map { (slots[$0]!.sequence, slots[$0]!.firstRecord) }
+    }
     /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
     var hasOpenedHead = false
 
@@ -139,21 +160,26 @@ final class SegmentLog {
     func makeRoom(recordByteCount: Int, payloadByteCount: Int, _ tier: SpaceTier) -> LogRoom {
         if let failure { return .failed(failure) }
         if isHeld || suspension != nil { return .wait }
-        let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
         let geometry = staging.geometry
         precondition(
             recordByteCount + BatchHeader.byteCount <= geometry.recordAreaByteCount
-                && blocks * blockByteCount <= geometry.payloadAreaByteCount)
-        if let current {
-            let batch = slots[current]!
-            if batch.recordByteCount + recordByteCount <= geometry.recordAreaByteCount,
-                (batch.payloadBlockCount + blocks) * blockByteCount <= geometry.payloadAreaByteCount
-            {
-                return .ready
-            }
+                && payloadByteCount <= geometry.payloadAreaByteCount)
+        if current != nil {
+            if hasRoom(recordByteCount: recordByteCount, payloadByteCount: payloadByteCount) { return .ready }
             closeBatch(durable: false)
         }
         return openBatch(tier)
+    }
+
+    /// Whether the open batch takes such a record. Packing may use the room that is kept for it.
+    func hasRoom(recordByteCount: Int, payloadByteCount: Int, isPacking: Bool = false) -> Bool {
+        guard let current else { return false }
+        let batch = slots[current]!
+        let kept = isPacking || batch.recordCount == 0 ? PackingRoom() : packingRoom
+        let blocks = (payloadByteCount + blockByteCount - 1) / blockByteCount
+        return batch.recordByteCount + recordByteCount + kept.recordByteCount <= staging.geometry.recordAreaByteCount
+            && (batch.payloadBlockCount + blocks) * blockByteCount + kept.payloadByteCount
+                <= staging.geometry.payloadAreaByteCount
     }
 
     private func openBatch(_ tier: SpaceTier) -> LogRoom {
@@ -210,6 +236,7 @@ final class SegmentLog {
             slots[slot]!.payloadBlockCount += blocks
             payloadsToPlace.append((PayloadID(sequence.rawValue), payloadPosition))
         }
+        lastRecordOffset = start
         slots[slot]!.recordByteCount += bytes.count
         slots[slot]!.recordCount += 1
         let batch = slots[slot]!
@@ -221,13 +248,22 @@ final class SegmentLog {
         return (Record(trusting: UnsafeRawBufferPointer(bytes)), place)
     }
 
+    /// A record of so many bytes is not written after all.
+    func countLeftOut(_ byteCount: Int) {
+        leftOutCount += 1
+        appendedByteCount -= UInt64(byteCount)
+    }
+
     /// Ends the open batch, if it holds anything, and submits its write.
     func closeBatch(durable: Bool) {
         guard let slot = current, slots[slot]!.recordCount > 0 else { return }
         current = nil
+        packingRoom = PackingRoom()
         var batch = slots[slot]!
+        if !batch.leftOut.isEmpty { leaveOut(&batch) }
+        let area = recordArea(batch)
         let rounded = (batch.recordByteCount + blockByteCount - 1) & ~(blockByteCount - 1)
-        staging.recordArea(slot).zero(batch.recordByteCount, rounded - batch.recordByteCount)
+        area.zero(batch.recordByteCount, rounded - batch.recordByteCount)
         batch.isOpen = false
         batch.payloadAreaOffset = rounded
         let end = batch.offset + batch.byteCount
@@ -241,7 +277,7 @@ final class SegmentLog {
         let endsSegment =
             end + staging.geometry.batchByteCountLimit > table.segmentByteCount
             || Int(batch.segment.rawValue) >= table.countLimit
-        let records = UnsafeRawBufferPointer(staging.recordArea(slot))
+        let records = UnsafeRawBufferPointer(area)
             .part(BatchHeader.byteCount, batch.recordByteCount - BatchHeader.byteCount)
         let header = BatchHeader(
             endsSegment: endsSegment, uuid: uuid, segment: batch.segment, incarnation: batch.segmentID.incarnation,
@@ -251,7 +287,7 @@ final class SegmentLog {
             payloadBlockCount: UInt32(batch.payloadBlockCount), firstRecord: batch.firstRecord,
             lastRecord: RecordSequence(nextSequence.rawValue - 1), nextInode: nextInode,
             durable: min(tracker.durable, requested))
-        position.lastChecksum = header.encode(into: staging.recordArea(slot).part(0, BatchHeader.byteCount))
+        position.lastChecksum = header.encode(into: area.part(0, BatchHeader.byteCount))
         position.lastBatch = batch.sequence
         position.offsetInSegment = UInt32(end)
         if endsSegment {
@@ -275,7 +311,7 @@ final class SegmentLog {
     func submission(
         _ batch: Batch, _ table: SegmentTable, durable: Bool, front: UnsafeMutableRawBufferPointer? = nil
     ) -> Submission {
-        let front = front ?? staging.front(batch.slot)
+        let front = front ?? batch.image?.bytes ?? staging.front(batch.slot)
         if batch.beginsSegment {
             let segment = table[batch.segment]
             SegmentHeader(

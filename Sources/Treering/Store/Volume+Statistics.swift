@@ -83,6 +83,9 @@ extension Volume {
                 name: "appended_bytes", help: "Records and payloads appended since the mount",
                 value: log.appendedByteCount),
             Figure(
+                name: "packed_writes", help: "Small writes that became part of larger pieces before they were written",
+                value: log.leftOutCount),
+            Figure(
                 name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
                 value: UInt64(housekeeper.cleaner.cleanedSegmentCount)),
             Figure(

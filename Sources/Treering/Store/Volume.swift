@@ -246,6 +246,7 @@ final class Volume<D: Device>: @unchecked Sendable {
         var outcome = state.withLock { state -> Errno?? in
             let log = state.core.log
             if log.isClosed { return .some(.ioError) }
+            state.core.packOpenBatch()
             if isDurable { log.requestDurable() } else { log.closeBatch(durable: false) }
             batch = log.lastBatch
             swap(&submissions, &log.outbox)

@@ -6,8 +6,8 @@ import Glibc
 
 struct OperationGenerator {
     private var random: SimulatedRandom
-    /// A file that gets many small writes for a while.
-    private var strided: (inode: UInt64, left: Int, offset: UInt64)?
+    /// A file that gets many small writes for a while: apart from each other, or line by line with other operations between.
+    private var strided: (inode: UInt64, left: Int, offset: UInt64, isLog: Bool)?
     /// Above this many inodes it rather removes.
     var inodeTarget = 60
     /// Removes whatever it can.
@@ -115,13 +115,22 @@ struct OperationGenerator {
 
     private mutating func nextStrided(_ model: ModelFileSystem) -> Operation? {
         if var burst = strided, model.inodes[burst.inode]?.isRegular == true {
+            if burst.isLog, chance(30) { return nil }
             burst.left -= 1
-            burst.offset += 500
+            if !burst.isLog { burst.offset += 500 }
+            let write = Operation.write(burst.inode, offset: burst.offset, byteCount: 1 + below(200), seed: seed())
+            if burst.isLog, case .write(_, _, let byteCount, _) = write {
+                burst.offset += UInt64(byteCount)
+                // Some of it is written again.
+                if chance(10) { burst.offset -= min(burst.offset, UInt64(below(500))) }
+            }
             strided = burst.left > 0 ? burst : nil
-            return .write(burst.inode, offset: burst.offset, byteCount: 1 + below(200), seed: seed())
+            return write
         }
         strided = nil
-        if below(400) == 0, !isPurging { strided = (file(model), 40 + below(160), UInt64(below(10_000))) }
+        if below(300) == 0, !isPurging {
+            strided = (file(model), 40 + below(160), UInt64(below(10_000)), isLog: chance(60))
+        }
         return nil
     }
 

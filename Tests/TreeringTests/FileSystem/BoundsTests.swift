@@ -15,6 +15,7 @@ import Testing
     /// A file of so many extents of one byte each, at every `step`th byte.
     private func fileOfPieces(_ store: TestStore, _ count: Int, step: UInt64 = 1) throws -> InodeNumber {
         let inode = try store.make("pieces").inode
+        store.volume.state.withLock { $0.core.bounds.packedPieceCount = 1 }
         for number in 0..<count { try store.write(inode, UInt64(number) * step, [UInt8(truncatingIfNeeded: number)]) }
         return inode
     }

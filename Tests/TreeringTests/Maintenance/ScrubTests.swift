@@ -153,6 +153,7 @@ extension Volume {
     @Test func damageOfAReplacementUnderWay() throws {
         let store = try TestStore(options: Self.options())
         let inode = try store.make("pieces").inode
+        store.volume.state.withLock { $0.core.bounds.packedPieceCount = 1 }
         for number in 0..<2000 as Range<UInt64> { try store.write(inode, number, [1]) }
         try store.write(inode, 0, bytes(1, 8192))
         try store.volume.syncAndWait()

@@ -110,6 +110,7 @@ extension Housekeeper {
             for number in core.table.changedNumbers(and: core.log.headSegment) {
                 try core.find { () throws(PageMiss) in try tree.touch(UsageEntry.key(number)) }
             }
+            core.packOpenBatch()
             core.log.closeBatch(durable: true)
             core.table.noteEmpty(at: tree.building)
             self.storeUsage(core)

@@ -1,0 +1,158 @@
+// Small writes that lie next to each other become larger pieces before their batch is written; what they replace is not written.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct PackingTests {
+    private func line(_ number: Int) -> [UInt8] { (0..<80).map { UInt8(truncatingIfNeeded: number &* 7 &+ $0) } }
+
+    private func append(
+        _ store: TestStore, _ inode: InodeNumber, _ lines: Range<Int>, to expected: inout [UInt8]
+    ) throws {
+        for number in lines {
+            try store.write(inode, UInt64(expected.count), line(number))
+            expected += line(number)
+        }
+    }
+
+    private func pieces(_ store: TestStore, _ inode: InodeNumber) throws -> [FilePiece] {
+        var pieces: [FilePiece] = []
+        try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in
+                pieces.removeAll()
+                try core.index.forEachPiece(inode, 0, 1 << 40) { piece in
+                    pieces.append(piece)
+                    return true
+                }
+            }
+        }
+        return pieces
+    }
+
+    private func leftOutCount(_ store: TestStore) -> UInt64 { store.volume.state.withLock { $0.core.log.leftOutCount } }
+
+    /// The store checks, and an index that is made anew from the log is as good as the present one.
+    private func verify(_ store: TestStore, _ files: [(InodeNumber, [UInt8])]) throws {
+        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+        try store.device.unlink(.index)
+        _ = try IndexRebuild.rebuild(store.device) { _ in }
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
+        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
+    }
+
+    @Test func linesOfALogBecomeFewPieces() throws {
+        let store = try TestStore()
+        let inode = try store.make("log").inode
+        var expected: [UInt8] = []
+        try append(store, inode, 0..<5000, to: &expected)
+        try store.volume.syncAndWait()
+        #expect(try pieces(store, inode).count < 60)
+        #expect(leftOutCount(store) == 5000)
+        let live = store.volume.state.withLock { $0.core.table.liveByteCount }
+        #expect(live < Int64(expected.count) * 13 / 10)
+        try verify(store, [(inode, expected)])
+    }
+
+    /// Also where another write comes between any two of them, and where what was written is written again.
+    @Test func filesThatGrowTogether() throws {
+        let store = try TestStore()
+        let inodes = try (0..<5).map { try store.make("log\($0)").inode }
+        var expected = [[UInt8]](repeating: [], count: 5)
+        for number in 0..<400 {
+            for (index, inode) in inodes.enumerated() {
+                try append(store, inode, number..<number + 1, to: &expected[index])
+                // A counter at the file's beginning.
+                try store.write(inode, 0, Array("\(number)".utf8))
+                expected[index].replaceSubrange(0..<"\(number)".utf8.count, with: "\(number)".utf8)
+            }
+            if number == 200 { try store.volume.syncAndWait() }
+        }
+        try store.volume.syncAndWait()
+        for inode in inodes { #expect(try pieces(store, inode).count < 100) }
+        try verify(store, Array(zip(inodes, expected)))
+    }
+
+    /// Nothing is kept of a byte that was written a thousand times.
+    @Test func whatIsWrittenOverInABatchIsNotWritten() throws {
+        let store = try TestStore()
+        let inode = try store.make("counter").inode
+        let before = store.volume.state.withLock { $0.core.log.appendedByteCount }
+        for number in 0..<1000 { try store.write(inode, 0, line(number)) }
+        try store.volume.syncAndWait()
+        #expect(store.volume.state.withLock { $0.core.log.appendedByteCount } - before < 10_000)
+        try verify(store, [(inode, line(999))])
+    }
+
+    /// A record that brings the newest size and times of its inode is written, even if its bytes are gone.
+    @Test func theNewestInodeIsWritten() throws {
+        let store = try TestStore()
+        let inode = try store.make("file").inode
+        try store.write(inode, 0, line(1))
+        try store.write(inode, 80, line(2))
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.setAttributes(inode, AttributeChanges(byteCount: 0), TestStore.context)
+        }
+        try store.write(inode, 300, line(3))
+        try store.volume.syncAndWait()
+        try verify(store, [(inode, [UInt8](repeating: 0, count: 300) + line(3))])
+    }
+
+    /// What an instant copy shows stays shared, and its record is written.
+    @Test func copiedLinesStayShared() throws {
+        let store = try TestStore()
+        let inode = try store.make("log").inode
+        let copy = try store.make("copy").inode
+        var expected: [UInt8] = []
+        try append(store, inode, 0..<100, to: &expected)
+        _ = try store.volume.perform { (core) throws(Stop) in
+            try core.copyRange(inode, at: 0, copy, at: 0, 8000, TestStore.context)
+        }
+        let copied = expected
+        try append(store, inode, 100..<300, to: &expected)
+        try store.volume.syncAndWait()
+        #expect(store.volume.state.withLock { $0.core.index.sharedByteCount } == 8000)
+        #expect(try pieces(store, inode).count < 110)
+        try verify(store, [(inode, expected), (copy, copied)])
+    }
+
+    /// A large write leaves no room for packing in the batch that it closes: the lines stay as they are, or are packed before.
+    @Test func largeWritesBetweenLines() throws {
+        let store = try TestStore()
+        let inode = try store.make("log").inode
+        let large = try store.make("large").inode
+        var expected: [UInt8] = []
+        var block: [UInt8] = []
+        for round in 0..<60 {
+            try append(store, inode, round * 20..<round * 20 + 20, to: &expected)
+            block = [UInt8](repeating: UInt8(round), count: 100_000)
+            try store.write(large, 0, block)
+        }
+        try store.volume.syncAndWait()
+        #expect(try pieces(store, inode).count < 200)
+        try verify(store, [(inode, expected), (large, block)])
+    }
+
+    /// A killed process has packed some batches, and not the last: nothing that it acknowledged is lost.
+    @Test func killedBeforeAndAfterPacking() throws {
+        for count in [3, 700, 1000] {
+            let store = try TestStore(capacity: 16 << 20, keepsStaging: true)
+            let inode = try store.make("log").inode
+            var expected: [UInt8] = []
+            try append(store, inode, 0..<count, to: &expected)
+            // The batch is closed, and whether it was written nobody knows.
+            store.volume.state.withLock { $0.core.packOpenBatch() }
+            try append(store, inode, count..<count + 2, to: &expected)
+            let crashed = store.device.snapshotAfterKill(seed: UInt64(count))
+            let staged = try #require(StagedRecords(copying: UnsafeRawBufferPointer(store.stagingBuffer.bytes)))
+            let volume = try Volume.mount(crashed, VolumeOptions(), allStaged: [staged]) { _ in }
+            let found = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: 0, expected.count + 1) }
+            #expect(found == expected)
+            try volume.unmount()
+            #expect(try Checker.check(crashed, readsData: true).problems == [])
+        }
+    }
+}
