@@ -342,14 +342,12 @@ final class Recovery<D: Device> {
     private func salvageHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
         guard headers[number] == nil, let file = table[number].file else { return }
         let found = try Self.reading { () throws(Errno) -> BatchHeader? in
-            var offset = 0
-            while true {
-                offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
-                guard offset < reader.segmentByteCount else { return nil }
-                if case .batch(let batch) = try reader.batch(ofAnyIncarnationIn: number, file, at: offset) {
-                    return batch.header
-                }
+            var cursor = BatchCursor(reader, anyIncarnationOf: number, file)
+            while !cursor.isOver {
+                if case .batch(let batch) = try cursor.read() { return batch.header }
+                try cursor.skip()
             }
+            return nil
         }
         guard let found else { return }
         let header = SegmentHeader(
