@@ -17,8 +17,6 @@ struct PageMiss: Error, Hashable, Sendable {
 
     var address: PageAddress { pointer.address }
     var birth: CheckpointNumber { pointer.birth }
-    /// Where the page lies in the index file.
-    var offsetInFile: UInt64 { UInt64(pointer.address.rawValue) * UInt64(IndexPage.byteCount) }
 }
 
 /// A page being read by the owner. The buffer belongs to the index's pool and goes back to it through `install` or

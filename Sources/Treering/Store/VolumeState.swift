@@ -190,7 +190,7 @@ final class VolumeState {
         guard fetches[miss.address] == nil else { return }
         let fetch = core.index.tree.beginFetch(miss)
         let submission = Submission(
-            .read, indexFile, offset: miss.offsetInFile, fetch.buffer,
+            .read, indexFile, offset: miss.address.offsetInFile, fetch.buffer,
             tag: VolumeTag.page | UInt64(miss.address.rawValue))
         fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
     }
