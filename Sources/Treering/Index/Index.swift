@@ -32,12 +32,8 @@ struct IndexCounters: Sendable {
     /// Pages that operations found in memory.
     var hitCount: UInt64 = 0
     var missCount: UInt64 = 0
-    var installCount: UInt64 = 0
     var evictionCount: UInt64 = 0
-    var splitCount: UInt64 = 0
     var mergeCount: UInt64 = 0
-    /// Pages given a new address because they were modified.
-    var copyCount: UInt64 = 0
 }
 
 /// The index. Not thread-safe: its owner calls it under one lock.
@@ -144,10 +140,6 @@ final class Index {
         canWrite = true
     }
 
-    /// No page below this is allocated. A successor of a killed daemon sets the length of the file here while the dead
-    /// one may still be writing, and 0 afterwards.
-    func setAllocationFloor(_ address: UInt32) { allocator.floor = Int(address) }
-
     // MARK: Pages in memory
 
     /// The frame of a page, if it is in memory and what its parent says; −1 if not.
@@ -200,7 +192,6 @@ final class Index {
             guard allocator.isUsed(miss.address) else { throw fail("the bitmap says that it is free") }
             guard !bitmapPages.contains(miss.address) else { throw fail("it belongs to the bitmap") }
         }
-        counters.installCount += 1
         _ = cache.insert(fetch.buffer.baseAddress!, at: miss.address, .clean)
         return true
     }
@@ -244,8 +235,4 @@ final class Index {
     var usedPageCount: Int { allocator.usedCount }
     /// Pages that only older checkpoints use.
     var heldPageCount: Int { allocator.heldCount }
-    /// Pages that can be written without the file growing.
-    var freePageCount: Int { allocator.freeCount }
-    /// The most pages that one `put` or `remove` can allocate.
-    var maxPageCountPerModification: Int { 2 * (rootLevel + 1) + 1 }
 }

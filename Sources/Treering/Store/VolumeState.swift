@@ -108,7 +108,6 @@ final class VolumeState {
     /// How many reads of a scrub are in flight. A relocation waits until there are none.
     private(set) var scrubReadCount = 0
     var checkpointCount = 0
-    var reapedCount = 0
     var parkedCount = 0
     /// The most pages that one parked operation held.
     private(set) var heldPageCountPeak = 0
