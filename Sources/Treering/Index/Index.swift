@@ -86,38 +86,26 @@ final class Index {
 
     static let pathCapacity = 24
 
-    /// An empty index, whose first checkpoint will be `building`.
-    init(uuid: StoreUUID, cacheLimitByteCount: Int, building: CheckpointNumber = CheckpointNumber(1)) {
-        self.uuid = uuid
-        limitPageCount = max(1, cacheLimitByteCount / IndexPage.byteCount)
-        cache = PageCache(expectedPageCount: limitPageCount + 64)
-        allocator = PageAllocator()
-        canWrite = true
-        root = PagePointer(address: PageAddress(0), birth: .zero)
-        rootLevel = 0
-        entryCount = 0
-        pageCountOnDisk = 0
-        self.building = building
-        path = .allocate(capacity: Self.pathCapacity)
-        root = newPage(level: 0).pointer
-    }
-
-    /// The index of a checkpoint. It can be read at once, and modified after `adopt`.
+    /// The index of the checkpoint `found`, which can be read at once, and modified after `adopt`; else an empty one.
     ///
-    /// `building` must be above the number of every checkpoint that either superblock slot may hold.
-    init(uuid: StoreUUID, cacheLimitByteCount: Int, root: IndexRoot, building: CheckpointNumber) {
-        precondition(building > root.checkpoint)
+    /// `building`, its next checkpoint, must be above the number of every one that either superblock slot may hold.
+    init(
+        uuid: StoreUUID, cacheLimitByteCount: Int, root found: IndexRoot? = nil,
+        building: CheckpointNumber = CheckpointNumber(1)
+    ) {
+        if let found { precondition(building > found.checkpoint) }
         self.uuid = uuid
         limitPageCount = max(1, cacheLimitByteCount / IndexPage.byteCount)
         cache = PageCache(expectedPageCount: limitPageCount + 64)
         allocator = PageAllocator()
-        canWrite = false
-        self.root = root.page
-        rootLevel = Int(root.level)
-        entryCount = root.entryCount
-        pageCountOnDisk = root.pageCount
+        canWrite = found == nil
+        root = found?.page ?? PagePointer(address: PageAddress(0), birth: .zero)
+        rootLevel = Int(found?.level ?? 0)
+        entryCount = found?.entryCount ?? 0
+        pageCountOnDisk = found?.pageCount ?? 0
         self.building = building
         path = .allocate(capacity: Self.pathCapacity)
+        if found == nil { root = newPage(level: 0).pointer }
     }
 
     deinit { path.deallocate() }

@@ -82,12 +82,9 @@ final class Recovery<D: Device> {
         // Each mount leaves out one checkpoint number: the dead mount may have begun that checkpoint and written pages
         // under it.
         let building = max(self.pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
-        let tree =
-            withIndex
-            ? Index(
-                uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
-                building: building)
-            : Index(uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, building: building)
+        let tree = Index(
+            uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount,
+            root: withIndex ? superblock.indexRoot : nil, building: building)
         index = RecordIndex(tree: tree, table: table)
         loader = PageLoader(device, indexFile, tree)
         written = superblock.written
