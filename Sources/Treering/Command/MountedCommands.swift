@@ -144,7 +144,7 @@ enum ProbeCommand {
         print("/dev/fuse: \(deviceState())")
         print(
             "fusermount3: \(HostFile.executable("fusermount3")?.description ?? "not installed (only root can mount)")")
-        let switchText = HostFile.text("/sys/module/fuse/parameters/enable_uring")
+        let switchText = HostString("/sys/module/fuse/parameters/enable_uring").text()
         let isOn = switchText?.hasPrefix("Y") ?? false
         let overRing = switchText == nil ? "not in this kernel" : isOn ? "enabled" : "off (fuse.enable_uring=N)"
         print("FUSE over io_uring: \(overRing)")
