@@ -105,10 +105,7 @@ enum HostilePage {
         var places: [(page: UInt64, offset: Int)] = []
         _ = IndexVerifier.verify(
             root: superblock.indexRoot, uuid: superblock.blockUUID, checksEntries: false,
-            read: { address, buffer in
-                let place = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
-                return device.perform(Submission(.read, handle, offset: place, buffer, tag: 0)).error
-            },
+            read: device.pages(of: handle),
             onPage: { page in
                 guard page.isLeaf else { return }
                 for position in 0..<page.count {
@@ -117,7 +114,7 @@ enum HostilePage {
                         continue
                     }
                     let start = page.value(position).baseAddress! - page.bytes.baseAddress!
-                    places.append((UInt64(page.address.rawValue) * UInt64(IndexPage.byteCount), start + offset))
+                    places.append((page.address.offsetInFile, start + offset))
                 }
             }, onDamage: { _ in })
         guard !places.isEmpty else { return false }

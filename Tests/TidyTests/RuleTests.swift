@@ -35,6 +35,40 @@ import Testing
         #expect(Rules.simulation([Self.lib("Simulation", "final class SimulatedDevice {}\n")]).count == 1)
     }
 
+    @Test func callingUp() {
+        let text = """
+            final class A {
+                let onEnd: @Sendable (Int) -> Void
+                var more:
+                    [() -> Void] = []
+                enum E { case later(() -> Void), never }
+                private var next: Retry?
+                var count: Int { map { (a: Int) -> Int in a } }
+                func run(_ body: () -> Void) {
+                    let own: () -> Void = { body() }
+                }
+            }
+
+            """
+        let alias = Self.lib("Store", "typealias Retry = (Int) -> Void\n", name: "B")
+        let slots = ["onEnd", "more", "later", "next"].map { ("Index/A.\($0)", "") }
+        #expect(
+            Rules.callsUp([Self.lib("Index", text), alias], [:]).map { $0.place.suffix(2) } == [":2", ":3", ":5", ":6"])
+        #expect(Rules.callsUp([Self.lib("Index", text), alias], Dictionary(uniqueKeysWithValues: slots)) == [])
+        #expect(Rules.callsUp([Self.lib("Store", text), alias], [:]) == [])
+        #expect(Rules.callsUp([alias], ["Index/A.gone": ""]).map(\.place) == ["Index/A.gone"])
+    }
+
+    @Test func speakingToTheKernelElsewhere() {
+        for text in ["let a = FUSE_ROOT_ID\n", "let a = fuse_entry_param()\n", "let a: UInt = 0xC010_E701\n"] {
+            #expect(Rules.kernelNames([Self.lib("Command", text)]).count == 1, "\(text)")
+            #expect(Rules.kernelNames([Self.lib("FuseServer", text)]) == [], "\(text)")
+        }
+        #expect(Rules.kernelNames([Self.lib("FuseServer", "let a = IORING_SETUP_SQPOLL\n")]).count == 1)
+        let fine = "let a = \"fuse_\" // io_uring\nlet b = 0x9E37_79B1\nlet c = fuse(IORINGS)\n"
+        #expect(Rules.kernelNames([Self.lib("Index", fine)]) == [])
+    }
+
     @Test func crowdingAFolder() {
         let files = (0..<31).map { Self.lib("Store", "", name: "A\($0)") }
         #expect(Rules.folderSize(files).map(\.place) == ["Sources/Treering/Store"])

@@ -122,6 +122,101 @@ enum Rules {
         }
     }
 
+    // MARK: Calls up
+
+    /// The functions that a folder below Store/ keeps and others fill in, and what for. By such a slot a lower layer finishes the work of
+    /// a higher one; without one it would name that layer's types.
+    static let slots = [
+        "FileSystem/Core.now": "the clock, which tests set",
+        "Index/Index.fetchNow": "offline, a page that is missed amid a modification is fetched at once",
+        "Index/IndexVerifier.onDamage": "a walk gives back what it meets",
+        "Index/IndexVerifier.onEntry": "a walk gives back what it meets",
+        "Index/IndexVerifier.onPage": "a walk gives back what it meets",
+        "Index/IndexVerifier.read": "the index does no I/O",
+        "SegmentLog/SegmentLog.placePayload": "the index learns where a payload lies when its batch is closed",
+        "Simulation/SimulatedCore.lies": "a test says which syncs are a lie",
+        "Simulation/SimulatedDevice.handler": "completions go to whoever submits",
+        "Device/DescriptorTable.openFile": "how a file of a store is opened; filled in Device/ itself",
+        "Device/DescriptorTable.placeChanged": "the ring registers what is open; filled in Device/ itself",
+        "Device/DeviceThread.run": "what a thread runs",
+        "Device/RingDevice.handler": "completions go to whoever submits",
+        "Device/WorkerPool.handler": "completions go to whoever submits",
+        "Support/LogSink.write": "every layer logs; Command/ decides where to",
+    ]
+
+    /// No folder below Store/ reaches a higher one through a function that it keeps, but by `slots`; each of those is in use.
+    static func callsUp(_ files: [SourceFile], _ slots: [String: String] = slots) -> [Violation] {
+        let aliases = Set(
+            files.flatMap { file in
+                String(decoding: file.code, as: UTF8.self).matches(of: /typealias (\w+)[^\n]*->/).map { String($0.1) }
+            })
+        var unused = slots
+        let lower = Set(layers.drop { $0 != "FileSystem" })
+        var found: [Violation] = []
+        for file in files where file.isSwift && lower.contains(file.layer ?? "") {
+            let stem = file.path.dropFirst("Sources/Treering/".count).dropLast(".swift".count)
+            for (name, line) in keptFunctions(in: file, aliases)
+            where unused.removeValue(forKey: "\(stem).\(name)") == nil {
+                found.append(
+                    Violation(
+                        place: "\(file.path):\(line)", reason: "\(name) keeps a function that may call a higher folder")
+                )
+            }
+        }
+        return found + unused.keys.sorted().map { Violation(place: $0, reason: "there is no such slot any more") }
+    }
+
+    /// Properties and cases of enumerations whose type, as it is written, has a function in it.
+    private static func keptFunctions(in file: SourceFile, _ aliases: Set<String>) -> [(name: String, line: Int)] {
+        let bodies = functions(in: file).map { $0.line..<$0.line + $0.lineCount }
+        let code = String(decoding: file.code, as: UTF8.self)
+        return code.matches(of: /\b(?:let|var|case)\s+(\w+)\s*(?=[:(])/).compactMap { match in
+            let written = type(from: code[match.range.upperBound...])
+            guard
+                written.contains("->") || written.matches(of: /\w+/).contains(where: { aliases.contains(String($0.0)) })
+            else { return nil }
+            let line = code[..<match.range.lowerBound].count { $0 == "\n" } + 1
+            return bodies.contains { $0.contains(line) } ? nil : (String(match.1), line)
+        }
+    }
+
+    /// What is written of a type: to its line's end, or to an initial value or a body.
+    private static func type(from text: Substring) -> Substring {
+        var depth = 0
+        var isBegun = false
+        return text.prefix { character in
+            switch character {
+            case "(", "[": depth += 1
+            case ")", "]": depth -= 1
+            case "{", "=": if depth == 0 { return false }
+            case "\n": if depth == 0 && isBegun { return false }
+            default: break
+            }
+            isBegun = isBegun || !(character.isWhitespace || character == ":")
+            return depth >= 0
+        }
+    }
+
+    // MARK: The kernel's interfaces
+
+    /// Each interface of the kernel is spoken in one folder: its C names are nowhere else, and neither are the numbers of ioctls.
+    static func kernelNames(_ files: [SourceFile]) -> [Violation] {
+        let homes = [
+            "fuse_": "FuseServer", "FUSE_": "FuseServer", "io_uring": "Device", "IORING_": "Device", "IOSQE_": "Device",
+        ]
+        // The types of ioctls that a mount answers: E7 is our own, the others are 'X', 'f' and 'v'.
+        let control = /0x[0-9A-Fa-f]{4}_?(?:E7|e7|58|66|76)[0-9A-Fa-f]{2}/
+        return files.filter { $0.isSwift && $0.path.hasPrefix("Sources/") }.flatMap { file in
+            file.tokens.compactMap { token in
+                let home =
+                    token.text.wholeMatch(of: control) != nil
+                    ? "FuseServer" : homes.first { token.text.hasPrefix($0.key) }?.value
+                guard let home, home != file.layer else { return nil }
+                return Violation(place: "\(file.path):\(token.line)", reason: "\(token.text) belongs to \(home)/")
+            }
+        }
+    }
+
     // MARK: Waiting
 
     /// Threads wait by the clock that is never set: only Support/Clock asks for the time of day, and only conditions of Device/Monitor are

@@ -49,6 +49,10 @@ import Testing
 
     @Test func theSimulatedDeviceIsForTests() { #expect(Rules.simulation(Self.files) == []) }
 
+    @Test func noFolderBelowTheStoreCallsUp() { #expect(Rules.callsUp(Self.files) == []) }
+
+    @Test func theKernelsInterfacesAreSpokenInOneFolderEach() { #expect(Rules.kernelNames(Self.files) == []) }
+
     @Test func librariesAreImportedWhereTheyBelong() { #expect(Rules.imports(Self.files) == []) }
 
     @Test func nobodyWaitsByTheTimeOfDay() { #expect(Rules.clocks(Self.files) == []) }

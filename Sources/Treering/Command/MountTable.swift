@@ -56,9 +56,6 @@ enum MountTable {
 
 /// Small things about files of the host.
 enum HostFile {
-    /// The contents of a small file of the kernel's, nil where it cannot be read.
-    static func text(_ path: HostString) -> String? { path.contents().map { String(decoding: $0, as: UTF8.self) } }
-
     /// The real path of something whose last part may be missing.
     static func realPathOfNew(_ path: HostString) throws(Errno) -> HostString {
         do throws(Errno) { return try path.realPath() } catch { if error != .noEntry { throw error } }

@@ -79,15 +79,12 @@ enum CleanCommand {
         does so by itself when it is idle or short of space.
         """
 
-    /// FITRIM and its `struct fstrim_range`: start, length, least length.
-    private static let trim: UInt = 0xC018_5879
-
     static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let target = try Arguments(typed, []).operands("MOUNTPOINT")[0]
         let descriptor = try MountedStore.open(target)
         defer { close(descriptor) }
         var range: (start: UInt64, length: UInt64, least: UInt64) = (0, .max, 0)
-        guard ioctl(descriptor, trim, &range) == 0 else { throw CommandError("\(target): \(Errno.last)") }
+        guard ioctl(descriptor, UInt(Control.trim), &range) == 0 else { throw CommandError("\(target): \(Errno.last)") }
         print("\(target): \(range.length >> 20) MiB came free on the host")
         return 0
     }
@@ -147,7 +144,7 @@ enum ProbeCommand {
         print("/dev/fuse: \(deviceState())")
         print(
             "fusermount3: \(HostFile.executable("fusermount3")?.description ?? "not installed (only root can mount)")")
-        let switchText = HostFile.text("/sys/module/fuse/parameters/enable_uring")
+        let switchText = HostString("/sys/module/fuse/parameters/enable_uring").text()
         let isOn = switchText?.hasPrefix("Y") ?? false
         let overRing = switchText == nil ? "not in this kernel" : isOn ? "enabled" : "off (fuse.enable_uring=N)"
         print("FUSE over io_uring: \(overRing)")

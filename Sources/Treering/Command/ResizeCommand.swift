@@ -10,9 +10,6 @@ enum ResizeCommand {
         store be emptied; what lies beyond is moved first. SIZE as in `--capacity`: 64M, 10G.
         """
 
-    /// The number of the control call, the same as `Control.resize`.
-    private static let control: UInt = 0xC010_E701
-
     static func run(_ typed: [HostString]) throws(CommandError) -> Int32 {
         let operands = try Arguments(typed, []).operands("MOUNTPOINT or STORE", "SIZE")
         let (target, text) = (operands[0], operands[1])
@@ -49,7 +46,7 @@ enum ResizeCommand {
         guard descriptor >= 0 else { throw CommandError("\(target): \(Errno.last)") }
         defer { close(descriptor) }
         var numbers: (capacity: UInt64, least: UInt64) = (byteCount, 0)
-        guard ioctl(descriptor, control, &numbers) == 0 else { return .failed(.last) }
+        guard ioctl(descriptor, UInt(Control.resize), &numbers) == 0 else { return .failed(.last) }
         return numbers.least == 0 ? .done(capacity: numbers.capacity) : .tooSmall(least: numbers.least)
     }
 

@@ -256,7 +256,7 @@ struct ProcessTitle {
     init?(_ text: HostString) {
         // Fields 48 and 49 of proc(5) tell where the arguments begin and end. The second field may hold blanks and
         // brackets.
-        guard let stat = HostFile.text("/proc/self/stat"), let bracket = stat.lastIndex(of: ")") else { return nil }
+        guard let stat = HostString("/proc/self/stat").text(), let bracket = stat.lastIndex(of: ")") else { return nil }
         let fields = stat[stat.index(after: bracket)...].split(separator: " ")
         guard fields.count > 46, let start = UInt(fields[45]), let end = UInt(fields[46]), end > start + 1,
             let pointer = UnsafeMutableRawPointer(bitPattern: start)

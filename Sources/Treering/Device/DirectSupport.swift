@@ -7,18 +7,13 @@ import Glibc
 /// What the host said about direct I/O.
 struct DirectSupport: Sendable {
     let isUsable: Bool
-    /// From STATX_DIOALIGN, in bytes; nil where the host does not tell.
-    let memoryAlignment: Int?
-    let offsetAlignment: Int?
     /// For a person: why it is not usable, or what was found.
     let explanation: String
 
-    static let switchedOff = DirectSupport(false, nil, nil, "switched off (direct=off)")
+    static let switchedOff = DirectSupport(false, "switched off (direct=off)")
 
-    private init(_ isUsable: Bool, _ memory: Int?, _ offset: Int?, _ explanation: String) {
+    private init(_ isUsable: Bool, _ explanation: String) {
         self.isUsable = isUsable
-        memoryAlignment = memory
-        offsetAlignment = offset
         self.explanation = explanation
     }
 
@@ -26,12 +21,12 @@ struct DirectSupport: Sendable {
     /// assumed to have direct I/O; a transfer that the host then refuses goes through the page cache.
     init(_ directory: Int32, isReadOnly: Bool) {
         if isReadOnly {
-            self.init(true, nil, nil, "not tried on a read-only store")
+            self.init(true, "not tried on a read-only store")
             return
         }
         let descriptor = Self.namelessFile(directory)
         guard descriptor >= 0 else {
-            self.init(false, nil, nil, "a file cannot be opened with O_DIRECT: \(Errno.last)")
+            self.init(false, "a file cannot be opened with O_DIRECT: \(Errno.last)")
             return
         }
         defer { Glibc.close(descriptor) }
@@ -40,17 +35,17 @@ struct DirectSupport: Sendable {
         let isTold = linux_direct_alignment(descriptor, &memory, &offset) == 0
         let limit = DeviceOptions.directAlignment
         if isTold && (memory == 0 || offset == 0) {
-            self.init(false, 0, 0, "the host says that it has none")
+            self.init(false, "the host says that it has none")
         } else if isTold && (Int(memory) > limit || Int(offset) > limit) {
             self.init(
-                false, Int(memory), Int(offset),
+                false,
                 "the host needs an alignment of \(max(memory, offset)) bytes, more than \(limit)")
         } else if let error = Self.trial(descriptor) {
-            self.init(false, isTold ? Int(memory) : nil, isTold ? Int(offset) : nil, "a trial failed: \(error)")
+            self.init(false, "a trial failed: \(error)")
         } else if isTold {
-            self.init(true, Int(memory), Int(offset), "memory aligned to \(memory), offsets to \(offset) bytes")
+            self.init(true, "memory aligned to \(memory), offsets to \(offset) bytes")
         } else {
-            self.init(true, nil, nil, "works with blocks of \(limit) bytes")
+            self.init(true, "works with blocks of \(limit) bytes")
         }
     }
 

@@ -122,9 +122,6 @@
             return ring.isPolledByKernel ? text + ", sqpoll" : text
         }
 
-        /// Whether the lock's open file description is kept by the ring.
-        var holdsLock: Bool { registeredCount > 0 }
-
         func onCompletion(_ handler: @escaping @Sendable (Completion) -> Void) {
             self.handler = handler
             pool.onCompletion(handler)

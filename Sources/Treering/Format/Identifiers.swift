@@ -80,6 +80,7 @@ struct CheckpointNumber: Hashable, Comparable, Sendable {
 struct PageAddress: Hashable, Comparable, Sendable {
     let rawValue: UInt32
     init(_ rawValue: UInt32) { self.rawValue = rawValue }
+    var offsetInFile: UInt64 { UInt64(rawValue) * UInt64(IndexPage.byteCount) }
     static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 

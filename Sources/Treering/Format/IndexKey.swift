@@ -85,15 +85,15 @@ struct IndexKey: Hashable, Comparable, Sendable, StoredValue, LaidOut {
         return a.word2 < b.word2
     }
 
-    /// The key right after this one; the last has none and gives itself.
-    var next: IndexKey {
+    /// The next possible key; nil for the greatest.
+    var successor: IndexKey? {
         var key = self
         key.word2 &+= 1
         if key.word2 == 0 {
             key.word1 &+= 1
             if key.word1 == 0 { key.word0 &+= 1 }
         }
-        return key == .min ? .max : key
+        return key == .min ? nil : key
     }
 
     @inline(__always)

@@ -85,7 +85,6 @@ enum StagingLayout {
     static let magic: UInt64 = 0x3145_4741_5453_5254
     static let version: UInt32 = 1
     static let headerByteCount = Header.byteCount
-    static let pathByteCountLimit = header.path.byteCount
     static let slotCountLimit = 64
     /// Right behind room for all descriptors.
     static let slotsOffset = header.descriptors[slotCountLimit].offset

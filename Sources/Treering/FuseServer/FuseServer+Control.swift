@@ -6,12 +6,13 @@ import CFuse3
 import Glibc
 
 /// Numbers of the ioctls that are answered; others are ENOTTY.
-private enum Control {
+enum Control {
     static let getFlags: UInt32 = 0x8008_6601
     static let setFlags: UInt32 = 0x4008_6602
     static let getExtendedFlags: UInt32 = 0x801C_581F
     static let setExtendedFlags: UInt32 = 0x401C_5820
     static let getVersion: UInt32 = 0x8008_7601
+    /// FITRIM. Its `struct fstrim_range`: start, length, least length (8 each).
     static let trim: UInt32 = 0xC018_5879
     /// `_IOWR(0xE7, 1, u64[2])`, our own. In: the wanted capacity in bytes. Out: the capacity that there is and 0; or 0
     /// and the least that would do, if the wanted one is too small.
@@ -109,8 +110,7 @@ extension FuseServer {
         }
     }
 
-    /// `struct fstrim_range`: start, length, least length (8 each); the length comes back as how much was trimmed. For
-    /// administrators and for the user who serves the mount.
+    /// The length comes back as how much was trimmed. For administrators and for the user who serves the mount.
     private func trim(_ bytes: UnsafeRawBufferPointer, _ reply: consuming Reply) {
         let requester = reply.requester
         guard requester.identity.isAdministrator || requester.isServer else { return reply.error(.notPermitted) }

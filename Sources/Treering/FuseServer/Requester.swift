@@ -15,7 +15,7 @@ struct Requester {
 
     /// What /proc says. Empty if the thread has gone or cannot be seen.
     var identity: Identity {
-        guard pid > 0, let text = Self.contents("/proc/\(pid)/status") else { return Identity() }
+        guard pid > 0, let text = HostString("/proc/\(pid)/status").text() else { return Identity() }
         var identity = Identity()
         // Capabilities of another user namespace are worth nothing here.
         let isOurs = HostString("/proc/\(pid)/ns/user").linkTarget() == HostString("/proc/self/ns/user").linkTarget()
@@ -38,7 +38,7 @@ struct Requester {
 
     /// Whether it runs as the user who serves the mount.
     var isServer: Bool {
-        guard pid > 0, let text = Self.contents("/proc/\(pid)/status") else { return false }
+        guard pid > 0, let text = HostString("/proc/\(pid)/status").text() else { return false }
         let line = text.split(separator: "\n").first { $0.hasPrefix("Uid:") }
         let words = line?.split(whereSeparator: { $0 == "\t" || $0 == " " }) ?? []
         return words.count > 4 && UInt32(words[4]) == geteuid()
@@ -54,9 +54,5 @@ struct Requester {
             return pid > 0 && process_vm_readv(pid, &mine, 1, &theirs, 1, 0) == bytes.count
         }
         return isRead ? value : nil
-    }
-
-    private static func contents(_ path: HostString) -> String? {
-        path.contents().map { String(decoding: $0, as: UTF8.self) }
     }
 }

@@ -19,7 +19,6 @@ extension Index {
             right.lastInsertion = position - cut
             right.run = page.run
         }
-        counters.splitCount &+= 1
         insertChild(level: 1, separator: right.leafKey(0), right.pointer)
     }
 
@@ -57,7 +56,6 @@ extension Index {
         }
         let rightSeparator = right.innerKey(0)
         right.setInnerKey(0, .min)
-        counters.splitCount &+= 1
         insertChild(level: level + 1, separator: rightSeparator, right.pointer)
     }
 

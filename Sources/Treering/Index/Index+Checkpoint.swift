@@ -9,8 +9,6 @@
 struct FrozenPage: @unchecked Sendable {
     let address: PageAddress
     let bytes: UnsafeMutableRawBufferPointer
-
-    var offsetInFile: UInt64 { UInt64(address.rawValue) * UInt64(IndexPage.byteCount) }
 }
 
 extension Index {

@@ -117,7 +117,6 @@ extension Index {
         let page = cache.page(frame)
         page.address = address
         page.birth = building
-        counters.copyCount &+= 1
         return page.pointer
     }
 

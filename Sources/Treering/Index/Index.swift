@@ -17,8 +17,6 @@ struct PageMiss: Error, Hashable, Sendable {
 
     var address: PageAddress { pointer.address }
     var birth: CheckpointNumber { pointer.birth }
-    /// Where the page lies in the index file.
-    var offsetInFile: UInt64 { UInt64(pointer.address.rawValue) * UInt64(IndexPage.byteCount) }
 }
 
 /// A page being read by the owner. The buffer belongs to the index's pool and goes back to it through `install` or
@@ -34,12 +32,8 @@ struct IndexCounters: Sendable {
     /// Pages that operations found in memory.
     var hitCount: UInt64 = 0
     var missCount: UInt64 = 0
-    var installCount: UInt64 = 0
     var evictionCount: UInt64 = 0
-    var splitCount: UInt64 = 0
     var mergeCount: UInt64 = 0
-    /// Pages given a new address because they were modified.
-    var copyCount: UInt64 = 0
 }
 
 /// The index. Not thread-safe: its owner calls it under one lock.
@@ -92,38 +86,26 @@ final class Index {
 
     static let pathCapacity = 24
 
-    /// An empty index, whose first checkpoint will be `building`.
-    init(uuid: StoreUUID, cacheLimitByteCount: Int, building: CheckpointNumber = CheckpointNumber(1)) {
-        self.uuid = uuid
-        limitPageCount = max(1, cacheLimitByteCount / IndexPage.byteCount)
-        cache = PageCache(expectedPageCount: limitPageCount + 64)
-        allocator = PageAllocator()
-        canWrite = true
-        root = PagePointer(address: PageAddress(0), birth: .zero)
-        rootLevel = 0
-        entryCount = 0
-        pageCountOnDisk = 0
-        self.building = building
-        path = .allocate(capacity: Self.pathCapacity)
-        root = newPage(level: 0).pointer
-    }
-
-    /// The index of a checkpoint. It can be read at once, and modified after `adopt`.
+    /// The index of the checkpoint `found`, which can be read at once, and modified after `adopt`; else an empty one.
     ///
-    /// `building` must be above the number of every checkpoint that either superblock slot may hold.
-    init(uuid: StoreUUID, cacheLimitByteCount: Int, root: IndexRoot, building: CheckpointNumber) {
-        precondition(building > root.checkpoint)
+    /// `building`, its next checkpoint, must be above the number of every one that either superblock slot may hold.
+    init(
+        uuid: StoreUUID, cacheLimitByteCount: Int, root found: IndexRoot? = nil,
+        building: CheckpointNumber = CheckpointNumber(1)
+    ) {
+        if let found { precondition(building > found.checkpoint) }
         self.uuid = uuid
         limitPageCount = max(1, cacheLimitByteCount / IndexPage.byteCount)
         cache = PageCache(expectedPageCount: limitPageCount + 64)
         allocator = PageAllocator()
-        canWrite = false
-        self.root = root.page
-        rootLevel = Int(root.level)
-        entryCount = root.entryCount
-        pageCountOnDisk = root.pageCount
+        canWrite = found == nil
+        root = found?.page ?? PagePointer(address: PageAddress(0), birth: .zero)
+        rootLevel = Int(found?.level ?? 0)
+        entryCount = found?.entryCount ?? 0
+        pageCountOnDisk = found?.pageCount ?? 0
         self.building = building
         path = .allocate(capacity: Self.pathCapacity)
+        if found == nil { root = newPage(level: 0).pointer }
     }
 
     deinit { path.deallocate() }
@@ -145,10 +127,6 @@ final class Index {
         pageCountOnDisk = live.root.pageCount
         canWrite = true
     }
-
-    /// No page below this is allocated. A successor of a killed daemon sets the length of the file here while the dead
-    /// one may still be writing, and 0 afterwards.
-    func setAllocationFloor(_ address: UInt32) { allocator.floor = Int(address) }
 
     // MARK: Pages in memory
 
@@ -202,7 +180,6 @@ final class Index {
             guard allocator.isUsed(miss.address) else { throw fail("the bitmap says that it is free") }
             guard !bitmapPages.contains(miss.address) else { throw fail("it belongs to the bitmap") }
         }
-        counters.installCount += 1
         _ = cache.insert(fetch.buffer.baseAddress!, at: miss.address, .clean)
         return true
     }
@@ -246,8 +223,4 @@ final class Index {
     var usedPageCount: Int { allocator.usedCount }
     /// Pages that only older checkpoints use.
     var heldPageCount: Int { allocator.heldCount }
-    /// Pages that can be written without the file growing.
-    var freePageCount: Int { allocator.freeCount }
-    /// The most pages that one `put` or `remove` can allocate.
-    var maxPageCountPerModification: Int { 2 * (rootLevel + 1) + 1 }
 }

@@ -20,13 +20,6 @@ struct PageAllocator {
     private(set) var heldCount = 0
     /// Pages of the file, free ones included. The owner makes the file this long before it writes to it.
     private(set) var pageCount: Int
-    /// No page below this is handed out, because a dead process may still be writing there.
-    var floor = 0 {
-        didSet {
-            run = 0..<0
-            isFragmented = false
-        }
-    }
 
     /// For a new index: only page 0, which holds copies of the superblock.
     init() {
@@ -126,8 +119,8 @@ struct PageAllocator {
             isFragmented = true
         }
         if freeCount > pageCount / 16 + 64, let run = findRun(atLeast: 1) { return run }
-        let start = max(pageCount, floor)
-        let growth = max(Self.minGrowthPageCount, pageCount / 16)
+        let start = pageCount
+        let growth = max(Self.minGrowthPageCount, start / 16)
         precondition(start + growth < 1 << 32, "the index has outgrown its address space")
         pageCount = (start + growth + 63) & ~63
         resizeBitmaps()
@@ -135,9 +128,8 @@ struct PageAllocator {
     }
 
     private func findRun(atLeast wanted: Int) -> Range<Int>? {
-        let start = min(max(cursor, floor), pageCount)
-        return findRun(atLeast: wanted, in: start..<pageCount)
-            ?? findRun(atLeast: wanted, in: min(floor, start)..<start)
+        let start = min(cursor, pageCount)
+        return findRun(atLeast: wanted, in: start..<pageCount) ?? findRun(atLeast: wanted, in: 0..<start)
     }
 
     private func findRun(atLeast wanted: Int, in range: Range<Int>) -> Range<Int>? {

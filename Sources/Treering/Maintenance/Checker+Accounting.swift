@@ -29,7 +29,7 @@ extension Checker {
         var cursor: UInt64 = 0
         while true {
             directories.removeAll(keepingCapacity: true)
-            try view.someDirectories(after: cursor, limit: 4096) { directories.append($0) }
+            try view.someInodes(after: cursor, limit: 4096, isDirectory: true) { directories.append($0.rawValue) }
             guard let last = directories.last else { break }
             for number in directories {
                 highest = max(highest, number)
@@ -60,31 +60,6 @@ extension Checker {
             report.add(
                 .tree, "directory", "its parents do not lead to the root", inode: number,
                 effect: "a repair puts it into /lost+found")
-        }
-    }
-}
-
-extension StoreView {
-    /// Gives the next directories after an inode number, `limit` at most.
-    func someDirectories(after number: UInt64, limit: Int, _ body: (UInt64) -> Void) throws(MountError) {
-        var cursor = number
-        var count = 0
-        while count < limit {
-            let start = cursor
-            let found: (UInt64, Bool)? = try run { () throws(PageMiss) in
-                guard start < .max,
-                    let entry = try index.tree.next(atOrAfter: InodeEntry.key(InodeNumber(start + 1))),
-                    entry.key.space == .tree
-                else { return nil }
-                let record = InodeEntry(inode: InodeNumber(entry.key.object), decoding: entry.value)?.record
-                return (entry.key.object, entry.key.kind == .inode && record?.isDirectory == true)
-            }
-            guard let found else { return }
-            cursor = found.0
-            if found.1 {
-                body(found.0)
-                count += 1
-            }
         }
     }
 }

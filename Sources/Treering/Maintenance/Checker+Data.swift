@@ -54,21 +54,29 @@ extension CheckReport {
 }
 
 extension StoreView {
-    /// Gives the next inodes after an inode number, `limit` at most.
-    func someInodes(after number: UInt64, limit: Int, _ body: (InodeNumber) -> Void) throws(MountError) {
+    /// Gives the next inodes, or directories alone, after an inode number, `limit` at most.
+    func someInodes(
+        after number: UInt64, limit: Int, isDirectory: Bool = false, _ body: (InodeNumber) -> Void
+    ) throws(MountError) {
         var cursor = number
-        for _ in 0..<limit {
+        var count = 0
+        while count < limit {
             let start = cursor
-            let found: UInt64? = try run { () throws(PageMiss) in
+            let found: (number: InodeNumber, isWanted: Bool)? = try run { () throws(PageMiss) in
                 guard start < .max,
                     let entry = try index.tree.next(atOrAfter: InodeEntry.key(InodeNumber(start + 1))),
                     entry.key.space == .tree
                 else { return nil }
-                return entry.key.object
+                let number = InodeNumber(entry.key.object)
+                guard isDirectory else { return (number, true) }
+                let record = InodeEntry(inode: number, decoding: entry.value)?.record
+                return (number, entry.key.kind == .inode && record?.isDirectory == true)
             }
             guard let found else { return }
-            cursor = found
-            body(InodeNumber(found))
+            cursor = found.number.rawValue
+            guard found.isWanted else { continue }
+            body(found.number)
+            count += 1
         }
     }
 }

@@ -97,15 +97,8 @@ struct Checker<D: Device> {
         defer { device.close(file) }
         var damage: [CorruptionReport] = []
         var damageCount = 0
-        let device = self.device
         _ = IndexVerifier.verify(
-            root: superblock.indexRoot, uuid: superblock.blockUUID,
-            read: { address, buffer in
-                let completion = device.perform(
-                    Submission(
-                        .read, file, offset: UInt64(address.rawValue) * UInt64(IndexPage.byteCount), buffer, tag: 0))
-                return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
-            },
+            root: superblock.indexRoot, uuid: superblock.blockUUID, read: device.pages(of: file),
             onDamage: {
                 damageCount += 1
                 if damage.count < 20 { damage.append($0) }

@@ -125,16 +125,16 @@ private struct PayloadFinder<D: Device> {
     private let tree: Index
 
     init(_ device: D, _ file: DeviceFile, _ superblock: Superblock) {
-        loader = PageLoader(device: device, file: file)
         tree = Index(
             uuid: superblock.blockUUID, cacheLimitByteCount: 4 << 20, root: superblock.indexRoot,
             building: superblock.indexRoot.checkpoint.next)
+        loader = PageLoader(device, file, tree)
     }
 
     func place(of id: PayloadID) -> String {
         do throws(MountError) {
             defer { tree.evict() }
-            return try loader.run(tree) { () throws(PageMiss) in
+            return try loader.run { () throws(PageMiss) in
                 try tree.withValue(of: PayloadEntry.key(id)) { value in
                     guard let value else { return "payload \(id.rawValue): DAMAGED: the index has no such payload" }
                     guard let entry = PayloadEntry(decoding: value) else { return "payload \(id.rawValue): MALFORMED" }

@@ -65,11 +65,9 @@ private struct SegmentDump<D: Device> {
     let number: SegmentNumber
     let file: DeviceFile
     var reader: BatchReader<D>
-    var size: Int
-    /// What the file holds, no more than `size`.
-    var end = 0
+    /// No batch begins here or behind it: what the file holds, no more than a segment may.
+    var end: Int
     var header: SegmentHeader?
-    let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
 
     init(_ dump: Dump<D>, _ number: SegmentNumber, _ file: DeviceFile) throws(Errno) {
         self.dump = dump
@@ -77,7 +75,7 @@ private struct SegmentDump<D: Device> {
         self.file = file
         let fileByteCount = try dump.device.byteCount(of: file)
         dump.line("segment \(number.rawValue), \(StoreFile.segment(number).path), \(fileByteCount) bytes")
-        var uuid: StoreUUID
+        var (uuid, size): (StoreUUID, Int)
         do throws(MountError) {
             let superblock = try SuperblockPair.read(dump.device).newest()
             uuid = superblock.blockUUID
@@ -85,8 +83,11 @@ private struct SegmentDump<D: Device> {
         } catch {
             dump.line("the superblock is of no help (\(error)); going by what the segment says of itself")
             (uuid, size) = (StoreUUID(high: 0, low: 0), 64 << 20)
-            let bytes = try Self.read(dump, file, 0, block)
-            if bytes.count == SegmentHeader.byteCount {
+            let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+            let completion = dump.device.perform(Submission(.read, file, offset: 0, block.bytes, tag: 0))
+            if let error = completion.error { throw error }
+            let bytes = UnsafeRawBufferPointer(block.bytes)
+            if completion.result == SegmentHeader.byteCount {
                 uuid = bytes[SegmentHeader.layout.uuid]
                 let claimed = Int(bytes[SegmentHeader.layout.segmentByteCount])
                 if claimed >= 1 << 20, claimed <= 64 << 20, claimed & (claimed - 1) == 0 { size = claimed }
@@ -96,7 +97,7 @@ private struct SegmentDump<D: Device> {
         if fileByteCount != UInt64(size) { dump.line("DAMAGED: the file should have \(size) bytes") }
         reader = BatchReader(device: dump.device, uuid: uuid, segmentByteCount: size)
         reader.passesHoles = true
-        let bytes = try Self.read(dump, file, 0, block)
+        let bytes = try reader.bytes(file, 0, SegmentHeader.byteCount)
         do throws(CorruptionReport) {
             header = try SegmentHeader.decode(bytes, uuid: uuid, number: number, segmentByteCount: UInt32(size))
             dump.line(header == nil ? "header: zeros, the segment was never used" : "header: good")
@@ -104,49 +105,36 @@ private struct SegmentDump<D: Device> {
         if bytes.contains(where: { $0 != 0 }) { dump.fields(SegmentHeader.Layout.self, bytes) }
     }
 
-    private static func read(
-        _ dump: Dump<D>, _ file: DeviceFile, _ offset: Int, _ block: AlignedBuffer
-    ) throws(Errno) -> UnsafeRawBufferPointer {
-        let completion = dump.device.perform(Submission(.read, file, offset: UInt64(offset), block.bytes, tag: 0))
-        if let error = completion.error { throw error }
-        return UnsafeRawBufferPointer(block.bytes).part(0, completion.result)
-    }
-
     func run() throws(Errno) {
-        var offset = SegmentHeader.byteCount
+        var cursor = BatchCursor(reader, anyIncarnationOf: number, file, end: end)
         var toldEnd = header.map { $0.end == 0 } ?? true
-        while offset < end {
-            if !toldEnd, let header, offset >= Int(header.end) {
+        // Batches of an earlier incarnation may lie behind the last one of this.
+        while cursor.offset < cursor.end {
+            if !toldEnd, let header, cursor.offset >= Int(header.end) {
                 dump.line("from \(header.end) on: void, recovery declared that the segment ends there")
                 toldEnd = true
             }
-            let next = try batch(at: offset)
-            if let next {
-                offset = next
-                continue
-            }
-            let candidate = try reader.candidate(file, after: offset, end: end)
-            dump.line("\(offset)..<\(min(candidate, end)): nothing that could be a batch")
-            offset = candidate
+            try tellAndPass(&cursor)
         }
     }
 
-    /// Tells of the batch at `offset`; gives where it ends, nil if there is none.
-    private func batch(at offset: Int) throws(Errno) -> Int? {
-        let first = try Self.read(dump, file, offset, block)
-        guard let incarnation = BatchHeader.claimedIncarnation(first) else { return nil }
-        let outcome = try reader.batch(
-            in: SegmentID(number, incarnation), file, at: offset, verifyPayload: true)
-        let isLeftover = header.map { $0.state == .free || $0.incarnation != incarnation } ?? false
-        switch outcome {
+    /// Tells of what is at the cursor's place, and moves it behind that.
+    private func tellAndPass(_ cursor: inout BatchCursor<D>) throws(Errno) {
+        let offset = cursor.offset
+        switch try cursor.read(verifyPayload: true) {
         case .nothing:
-            dump.line("batch at \(offset): DAMAGED header, or one that belongs elsewhere")
-            dump.fields(BatchHeader.Layout.self, first)
-            return offset + blockByteCount
+            let first = try reader.bytes(file, offset, blockByteCount)
+            guard BatchHeader.claimedIncarnation(first) == nil else {
+                dump.line("batch at \(offset): DAMAGED header, or one that belongs elsewhere")
+                dump.fields(BatchHeader.Layout.self, first)
+                return cursor.step()
+            }
+            try cursor.skip()
+            dump.line("\(offset)..<\(cursor.offset): nothing that could be a batch")
         case .batch(let found):
             let text = Self.words(found.header, offset)
-            if isLeftover {
-                dump.line("\(text), left over from incarnation \(incarnation)")
+            if isLeftover(found.header) {
+                dump.line("\(text), left over from incarnation \(found.header.incarnation)")
             } else {
                 dump.line("\(text), header checksum 0x\(String(found.checksum, radix: 16))")
                 if reader.holeCount > 0 {
@@ -154,15 +142,22 @@ private struct SegmentDump<D: Device> {
                 }
                 records(found.bytes.part(0, Int(found.header.recordAreaByteCount)), found.header, offset)
             }
-            return offset + found.header.byteCount
+            cursor.pass(found.header)
         case .broken(let header, let reason):
-            dump.line(
-                "\(Self.words(header, offset)), DAMAGED: \(reason)\(isLeftover ? ", left over from incarnation \(incarnation)" : "")"
-            )
-            if !isLeftover { try brokenRecords(header, offset) }
-            // What a later life overwrote says nothing of what follows it.
-            return isLeftover ? offset + blockByteCount : offset + header.byteCount
+            let text = "\(Self.words(header, offset)), DAMAGED: \(reason)"
+            if isLeftover(header) {
+                dump.line("\(text), left over from incarnation \(header.incarnation)")
+                // What a later life overwrote says nothing of what follows it.
+                return cursor.step()
+            }
+            dump.line(text)
+            records(try reader.bytes(file, offset, Int(header.recordAreaByteCount)), header, offset)
+            cursor.pass(header)
         }
+    }
+
+    private func isLeftover(_ batch: BatchHeader) -> Bool {
+        header.map { $0.state == .free || $0.incarnation != batch.incarnation } ?? false
     }
 
     private static func words(_ header: BatchHeader, _ offset: Int) -> String {
@@ -175,14 +170,6 @@ private struct SegmentDump<D: Device> {
             + "\(records) in \(header.recordAreaByteCount) bytes, \(header.payloadBlockCount) payload blocks, "
             + "durable through \(header.durable.rawValue), next inode \(header.nextInode.rawValue)"
             + (header.endsSegment ? ", the last of the segment" : "")
-    }
-
-    private func brokenRecords(_ header: BatchHeader, _ offset: Int) throws(Errno) {
-        let area = AlignedBuffer(byteCount: Int(header.recordAreaByteCount))
-        let completion = dump.device.perform(Submission(.read, file, offset: UInt64(offset), area.bytes, tag: 0))
-        if let error = completion.error { throw error }
-        let count = min(completion.result, Int(header.recordAreaByteCount))
-        records(UnsafeRawBufferPointer(area.bytes).part(0, count), header, offset)
     }
 
     /// Every record whose own checksum is right, as far as lengths lead.

@@ -95,15 +95,9 @@ struct Dump<D: Device> {
         _ superblock: Superblock, _ file: DeviceFile, within range: ClosedRange<IndexKey> = .min ... .max,
         _ onEntry: @escaping (IndexKey, UnsafeRawBufferPointer) -> Void
     ) -> IndexSummary {
-        let device = self.device
         let line = self.line
         return IndexVerifier.verify(
-            root: superblock.indexRoot, uuid: superblock.blockUUID, within: range,
-            read: { address, buffer in
-                let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
-                let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))
-                return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
-            },
+            root: superblock.indexRoot, uuid: superblock.blockUUID, within: range, read: device.pages(of: file),
             onEntry: onEntry, onDamage: { line("DAMAGED \($0)") })
     }
 }

@@ -39,14 +39,8 @@ extension StoreView {
             recovery = try Recovery(
                 device, indexCacheByteCount: indexCacheByteCount, salvages: true, pair: pair, log: log)
             var damageCount = 0
-            let file = recovery.indexFile
             _ = IndexVerifier.verify(
-                root: superblock.indexRoot, uuid: superblock.blockUUID,
-                read: { address, buffer in
-                    let offset = UInt64(address.rawValue) * UInt64(IndexPage.byteCount)
-                    let completion = device.perform(Submission(.read, file, offset: offset, buffer, tag: 0))
-                    return completion.error ?? (completion.result == buffer.count ? nil : .ioError)
-                },
+                root: superblock.indexRoot, uuid: superblock.blockUUID, read: device.pages(of: recovery.indexFile),
                 onDamage: { _ in damageCount += 1 })
             guard damageCount == 0 else {
                 throw MountError(.damaged, "the index is damaged in \(damageCount) places")

@@ -194,8 +194,8 @@ final class RebuiltIndex<D: Device> {
         while let key = cursor, found.count < limit {
             var expected: (IndexKey, [UInt8])?
             var actual: (IndexKey, [UInt8])?
-            try loader.run(live.tree) { () throws(PageMiss) in actual = try Self.next(live.tree, key) }
-            expected = try builder.run { () throws(PageMiss) in try Self.next(index.tree, key) }
+            try loader.run { () throws(PageMiss) in actual = try Self.next(live.tree, key) }
+            expected = try builder.loader.run { () throws(PageMiss) in try Self.next(index.tree, key) }
             index.tree.evict()
             live.tree.evict()
             switch (expected, actual) {
@@ -252,12 +252,15 @@ final class RebuiltIndex<D: Device> {
 }
 
 extension RecordIndex {
-    /// Finishes removals and drops dead tombstones, fetching pages as needed.
-    func settle<D: Device>(_ loader: PageLoader<D>) throws(MountError) {
-        while try loader.run(tree, { () throws(PageMiss) in try self.continueRemovals() }) {}
+    /// Finishes removals and drops dead tombstones, fetching pages as needed. `relieve` is called after each step.
+    func settle<D: Device>(
+        _ loader: PageLoader<D>, relieve: () throws(MountError) -> Void = {}
+    ) throws(MountError) {
+        while try loader.run({ () throws(PageMiss) in try continueRemovals() }) { try relieve() }
         var cursor: IndexKey? = Self.firstTombstone
         while let from = cursor {
-            cursor = try loader.run(tree) { () throws(PageMiss) in try self.sweepTombstones(from: from) }
+            cursor = try loader.run { () throws(PageMiss) in try sweepTombstones(from: from) }
+            try relieve()
         }
     }
 }

@@ -171,7 +171,7 @@ extension Scrub {
 
     private func read(_ miss: PageMiss, _ expectation: PageExpectation, _ file: DeviceFile) -> CorruptionReport? {
         let buffer = path.buffer(Int(miss.level))
-        let completion = device.perform(Submission(.read, file, offset: miss.offsetInFile, buffer, tag: 0))
+        let completion = device.perform(Submission(.read, file, offset: miss.address.offsetInFile, buffer, tag: 0))
         afterRead()
         guard completion.result == buffer.count else {
             let reason = completion.error.map { "it cannot be read: \($0)" } ?? "the file ends inside it"

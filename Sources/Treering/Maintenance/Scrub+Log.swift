@@ -5,14 +5,14 @@ extension Scrub {
     /// A segment as it is at the moment.
     private struct Walked {
         var segmentID: SegmentID
+        var file: DeviceFile
         var role: SegmentHeader.Role
         var isSealed: Bool
         var firstBatch: BatchSequence
         /// The last batch that must be there.
         var lastBatch: BatchSequence
-        /// No batch begins at or beyond.
-        var end: Int
-        var segmentByteCount: Int
+        /// Where its header declares its end, else 0.
+        var end: UInt32
     }
 
     func verifyLog() throws(ScrubStop) {
@@ -25,9 +25,11 @@ extension Scrub {
     }
 
     private func verify(_ number: SegmentNumber) throws(ScrubStop) {
-        let (found, uuid) = try locked { (self.segment(number, $0.core), $0.core.log.uuid) }
+        let (found, uuid, size) = try locked {
+            (self.segment(number, $0.core), $0.core.log.uuid, $0.core.table.segmentByteCount)
+        }
         guard let segment = found else { return }
-        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: segment.segmentByteCount)
+        let reader = BatchReader(device: device, uuid: uuid, segmentByteCount: size)
         try verifyHeader(segment, reader)
         guard segment.role == .hot else { return }
         let damage = try walk(segment, reader)
@@ -48,15 +50,13 @@ extension Scrub {
         guard core.table.contains(number) else { return nil }
         let segment = core.table[number]
         // What holds nothing is recycled soon. The header of a segment is there before anything live names it.
-        guard segment.state == .inUse, segment.live > 0 else { return nil }
+        guard segment.state == .inUse, segment.live > 0, let file = segment.file else { return nil }
         let written = core.log.tracker.written
         let last = segment.isSealed ? min(segment.lastBatch, written) : written
         guard segment.role == .cold || segment.firstBatch <= last else { return nil }
-        let size = core.table.segmentByteCount
         return Walked(
-            segmentID: core.table.id(of: number), role: segment.role, isSealed: segment.isSealed,
-            firstBatch: segment.firstBatch, lastBatch: last, end: segment.end == 0 ? size : Int(segment.end),
-            segmentByteCount: size)
+            segmentID: core.table.id(of: number), file: file, role: segment.role, isSealed: segment.isSealed,
+            firstBatch: segment.firstBatch, lastBatch: last, end: segment.end)
     }
 
     // MARK: Header
@@ -111,26 +111,22 @@ extension Scrub {
         _ segment: Walked, _ reader: BatchReader<D>, onBatch: (FoundBatch) -> Void = { _ in }
     ) throws(ScrubStop) -> [(range: Range<Int>, reason: String)] {
         var damage: [(range: Range<Int>, reason: String)] = []
-        var offset = SegmentHeader.byteCount
+        var cursor = BatchCursor(reader, segment.segmentID, segment.file, end: segment.end)
         var last: BatchSequence?
         reader.firstReadByteCount = 16 << 10
-        while offset < segment.end, last.map({ $0 < segment.lastBatch }) ?? true {
-            switch try batch(at: offset, segment, reader, onBatch) {
+        while !cursor.isOver, last.map({ $0 < segment.lastBatch }) ?? true {
+            switch try read(cursor, segment, reader, onBatch) {
             case .whole(let header):
                 last = header.sequence
-                offset += header.byteCount
-                if header.endsSegment { return damage }
+                cursor.pass(header)
                 // About as much as the last one had.
                 reader.firstReadByteCount = min(64 << 10, max(8 << 10, header.payloadAreaOffset))
             case .broken(let reason):
-                guard let next = try nextWhole(after: offset, segment, reader) else {
-                    if try !isStill(segment) { return [] }
-                    damage.append((offset..<segment.end, reason))
-                    return damage
-                }
+                let start = cursor.offset
+                let isFollowed = try skipDamage(&cursor, segment, reader)
                 if try !isStill(segment) { return [] }
-                damage.append((offset..<next, reason))
-                offset = next
+                damage.append((start..<(isFollowed ? cursor.offset : cursor.end), reason))
+                if !isFollowed { return damage }
             case .over: return []
             }
         }
@@ -144,18 +140,17 @@ extension Scrub {
         case over
     }
 
-    /// What is at a place where a batch must be. Damage is read twice.
-    private func batch(
-        at offset: Int, _ segment: Walked, _ reader: BatchReader<D>, _ onBatch: (FoundBatch) -> Void
+    /// What is at a place where a batch must be. Damage is read twice. The segment is held for each read.
+    private func read(
+        _ cursor: BatchCursor<D>, _ segment: Walked, _ reader: BatchReader<D>,
+        _ onBatch: (FoundBatch) -> Void = { _ in }
     ) throws(ScrubStop) -> Found {
         var found = Found.over
         for _ in 0..<2 {
             let start = monotonicNanoseconds()
-            let read = try holding(segment.segmentID) { file -> Found in
+            let read = try holding(segment.segmentID) { _ -> Found in
                 do throws(Errno) {
-                    let outcome = try reader.batch(
-                        in: segment.segmentID, file, at: offset, verifyPayload: false)
-                    switch outcome {
+                    switch try cursor.read() {
                     case .batch(let batch):
                         onBatch(batch)
                         return .whole(batch.header)
@@ -175,19 +170,17 @@ extension Scrub {
         return found
     }
 
-    /// The next place at which a whole batch of this life begins.
-    private func nextWhole(after offset: Int, _ segment: Walked, _ reader: BatchReader<D>) throws(ScrubStop) -> Int? {
-        var offset = offset
+    /// Moves to the next place at which a whole batch of this life begins; false where there is none.
+    private func skipDamage(
+        _ cursor: inout BatchCursor<D>, _ segment: Walked, _ reader: BatchReader<D>
+    ) throws(ScrubStop) -> Bool {
         while true {
             let start = monotonicNanoseconds()
-            let from = offset
-            let read = try holding(segment.segmentID) { file in
-                (try? reader.candidate(file, after: from, end: segment.end)) ?? segment.end
-            }
-            guard let next = read, next < segment.end else { return nil }
-            try paced(next - offset, since: start)
-            if case .whole = try batch(at: next, segment, reader, { _ in }) { return next }
-            offset = next
+            let from = cursor.offset
+            let isRead = try holding(segment.segmentID) { _ in (try? cursor.skip()) != nil }
+            guard isRead == true, !cursor.isOver else { return false }
+            try paced(cursor.offset - from, since: start)
+            if case .whole = try read(cursor, segment, reader) { return true }
         }
     }
 

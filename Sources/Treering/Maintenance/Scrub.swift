@@ -224,7 +224,7 @@ final class Scrub<D: Device> {
 
     private func readBitmap(_ superblock: Superblock, _ file: DeviceFile) -> (byteCount: Int, damage: String?) {
         do throws(MountError) {
-            let load = try PageLoader(device: device, file: file).bitmap(superblock.indexRoot, superblock.blockUUID)
+            let load = try device.bitmap(of: superblock.indexRoot, superblock.blockUUID, in: file)
             return (load.pages.count * IndexPage.byteCount, nil)
         } catch { return (IndexPage.byteCount, error.description) }
     }

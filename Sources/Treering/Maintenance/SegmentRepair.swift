@@ -48,12 +48,10 @@ struct SegmentRepair<D: Device> {
             number, recovery.superblock.blockUUID, incarnation, recovery.table.segmentByteCount)
         defer { device.close(file) }
         guard let gap else { return }
-        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
-        SegmentHeader(
+        let header = SegmentHeader(
             state: .inUse, uuid: recovery.superblock.blockUUID, number: number, incarnation: incarnation,
-            epoch: gap.epoch, firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount)
-        ).encode(into: block.bytes)
-        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+            epoch: gap.epoch, firstBatch: gap.first, segmentByteCount: UInt32(recovery.table.segmentByteCount))
+        try device.write(header, to: file)
         try device.wait(Submission(.sync, file, tag: 0))
     }
 }

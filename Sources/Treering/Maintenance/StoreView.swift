@@ -15,7 +15,7 @@ final class StoreView<D: Device> {
     let device: D
     let index: RecordIndex
     let table: SegmentTable
-    private let fetch: (PageMiss) throws(MountError) -> Void
+    private let loader: PageLoader<D>
     /// Payloads that lie only in the staging of a killed mount.
     var residents: [PayloadID: [UInt8]] = [:]
     /// The view borrows from these, so they must live as long as it does.
@@ -24,48 +24,31 @@ final class StoreView<D: Device> {
     private let buffer = AlignedBuffer(byteCount: PayloadRecord.byteCountLimit + 2 * blockByteCount)
 
     init(_ recovery: Recovery<D>) {
-        device = recovery.device
-        index = recovery.index
-        table = recovery.table
-        let loader = recovery.loader
-        let tree = recovery.index.tree
-        fetch = { (miss) throws(MountError) in try loader.fetch(miss, into: tree) }
+        (device, index, table) = (recovery.device, recovery.index, recovery.table)
+        loader = recovery.loader
     }
 
     init(_ rebuild: RebuiltIndex<D>, _ device: D) {
-        self.device = device
-        index = rebuild.index
-        table = rebuild.table
-        let builder = rebuild.builder
-        fetch = { (miss) throws(MountError) in
-            try builder.fetch(miss)
-        }
+        (self.device, index, table) = (device, rebuild.index, rebuild.table)
+        loader = rebuild.builder.loader
     }
 
     /// Views the files of a volume. Nobody else may use the volume, or write to it while this reads.
     init(_ volume: Volume<D>) {
         let state = volume.state.heldState
-        device = volume.device
-        index = state.core.index
-        table = state.core.table
-        let loader = PageLoader(device: volume.device, file: state.indexFile)
-        let tree = state.core.index.tree
-        fetch = { (miss) throws(MountError) in try loader.fetch(miss, into: tree) }
+        (device, index, table) = (volume.device, state.core.index, state.core.table)
+        loader = PageLoader(device, state.indexFile, index.tree)
     }
 
     /// Runs a query, fetching the pages that it misses.
     func run<Result>(_ body: () throws(PageMiss) -> Result) throws(MountError) -> Result {
-        var pins: [PagePin] = []
-        defer {
-            for pin in pins { index.tree.unpin(pin) }
-            index.tree.evict()
-        }
-        while true {
-            do throws(PageMiss) { return try body() } catch {
-                try fetch(error)
-                if let pin = index.tree.pin(error.address) { pins.append(pin) }
-            }
-        }
+        defer { index.tree.evict() }
+        return try loader.run(body)
+    }
+
+    /// Calls `body` for each entry of one key space of the index, in order.
+    func forEach(_ space: KeySpace, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void) throws(MountError) {
+        try loader.forEach(space, body)
     }
 
     // MARK: Inodes and names

@@ -12,7 +12,7 @@ extension Volume {
     }
 
     private func begin(_ rate: UInt64) throws(Errno) -> UInt64 {
-        let token = SystemRandomNumberGenerator.word()
+        let token = HostStaging.randomWord()
         let now = monotonicNanoseconds()
         let refusal = state.withLock { state -> Errno? in
             if state.core.isShutDown { return .ioError }
@@ -87,14 +87,6 @@ extension Volume {
                 name: "scrub_last_end_seconds", help: "When the last scrub ended, seconds since 1970",
                 value: UInt64(max(0, last?.endedSeconds ?? 0))),
         ]
-    }
-}
-
-extension SystemRandomNumberGenerator {
-    /// A random number other than 0.
-    fileprivate static func word() -> UInt64 {
-        var generator = SystemRandomNumberGenerator()
-        return generator.next() | 1
     }
 }
 

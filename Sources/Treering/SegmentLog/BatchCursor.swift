@@ -1,11 +1,13 @@
-// A place in a segment, and the batches from there on: for the cleaner, punching, recovery, rebuilding and salvage.
+// A place in a segment, and the batches from there on: for whoever goes through a segment.
 
 /// Goes through the batches of one segment in order.
 ///
 /// Reading does not move it: each user decides which batch is the next of the log, and what becomes of damage.
 struct BatchCursor<D: Device> {
     private let reader: BatchReader<D>
-    private let segmentID: SegmentID
+    private let segment: SegmentNumber
+    /// Nil where batches of any incarnation are wanted.
+    private let incarnation: UInt32?
     private let file: DeviceFile
     /// No batch begins here or behind it. In bytes of the segment, like `offset`.
     let end: Int
@@ -17,11 +19,17 @@ struct BatchCursor<D: Device> {
     /// - Parameter end: where the segment's header declares its end; 0 where it does not.
     init(
         _ reader: BatchReader<D>, _ segmentID: SegmentID, _ file: DeviceFile,
-        from offset: Int = SegmentHeader.byteCount,
-        end: UInt32
+        from offset: Int = SegmentHeader.byteCount, end: UInt32
     ) {
-        (self.reader, self.segmentID, self.file, self.offset) = (reader, segmentID, file, offset)
+        (self.reader, self.file, self.offset) = (reader, file, offset)
+        (segment, incarnation) = (segmentID.number, segmentID.incarnation)
         self.end = end == 0 ? reader.segmentByteCount : Int(end)
+    }
+
+    /// Where the incarnation is not known: what each batch says of it is believed.
+    init(_ reader: BatchReader<D>, anyIncarnationOf segment: SegmentNumber, _ file: DeviceFile, end: Int? = nil) {
+        (self.reader, self.file, self.segment, incarnation) = (reader, file, segment, nil)
+        (offset, self.end) = (SegmentHeader.byteCount, end ?? reader.segmentByteCount)
     }
 
     /// Whether no batch can follow.
@@ -29,7 +37,10 @@ struct BatchCursor<D: Device> {
 
     /// What is at its place.
     func read(verifyPayload: Bool = false) throws(Errno) -> BatchOutcome {
-        try reader.batch(in: segmentID, file, at: offset, verifyPayload: verifyPayload)
+        var incarnation = incarnation
+        if incarnation == nil { incarnation = try reader.claimedIncarnation(file, at: offset) }
+        guard let incarnation else { return .nothing }
+        return try reader.batch(in: SegmentID(segment, incarnation), file, at: offset, verifyPayload: verifyPayload)
     }
 
     /// Moves behind the batch at its place.
@@ -40,6 +51,9 @@ struct BatchCursor<D: Device> {
         offset += header.byteCount
         hasEnded = header.endsSegment
     }
+
+    /// Moves one block on.
+    mutating func step() { offset += blockByteCount }
 
     /// Moves to the next place at which a batch header might be, or to the end.
     mutating func skip() throws(Errno) { offset = try reader.candidate(file, after: offset, end: end) }

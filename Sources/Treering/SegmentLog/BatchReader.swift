@@ -146,14 +146,9 @@ final class BatchReader<D: Device> {
         return .batch(found)
     }
 
-    /// The same where the segment's incarnation is not known: the batch's own is believed.
-    func batch(ofAnyIncarnationIn segment: SegmentNumber, _ file: DeviceFile, at offset: Int) throws(Errno)
-        -> BatchOutcome
-    {
-        let start = try read(file, offset, blockByteCount)
-        guard start.count == blockByteCount else { return .nothing }
-        return try batch(
-            in: SegmentID(segment, start[BatchHeader.layout.incarnation]), file, at: offset, verifyPayload: false)
+    /// The incarnation that what lies at `offset` claims; nil where it does not even begin like a batch.
+    func claimedIncarnation(_ file: DeviceFile, at offset: Int) throws(Errno) -> UInt32? {
+        BatchHeader.claimedIncarnation(try read(file, offset, blockByteCount))
     }
 
     /// The next place after `offset` where a batch header might be; `end` when there is none.

@@ -1,4 +1,4 @@
-// How the file of a segment is made.
+// How the file of a segment is made, and how its header is written.
 
 extension Device {
     /// Creates the file of a segment, its blocks written, durable and under its name.
@@ -26,5 +26,12 @@ extension Device {
             throw error
         }
         return file
+    }
+
+    /// Writes the header of a segment. A sync makes it durable.
+    func write(_ header: SegmentHeader, to file: DeviceFile) throws(Errno) {
+        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
+        header.encode(into: block.bytes)
+        try wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
     }
 }

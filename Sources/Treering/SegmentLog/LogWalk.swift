@@ -163,22 +163,21 @@ struct LogWalk<D: Device> {
     private mutating func evidence(
         inTorn number: SegmentNumber, _ file: DeviceFile, _ place: String, _ missing: BatchSequence
     ) throws(Errno) -> CorruptionReport? {
-        var offset = 0
-        while true {
-            offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
-            guard offset < reader.segmentByteCount else { return nil }
-            guard case .batch(let found) = try reader.batch(ofAnyIncarnationIn: number, file, at: offset),
-                found.header.epoch >= epoch
-            else { continue }
-            if found.header.durable >= missing {
-                tornEvidence = number
-                return CorruptionReport(
-                    place: place,
-                    reason:
-                        "the header of segment \(number.rawValue) is damaged, and a batch in it says that the log was durable through \(found.header.durable.rawValue)"
-                )
+        var cursor = BatchCursor(reader, anyIncarnationOf: number, file)
+        while !cursor.isOver {
+            if case .batch(let found) = try cursor.read(), found.header.epoch >= epoch {
+                if found.header.durable >= missing {
+                    tornEvidence = number
+                    return CorruptionReport(
+                        place: place,
+                        reason:
+                            "the header of segment \(number.rawValue) is damaged, and a batch in it says that the log was durable through \(found.header.durable.rawValue)"
+                    )
+                }
+                if found.header.sequence >= missing { abandonedBatchCount += 1 }
             }
-            if found.header.sequence >= missing { abandonedBatchCount += 1 }
+            try cursor.skip()
         }
+        return nil
     }
 }

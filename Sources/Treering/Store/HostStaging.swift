@@ -14,7 +14,7 @@ final class HostStaging {
             high: digits[..<16].reduce(0) { $0 << 4 | $1 }, low: digits[16...].reduce(0) { $0 << 4 | $1 })
     }
 
-    /// Random bytes from the kernel.
+    /// A random number other than 0, from the kernel.
     static func randomWord() -> UInt64 {
         var generator = SystemRandomNumberGenerator()
         return generator.next() | 1

@@ -104,7 +104,7 @@ extension Recovery {
             let file = table[batch.segment].file!
             if batch.offset == SegmentHeader.byteCount, let header = headers[batch.segment]?.header {
                 // The header was written together with the segment's first batch.
-                try write(header, file)
+                try device.write(header, to: file)
             }
             let outcome = try reader.batch(
                 in: table.id(of: batch.segment), file, at: batch.offset, verifyPayload: true)
@@ -120,14 +120,8 @@ extension Recovery {
         }
     }
 
-    private func write(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
-        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
-        header.encode(into: block.bytes)
-        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
-    }
-
     private func rewrite(_ header: SegmentHeader, _ file: DeviceFile) throws(Errno) {
-        try write(header, file)
+        try device.write(header, to: file)
         try device.wait(Submission(.sync, file, tag: 0))
     }
 }

@@ -75,7 +75,6 @@ final class Recovery<D: Device> {
                 "the file `index` cannot be opened (\(error)); `treering check --repair` makes a new one from the log"
             )
         }
-        loader = PageLoader(device: device, file: indexFile)
         let segmentByteCount = Int(superblock.segmentByteCount)
         table = SegmentTable(segmentByteCount: segmentByteCount, countLimit: superblock.segmentCountLimit)
         reader = BatchReader(device: device, uuid: superblock.blockUUID, segmentByteCount: segmentByteCount)
@@ -83,13 +82,11 @@ final class Recovery<D: Device> {
         // Each mount leaves out one checkpoint number: the dead mount may have begun that checkpoint and written pages
         // under it.
         let building = max(self.pair.summary.map(\.checkpoint).max()!.next.next, open?.building ?? .zero)
-        let tree =
-            withIndex
-            ? Index(
-                uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, root: superblock.indexRoot,
-                building: building)
-            : Index(uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount, building: building)
+        let tree = Index(
+            uuid: superblock.blockUUID, cacheLimitByteCount: indexCacheByteCount,
+            root: withIndex ? superblock.indexRoot : nil, building: building)
         index = RecordIndex(tree: tree, table: table)
+        loader = PageLoader(device, indexFile, tree)
         written = superblock.written
         position = superblock.position
         settled = position.lastBatch
@@ -105,11 +102,7 @@ final class Recovery<D: Device> {
         } else if salvager != nil {
             for number in tornSegments { try salvageHeaderByBatches(number) }
         }
-        let loader = self.loader
-        tree.fetchNow = { [unowned tree] miss in
-            do throws(MountError) { try loader.fetch(miss, into: tree) } catch { return false }
-            return true
-        }
+        loader.fetchForModifications()
     }
 
     deinit { for file in ownFiles.values { device.close(file) } }
@@ -122,10 +115,10 @@ final class Recovery<D: Device> {
     }
 
     private func adoptBitmaps() throws(MountError) {
-        let live = try loader.bitmap(superblock.indexRoot, superblock.blockUUID)
+        let live = try device.bitmap(of: superblock.indexRoot, superblock.blockUUID, in: indexFile)
         var other: BitmapLoad?
         for case .success(let slot) in pair.slots where slot.checkpoint != superblock.checkpoint {
-            other = try? loader.bitmap(slot.indexRoot, slot.blockUUID)
+            other = try? device.bitmap(of: slot.indexRoot, slot.blockUUID, in: indexFile)
         }
         do throws(CorruptionReport) { try index.tree.adopt(live: live, other: other) } catch {
             throw MountError(.damaged, error.description)
@@ -160,7 +153,7 @@ final class Recovery<D: Device> {
         index.reservedByteCount = superblock.reservedByteCount
         index.sharedByteCount = superblock.sharedByteCount
         var usages: [(SegmentNumber, UsageEntry)] = []
-        try collect(.usage) { key, value in
+        try loader.forEach(.usage) { key, value in
             if let usage = UsageEntry(decoding: value) { usages.append((SegmentNumber(UInt32(key.object)), usage)) }
         }
         for (number, usage) in usages {
@@ -193,34 +186,13 @@ final class Recovery<D: Device> {
             }
         }
         var pending: [(InodeNumber, PendingRemoval)] = []
-        try collect(.removals) { key, value in
+        try loader.forEach(.removals) { key, value in
             if let range = RemovalEntry(decoding: value) {
                 let removal = PendingRemoval(sequence: RecordSequence(key.subkey), range: range, cursor: range.from)
                 pending.append((InodeNumber(key.object), removal))
             }
         }
         for (inode, removal) in pending { index.removals[inode, default: []].append(removal) }
-    }
-
-    /// Calls `body` for each entry of one key space, of this index or of another one of the same store.
-    func collect(
-        _ space: KeySpace, in other: RecordIndex? = nil, _ body: (IndexKey, UnsafeRawBufferPointer) -> Void
-    ) throws(MountError) {
-        var cursor = IndexKey(space: space, object: 0, kind: 0, subkey: 0)
-        let last = IndexKey(space: space, object: .max, kind: UInt8.max, subkey: .max)
-        let tree = (other ?? index).tree
-        while cursor <= last {
-            var next = IndexKey.max
-            let start = cursor
-            try loader.run(tree) { () throws(PageMiss) in
-                guard let entry = try tree.next(atOrAfter: start), entry.key <= last else { return }
-                body(entry.key, entry.value)
-                next = entry.key.next
-            }
-            if next == .max { return }
-            cursor = next
-            tree.evict()
-        }
     }
 
     // MARK: The log
@@ -342,14 +314,12 @@ final class Recovery<D: Device> {
     private func salvageHeaderByBatches(_ number: SegmentNumber) throws(MountError) {
         guard headers[number] == nil, let file = table[number].file else { return }
         let found = try Self.reading { () throws(Errno) -> BatchHeader? in
-            var offset = 0
-            while true {
-                offset = try reader.candidate(file, after: offset, end: reader.segmentByteCount)
-                guard offset < reader.segmentByteCount else { return nil }
-                if case .batch(let batch) = try reader.batch(ofAnyIncarnationIn: number, file, at: offset) {
-                    return batch.header
-                }
+            var cursor = BatchCursor(reader, anyIncarnationOf: number, file)
+            while !cursor.isOver {
+                if case .batch(let batch) = try cursor.read() { return batch.header }
+                try cursor.skip()
             }
+            return nil
         }
         guard let found else { return }
         let header = SegmentHeader(
@@ -425,7 +395,7 @@ final class Recovery<D: Device> {
     /// Revises a record that is appended again, so that what it says of older changes holds in the new log.
     func revise(_ record: UnsafeMutableRawBufferPointer, _ revised: RevisedLog) throws(MountError) {
         let index = self.index
-        try loader.run(index.tree) { () throws(PageMiss) in
+        try loader.run { () throws(PageMiss) in
             try Record.revise(record) { change, since throws(PageMiss) in
                 try index.since(of: change, since, in: revised)
             }
@@ -486,10 +456,10 @@ final class Recovery<D: Device> {
     func apply(_ record: Record, _ place: RecordPlace) throws(MountError) {
         try enterBlocks(of: record)
         let index = self.index
-        try loader.run(index.tree) { () throws(PageMiss) in try index.touch(record) }
+        try loader.run { () throws(PageMiss) in try index.touch(record) }
         index.apply(record, at: place)
         while let inode = index.replacedInode {
-            _ = try loader.run(index.tree) { () throws(PageMiss) in try index.continueRemovals(of: inode) }
+            _ = try loader.run { () throws(PageMiss) in try index.continueRemovals(of: inode) }
             index.tree.evict()
         }
         replayedRecordCount += 1

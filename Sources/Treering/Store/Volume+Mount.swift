@@ -157,8 +157,7 @@ extension Volume {
             // After a crash there must be room in the store for all that staging holds, so a small store has small
             // staging.
             stagingByteCount: min(options.stagingByteCount, Int(clamping: superblock.capacityByteCount / 32)),
-            segmentByteCount: recovery.table.segmentByteCount,
-            holding: choice.taken.map(\.header))
+            segmentByteCount: recovery.table.segmentByteCount, holding: choice.taken.map(\.header))
         let staging = try makeStaging(staging, geometry, epoch, recovery, ownStaging)
         let segmentLog = SegmentLog(
             uuid: superblock.blockUUID, hashKey: superblock.hashKey, epoch: epoch, table: recovery.table,
@@ -205,7 +204,8 @@ extension Volume {
         state.withLock { $0.recoveredSequence = $0.core.log.nextSequence }
         var orphans: [InodeNumber] = []
         // The core has another index than the recovery if the log was relocated meanwhile.
-        try recovery.collect(.orphans, in: core.index) { key, _ in orphans.append(InodeNumber(key.object)) }
+        let loader = PageLoader(device, recovery.indexFile, core.index.tree)
+        try loader.forEach(.orphans) { key, _ in orphans.append(InodeNumber(key.object)) }
         try Self.takeOver(options.connection, orphans, core)
         state.withLock { $0.sweepCursor = RecordIndex.firstTombstone }
         // Repeated kills of a full store may have used up the reserve that the cleaner works with.

@@ -110,7 +110,6 @@ final class VolumeState {
     /// How many reads of a scrub are in flight. A relocation waits until there are none.
     private(set) var scrubReadCount = 0
     var checkpointCount = 0
-    var reapedCount = 0
     var parkedCount = 0
     /// The most pages that one parked operation held.
     private(set) var heldPageCountPeak = 0
@@ -192,7 +191,7 @@ final class VolumeState {
         guard fetches[miss.address] == nil else { return }
         let fetch = core.index.tree.beginFetch(miss)
         let submission = Submission(
-            .read, indexFile, offset: miss.offsetInFile, fetch.buffer,
+            .read, indexFile, offset: miss.address.offsetInFile, fetch.buffer,
             tag: VolumeTag.page | UInt64(miss.address.rawValue))
         fetches[miss.address] = PendingFetch(fetch: fetch, submission: submission)
     }

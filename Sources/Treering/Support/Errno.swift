@@ -50,7 +50,6 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     static let range = Errno(ERANGE)
     static let tooBig = Errno(E2BIG)
     static let busy = Errno(EBUSY)
-    static let noMemory = Errno(ENOMEM)
     static let notTypewriter = Errno(ENOTTY)
     static let badAddress = Errno(EFAULT)
     static let notImplemented = Errno(ENOSYS)

@@ -117,6 +117,9 @@ extension HostString {
         }
     }
 
+    /// The same as text.
+    func text() -> String? { contents().map { String(decoding: $0, as: UTF8.self) } }
+
     /// Writes all of a short text to a file that is there; false where that fails.
     @discardableResult
     func overwrite(_ text: String) -> Bool {

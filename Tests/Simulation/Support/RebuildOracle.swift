@@ -22,7 +22,7 @@ enum RebuildOracle {
         let rebuild = try RebuiltIndex(
             volume.device, reader, sources, uuid: state.core.log.uuid, segmentCountLimit: table.segments.count,
             through: state.core.log.position)
-        let loader = PageLoader(device: volume.device, file: state.indexFile)
+        let loader = PageLoader(volume.device, state.indexFile, state.core.index.tree)
         try state.core.index.settle(loader)
         var found = rebuild.problems.map(\.description)
         found += try rebuild.differences(from: state.core.index, loader).map(\.description)

@@ -49,7 +49,7 @@ import Testing
         defer { withExtendedLifetime(temporary) {} }
         let directory = temporary.path
         let lock = try StoreLock(directory)
-        #expect(HostFile.text("\(directory)/lock") == "\(getpid())\n")
+        #expect(HostString("\(directory)/lock").text() == "\(getpid())\n")
         withExtendedLifetime(lock) {
             do throws(CommandError) {
                 _ = try StoreLock(directory)

@@ -43,12 +43,12 @@ import Testing
     }
 
     @Test func theTitleIsShownCutToItsRoomAndTakenBack() throws {
-        let before = try #require(HostFile.text("/proc/self/cmdline"))
+        let before = try #require(HostString("/proc/self/cmdline").text())
         let title = try #require(ProcessTitle("a title\(String(repeating: ".", count: 1 << 16))"))
-        let shown = try #require(HostFile.text("/proc/self/cmdline"))
+        let shown = try #require(HostString("/proc/self/cmdline").text())
         #expect(shown.hasPrefix("a title") && shown.utf8.count <= before.utf8.count)
         title.restore()
-        #expect(HostFile.text("/proc/self/cmdline") == before)
+        #expect(HostString("/proc/self/cmdline").text() == before)
     }
 
     @Test func whatIsNotMountedIsNotDead() {

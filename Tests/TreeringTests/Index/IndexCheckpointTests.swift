@@ -131,25 +131,6 @@ import Testing
         harness.expectEqualToModel()
     }
 
-    @Test func aSuccessorStaysOffPagesThatTheDeadMayBeWriting() {
-        let harness = filled()
-        harness.checkpoint()
-        harness.crash()
-        let end = UInt32(harness.index.filePageCount)
-        harness.index.setAllocationFloor(end)
-        for number in 0..<400 { harness.put(indexKey(number), [5]) }
-        harness.freeze()
-        let addresses = harness.index.nextFrozenPages(max: 1000).map(\.address.rawValue)
-        #expect(addresses.allSatisfy { $0 >= end })
-        #expect(Int(addresses.max()!) < harness.index.filePageCount)
-        harness.inTransit = []
-        harness.index.checkpointFailed()
-        harness.index.setAllocationFloor(0)
-        harness.checkpoint()
-        harness.crash()
-        harness.expectEqualToModel()
-    }
-
     @Test func rootSurvivesEncoding() throws {
         let harness = filled()
         harness.checkpoint()

@@ -237,11 +237,8 @@ extension Volume {
         let file = store.volume.state.withLock { $0.indexFile }
         _ = IndexVerifier.verify(
             root: root, uuid: StoreUUID(high: 1, low: 2),
-            read: { address, buffer in
-                store.device.perform(
-                    Submission(.read, file, offset: UInt64(address.rawValue) * 8192, buffer, tag: 0)
-                ).error
-            }, onPage: { page in _ = pages.insert(UInt64(page.address.rawValue)) }, onDamage: { Issue.record("\($0)") })
+            read: store.device.pages(of: file), onPage: { page in _ = pages.insert(UInt64(page.address.rawValue)) },
+            onDamage: { Issue.record("\($0)") })
         #expect(pages.count > 4)
         for page in pages {
             store.device.damage(.index, at: page * 8192 + 100)

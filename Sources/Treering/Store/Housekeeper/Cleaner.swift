@@ -149,7 +149,7 @@ final class Cleaner<D: Device> {
                 leaving = InodeNumber(key.object)
                 break
             }
-            cursor = key.next
+            cursor = key.successor ?? .max
             if cursor! > item.candidate.last {
                 next += 1
                 cursor = nil

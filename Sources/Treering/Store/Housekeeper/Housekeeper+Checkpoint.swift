@@ -185,7 +185,7 @@ extension Housekeeper {
                         UnsafeRawBufferPointer(pages[index].bytes), to: (index - start) * IndexPage.byteCount)
                 }
                 let bytes = bounce.bytes.part(0, (end - start) * IndexPage.byteCount)
-                try device.wait(Submission(.write, file, offset: pages[start].offsetInFile, bytes, tag: 0))
+                try device.wait(Submission(.write, file, offset: pages[start].address.offsetInFile, bytes, tag: 0))
                 start = end
             }
         }

@@ -123,9 +123,7 @@ extension Housekeeper {
         sealCleanersSegment()
         if state.withLock({ $0.core.table.pool.isEmpty }) { prepareSegment() }
         guard let (header, file) = state.withLock({ cleaner.openHead(uuid: uuid, $0.core) }) else { throw .noSpace }
-        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
-        header.encode(into: block.bytes)
-        try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+        try device.write(header, to: file)
     }
 
     /// Nothing more is written to the segment that takes moved blocks.

@@ -84,10 +84,8 @@ extension Housekeeper {
         // The head of the log must not wait for the host to allocate blocks, nor fail for want of them. Such a file
         // goes back to the host.
         if device.hole(in: file, from: 0) != nil || device.isCopiedOnWrite(file) { isKept = false }
-        let block = AlignedBuffer(byteCount: SegmentHeader.byteCount)
-        header.encode(into: block.bytes)
         do throws(Errno) {
-            try device.wait(Submission(.write, file, offset: 0, block.bytes, tag: 0))
+            try device.write(header, to: file)
             try device.wait(Submission(.sync, file, tag: 0))
         } catch {
             // The host copies on write and has no room for the header. The file goes back to it.
