@@ -1,7 +1,6 @@
-// The changes that a record consists of: decoded values, and how each lies on disk.
+// The changes that a record consists of, as decoded values. ChangeLayout.swift says how each lies on disk.
 
-/// What a change does to the index. Names and inline bytes are borrowed from the record. `ChangeType` has the numbers, ChangeLayout.swift
-/// the layouts.
+/// What a change does to the index. Names and inline bytes are borrowed from the record.
 ///
 /// `since` is the stamp (first batch) of the oldest segment that may hold an older change of the same key; 0 means the
 /// record's own segment.
@@ -21,7 +20,7 @@ enum Change {
     case removeXattr(inode: InodeNumber, cookie: UInt64, since: BatchSequence)
     /// Brings a payload.
     case payload(PayloadRecord)
-    /// Lets a range of a file show a part of a payload.
+    /// Makes a range of a file show a part of a payload.
     case extent(inode: InodeNumber, offset: UInt64, payload: PayloadID, payloadOffset: UInt32, byteCount: UInt32)
     /// Clears a range of a file (truncate, punch).
     case removeRange(inode: InodeNumber, from: UInt64, to: UInt64, since: BatchSequence)
@@ -29,23 +28,30 @@ enum Change {
     case removeInode(inode: InodeNumber, since: BatchSequence)
     /// Notes that an inode has no name any more but is still in use.
     case orphan(inode: InodeNumber)
-    /// Allocates a range of a file without data (fallocate): what it showed before is gone, it reads as zeros. At most 2^50 bytes.
+    /// Reserves a range of a file (fallocate). What the range showed before is gone, and it reads as zeros. At most
+    /// `reservedByteCountLimit` bytes.
     case reserve(inode: InodeNumber, from: UInt64, to: UInt64)
-    /// Establishes what an older record had established, which the cleaner moves here.
+    /// Repeats a change of an older record, which the cleaner moves here.
     case move(MovedChange)
     /// A change of an unknown type that says it may be skipped.
     case skipped
 
-    /// More than any store holds, and few enough entries to be made in one step.
+    /// 2^50 bytes: more than any store holds, yet its entries are few enough to be made in one step.
     static let reservedByteCountLimit: UInt64 = 1 << 50
-    /// What moving a change adds to it. Every entry is charged as if it had been moved, so that what is charged always has room.
+    /// The bytes that a move adds to a change. Every entry is charged as if it had been moved already, so the cleaner
+    /// never needs more room than was charged.
     static let moveOverheadByteCount = MoveChange.byteCount
 }
 
-/// A change that the cleaner repeats in a newer record, so that the segment of the older one can be freed. It keeps its age.
-/// Of a payload in blocks the position is the one in the segment that holds them, and only some of the blocks may have been moved.
+/// A change that the cleaner repeats in a newer record, so that the segment of the older record can be freed. It keeps
+/// the sequence of the older record.
+///
+/// For a payload in blocks, its position is an offset in the segment that holds the blocks. It may have fewer blocks
+/// than before: the cleaner leaves dead ones out.
 struct MovedChange {
+    /// That of the record that first made the change.
     var sequence: RecordSequence
+    /// Removals: `until`. Payloads in blocks: `blocksSegmentID`. Else 0.
     var word: UInt64
     /// Never a move itself, and never skipped.
     var bytes: UnsafeRawBufferPointer
@@ -56,7 +62,7 @@ struct MovedChange {
     var blocksSegmentID: SegmentID {
         SegmentID(SegmentNumber(UInt32(truncatingIfNeeded: word)), UInt32(truncatingIfNeeded: word >> 32))
     }
-    /// What a move says of it.
+    /// The `word` of a move of a payload whose blocks lie in this segment.
     static func word(_ blocks: SegmentID) -> UInt64 {
         UInt64(blocks.number.rawValue) | UInt64(blocks.incarnation) << 32
     }

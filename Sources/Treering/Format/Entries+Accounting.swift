@@ -1,6 +1,6 @@
 // The values of index entries that keep the accounting: segment usage, orphans, tombstones, removals.
 
-/// What the index knows of a segment. Key: (usage, segment, usage, 0).
+/// The copy of a segment's state that the index keeps. Key: (usage, segment, usage, 0).
 struct UsageEntry: Hashable {
     struct Layout: DiskLayout {
         let firstBatch = Field<BatchSequence>(0, "first batch", "its sequence: the segment's stamp")
@@ -57,7 +57,7 @@ struct UsageEntry: Hashable {
         self.role = role
     }
 
-    /// More than the entries of a segment can be charged with, and little enough to be summed up over all segments.
+    /// More than the entries of a segment can be charged with. The sum over all segments still fits in 64 bits.
     static let liveByteCountLimit: Int64 = 1 << 36
 
     init?(decoding bytes: UnsafeRawBufferPointer) {
@@ -89,12 +89,12 @@ enum OrphanEntry {
     }
 }
 
-/// What hides older records in segments that are still in use.
+/// Remembers a removal, so that a rebuild does not bring back what older records in segments still in use had set.
 ///
 /// Key: (tombstones, inode, kind of what is hidden, subkey of what is hidden); for a range of extents
 /// (tombstones, inode, rangeTombstone, record sequence); for a whole inode (tombstones, inode, inode, 0).
 ///
-/// It is needed while a segment in use other than its own has a stamp from `since` through `until`.
+/// It is needed as long as another segment in use has a stamp from `since` through `until`.
 struct TombstoneEntry: Hashable {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")
@@ -154,8 +154,8 @@ struct TombstoneEntry: Hashable {
     private static let chargeLimit: UInt32 = 4096
 }
 
-/// A range of a file, or all of an inode, that is gone while some of its entries still stand. They are older than
-/// `sequence` and invisible. Key: (removals, inode, removal, record sequence).
+/// A pending removal of a range of a file, or of a whole inode: some of its entries are still in the index. Those are
+/// older than the record, and nobody sees them. Key: (removals, inode, removal, record sequence).
 struct RemovalEntry: Hashable {
     struct Layout: DiskLayout {
         let from = Field<UInt64>(0, "from")

@@ -1,5 +1,5 @@
-// The values of index entries about files: inodes, dirents, attributes, extents. Payload and bookkeeping entries are in
-// Entries+Bookkeeping.swift. Every value begins with its origin.
+// The values of index entries about files: inodes, dirents, attributes, extents. Each begins with its origin. Other
+// entries are in PayloadEntry.swift and Entries+Accounting.swift.
 
 /// The record that established an entry.
 struct Origin: Hashable, Sendable, StoredValue, LaidOut {
@@ -10,7 +10,7 @@ struct Origin: Hashable, Sendable, StoredValue, LaidOut {
     }
 
     static let layout = Layout()
-    /// Where it lies in the value of every entry that has one.
+    /// Where the origin lies in the value of each entry that has one.
     static let field = Field<Origin>(0, "origin")
     static let byteCount = Layout.byteCount
 
@@ -29,7 +29,7 @@ struct Origin: Hashable, Sendable, StoredValue, LaidOut {
         segment = place[Self.layout.segment]
     }
 
-    /// That of an entry.
+    /// The origin of the entry with this value.
     @inline(__always)
     init(decoding bytes: UnsafeRawBufferPointer) { self = bytes[Self.field] }
 
@@ -41,7 +41,7 @@ struct Origin: Hashable, Sendable, StoredValue, LaidOut {
 
 /// An inode. Key: (tree, inode, inode, 0).
 ///
-/// While an index is rebuilt, an entry with mode 0 holds the derived number of an inode whose record comes later.
+/// While an index is rebuilt, an entry with mode 0 holds `derived` for an inode whose own record comes later.
 struct InodeEntry: Hashable {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")
@@ -84,7 +84,8 @@ struct InodeEntry: Hashable {
         guard record.isPossible || record.mode == 0 else { return nil }
     }
 
-    /// What extents of a file can name at most, and the entries that a directory can have: each counts 32 bytes in its size.
+    /// The highest possible `derived`: bytes that extents of a file can name, or entries of a directory. Each entry
+    /// counts 32 bytes in the size of a directory, and that must not overflow.
     static func derivedLimit(_ mode: UInt32) -> UInt64 {
         mode & 0o170000 == 0o040000 ? UInt64(Int64.max) / 32 : UInt64(Int64.max)
     }
@@ -231,10 +232,10 @@ struct XattrEntry {
         guard since.isPossible, nameByteCount > 0, Self.isPossible(payload, valueByteCount) else { return nil }
     }
 
-    /// The longest value, which lies in a payload. Source: XATTR_SIZE_MAX.
+    /// The longest value of an attribute. Source: XATTR_SIZE_MAX.
     static let valueByteCountLimit = 65_536
 
-    /// Whether a value can lie there and be so long.
+    /// Whether a value of this length can lie in this payload, or inline where its id is 0.
     static func isPossible(_ payload: PayloadID, _ byteCount: UInt32) -> Bool {
         payload.rawValue == 0
             ? byteCount <= inlineByteCountLimit
@@ -242,7 +243,7 @@ struct XattrEntry {
     }
 }
 
-/// A range of a file that shows a part of a payload, or that is reserved. Key: (tree, inode, extent, file offset).
+/// A range of a file that shows a part of a payload or is reserved. Key: (tree, inode, extent, file offset).
 struct ExtentEntry: Hashable {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")
@@ -261,7 +262,7 @@ struct ExtentEntry: Hashable {
     var payload: PayloadID
     var payloadOffset: UInt32
 
-    /// The longest reserved extent: the largest whole number of blocks that `length` can say.
+    /// The longest reserved extent: the most whole blocks that `length` can express.
     static let reservedByteCountLimit = UInt64(UInt32.max) / UInt64(blockByteCount) * UInt64(blockByteCount)
     var isReserved: Bool { payload.rawValue == 0 }
 

@@ -1,4 +1,4 @@
-// The staging file: the tail of the log in shared memory, read by a successor after the process died.
+// The layout of a staging file: the end of the log in shared memory. The next mount reads it if the process was killed.
 
 /// Sizes of staging, derived from options and segment size.
 struct StagingGeometry: Equatable, Sendable {
@@ -9,10 +9,10 @@ struct StagingGeometry: Equatable, Sendable {
     /// Room for a batch's payload blocks, a multiple of 4 KiB.
     let payloadAreaByteCount: Int
 
-    /// The largest write in one operation: fits any slot's payload area.
+    /// The most bytes that one operation can write. They fit in the payload area of a slot.
     let writeByteCountLimit: Int
 
-    /// Chooses sizes: a batch is at most a quarter of a segment and an eighth of staging.
+    /// Chooses sizes. A slot is at most a quarter of a segment and an eighth of staging, but at least 256 KiB.
     init(stagingByteCount: Int, segmentByteCount: Int) {
         var slot = 256 << 10
         while slot * 2 <= segmentByteCount / 4 && slot * 2 * 8 <= stagingByteCount { slot *= 2 }
@@ -24,7 +24,8 @@ struct StagingGeometry: Equatable, Sendable {
         writeByteCountLimit = limit
     }
 
-    /// The same, with slots large enough for every record of dead mounts' tails: those mounts may have had more staging.
+    /// The same, with slots large enough for each record in the staging of killed mounts, which may have had larger
+    /// staging.
     init(stagingByteCount: Int, segmentByteCount: Int, holding allStaged: [StagingHeader]) {
         var byteCount = stagingByteCount
         self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
@@ -69,7 +70,7 @@ enum StagingLayout {
         static let byteCount = 4096
     }
 
-    /// Of a slot, written only by the mount that owns the file.
+    /// The descriptor of a slot. Only the mount that owns the file writes it.
     struct Descriptor: DiskLayout, Stored {
         let batch = Field<UInt64>(0, "batch sequence", "0: never used")
         let published = Field<UInt64>(
@@ -87,6 +88,6 @@ enum StagingLayout {
     static let headerByteCount = Header.byteCount
     static let pathByteCountLimit = header.path.byteCount
     static let slotCountLimit = 64
-    /// Right behind room for all descriptors.
+    /// Where the slots begin: right behind the descriptors.
     static let slotsOffset = header.descriptors[slotCountLimit].offset
 }
