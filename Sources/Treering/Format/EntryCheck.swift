@@ -1,5 +1,5 @@
 // Checks of index entries and changes that come from disk. A record is checked when it is read, an index page when it
-// is taken into memory. After that, sums of the numbers in them cannot overflow, and no other code checks for it.
+// is taken into memory. After that, code may count with the numbers in them without fear of an overflow.
 
 extension InodeNumber {
     /// 0 is no inode. The number must be below the limit, so that the next number is possible too.
