@@ -2,54 +2,6 @@
 // whole again. It writes nothing: `BatchReader.patches` shows the log as if it were repaired, and `check --repair`
 // writes the patches.
 
-/// One damaged place of the log, and how to repair it.
-struct Salvage {
-    var segment: SegmentNumber
-    var file: DeviceFile
-    /// From the start of the damaged batch (or header) to the next whole batch.
-    var range: Range<Int>
-    var reason: String
-    /// What to write, with offsets in the segment.
-    var patches: [(offset: Int, bytes: [UInt8])] = []
-    /// The sequences of the lost records.
-    var lost: [ClosedRange<UInt64>] = []
-    var savedRecordCount = 0
-
-    var lostRecordCount: UInt64 { lost.reduce(0) { $0 &+ ($1.upperBound - $1.lowerBound) &+ 1 } }
-}
-
-/// What is known of the log just before a damaged place.
-struct LogContext {
-    var sequence: BatchSequence
-    var checksum: UInt32
-    var lastRecord: RecordSequence
-    var nextInode: InodeNumber
-    var epoch: MountEpoch
-    var durable: BatchSequence
-
-    init(_ found: FoundBatch) {
-        sequence = found.header.sequence
-        checksum = found.checksum
-        lastRecord = found.header.lastRecord
-        nextInode = found.header.nextInode
-        epoch = found.header.epoch
-        durable = found.header.durable
-    }
-
-    /// The context before the batch `sequence`, where the batch before that was not read.
-    init(
-        before sequence: BatchSequence, checksum: UInt32, lastRecord: RecordSequence, nextInode: InodeNumber,
-        epoch: MountEpoch
-    ) {
-        self.sequence = BatchSequence(sequence.rawValue - 1)
-        self.checksum = checksum
-        self.lastRecord = lastRecord
-        self.nextInode = nextInode
-        self.epoch = epoch
-        durable = .zero
-    }
-}
-
 final class Salvager<D: Device> {
     private let reader: BatchReader<D>
     private(set) var salvages: [Salvage] = []

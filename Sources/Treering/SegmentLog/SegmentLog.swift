@@ -1,15 +1,6 @@
 // The head of the log: builds batches in staging and gives records their places. Owned by the core and used under the
 // volume's lock. It does no I/O: submissions go to `outbox`, and completions come back by slot.
 
-/// The place of a record, from which the index makes entries.
-struct RecordPlace {
-    var segment: SegmentNumber
-    /// Position of the record's first byte in the segment.
-    var recordPosition: UInt32
-    /// Position in the segment of the payload area of its batch. Provisional while the batch is open.
-    var payloadAreaPosition: UInt32
-}
-
 /// The kinds of tags that the log puts on its submissions.
 enum LogTag {
     static let batch: UInt64 = 1 << 56
