@@ -320,6 +320,8 @@ final class RecordIndex {
         _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32,
         named: Bool
     ) {
+        // Records from disk were refused if a payload in blocks lies elsewhere.
+        precondition(record.isInline || position % UInt32(blockByteCount) == 0, "blocks of a payload begin on a block")
         let origin = Origin(sequence: RecordSequence(record.id.rawValue), segment: segment)
         let count = PayloadEntry.encode(
             record, origin: origin, blocksSegment: blocksSegment, position: position, named: named, into: scratch)
@@ -375,7 +377,13 @@ final class RecordIndex {
         // The entry was put in this generation, whose pages stay in memory. If a page is missing, the entry is gone.
         let exists: Bool
         do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
-        if exists { tree.update(key) { bytes in bytes[PayloadEntry.layout.position] = position } }
+        guard exists else { return }
+        precondition(position % UInt32(blockByteCount) == 0, "blocks of a payload begin on a block")
+        tree.update(key) { bytes in
+            precondition(
+                bytes[PayloadEntry.layout.blocksSegment] == segment, "a payload's place is in the segment of its batch")
+            bytes[PayloadEntry.layout.position] = position
+        }
     }
 
     // MARK: Removing single entries
