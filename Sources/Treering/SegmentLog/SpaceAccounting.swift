@@ -24,28 +24,6 @@
 //
 // An operation without room waits as long as pending removals, recycling or cleaning may make room. Then it fails.
 
-/// Who asks for room. Each tier leaves some of the last free segments to the tiers after it. So a full store can always
-/// be emptied, cleaned and mounted.
-enum SpaceTier: CaseIterable {
-    case write
-    /// Operations that free space in the end: removing, truncating, replacing.
-    case removal
-    /// The cleaner, and the replay of a dead mount's staging.
-    case recovery
-}
-
-/// Whether an append may use room beyond what is free for all.
-enum RoomClaim {
-    case none
-    /// It writes to a range that is allocated already. So many bytes of it are not reserved any more afterwards.
-    case allocated(InodeNumber, releasedByteCount: UInt64)
-    /// It joins pieces, which takes less room in the end.
-    case joining
-
-    /// Whether it may use room that is kept for reserved ranges.
-    var usesReservations: Bool { if case .none = self { false } else { true } }
-}
-
 /// The answer to a request for room.
 enum RoomAnswer: Equatable {
     case fits
