@@ -46,9 +46,6 @@ enum Remount {
         return 0
     }
 
-    /// `_IOR(0xE7, 7, u8[512])` of FuseServer+Control.
-    private static let becomeWritableControl: UInt = 0x8200_E707
-
     /// Has the serving process open the store for writing. False if the store must be mounted anew for that: it would
     /// show something else then, or the serving process is of an older version.
     private static func becomeWritable(_ mountPoint: HostString) throws(CommandError) -> Bool {
@@ -56,7 +53,7 @@ enum Remount {
         guard descriptor >= 0 else { throw CommandError("\(mountPoint): \(Errno.last)", exitCode: 32) }
         defer { close(descriptor) }
         var reason = [CChar](repeating: 0, count: 512)
-        guard ioctl(descriptor, becomeWritableControl, &reason) == 0 else {
+        guard ioctl(descriptor, UInt(Control.becomeWritable), &reason) == 0 else {
             if errno == EBUSY || errno == ENOTTY || errno == EROFS { return false }
             throw CommandError("\(mountPoint): cannot become writable: \(Errno.last)", exitCode: 32)
         }

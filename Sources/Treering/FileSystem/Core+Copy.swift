@@ -100,6 +100,7 @@ extension Core {
     ) throws(Stop) -> (byteCount: UInt64, pieceCount: Int, hasKilled: Bool) {
         var inode = try self.inode(target).record
         let hasKilled = try inode.killPrivilegesUnlessEntitled(context.caller)
+        precondition(pieces.last.map { $0.end <= byteCount } ?? true, "a copy shows more than its range")
         inode.modified = now()
         inode.changed = inode.modified
         inode.size = max(inode.size, to + byteCount)

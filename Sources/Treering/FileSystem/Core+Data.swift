@@ -60,6 +60,9 @@ extension Core {
         do throws(PageMiss) {
             try index.walk(plan.inode, &walk) { piece throws(PageMiss) in
                 plan.zero(through: Int(piece.offset - plan.offset))
+                // Also where extents of a damaged index overlap: a walk goes forwards only.
+                precondition(
+                    UInt64(plan.filled) == piece.offset - plan.offset, "a piece is read to where another one belongs")
                 guard let taken = try self.add(piece, to: plan) else {
                     isDamaged = true
                     return false
@@ -72,6 +75,7 @@ extension Core {
             guard plan.filled > start else { throw .blocked(.pageAhead(error)) }
         }
         if isDamaged { throw .failed(.ioError) }
+        precondition(plan.filled <= plan.byteCount, "a read fills more than was asked for")
         plan.allotScratch(&readBuffers)
     }
 
@@ -130,12 +134,14 @@ extension Core {
 
     /// The reads of this part are over: lets go of the segments that they held.
     func finished(_ plan: ReadPlan) {
+        precondition(plan.pendingCount == 0, "a segment was let go of while it is read")
         for read in plan.reads { table.letGo(of: read.segmentID) }
         plan.forgetReads()
     }
 
     /// Gives a plan's buffer back for the next one. The plan's bytes must not be used any more.
     func recycle(_ plan: ReadPlan) {
+        precondition(plan.pendingCount == 0, "a buffer was given back while the device writes to it")
         plan.giveUpBuffers { readBuffers.put($0) }
     }
 }

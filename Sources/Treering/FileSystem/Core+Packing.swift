@@ -22,18 +22,30 @@ struct SmallWrite {
 struct SmallWrites {
     private(set) var batch = BatchSequence.zero
     private(set) var list: [SmallWrite] = []
-    private(set) var byteCount = 0
+    private var byteCounts: [InodeNumber: Int] = [:]
+    /// About the room that the records of packed writes take, and their blocks.
+    private(set) var recordByteCount = 0
+    private(set) var blocksByteCount = 0
+
+    /// A record without the bytes that it has inline, with the checksums of a few blocks.
+    private static let plainRecordByteCount = 400
 
     mutating func note(_ write: SmallWrite, in batch: BatchSequence) {
         if self.batch != batch { reset(for: batch) }
         list.append(write)
-        byteCount += Int(write.byteCount)
+        let before = byteCounts[write.inode] ?? 0
+        let after = before + Int(write.byteCount)
+        byteCounts[write.inode] = after
+        let inline = PayloadRecord.inlineByteCountLimit
+        recordByteCount += min(after, inline) - min(before, inline) + (before == 0 ? Self.plainRecordByteCount : 0)
+        if after > inline { blocksByteCount += after - (before > inline ? before : -blockByteCount) }
     }
 
     mutating func reset(for batch: BatchSequence) {
         self.batch = batch
         list.removeAll(keepingCapacity: true)
-        byteCount = 0
+        byteCounts.removeAll(keepingCapacity: true)
+        (recordByteCount, blocksByteCount) = (0, 0)
     }
 }
 
@@ -47,9 +59,9 @@ extension Core {
                 sequence: RecordSequence(log.nextSequence.rawValue - 1)),
             in: open.sequence)
         guard smallWrites.list.count > 1 else { return }
-        let blocks = (smallWrites.byteCount + blockByteCount - 1) / blockByteCount + 1
         log.packingRoom = SegmentLog.PackingRoom(
-            recordByteCount: log.staging.geometry.recordAreaByteCount / 8, payloadByteCount: blocks * blockByteCount)
+            recordByteCount: min(smallWrites.recordByteCount, log.staging.geometry.recordAreaByteCount / 2),
+            payloadByteCount: min(smallWrites.blocksByteCount, log.staging.geometry.payloadAreaByteCount / 2))
     }
 
     /// Packs the small writes of the open batch, which is about to be closed. What cannot be packed stays as it is.

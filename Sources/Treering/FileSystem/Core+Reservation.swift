@@ -213,6 +213,8 @@ extension Core {
 
     /// Writes the blocks again as one piece. Returns false, and changes nothing, if somebody has changed them since.
     func join(_ number: InodeNumber, _ joinable: Joinable, _ bytes: UnsafeRawBufferPointer) throws(Stop) -> Bool {
+        precondition(
+            UInt64(bytes.count) == joinable.to - joinable.from, "what is written again covers what it replaces")
         let inode = try self.inode(number).record
         var pieces: [FilePiece] = []
         try find { () throws(PageMiss) in

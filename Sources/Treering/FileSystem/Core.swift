@@ -55,6 +55,7 @@ final class Core {
         index: RecordIndex, log: SegmentLog, nameHash: NameHash, isReadOnly: Bool,
         now: @escaping @Sendable () -> Timestamp
     ) {
+        precondition(index.table === log.table, "an index charges the segments of its log")
         self.index = index
         self.log = log
         self.nameHash = nameHash
@@ -95,12 +96,15 @@ final class Core {
 
     /// Goes on with another index. Its accounting must be that of the log's present table.
     func adopt(_ index: RecordIndex) {
+        precondition(index.table === table && index.pass == .live, "an index charges the segments of its log")
         self.index = index
         bound(index)
         adoptCount += 1
         // Nothing waits for a page under the lock: an operation that misses one is parked.
         index.tree.fetchNow = nil
-        log.placePayload = { [unowned index] payload, segment, position in index.place(payload, segment, position) }
+        log.placePayload = { [unowned index] payload, segment, provisional, position in
+            index.place(payload, segment, from: provisional, position)
+        }
     }
 
     private func bound(_ index: RecordIndex) {
@@ -177,6 +181,7 @@ final class Core {
         making inode: InodeRecord, _ tier: SpaceTier, _ context: RequestContext,
         _ body: (inout RecordWriter) throws(Stop) -> Void
     ) throws(Stop) {
+        precondition(inode.inode == log.nextInode, "an inode number is used twice")
         guard inode.inode.isPossible else { throw .failed(.noSpace) }
         log.nextInode = InodeNumber(inode.inode.rawValue + 1)
         do throws(Stop) { try commit(tier, context, body) } catch {
@@ -220,6 +225,9 @@ final class Core {
         try find { () throws(PageMiss) in try index.touch(preview) }
         if let onceNumber { connection?.note(log.nextSequence, onceNumber) }
         let (record, place) = log.append(&writer)
+        precondition(
+            record.sequence == preview.sequence && record.changeCount == preview.changeCount,
+            "pages were touched for another record")
         index.apply(record, at: place)
         if !knownReservations.isEmpty { forgetReservations(changedBy: record) }
         if let impossible = table.impossible {

@@ -214,6 +214,7 @@ final class ReadPlan: @unchecked Sendable {
                 next += count
             }
         }
+        precondition(next == scratchByteCount, "each read has memory of its own")
     }
 
     // MARK: Carrying out
@@ -236,6 +237,10 @@ final class ReadPlan: @unchecked Sendable {
         guard completion.result == read.byteCount else {
             return damage("only \(completion.result) of \(read.byteCount) bytes are there")
         }
+        precondition(
+            read.memory.count == read.byteCount
+                && (read.isDirect ? read.checksums.count * blockByteCount == read.byteCount : read.firstPiece >= 0),
+            "every byte that a read gives was verified")
         let bytes = UnsafeRawBufferPointer(read.memory)
         for (block, checksum) in read.checksums.enumerated()
         where Checksum.crc32c(bytes.part(block * blockByteCount, blockByteCount)) != checksum {

@@ -2,11 +2,11 @@
 
 /// What a batch says of itself, in the first 128 bytes of its record area.
 ///
-/// A batch lies on a 4 KiB boundary of its segment: this header, the records, zeros up to the next boundary, then
+/// A batch begins on a 4 KiB boundary of its segment: this header, the records, zeros up to the next boundary, then
 /// the payload blocks. It is written as one vectored write.
 ///
-/// A repaired batch stands where one or more were damaged: what was lost of its records is void, its payload blocks may be damaged,
-/// and its sequence is that of the last batch that it stands for.
+/// A salvaged batch is what a repair wrote in the place of one or more damaged batches. Void records replace the lost
+/// records. Its payload blocks may be damaged. Its sequence is that of the last batch that it replaces.
 struct BatchHeader: Equatable, Sendable {
     struct Layout: DiskLayout {
         let magic = Field<UInt64>(0, "magic", "\"TRBATCH1\"", as: .text)
@@ -73,7 +73,8 @@ struct BatchHeader: Equatable, Sendable {
     var lastRecord: RecordSequence
     var nextInode: InodeNumber
     var durable: BatchSequence
-    /// What the next batch calls the checksum of this one, where that is not the header's own: the batch was repaired.
+    /// The checksum of this batch in the chain, where it is not the header's own: set only in a salvaged batch, since
+    /// the next batch names the checksum that was there before the repair.
     var salvagedChecksum: UInt32?
 
     var segmentID: SegmentID { SegmentID(segment, incarnation) }
@@ -84,7 +85,8 @@ struct BatchHeader: Equatable, Sendable {
     /// The whole batch in bytes.
     var byteCount: Int { payloadAreaOffset + Int(payloadBlockCount) * blockByteCount }
 
-    /// Whether this is the batch right behind another.
+    /// Whether this batch comes right after `last` in the log. A salvaged batch may stand for several, so its sequence
+    /// may skip some.
     func follows(_ last: BatchSequence) -> Bool { sequence == last.next || isSalvaged && sequence > last }
 
     private var hasPossibleCounters: Bool {
@@ -95,7 +97,7 @@ struct BatchHeader: Equatable, Sendable {
         return sequence > .zero && counters.allSatisfy { $0 <= counterLimit }
     }
 
-    /// Writes the header and gives its checksum in the chain.
+    /// Writes the header and returns its checksum in the chain, which the next batch carries.
     @discardableResult
     func encode(into bytes: UnsafeMutableRawBufferPointer) -> UInt32 {
         precondition(bytes.count == Self.byteCount)
@@ -126,8 +128,8 @@ struct BatchHeader: Equatable, Sendable {
         return salvagedChecksum ?? checksum
     }
 
-    /// The header at the start of `bytes` with its checksum in the chain; nil when there is none that is whole and of this segment's
-    /// present incarnation. `room` is what is left of the segment from here on.
+    /// The header at the start of `bytes`, and its checksum in the chain. Nil unless it is whole, of this store and
+    /// this incarnation of the segment, and the batch fits into `room`, the bytes from here to the end of the segment.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID, room: Int
     ) -> (header: BatchHeader, checksum: UInt32)? {
@@ -153,13 +155,13 @@ struct BatchHeader: Equatable, Sendable {
         return (header, claimedChecksum(bytes))
     }
 
-    /// The incarnation that a would-be batch header claims; nil where the bytes do not even begin like one.
+    /// The incarnation that the bytes claim, unverified; nil where they do not begin with the magic of a batch.
     static func claimedIncarnation(_ bytes: UnsafeRawBufferPointer) -> UInt32? {
         guard bytes.count >= byteCount, bytes[layout.magic] == magic else { return nil }
         return bytes[layout.incarnation]
     }
 
-    /// What the next batch calls the checksum of the batch that begins with these bytes, whether they are whole or not.
+    /// The checksum in the chain of the batch that begins with these bytes. Nothing is verified.
     static func claimedChecksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
         bytes[bytes[layout.flags].contains(.isSalvaged) ? layout.salvagedChecksum : layout.checksum]
     }

@@ -1,6 +1,6 @@
 // How each change lies in its record. RecordWriter writes by these layouts, Record reads by them.
 
-/// What a change is, on disk.
+/// The number of each kind of change on disk.
 enum ChangeType: UInt16, CaseIterable {
     case inode = 1
     case dirent = 2
@@ -15,10 +15,10 @@ enum ChangeType: UInt16, CaseIterable {
     case move = 11
     case reserve = 14
 
-    /// Whether its body begins with the number of what it is about.
+    /// Whether the number of an inode or payload follows the change's header.
     var hasObject: Bool { self != .move }
 
-    /// Where `since` lies in it; nil where it has none.
+    /// Where `since` lies in the change; nil where the change has none.
     var since: Field<BatchSequence>? {
         switch self {
         case .inode: return Field(InodeChange.layout.record.offset + InodeRecord.layout.since.offset, "since")
@@ -146,7 +146,7 @@ struct PayloadChange: DiskLayout {
     static let layout = Self()
 }
 
-/// Lets a range of a file show a part of a payload.
+/// Makes a range of a file show a part of a payload.
 struct ExtentChange: DiskLayout {
     let header = Field<ChangeHeader>(0, "header")
     let inode = Field<InodeNumber>(8, "inode")
@@ -186,7 +186,7 @@ struct OrphanChange: DiskLayout {
     static let layout = Self()
 }
 
-/// Allocates a range of a file without data.
+/// Reserves a range of a file (fallocate).
 struct ReserveChange: DiskLayout {
     let header = Field<ChangeHeader>(0, "header")
     let inode = Field<InodeNumber>(8, "inode")
@@ -196,7 +196,7 @@ struct ReserveChange: DiskLayout {
     static let layout = Self()
 }
 
-/// Establishes what an older record had established, which the cleaner moves here.
+/// Repeats a change of an older record, which the cleaner moves here.
 struct MoveChange: DiskLayout {
     let header = Field<ChangeHeader>(0, "header", "its length includes the change that is moved")
     let sequence = Field<RecordSequence>(8, "sequence", "of the record that first made the change")
@@ -213,6 +213,6 @@ struct MoveChange: DiskLayout {
 enum PayloadStorage: UInt8, CaseIterable {
     case inline = 0
     case blocks = 1
-    /// Those that a bitmap names, one after another.
+    /// Only the blocks that a bitmap names, one after another.
     case someBlocks = 2
 }

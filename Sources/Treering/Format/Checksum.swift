@@ -15,7 +15,8 @@ enum Checksum {
         return ~crc32_iscsi(memory, Int32(bytes.count), 0xFFFF_FFFF)
     }
 
-    /// The checksum of `bytes` with the four bytes at `hole` taken as zero, for structures that carry their own sum.
+    /// The checksum of `bytes` with the four bytes at `hole` taken as zero: for structures that carry their own
+    /// checksum.
     static func crc32c(_ bytes: UnsafeRawBufferPointer, withHoleAt hole: Int) -> UInt32 {
         precondition(hole + 4 <= bytes.count)
         let base = UnsafeMutablePointer(mutating: bytes.baseAddress!.assumingMemoryBound(to: UInt8.self))

@@ -1,8 +1,8 @@
-// What every entry of the index and every change of a record must be like before a number in it is counted with. Asked once of what
-// comes from disk: of a record when it is read, of an index page when it is taken into memory. Behind that nobody fears an overflow.
+// Checks of index entries and changes that come from disk. A record is checked when it is read, an index page when it
+// is taken into memory. After that, code may count with the numbers in them without fear of an overflow.
 
 extension InodeNumber {
-    /// 0 names nothing, and the number after the last one must be one too.
+    /// 0 is no inode. The number must be below the limit, so that the next number is possible too.
     var isPossible: Bool { rawValue > 0 && rawValue < counterLimit }
 }
 
@@ -15,25 +15,26 @@ extension BatchSequence {
 }
 
 extension InodeRecord {
-    /// Links that an inode may have: a directory has one for each directory in it.
+    /// The most links of an inode. A directory has one for each directory in it.
     static let linkCountLimit = UInt32(Int32.max)
     /// The longest target of a symbolic link: PATH_MAX.
     static let targetByteCountLimit: UInt64 = 4096
 
-    /// The types of mode bits (S_IFMT >> 12): pipe, character device, directory, block device, file, symbolic link, socket.
+    /// The types of mode bits (S_IFMT >> 12): pipe, character device, directory, block device, file, symbolic link,
+    /// socket.
     static func isType(_ type: UInt32) -> Bool { type < 16 && 0b1_0101_0101_0110 >> type & 1 != 0 }
 
     private var sizeLimit: UInt64 {
         mode & 0o170000 == 0o120000 ? Self.targetByteCountLimit : UInt64(Int64.max)
     }
 
-    /// Whether an inode can be so.
+    /// Whether an inode can have these values.
     var isPossible: Bool {
         inode.isPossible && Self.isType(mode >> 12) && linkCount <= Self.linkCountLimit && size <= sizeLimit
             && parent.rawValue < counterLimit && since.isPossible
     }
 
-    /// Why it cannot, for a person.
+    /// Why `isPossible` is false, for a person.
     var problem: String {
         if !inode.isPossible { return "its number is \(inode.rawValue)" }
         if !Self.isType(mode >> 12) { return "its mode is 0\(String(mode, radix: 8))" }
@@ -65,7 +66,8 @@ enum NameCheck {
 }
 
 extension IndexKey {
-    /// Why an entry with this key and value cannot be; nil where it can. What this program does not know is left alone.
+    /// Why an entry with this key and value is impossible; nil where it is possible. Unknown spaces and kinds are
+    /// accepted.
     func problem(_ value: UnsafeRawBufferPointer) -> String? {
         guard let space, let kind else { return nil }
         let inode = InodeNumber(object)
@@ -95,7 +97,7 @@ extension IndexKey {
             else { return "malformed" }
             return Self.problem(entry.origin)
         case (.payloads, .payload):
-            // A payload has the number of the record that brought it, also where it was moved since.
+            // The id of a payload is the sequence of the record that brought it. A move keeps both.
             guard object > 0, let entry = PayloadEntry(decoding: value), entry.origin.sequence.rawValue == object else {
                 return "malformed"
             }

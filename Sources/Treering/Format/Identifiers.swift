@@ -1,10 +1,11 @@
-// One-field structs for every number that names something on disk, so that they cannot be swapped.
+// A struct of one field for each kind of number on disk, so that the compiler notices when two are swapped. Also the
+// values that every layout uses: times, uuids, reports of damage.
 
 /// The unit of alignment of everything that is written: 4 KiB.
 let blockByteCount = 4096
 
-/// No counter on disk (sequences, epochs, generations, inode numbers) can honestly be above this. Decoders refuse what is, so that
-/// whoever counts on need not fear an overflow.
+/// The highest value of a counter on disk (sequences, epochs, generations, inode numbers). Decoders refuse higher ones,
+/// so adding to a counter does not overflow.
 let counterLimit = UInt64(Int64.max)
 
 /// An inode number: 64-bit, never reused in the life of a store. 1 is the root.
@@ -25,8 +26,8 @@ struct SegmentNumber: Hashable, Comparable, Sendable {
     static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// A segment in one of its incarnations. A recycled segment has the same number and the next incarnation, so whatever is remembered of a
-/// segment for longer than one hold of the lock is remembered by this.
+/// A segment in one of its incarnations. A recycled segment has the same number and the next incarnation. Whatever is
+/// remembered for longer than one hold of the lock must name its segment by this, not by number alone.
 struct SegmentID: Hashable, Sendable {
     let number: SegmentNumber
     let incarnation: UInt32
@@ -36,7 +37,8 @@ struct SegmentID: Hashable, Sendable {
     }
 }
 
-/// The age of a record: raised by one for each, decides who wins per key and per byte range, kept when a record's change moves.
+/// The age of a record: raised by one for each record. The highest sequence wins for each key and each byte range. A
+/// change that the cleaner moves keeps its sequence.
 struct RecordSequence: Hashable, Comparable, Sendable {
     let rawValue: UInt64
     init(_ rawValue: UInt64) { self.rawValue = rawValue }
@@ -45,7 +47,7 @@ struct RecordSequence: Hashable, Comparable, Sendable {
     var next: RecordSequence { RecordSequence(rawValue + 1) }
 }
 
-/// A place in the log's order: raised by one for each batch and never repeated; drives recovery.
+/// The place of a batch in the log: raised by one for each batch and never used twice. Recovery goes by it.
 struct BatchSequence: Hashable, Comparable, Sendable {
     let rawValue: UInt64
     init(_ rawValue: UInt64) { self.rawValue = rawValue }
@@ -54,7 +56,7 @@ struct BatchSequence: Hashable, Comparable, Sendable {
     var next: BatchSequence { BatchSequence(rawValue + 1) }
 }
 
-/// The name of a payload: the sequence of the record that brought it (a record brings one at most).
+/// The name of a payload: the sequence of the record that brought it. A record brings at most one.
 struct PayloadID: Hashable, Sendable {
     let rawValue: UInt64
     init(_ rawValue: UInt64) { self.rawValue = rawValue }

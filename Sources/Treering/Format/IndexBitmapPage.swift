@@ -1,9 +1,10 @@
-// The layout of the pages that say which pages of the index file a checkpoint uses.
+// The layout of the bitmap: pages that say which pages of the index file a checkpoint uses.
 
-/// A view of a page of the bitmap: the header of `IndexPage` (level 255), which goes on with two fields, and the bits.
+/// A view of a page of the bitmap: the header of `IndexPage` (level 255) with two more fields, then the bits.
 ///
-/// Page 0 of the file holds copies of the superblock and is always marked; so are the pages of the bitmap itself. Every checkpoint writes
-/// the whole bitmap anew (one page per 508 MiB of index), so all of its pages have the checkpoint's number as birth.
+/// The bits of page 0 (copies of the superblock) and of the pages of the bitmap itself are always set. Every checkpoint
+/// writes the whole bitmap anew (one page per 508 MiB of index). So the birth of all its pages is the number of that
+/// checkpoint.
 struct IndexBitmapPage {
     /// What follows the header's first 48 bytes.
     struct Layout: DiskLayout {

@@ -9,9 +9,10 @@ enum EntryKind: UInt8, CaseIterable {
     case payload = 16
     case usage = 17
     case orphan = 18
-    /// A range of a file, or a whole inode, that is gone but whose entries are not all taken out yet.
+    /// A pending removal: a range of a file, or a whole inode, that is gone but has entries in the index still.
     case removal = 19
-    /// In the space of tombstones: what hides older extents of a range. (Others carry the kind of what they hide.)
+    /// In the space of tombstones: hides older extents of a range. Other tombstones have the kind of the entry that
+    /// they hide.
     case rangeTombstone = 20
 }
 
@@ -27,7 +28,7 @@ enum KeySpace: UInt8, CaseIterable {
     case orphans = 4
     /// Tombstones; the object is the inode number whose entries they hide.
     case tombstones = 5
-    /// Removals whose index work goes on in steps; the object is the inode number, the subkey the record's sequence.
+    /// Pending removals; the object is the inode number, the subkey the sequence of the record.
     case removals = 6
 }
 

@@ -1,10 +1,10 @@
-// Changes of one page of the index. Called by Index/ on pages that it has made its own (dirty); keeps entries ascending
-// only if the caller names the right position.
+// Changes of one page of the index. Index/ calls them on dirty pages only: no checkpoint needs their bytes. The caller
+// names the position of each entry and is responsible for the order of keys.
 
 extension IndexPage {
     // MARK: Leaf
 
-    /// Whether a new entry with a value of this length fits.
+    /// Whether there is room for a new entry with a value of this length, perhaps after compaction.
     func fits(valueByteCount: Int) -> Bool { freeByteCount >= Self.leafEntryByteCount + valueByteCount }
 
     /// Puts an entry in. The value must not lie in this page.
@@ -19,7 +19,7 @@ extension IndexPage {
         placeValue(position, value)
     }
 
-    /// Gives an entry another value, of another length. The value must fit, and must not lie in this page.
+    /// Replaces the value of an entry by one of any length. It must fit, and must not lie in this page.
     func replaceValue(_ position: Int, _ value: UnsafeRawBufferPointer) {
         precondition(freeByteCount + valueByteCount(position) >= value.count)
         dropValue(position)
@@ -47,7 +47,7 @@ extension IndexPage {
         if deadByteCount > 0 { compact() }
     }
 
-    /// Remembers where an entry went in, so that a split can tell ascending from random.
+    /// Remembers where an entry was inserted, so that a split can tell ascending insertions from random ones.
     func noteInsertion(_ position: Int) {
         if count > 1 && position == lastInsertion + 1 {
             run = max(run, 0) + 1
@@ -102,10 +102,10 @@ extension IndexPage {
         }
     }
 
-    /// Where to cut a full leaf that gets one more entry: how many of the entries, the new one included, stay here.
+    /// How many entries of a full leaf stay in it when it is split to insert one more. The new entry counts too.
     ///
-    /// A run of ascending or descending insertions is cut at the insertion, so that the page left behind stays full; others
-    /// are cut in half by bytes. Both parts always fit and are not empty.
+    /// Within a run of ascending or descending insertions the cut is at the insertion, so the page left behind stays
+    /// full. Else the leaf is cut in half by bytes. Both parts fit in a page and are not empty.
     func splitPosition(inserting position: Int, valueByteCount: Int, atRightEdge: Bool) -> Int {
         let newByteCount = Self.leafEntryByteCount + valueByteCount
         let total = usedByteCount + newByteCount

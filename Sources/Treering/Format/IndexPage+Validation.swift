@@ -1,25 +1,25 @@
-// What must hold before a page read from disk is trusted. Bytes with a right checksum may still be hostile: after this
-// no accessor of IndexPage leaves the page or traps.
+// Checks of an index page that was read from disk. Bytes with a right checksum may still be hostile. On a page that
+// passes, no accessor of IndexPage reads outside the page or traps.
 
-/// What is known of a page before it is read, from the pointer that led to it.
+/// What the pointer to a page tells of it before it is read.
 struct PageExpectation: Sendable {
     var uuid: StoreUUID
     var pointer: PagePointer
     var level: UInt8
-    /// Keys of the page are at or above this.
+    /// No key of the page is below this.
     var lower: IndexKey
-    /// Keys of the page are below this.
+    /// Every key of the page is below this.
     var upper: IndexKey
-    /// Children lie below this address.
+    /// Every child has an address below this.
     var pageCount: UInt64
     /// Only the root may be without entries.
     var isRoot: Bool
-    /// Tests of the tree itself have entries of their own.
+    /// False only in tests of the tree itself, whose entries mean nothing.
     var checksEntries = true
 }
 
 extension IndexPage {
-    /// Checks everything that one page can tell. `bytes` has the size of a page.
+    /// Checks all that can be checked in one page alone. `bytes` has the size of a page.
     static func validate(
         _ bytes: UnsafeMutableRawBufferPointer, _ expected: PageExpectation
     ) throws(CorruptionReport) {
@@ -80,7 +80,8 @@ extension IndexPage {
         guard previous < expected.upper else { throw damage(expected, "a key lies above the page's range") }
     }
 
-    /// Values lie between heap start and the end of the page, do not overlap, and add up.
+    /// Checks that values lie between heap start and the end of the page, do not overlap, and, with the dead bytes,
+    /// fill that space.
     private func validateValues(_ expected: PageExpectation) throws(CorruptionReport) {
         var total = 0
         let isTiled = withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.byteCount / 64) { taken in
@@ -103,7 +104,7 @@ extension IndexPage {
         }
     }
 
-    /// Every entry is one that can be.
+    /// Checks each entry by its key and value.
     private func validateEntries(_ expected: PageExpectation) throws(CorruptionReport) {
         for position in 0..<count {
             let key = leafKey(position)
@@ -113,7 +114,7 @@ extension IndexPage {
         }
     }
 
-    /// Marks a range of bytes as taken; false if a part of it was taken before.
+    /// Marks a range of bytes as taken. False if a part of it is taken already.
     private static func take(_ range: Range<Int>, _ taken: UnsafeMutableBufferPointer<UInt64>) -> Bool {
         var position = range.lowerBound
         while position < range.upperBound {
@@ -140,7 +141,7 @@ extension IndexPage {
         }
     }
 
-    /// One line for a person: what the page says of itself. Reads only the header, so it needs no validation.
+    /// One line for a person: what the header of the page says. The page need not be valid.
     static func describe(_ bytes: UnsafeRawBufferPointer) -> String {
         guard bytes.count == byteCount, bytes[header.magic] == magic else { return "not an index page" }
         let level = bytes[header.level]

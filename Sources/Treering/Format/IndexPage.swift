@@ -1,20 +1,20 @@
-// The layout of a page of the index, in memory and on disk alike. Used by Index/ only; validation of what comes from disk
-// is in IndexPage+Validation. Accessors trust the page: it was validated when installed, or was built here.
+// The layout of a page of the index; it is the same in memory and on disk. Index/ builds and changes pages. Accessors
+// trust the page: it was built in memory, or was validated (IndexPage+Validation.swift) when it was read from disk.
 
-/// What a parent knows of a child page: where it lies, and the checkpoint that was being built when it was written there.
+/// The pointer to a page: its address, and its birth, the checkpoint that was being built when it was written there.
 struct PagePointer: Hashable, Sendable {
     var address: PageAddress
     var birth: CheckpointNumber
 }
 
-/// A view of a page of the index: 8 KiB, aligned to 4 KiB, owned by someone else.
+/// A view of a page of the index: 8 KiB, aligned to 4 KiB. It does not own the memory.
 ///
-/// Values fill the page from its end downwards, in any order; a value of length 0 has offset 0.
+/// The entries stand at the front and hold the keys, so a binary search walks one dense array. Values fill the page
+/// from its end downwards, in any order. A value of length 0 has offset 0.
 ///
-/// Child `i` holds the keys at or above key `i` and below key `i + 1`. Key 0 is all zeros and bounds nothing: child 0 starts where the
-/// page itself starts, which moves left when the page's left neighbour goes, without the page being touched.
-///
-/// Keys stand in the entry, before the values, so that a binary search walks one dense array.
+/// In an inner page, child `i` holds the keys from key `i` up to, but without, key `i + 1`. Key 0 is all zeros and is
+/// no bound: child 0 begins where the page's own range begins. That range grows to the left when the left neighbour of
+/// the page is removed, and the page itself stays as it is.
 struct IndexPage {
     struct Header: DiskLayout {
         let checksum = Field<UInt32>(0, "checksum", "CRC-32C of the page with this field zero", as: .hexadecimal)
@@ -57,9 +57,9 @@ struct IndexPage {
     static let innerEntryByteCount = InnerEntry.byteCount
     static let magic: UInt32 = 0x7869_5254
     static let bitmapLevel: UInt8 = 255
-    /// The highest level a page may have on disk: far more than 2^32 pages can need.
+    /// The highest level that a page may have on disk. A tree of 2^32 pages needs far fewer.
     static let maxLevel: UInt8 = 11
-    /// The longest value: three of them fit in a page, so that a split always finds room.
+    /// The longest value. Three such entries fit in a page, so a split always finds a cut.
     static let maxValueByteCount = 2680
     static let capacityByteCount = byteCount - headerByteCount
     static let maxChildCount = capacityByteCount / innerEntryByteCount
@@ -106,7 +106,7 @@ struct IndexPage {
     var pointer: PagePointer { PagePointer(address: address, birth: birth) }
     var isLeaf: Bool { level == 0 }
 
-    /// Makes the page an empty one. Nothing of what the memory held before stays.
+    /// Makes an empty page. All other bytes become zero, so nothing that the memory held before reaches the disk.
     func format(uuid: StoreUUID, pointer: PagePointer, level: UInt8) {
         bytes.initializeMemory(as: UInt8.self, repeating: 0)
         base[Self.header.magic] = Self.magic
@@ -118,7 +118,7 @@ struct IndexPage {
         heapStart = Self.byteCount
     }
 
-    /// Computes and stores the checksum; the page may be written after that.
+    /// Stores the checksum. To be called last, before the page is written.
     func seal() { bytes.seal(Self.header.checksum) }
 
     // MARK: Keys
@@ -134,7 +134,7 @@ struct IndexPage {
         base + (Self.headerByteCount &+ position &* stride)
     }
 
-    /// How many of the entries from `first` on have a key below `key`, plus `first`.
+    /// The first position at or after `first` whose key is not below `key`; `count` if there is none.
     @inline(__always)
     func lowerBound(_ key: IndexKey, from first: Int = 0, stride: Int) -> Int {
         var low = first
@@ -154,7 +154,7 @@ struct IndexPage {
     @inline(__always)
     func leafKey(_ position: Int) -> IndexKey { Self.loadKey(leafEntry(position)) }
 
-    /// The first position whose key is at or above `key`; `count` if there is none.
+    /// The first position whose key is not below `key`; `count` if there is none.
     @inline(__always)
     func leafPosition(of key: IndexKey) -> Int { lowerBound(key, stride: Self.leafEntryByteCount) }
 
@@ -167,7 +167,7 @@ struct IndexPage {
 
     func valueByteCount(_ position: Int) -> Int { Int(leafEntry(position)[Self.leaf.valueByteCount]) }
 
-    /// Bytes that entries and values take.
+    /// The bytes that entries and values take, without the header and dead bytes.
     var usedByteCount: Int {
         isLeaf
             ? count * Self.leafEntryByteCount + Self.byteCount - heapStart - deadByteCount

@@ -1,4 +1,4 @@
-// What a superblock slot stores of the index of its checkpoint.
+// The root of a checkpoint's index, as a superblock slot stores it.
 
 /// The index of one checkpoint. 64 bytes inside a superblock slot, under the slot's checksum.
 struct IndexRoot: Hashable, Sendable, LaidOut {
@@ -20,7 +20,7 @@ struct IndexRoot: Hashable, Sendable, LaidOut {
     var page: PagePointer
     var level: UInt8
     var entryCount: UInt64
-    /// Pages of the index file that this checkpoint knows of; the file is at least that long.
+    /// The length of the index file in pages, as this checkpoint knows it. The file is never shorter.
     var pageCount: UInt64
     var usedPageCount: UInt64
     var bitmap: PageAddress
@@ -41,7 +41,7 @@ struct IndexRoot: Hashable, Sendable, LaidOut {
         bytes[field.bitmap] = bitmap
     }
 
-    /// Reads a root; the caller has verified the checksum around it, this checks that the numbers can be true.
+    /// Reads a root and checks that its numbers are possible. The caller has verified the checksum of the slot.
     static func decode(from bytes: UnsafeRawBufferPointer) throws(CorruptionReport) -> IndexRoot {
         let field = layout
         let root = IndexRoot(

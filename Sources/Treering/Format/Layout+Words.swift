@@ -1,7 +1,8 @@
-// Structures field by field, whatever their bytes are: for `dump`, which shows damaged ones too. Nothing else reads disk this way.
+// Structures on disk as words, field by field. For `dump`, which shows damaged structures too; nothing else decodes
+// this way.
 
 extension DiskLayout {
-    /// Each field that lies wholly inside `bytes`, as its name and its value in words.
+    /// The name and the value in words of each field that lies wholly inside `bytes`. The bytes may be damaged.
     static func words(for bytes: UnsafeRawBufferPointer) -> [(name: String, value: String)] {
         words(parts, bytes)
     }
@@ -28,7 +29,8 @@ extension LayoutPart {
 }
 
 extension UnsafeRawBufferPointer {
-    /// The bytes as text in quotation marks; what is not printable ASCII or well-formed UTF-8 as \xNN.
+    /// The bytes in quotation marks: as they are if all of them are visible UTF-8, else with each byte that is not
+    /// printable ASCII as \xNN.
     var quoted: String {
         let isPlain = allSatisfy { $0 >= 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
         if isPlain, let text = String(validating: self, as: UTF8.self),
@@ -49,7 +51,7 @@ extension UnsafeRawBufferPointer {
 }
 
 extension UnicodeScalar {
-    /// Control and formatting characters, which could change how a terminal shows the rest of a line.
+    /// Whether it is a control or formatting character, which could change how a terminal shows the rest of the line.
     fileprivate var isInvisible: Bool {
         switch properties.generalCategory {
         case .control, .format, .surrogate, .lineSeparator, .paragraphSeparator, .unassigned, .privateUse: return true

@@ -1,15 +1,16 @@
-// How layouts on disk are written down. Each is a struct whose properties are its parts, in the order of their offsets. Encoders,
-// decoders, `dump` and the tables of docs/format.md all go by these structs, so that every offset and length stands in one place.
+// How layouts on disk are declared. Each is a struct whose properties are its parts, in the order of their offsets.
+// Encoders, decoders, `dump` and the tables of docs/format.md all use these structs, so each offset and length stands
+// in one place only.
 
-/// A layout: what lies where in one structure on disk. Bytes that no part covers are zero.
+/// The layout of one structure on disk. Bytes that no part covers are zero.
 protocol DiskLayout {
     init()
-    /// The whole structure in bytes; where it ends in a `Tail`, up to that.
+    /// The length of the structure in bytes, without its `Tail` if it has one.
     static var byteCount: Int { get }
 }
 
 extension DiskLayout {
-    /// The parts in order, found by reflection, so that none can be left out.
+    /// All parts in order. They are found by reflection, so none can be forgotten.
     static var parts: [LayoutPart] {
         Mirror(reflecting: Self()).children.map { child in
             var part = (child.value as! any LayoutMember).part
@@ -19,7 +20,7 @@ extension DiskLayout {
     }
 }
 
-/// A part of a layout, for `dump` and for docs/format.md.
+/// A description of one part of a layout, for `dump` and docs/format.md.
 struct LayoutPart {
     var label = ""
     var offset: Int
@@ -27,9 +28,9 @@ struct LayoutPart {
     var name: StaticString
     var note: StaticString
     var style = FieldStyle.plain
-    /// The parts of a part that has a layout of its own.
+    /// The parts of this part, if it has a layout of its own.
     var inner: [LayoutPart] = []
-    /// There may be many of it, one after another.
+    /// Whether there may be several, one after another.
     var isRepeated = false
 }
 
@@ -41,7 +42,7 @@ enum FieldStyle {
     case plain
     case hexadecimal
     case text
-    /// Not at all.
+    /// `dump` leaves it out.
     case hidden
 }
 
@@ -70,7 +71,7 @@ struct Field<Value: Stored>: LayoutMember {
     }
 }
 
-/// Bytes at a fixed place that are no single value.
+/// Bytes at a fixed place that are not one value.
 struct Room: LayoutMember {
     let offset: Int
     let byteCount: Int
@@ -104,7 +105,7 @@ struct Tail<Element: Stored>: LayoutMember {
         self.note = note
     }
 
-    /// Where one of the elements lies.
+    /// Where the element with this index lies.
     @inline(__always)
     subscript(_ index: Int) -> Field<Element> { Field(offset + index * Element.storedByteCount, name) }
 
@@ -117,7 +118,7 @@ struct Tail<Element: Stored>: LayoutMember {
 
 // MARK: Values
 
-/// What always has the same number of bytes on disk.
+/// A type whose values all have the same length on disk.
 protocol Stored {
     static var storedByteCount: Int { get }
     static var storedParts: [LayoutPart] { get }
@@ -127,7 +128,7 @@ extension Stored {
     static var storedParts: [LayoutPart] { [] }
 }
 
-/// What has a layout of its own, wherever it lies.
+/// A type with a layout of its own.
 protocol LaidOut: Stored {
     associatedtype Layout: DiskLayout
 }
@@ -137,7 +138,7 @@ extension LaidOut {
     static var storedParts: [LayoutPart] { Layout.parts }
 }
 
-/// What can be decoded from any bytes.
+/// A type that any bytes decode to. Decoding never fails; whether the value is possible is checked elsewhere.
 protocol StoredValue: Stored {
     init(at place: UnsafeRawPointer)
     func store(at place: UnsafeMutableRawPointer)
@@ -158,7 +159,7 @@ extension UInt32: StoredValue {}
 extension UInt64: StoredValue {}
 extension Int64: StoredValue {}
 
-/// A number in a struct of its own.
+/// A struct around one number.
 protocol StoredNumber: StoredValue {
     associatedtype RawValue: StoredValue
     var rawValue: RawValue { get }
@@ -182,7 +183,7 @@ extension MountEpoch: StoredNumber {}
 extension CheckpointNumber: StoredNumber {}
 extension PageAddress: StoredNumber {}
 
-/// Sixteen bytes in the order in which a uuid is written.
+/// Sixteen bytes, in the order in which people write a uuid.
 extension StoreUUID: StoredValue {
     static var storedByteCount: Int { @inline(__always) get { 2 * UInt64.storedByteCount } }
     init(at place: UnsafeRawPointer) {
@@ -245,13 +246,14 @@ extension UnsafeMutableRawBufferPointer {
 }
 
 extension UnsafeRawPointer {
-    /// The value of a field, unchecked: for parts of what was checked as a whole.
+    /// The value of a field, without a check of bounds: for parts of a structure whose length was checked.
     @inline(__always)
     subscript<Value: StoredValue>(_ field: Field<Value>) -> Value { Value(at: self + field.offset) }
 }
 
 extension UnsafeMutableRawPointer {
-    /// The value of a field, unchecked: for pages that were validated or built here, and for parts of what was checked as a whole.
+    /// The value of a field, without a check of bounds: for index pages, and for parts of a structure whose length was
+    /// checked.
     @inline(__always)
     subscript<Value: StoredValue>(_ field: Field<Value>) -> Value {
         get { Value(at: UnsafeRawPointer(self) + field.offset) }
@@ -262,17 +264,17 @@ extension UnsafeMutableRawPointer {
 // MARK: Structures that carry their own checksum
 
 extension UnsafeRawBufferPointer {
-    /// The checksum of the bytes, with the field that has it taken as zero.
+    /// The checksum of the bytes, with the checksum field itself taken as zero.
     @inline(__always)
     func ownChecksum(in field: Field<UInt32>) -> UInt32 { Checksum.crc32c(self, withHoleAt: field.offset) }
 
-    /// Whether that field has it.
+    /// Whether the field holds the checksum of the bytes.
     @inline(__always)
     func isSealed(by field: Field<UInt32>) -> Bool { self[field] == ownChecksum(in: field) }
 }
 
 extension UnsafeMutableRawBufferPointer {
-    /// Puts the checksum of the bytes into its field; gives it.
+    /// Stores the checksum of the bytes in their checksum field, and returns it.
     @discardableResult @inline(__always)
     func seal(_ field: Field<UInt32>) -> UInt32 {
         let checksum = UnsafeRawBufferPointer(self).ownChecksum(in: field)

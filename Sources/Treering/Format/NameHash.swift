@@ -1,9 +1,9 @@
-// The hash of names: SipHash-2-4 with a key of the store, so that nobody can make names that collide.
+// The hash of names: SipHash-2-4 with a secret key for each store, so that nobody can choose names that collide.
 
-/// Cookies of directory entries and extended attributes.
+/// Makes the cookies of directory entries and extended attributes.
 ///
-/// A cookie has 63 bits and is never 0: bits 62–7 are the hash, bits 6–0 a discriminator that tells colliding names of one
-/// directory apart. 1 and 2 are the cookies of "." and "..".
+/// A cookie has 63 bits and is never 0. Bits 62–7 are the hash. Bits 6–0 are a discriminator, which differs between
+/// names of one directory with the same hash. 1 and 2 are the cookies of "." and "..".
 struct NameHash: Sendable {
     private let key0: UInt64
     private let key1: UInt64

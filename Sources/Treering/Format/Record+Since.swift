@@ -1,8 +1,8 @@
-// What a record says of older changes of its keys, changed in place: for records that are appended again elsewhere.
+// Changes `since` in a record: for records that are written again elsewhere (relocation).
 
 extension Record {
-    /// Asks `body` what `since` is to be in each change of the record in `bytes`, and puts it there; the checksum with it. Where `body`
-    /// throws, that is to be done again.
+    /// Sets `since` of each change of the record in `bytes` to what `body` returns, then the checksum. If `body`
+    /// throws, the record has no right checksum, and the caller must call this again.
     static func revise<Failure: Error>(
         _ bytes: UnsafeMutableRawBufferPointer,
         _ body: (Change, _ since: BatchSequence) throws(Failure) -> BatchSequence

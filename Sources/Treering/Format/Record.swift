@@ -1,5 +1,5 @@
-// A record: one operation's changes, atomic. Written by FileSystem into scratch memory, appended by SegmentLog, applied
-// by Index.
+// A record: the changes of one operation, which happen all or not at all. FileSystem writes it (RecordWriter),
+// SegmentLog appends it, Index applies it.
 
 /// The header of a record, and bounds-checked reading of its changes.
 struct Record {
@@ -28,7 +28,7 @@ struct Record {
     let sequence: RecordSequence
     let changeCount: Int
 
-    /// The record at the start of `bytes`, checked: nil when there is none that is whole.
+    /// The record at the start of `bytes`; nil unless it is whole. Its changes are not checked: see `validate`.
     static func decode(_ bytes: UnsafeRawBufferPointer) -> Record? {
         guard bytes.count >= headerByteCount else { return nil }
         let length = Int(bytes[layout.length])
@@ -51,12 +51,12 @@ struct Record {
         changeCount = Int(bytes[Self.layout.changeCount])
     }
 
-    /// Puts sequence, counts and checksum into the header of a record whose changes are in place.
+    /// Writes the header of a record whose changes are in place.
     static func seal(_ bytes: UnsafeMutableRawBufferPointer, changeCount: Int, sequence: RecordSequence) {
         seal(bytes, operationType, flags: 0, changeCount: changeCount, sequence: sequence)
     }
 
-    /// Puts the header of a void record over the start of damaged bytes; what follows stays as it is.
+    /// Writes the header of a void record over the start of damaged bytes. The bytes after the header stay.
     static func sealVoid(_ bytes: UnsafeMutableRawBufferPointer) {
         seal(bytes, voidType, flags: skippableFlag, changeCount: 0, sequence: .zero)
     }
@@ -74,7 +74,7 @@ struct Record {
         bytes.seal(layout.checksum)
     }
 
-    /// Calls `body` with each change and where it begins in the record.
+    /// Calls `body` with each change, and its offset and length in the record. The record must be valid.
     func forEachChange<Failure: Error>(
         _ body: (Change, _ offset: Int, _ byteCount: Int) throws(Failure) -> Void
     ) throws(Failure) {
@@ -100,12 +100,12 @@ struct Record {
         }
     }
 
-    /// Whether the cleaner wrote it.
+    /// Whether the cleaner wrote the record: its first change is a move then.
     var movesAnything: Bool {
         changeCount > 0 && Self.changeHeader(bytes, Self.headerByteCount).type == ChangeType.move.rawValue
     }
 
-    /// What it, and the data that came with it, counts as written.
+    /// The bytes that count as written for this record and its payload.
     var written: WrittenByteCounts {
         var dataByteCount = 0
         forEachChange { change, _, _ in
@@ -122,7 +122,8 @@ struct Record {
         return movesAnything ? WrittenByteCounts(moved: count) : WrittenByteCounts(asked: count)
     }
 
-    /// Whether every change is well formed. To be asked once of what comes from disk; `forEachChange` relies on it.
+    /// Why a change of the record is not well formed; nil if all are. Every record from disk is checked once with this,
+    /// and `forEachChange` relies on it.
     func validate() -> String? {
         guard !isSkipped else {
             return bytes[Self.layout.flags] & Self.skippableFlag != 0
@@ -146,7 +147,8 @@ struct Record {
         return offset == bytes.count ? nil : "\(bytes.count - offset) bytes too many"
     }
 
-    /// Whether the record, found valid, is of a type or version that only says that it may be skipped.
+    /// Whether the record is void, or of an unknown type or version. A valid record of this kind says that it may be
+    /// skipped.
     var isSkipped: Bool {
         bytes[Self.layout.type] != Self.operationType || bytes[Self.layout.version] != Self.version
     }
@@ -156,7 +158,7 @@ struct Record {
         record[Field<ChangeHeader>(offset, "header")]
     }
 
-    /// A change from its bytes, checked; nil when it is malformed.
+    /// Decodes a change; nil if it is not well formed.
     static func decodeChange(_ change: UnsafeRawBufferPointer, isMoved: Bool = false) -> Change? {
         let header = changeHeader(change, 0)
         guard header.version == ChangeHeader.version, let type = ChangeType(rawValue: header.type) else {

@@ -1,25 +1,28 @@
-// Builds a record's changes in memory that its owner allocated once. FileSystem plans with it; SegmentLog seals the result.
+// Builds a record, change by change, in memory that is allocated once. FileSystem writes the changes; SegmentLog fills
+// in what is known only when the record is appended.
 
 /// Writes changes one after another behind room for the record's header.
 ///
-/// Owns its memory, which is as large as the largest record; overrunning it is a broken promise and traps.
+/// Its memory is as large as the largest record. Writing more is a defect and traps.
 struct RecordWriter: ~Copyable {
     private let memory: UnsafeMutableRawBufferPointer
     private(set) var byteCount = Record.headerByteCount
     private(set) var changeCount = 0
-    /// Where the id of the payload brought by this record must be filled in when its sequence is known.
+    /// Where the id of the record's payload is filled in when the sequence of the record is known: in the payload's
+    /// change, and in the change that names the payload. 0: nowhere.
     private(set) var payloadIDOffsets: (Int, Int) = (0, 0)
-    /// The payload to be put into the batch's payload area, and where its position is to be filled in.
+    /// The payload for the payload area of the batch. It is borrowed: its owner keeps it until the record is appended.
     private(set) var payloadBlocks: UnsafeRawBufferPointer?
+    /// Where the position of the payload is filled in.
     private(set) var payloadPositionOffset = 0
 
-    /// Something was written that no decoder would take: the record may not be appended.
+    /// Whether something was written that a decoder would refuse. Such a record must not be appended.
     private(set) var isImpossible = false
 
     init(capacity: Int) { memory = .allocate(byteCount: capacity, alignment: 16) }
     deinit { memory.deallocate() }
 
-    /// A record that was written before, to be appended again. Its payload's bytes, if in blocks, are `payload`.
+    /// A copy of a record, to be appended again. `payload` has the bytes of its payload if that is in blocks.
     init(copying record: Record, payload: UnsafeRawBufferPointer?) {
         self.init(capacity: record.bytes.count)
         memory.copy(record.bytes, to: 0)
@@ -49,13 +52,13 @@ struct RecordWriter: ~Copyable {
     /// The record so far, its header not yet filled in.
     var bytes: UnsafeMutableRawBufferPointer { memory.part(0, byteCount) }
 
-    /// The record as it will be when it gets this sequence, for the index to touch what it will change.
+    /// The record as it will be if it gets this sequence. The index reads it to touch the pages that it will change.
     mutating func preview(sequence: RecordSequence) -> Record {
         complete(sequence: sequence, payloadPosition: 0)
         return Record(bytes: UnsafeRawBufferPointer(bytes), sequence: sequence, changeCount: changeCount)
     }
 
-    /// Begins a change of this type and length; gives where, and its bytes.
+    /// Begins a change of this type and length. Returns its offset and its bytes.
     private mutating func begin(
         _ type: ChangeType, _ length: Int
     ) -> (start: Int, change: UnsafeMutableRawBufferPointer) {
@@ -106,7 +109,7 @@ struct RecordWriter: ~Copyable {
         change[RemoveKeyChange.layout.since] = since
     }
 
-    /// An attribute with its value inline, or, where `inPayload`, in the payload of this record.
+    /// Sets an attribute. The value is inline, or, if `inPayload`, it is the payload of this record.
     mutating func xattr(
         inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer,
         value: UnsafeRawBufferPointer, inPayload: Bool
@@ -134,7 +137,7 @@ struct RecordWriter: ~Copyable {
         return start
     }
 
-    /// The payload of this record: inline when short, else in blocks. Checksums are computed here.
+    /// Brings a payload: inline if it is short, else in blocks. Computes its checksums.
     mutating func payload(_ bytes: UnsafeRawBufferPointer) {
         if bytes.count <= PayloadRecord.inlineByteCountLimit {
             let (_, change) = beginPayload(.inline, PayloadID(0), UInt32(bytes.count), 1, bytes.count)
@@ -150,7 +153,7 @@ struct RecordWriter: ~Copyable {
         }
     }
 
-    /// A payload whose bytes are lost: blocks of zeros under a checksum that they do not have.
+    /// Brings a payload whose bytes are lost: blocks of zeros with a wrong checksum, so that reading them fails.
     mutating func lostPayload(byteCount: Int) {
         precondition(byteCount <= PayloadRecord.byteCountLimit)
         let change = blocks(Checksum.zeroPayload.part(0, byteCount))
@@ -159,7 +162,7 @@ struct RecordWriter: ~Copyable {
         }
     }
 
-    /// Begins the payload of this record, which lies in blocks; gives the change, its checksums to be filled in.
+    /// Begins a payload in blocks. Returns the change; the caller fills in the checksums.
     private mutating func blocks(_ bytes: UnsafeRawBufferPointer) -> UnsafeMutableRawBufferPointer {
         let length = UInt32(bytes.count)
         let (start, change) = beginPayload(.blocks, PayloadID(0), length, PayloadRecord.blockCount(length), 0)
@@ -168,7 +171,7 @@ struct RecordWriter: ~Copyable {
         return change
     }
 
-    /// Begins a payload, all but position, checksums and the `moreByteCount` bytes behind them.
+    /// Begins a payload. The caller fills in position, checksums and the `moreByteCount` bytes behind them.
     private mutating func beginPayload(
         _ storage: PayloadStorage, _ id: PayloadID, _ length: UInt32, _ checksumCount: Int, _ moreByteCount: Int
     ) -> (start: Int, change: UnsafeMutableRawBufferPointer) {
@@ -186,7 +189,7 @@ struct RecordWriter: ~Copyable {
         return (start, change)
     }
 
-    /// Lets the payload of this record show in a file.
+    /// Makes a range of a file show the payload of this record.
     mutating func extent(inode: InodeNumber, offset fileOffset: UInt64, byteCount: UInt32) {
         let start = extent(inode, fileOffset, PayloadID(0), 0, byteCount)
         payloadIDOffsets.1 = start + ExtentChange.layout.payload.offset
@@ -233,7 +236,7 @@ struct RecordWriter: ~Copyable {
 
     // MARK: Moves
 
-    /// Writes what `body` writes as the change of a move.
+    /// Writes a move of the one change that `body` writes.
     mutating func move(_ sequence: RecordSequence, word: UInt64 = 0, _ body: (inout RecordWriter) -> Void) {
         let (start, change) = begin(.move, MoveChange.byteCount)
         change[MoveChange.layout.sequence] = sequence
@@ -241,14 +244,14 @@ struct RecordWriter: ~Copyable {
         body(&self)
         change[ChangeHeader.layout.length] = UInt32(byteCount - start)
         changeCount -= 1
-        // What moves names payloads of older records.
+        // A moved change names the payload of an older record, never that of this one.
         payloadIDOffsets = (0, 0)
-        // It comes from entries of the index, in which only damage puts what no record may say.
+        // The moved change is made from index entries. A damaged index may hold what a decoder of records refuses.
         isImpossible =
             isImpossible || Record.decodeChange(UnsafeRawBufferPointer(memory.part(start, byteCount - start))) == nil
     }
 
-    /// Lets a part of an older payload show in a file.
+    /// Makes a range of a file show a part of an older payload.
     mutating func extent(
         inode: InodeNumber, offset fileOffset: UInt64, payload: PayloadID, payloadOffset: UInt32, byteCount: UInt32
     ) {
@@ -256,7 +259,7 @@ struct RecordWriter: ~Copyable {
         payloadIDOffsets.1 = 0
     }
 
-    /// An attribute whose value is an older payload.
+    /// Sets an attribute whose value is an older payload.
     mutating func xattr(
         inode: InodeNumber, cookie: UInt64, since: BatchSequence, name: UnsafeRawBufferPointer, payload: PayloadID,
         byteCount: UInt32
@@ -264,9 +267,10 @@ struct RecordWriter: ~Copyable {
         _ = xattr(inode, cookie, since, name, payload, byteCount, inline: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 
-    /// An older payload, described as its entry does: inline with its bytes, or in blocks that lie at `position`.
+    /// Describes an older payload as its index entry does: inline with its bytes, or in blocks that lie at `position`.
     ///
-    /// `blocks` are those that are kept, as (place among those stored now, block number); all where it is nil.
+    /// `blocks` are the blocks to keep: the index of each among those stored now, and its number in the payload. Nil
+    /// keeps all.
     mutating func payload(
         _ id: PayloadID, _ entry: PayloadEntry, blocks: [(index: Int, block: Int)]?, position: UInt32,
         inline bytes: UnsafeRawBufferPointer
@@ -291,7 +295,8 @@ struct RecordWriter: ~Copyable {
         if entry.isInline { change.copy(bytes, to: field.checksums[1].offset) }
     }
 
-    /// Fills in what is known only when the record is appended: the payload's id and its position in the payload area.
+    /// Fills in the id of the payload and its position in the payload area, which are known only when the record is
+    /// appended.
     mutating func complete(sequence: RecordSequence, payloadPosition: UInt32) {
         if payloadIDOffsets.0 > 0 { memory.store(sequence.rawValue, at: payloadIDOffsets.0) }
         if payloadIDOffsets.1 > 0 { memory.store(sequence.rawValue, at: payloadIDOffsets.1) }
@@ -300,16 +305,16 @@ struct RecordWriter: ~Copyable {
 }
 
 extension Checksum {
-    /// As many zeros as a payload can have, never written nor freed.
+    /// As many zeros as the longest payload has bytes. Never changed, never freed.
     nonisolated(unsafe) fileprivate static let zeroPayload = UnsafeRawBufferPointer(
         UnsafeMutableRawBufferPointer.allocate(byteCount: PayloadRecord.byteCountLimit, alignment: 16).zeroed())
 
-    /// 4 KiB of zeros, never written nor freed.
+    /// 4 KiB of zeros. Never changed, never freed.
     nonisolated(unsafe) private static let zeros = UnsafeRawBufferPointer(
         UnsafeMutableRawBufferPointer.allocate(byteCount: blockByteCount, alignment: 16).zeroed())
 
-    /// What is stored as the checksum of a block that a repair had to give up: the block is zeros, and this is not their checksum,
-    /// so that reading it fails for ever.
+    /// The checksum that a repair stores for a lost block. The block is zeros and this is not their checksum, so
+    /// reading the block always fails.
     static let ofLostBlock = ~crc32c(zeros)
 
     /// The checksum of a block that begins with `bytes` and is zero after them.

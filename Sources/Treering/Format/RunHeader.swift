@@ -1,9 +1,10 @@
-// The block in front of each run of payload blocks that the cleaner writes: it names the payloads, for the next cleaning.
+// The header of a run: the block before each run of payload blocks that the cleaner writes. It names the payloads, for
+// the next cleaning of that segment.
 
-/// What lies in a run of a cold segment: this block, then the blocks of the payloads that it names, in their order.
+/// Says which payloads have blocks in a run of a cold segment. Their blocks follow this header, in the same order.
 ///
-/// It is no part of the chain of batches; moves in the log say where each payload lies. Who reads it believes nothing: it tells the
-/// cleaner which payloads to ask the index for.
+/// A run is not part of the chain of batches: moves in the log say where each payload lies. The header is a hint. It
+/// tells the cleaner which payloads to look up in the index, and the index decides.
 enum RunHeader {
     struct Layout: DiskLayout {
         let magic = Field<UInt64>(0, "magic", "\"TRMOVED1\"", as: .text)
@@ -41,7 +42,8 @@ enum RunHeader {
         bytes.part(0, byteCount).seal(layout.checksum)
     }
 
-    /// The payloads of the run that begins with `bytes`, and the number of blocks in it; nil where there is none of this incarnation of the segment.
+    /// The payloads and the number of blocks of the run that begins with `bytes`. Nil unless it is whole and of this
+    /// incarnation of the segment.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, in segmentID: SegmentID
     ) -> (payloads: [PayloadID], blockCount: Int)? {

@@ -1,4 +1,4 @@
-// Block 0 of a segment.
+// The header of a segment: its block 0.
 
 /// What a segment file says of itself, in its first 4,096 bytes.
 struct SegmentHeader: Equatable, Sendable {
@@ -23,7 +23,8 @@ struct SegmentHeader: Equatable, Sendable {
         static let byteCount = blockByteCount
     }
 
-    /// What is in the superblock and follows from nothing else.
+    /// Values of the superblock that cannot be derived from the log. A new superblock is made from them if both slots
+    /// are lost.
     struct ForSuperblock: Equatable, Sendable {
         var hashKey: StoreUUID
         var capacityByteCount: UInt64
@@ -81,7 +82,7 @@ struct SegmentHeader: Equatable, Sendable {
         bytes.seal(field.checksum)
     }
 
-    /// The header in `bytes`, or why there is none. A block of zeros gives nil: a segment never used.
+    /// Decodes a header; throws if it is damaged. Nil for a block of zeros: the segment was never used.
     static func decode(
         _ bytes: UnsafeRawBufferPointer, uuid: StoreUUID, number: SegmentNumber, segmentByteCount: UInt32
     ) throws(CorruptionReport) -> SegmentHeader? {
@@ -120,7 +121,7 @@ struct SegmentHeader: Equatable, Sendable {
 }
 
 extension SegmentHeader {
-    /// What a header says of the store that it belongs to, whichever that is; nil where it is not whole.
+    /// What a header says of its store, whichever store that is; nil unless the header is whole.
     static func origin(
         of bytes: UnsafeRawBufferPointer
     ) -> (version: UInt16, blockUUID: StoreUUID, segmentByteCount: UInt32)? {

@@ -1,6 +1,6 @@
-// The header of a staging file: whose tail it holds. Layout in StagingLayout.swift.
+// The header of a staging file: it says of which mount the staging is. Its layout is in StagingLayout.swift.
 
-/// What a staging file says of itself. It is replayed only where all of it matches the store and the machine.
+/// The header of a staging file. Staging is replayed only if the header matches the store and the machine.
 struct StagingHeader: Equatable, Sendable {
     var uuid: StoreUUID
     var epoch: MountEpoch
@@ -15,7 +15,7 @@ struct StagingHeader: Equatable, Sendable {
     var slotCount: UInt32
     var recordAreaByteCount: UInt32
     var payloadAreaByteCount: UInt32
-    /// Where the store's directory was when the mount began; empty where that is not said.
+    /// The path of the store's directory when the mount began; empty if it is unknown or too long.
     var path: [UInt8] = []
 
     /// The last part of the file's name.
@@ -45,13 +45,13 @@ struct StagingHeader: Equatable, Sendable {
         bytes.seal(field.checksum)
     }
 
-    /// Nil where there is no whole header, or one whose sizes do not fit the file.
+    /// Decodes the header of a whole staging file. Nil if the header is not whole or its sizes do not fit the file.
     init?(decoding whole: UnsafeRawBufferPointer) {
         guard whole.count >= StagingLayout.slotsOffset else { return nil }
         self.init(decodingHeader: whole.part(0, StagingLayout.headerByteCount), fileByteCount: whole.count)
     }
 
-    /// The same from the first block of a file of this length.
+    /// The same, from the first block of a file of this length.
     init?(decodingHeader bytes: UnsafeRawBufferPointer, fileByteCount: Int) {
         let field = StagingLayout.header
         guard bytes[field.magic] == StagingLayout.magic,

@@ -1,30 +1,34 @@
-// Whose staging continues the log. A killed mount leaves records in staging that are not in the log yet; once the store has gone on without
-// them, they must never be replayed. The superblock keeps this; Volume+Mount goes by it.
+// Which staging continues the log. A killed mount leaves records in staging that are not in the log yet. Once the log
+// has gone on without them, they must never be replayed. The superblock keeps this history; each mount decides by it
+// (StagingChoice) and adds to it (Volume+Staging.swift).
 
 /// What a superblock says of the staging that killed mounts have left.
 ///
-/// Each mount notes here, in the superblock that raises the epoch, which staging it goes on with and which it passes over: staging of
-/// another user, or in another container's `/dev/shm`, is not seen by a mount that cannot read it. What was passed over is void as soon as
-/// the log has another record in the place of its first. As long as it has none (a mount that failed, or only looked), the next mount that
-/// finds that staging can still take it in.
+/// Each mount notes here, in the superblock that raises the epoch, which staging it takes in and which it passes over.
+/// A mount passes over staging that it cannot see: that of another user, or in the `/dev/shm` of another container.
+/// Such staging is void as soon as the log has another record with the sequence of its first one. Until then (the mount
+/// failed, or wrote nothing) a later mount that sees it may take it in.
 struct StagingHistory: Equatable, Sendable {
-    /// Staging of mounts through this epoch is void. Zero where the superblock was written by a version that did not note it.
+    /// Staging of mounts through this epoch is void. Zero: the superblock was written by a version without this
+    /// history.
     var void = MountEpoch(0)
-    /// That of mounts through this epoch was passed over: it is void if the log has gone on beyond `next`.
+    /// Staging of later mounts, through this epoch, was passed over. It is void if the next record does not get the
+    /// sequence `next`.
     var passed = MountEpoch(0)
-    /// The sequence that the next record would have got when that was noted.
+    /// The sequence that the next record would have got when `passed` was noted.
     var next = RecordSequence.zero
-    /// How many killed mounts were passed over within the boot in which they died, since formatting: each may have acknowledged operations
-    /// that the store does not have.
+    /// How many killed mounts were passed over in the boot in which they died, since formatting. Each may have
+    /// acknowledged operations that the store has lost.
     var passedCount: UInt64 = 0
-    /// That of the mount of this epoch had been passed over and is being taken in after all, from the mount that noted this until it is
-    /// durable in the log. Zero: none. What else was passed over by then continues the log no more.
+    /// Staging of the mount of this epoch was passed over and is now being taken in, until it is durable in the log.
+    /// Zero: none. Other staging that was passed over is not taken in any more.
     var taking = MountEpoch(0)
 
-    /// Whether every superblock since this was first noted was written by a version that knows of it.
+    /// Whether the superblock was written by a version that has this history.
     var isKnown: Bool { void.rawValue > 0 }
 
-    /// How a mount's staging stands to a log whose next record gets the sequence `next`, and whose last batch is of the epoch `last`.
+    /// Whether the staging of the mount of `epoch` continues the log. `next` is the sequence of the log's next record,
+    /// `last` the epoch of its last batch.
     func standing(of epoch: MountEpoch, next: RecordSequence, last: MountEpoch) -> StagingStanding {
         var known = self
         known.settle(last: last, next: next)
@@ -36,16 +40,19 @@ struct StagingHistory: Equatable, Sendable {
         return epoch > void && next == self.next ? .passed : .void
     }
 
-    /// Where it is not known: only staging of the last batch's mount, or of a later one, can continue the log.
+    /// Fills in an unknown history: only staging of the mount of the last batch, or of a later mount, can continue the
+    /// log.
     mutating func settle(last: MountEpoch, next: RecordSequence) {
         guard !isKnown else { return }
-        // No mount has the first epoch: that is the formatting.
+        // The first epoch is the formatting. No mount has it.
         void = MountEpoch(max(2, last.rawValue) - 1)
         passed = void
         self.next = next
     }
 
-    /// A mount of an epoch begins where the next record gets the sequence `next`, with the staging of mounts since `first`; nil: with none.
+    /// Notes that the mount of `epoch` begins. `next` is the sequence of its next record. It takes in the staging of
+    /// mounts since `first`; nil: none. `isMissing`: the last mount was killed in this boot and its staging was not
+    /// found.
     mutating func begin(
         _ epoch: MountEpoch, next: RecordSequence, last: MountEpoch, with first: MountEpoch?, passesOver isMissing: Bool
     ) {
@@ -58,7 +65,8 @@ struct StagingHistory: Equatable, Sendable {
         if isMissing { passedCount += 1 }
     }
 
-    /// What a mount of an epoch found in staging is durable in the log: that staging has nothing more to say.
+    /// Notes that all the staging that the mount of `epoch` took in is durable in the log. The staging of earlier
+    /// mounts is void from now on.
     mutating func tookIn(_ epoch: MountEpoch, next: RecordSequence) {
         void = max(void, MountEpoch(epoch.rawValue - 1))
         passed = void
@@ -67,11 +75,11 @@ struct StagingHistory: Equatable, Sendable {
     }
 }
 
-/// How staging stands to a log.
+/// Whether staging continues the log.
 enum StagingStanding {
     /// It continues the log.
     case valid
-    /// A later mount went on without it, but has added nothing: it continues the log still, unless other staging does.
+    /// A later mount passed it over but appended nothing. It continues the log unless other staging does.
     case passed
     /// The log has gone on without it.
     case void

@@ -1,49 +1,4 @@
-// The staging file: the tail of the log in shared memory, read by a successor after the process died.
-
-/// Sizes of staging, derived from options and segment size.
-struct StagingGeometry: Equatable, Sendable {
-    /// How many batches can be open or in flight.
-    let slotCount: Int
-    /// Room for a batch's header and records, a multiple of 4 KiB.
-    let recordAreaByteCount: Int
-    /// Room for a batch's payload blocks, a multiple of 4 KiB.
-    let payloadAreaByteCount: Int
-
-    /// The largest write in one operation: fits any slot's payload area.
-    let writeByteCountLimit: Int
-
-    /// Chooses sizes: a batch is at most a quarter of a segment and an eighth of staging.
-    init(stagingByteCount: Int, segmentByteCount: Int) {
-        var slot = 256 << 10
-        while slot * 2 <= segmentByteCount / 4 && slot * 2 * 8 <= stagingByteCount { slot *= 2 }
-        slotCount = max(4, min(StagingLayout.slotCountLimit, stagingByteCount / slot))
-        recordAreaByteCount = slot / 4 - blockByteCount
-        payloadAreaByteCount = slot * 3 / 4
-        var limit = blockByteCount
-        while limit * 2 <= payloadAreaByteCount && limit * 2 <= PayloadRecord.byteCountLimit { limit *= 2 }
-        writeByteCountLimit = limit
-    }
-
-    /// The same, with slots large enough for every record of dead mounts' tails: those mounts may have had more staging.
-    init(stagingByteCount: Int, segmentByteCount: Int, holding allStaged: [StagingHeader]) {
-        var byteCount = stagingByteCount
-        self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
-        while byteCount < segmentByteCount * 8,
-            allStaged.contains(where: {
-                Int($0.recordAreaByteCount) > recordAreaByteCount || Int($0.payloadAreaByteCount) > payloadAreaByteCount
-            })
-        {
-            byteCount *= 2
-            self.init(stagingByteCount: byteCount, segmentByteCount: segmentByteCount)
-        }
-    }
-
-    /// One slot: room for a segment header, the record area, the payload area.
-    var slotByteCount: Int { blockByteCount + recordAreaByteCount + payloadAreaByteCount }
-    /// The largest batch on disk.
-    var batchByteCountLimit: Int { recordAreaByteCount + payloadAreaByteCount }
-    var byteCount: Int { StagingLayout.slotsOffset + slotCount * slotByteCount }
-}
+// The layout of a staging file: the end of the log in shared memory. The next mount reads it if the process was killed.
 
 /// Where things lie in a staging file: its header, the descriptors of its slots, the slots.
 enum StagingLayout {
@@ -69,7 +24,7 @@ enum StagingLayout {
         static let byteCount = 4096
     }
 
-    /// Of a slot, written only by the mount that owns the file.
+    /// The descriptor of a slot. Only the mount that owns the file writes it.
     struct Descriptor: DiskLayout, Stored {
         let batch = Field<UInt64>(0, "batch sequence", "0: never used")
         let published = Field<UInt64>(
@@ -86,6 +41,6 @@ enum StagingLayout {
     static let version: UInt32 = 1
     static let headerByteCount = Header.byteCount
     static let slotCountLimit = 64
-    /// Right behind room for all descriptors.
+    /// Where the slots begin: right behind the descriptors.
     static let slotsOffset = header.descriptors[slotCountLimit].offset
 }

@@ -1,9 +1,10 @@
 // The superblock: two slots in the file `superblock`, written in turn, each whole and with its own checksum.
 
-/// What a store says of itself, and where its last checkpoint is.
+/// The identity and settings of a store, and where its last checkpoint is.
 ///
-/// Two slots of 4,096 bytes, at 0 and at 65,536; the valid slot with the higher generation counts. Page 0 of the file `index`, which no
-/// index uses, has a copy of both, at 0 and at 4,096: written before the slot, and read where neither slot is whole any more.
+/// There are two slots of 4,096 bytes, at 0 and at 65,536. The valid slot with the higher generation counts. Page 0 of
+/// the file `index`, which no index uses, has a copy of each slot, at 0 and at 4,096. The copy is written before the
+/// slot, and read only if neither slot is whole.
 struct Superblock: Equatable {
     static let layout = Layout()
     static let slotByteCount = Layout.byteCount
@@ -14,13 +15,13 @@ struct Superblock: Equatable {
     static let version: UInt16 = 2
     static let formatUUID = StoreUUID(high: 0x7472_6565_7269_6e67, low: 0x9b1d_52c8_6f30_4ea7)
     static let indexPageByteCount = UInt32(IndexPage.byteCount)
-    /// The store has got another uuid than the one that its blocks were written with.
+    /// Incompatible feature: the uuid of the blocks is not the uuid of the store.
     static let hasBlockUUID: UInt64 = 1 << 0
     static let knownIncompatibleFeatures = hasBlockUUID
-    /// In the flags: the last mount ended cleanly.
+    /// Flag: the last mount was unmounted cleanly.
     static let cleanFlag: UInt64 = 1 << 0
 
-    /// A slot.
+    /// The layout of a slot.
     struct Layout: DiskLayout {
         let magic = Field<UInt64>(0, "magic", "\"TREERING\"", as: .text)
         let checksum = Field<UInt32>(8, "checksum", "CRC-32C of the slot with this field zero", as: .hexadecimal)
@@ -76,9 +77,9 @@ struct Superblock: Equatable {
     var compatibleFeatures: UInt64 = 0
     var readOnlyCompatibleFeatures: UInt64 = 0
     var incompatibleFeatures: UInt64 = 0
-    /// The store's name, by which its staging is found.
+    /// The uuid of the store, by which its staging is found.
     var uuid: StoreUUID
-    /// What segments, batches and index pages carry, where that is not the store's uuid.
+    /// The uuid in segments, batches and index pages, if it is not the uuid of the store.
     var ownBlockUUID: StoreUUID?
     var generation: UInt64
     var epoch: MountEpoch
@@ -98,7 +99,7 @@ struct Superblock: Equatable {
     var inodeCount: UInt64
     var reservedByteCount: UInt64 = 0
     var written = WrittenByteCounts()
-    /// Nil where a store was made before they were counted.
+    /// Nil if the version that wrote the checkpoint did not count them.
     var sharedByteCount: UInt64?
     var checkpointEpoch: MountEpoch
     var indexRoot: IndexRoot
@@ -152,7 +153,7 @@ struct Superblock: Equatable {
     enum Refusal: Error, Equatable {
         /// No superblock at all: another kind of file.
         case foreign
-        /// A superblock of a version or with features that this program does not know; the text names both.
+        /// A superblock of a version, or with features, that this program does not know. The text says which.
         case newer(String)
         /// A superblock whose bytes are damaged; the text says how.
         case damaged(String)
@@ -161,20 +162,20 @@ struct Superblock: Equatable {
     /// Read-only-compatible features that this program does not know: the store may be mounted read-only.
     var unknownReadOnlyFeatures: UInt64 { readOnlyCompatibleFeatures }
 
-    /// What segments, batches and index pages carry.
+    /// The uuid in segments, batches and index pages.
     var blockUUID: StoreUUID { ownBlockUUID ?? uuid }
 
-    /// How many segments the capacity allows.
+    /// How many segments the store may have by its capacity.
     var segmentCountLimit: Int { Int(capacityByteCount / UInt64(segmentByteCount)) }
 
-    /// Gives the store the capacity of so many segments, unless its own allows as many.
+    /// Sets the capacity to `count` segments. A capacity that already allows exactly that many stays as it is.
     mutating func setSegmentCount(_ count: Int) {
         if count != segmentCountLimit { capacityByteCount = UInt64(count) * UInt64(segmentByteCount) }
     }
 }
 
 extension Superblock {
-    /// Decodes a slot; nothing in it is trusted before its checksum and its numbers were checked.
+    /// Decodes a slot. Checks its checksum and that its numbers are possible.
     init(decoding bytes: UnsafeRawBufferPointer) throws(Refusal) {
         guard bytes.count == Self.slotByteCount else { throw .damaged("it is only \(bytes.count) bytes long") }
         let field = Self.layout
@@ -259,77 +260,20 @@ extension Superblock {
     }
 }
 
-/// What was written to the log, in bytes.
+/// How many bytes were written to the log.
 struct WrittenByteCounts: Equatable {
     /// Records and data of operations.
     var asked: UInt64 = 0
-    /// What the cleaner wrote: records of moves, and copied blocks.
+    /// What the cleaner wrote: records of moves, and moved blocks.
     var moved: UInt64 = 0
 
     static func + (_ left: Self, _ right: Self) -> Self {
         Self(asked: left.asked &+ right.asked, moved: left.moved &+ right.moved)
     }
 
-    /// Bytes written, for 100 that operations brought.
+    /// How many bytes were written for each 100 bytes that operations brought.
     var amplificationPercent: UInt64 {
         guard asked > 0 else { return 100 }
         return UInt64((Double(asked) + Double(moved)) / Double(asked) * 100)
-    }
-}
-
-/// A place between two batches of the log: what was written so far, and where the next batch goes.
-struct LogPosition: Hashable, Sendable {
-    struct Layout: DiskLayout {
-        let lastBatch = Field<BatchSequence>(0, "log included through batch")
-        let lastChecksum = Field<UInt32>(8, "checksum of that batch's header", as: .hexadecimal)
-        let segment = Field<SegmentNumber>(12, "log goes on in segment")
-        let incarnation = Field<UInt32>(16, "incarnation of that segment")
-        let offsetInSegment = Field<UInt32>(20, "offset in that segment", "where the next batch begins")
-        static let byteCount = 24
-    }
-
-    static let layout = Layout()
-
-    var lastBatch: BatchSequence
-    var lastChecksum: UInt32
-    var segment: SegmentNumber
-    var incarnation: UInt32
-    var offsetInSegment: UInt32
-
-    init(
-        lastBatch: BatchSequence, lastChecksum: UInt32, segment: SegmentNumber, incarnation: UInt32,
-        offsetInSegment: UInt32
-    ) {
-        self.lastBatch = lastBatch
-        self.lastChecksum = lastChecksum
-        self.segment = segment
-        self.incarnation = incarnation
-        self.offsetInSegment = offsetInSegment
-    }
-
-    /// The segment in which the log goes on.
-    var segmentID: SegmentID {
-        get { SegmentID(segment, incarnation) }
-        set { (segment, incarnation) = (newValue.number, newValue.incarnation) }
-    }
-}
-
-extension LogPosition: StoredValue, LaidOut {
-    init(at place: UnsafeRawPointer) {
-        let field = Self.layout
-        lastBatch = place[field.lastBatch]
-        lastChecksum = place[field.lastChecksum]
-        segment = place[field.segment]
-        incarnation = place[field.incarnation]
-        offsetInSegment = place[field.offsetInSegment]
-    }
-
-    func store(at place: UnsafeMutableRawPointer) {
-        let field = Self.layout
-        place[field.lastBatch] = lastBatch
-        place[field.lastChecksum] = lastChecksum
-        place[field.segment] = segment
-        place[field.incarnation] = incarnation
-        place[field.offsetInSegment] = offsetInSegment
     }
 }

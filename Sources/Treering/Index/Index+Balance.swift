@@ -19,6 +19,9 @@ extension Index {
             right.lastInsertion = position - cut
             right.run = page.run
         }
+        precondition(
+            page.count > 0 && right.count > 0 && page.leafKey(page.count - 1) < right.leafKey(0),
+            "the halves of a leaf have keys in order")
         insertChild(level: 1, separator: right.leafKey(0), right.pointer)
     }
 
@@ -54,6 +57,7 @@ extension Index {
         } else {
             right.insertChild(position - cut, separator, pointer)
         }
+        precondition(page.count > 0 && right.count > 0, "an inner page without children")
         let rightSeparator = right.innerKey(0)
         right.setInnerKey(0, .min)
         insertChild(level: level + 1, separator: rightSeparator, right.pointer)
@@ -103,6 +107,7 @@ extension Index {
         if position + 1 < parent.count {
             let frame = resident(parent.child(position + 1), level: level)
             if frame >= 0, cache.page(frame).usedByteCount <= room {
+                precondition(cache.page(frame).base != page.base, "a page is merged with itself")
                 append(cache.page(frame), to: page, separator: parent.innerKey(position + 1))
                 freePage(frame)
                 parent.removeChild(position + 1)
@@ -113,6 +118,7 @@ extension Index {
         if position > 0 {
             let frame = resident(parent.child(position - 1), level: level)
             if frame >= 0, cache.page(frame).usedByteCount <= room {
+                precondition(cache.page(frame).base != page.base, "a page is merged with itself")
                 prepend(cache.page(frame), to: page, separator: parent.innerKey(position))
                 freePage(frame)
                 parent.setChild(position - 1, page.pointer)

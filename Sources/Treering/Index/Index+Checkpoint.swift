@@ -76,7 +76,11 @@ extension Index {
         pages.reserveCapacity(end - flight.writtenCount)
         for number in flight.writtenCount..<end {
             let address = PageAddress(flight.addresses[number])
-            let page = cache.page(cache.find(address))
+            let frame = frame(ofFlight: address)
+            let page = cache.page(frame)
+            precondition(
+                page.address == address && page.birth == flight.root.checkpoint,
+                "a page is written where another one belongs")
             page.seal()
             pages.append(FrozenPage(address: address, bytes: page.bytes))
         }
@@ -90,14 +94,19 @@ extension Index {
         precondition(flight.writtenCount == flight.addresses.count, "a checkpoint without some of its pages")
         inFlight = nil
         for address in flight.addresses {
-            let frame = cache.find(PageAddress(address))
+            let frame = frame(ofFlight: PageAddress(address))
             if cache.frames[frame].state == .frozen { cache.setState(frame, .clean) } else { cache.drop(frame) }
         }
     }
 
     /// Makes reusable what was freed while the checkpoints up to this one were built. True only when *both* superblock
     /// slots durably hold checkpoints at or above `checkpoint`: the owner passes the older of the two numbers.
-    func release(through checkpoint: CheckpointNumber) { allocator.release(through: checkpoint) }
+    func release(through checkpoint: CheckpointNumber) {
+        precondition(
+            checkpoint < inFlight?.root.checkpoint ?? building,
+            "pages come free before a checkpoint without them is durable")
+        allocator.release(through: checkpoint)
+    }
 
     /// The checkpoint was given up for want of room. Its superblock slot was not written, and no write is in flight any
     /// more. So nothing on disk names its pages: they keep their addresses and belong to the next checkpoint.
@@ -126,9 +135,18 @@ extension Index {
         guard let flight = inFlight else { preconditionFailure("no checkpoint is in flight") }
         inFlight = nil
         for address in flight.addresses {
-            let frame = cache.find(PageAddress(address))
+            let frame = frame(ofFlight: PageAddress(address))
             if cache.frames[frame].state == .superseded { cache.drop(frame) }
         }
+    }
+
+    /// The frame of a page of the checkpoint in flight.
+    private func frame(ofFlight address: PageAddress) -> Int {
+        let frame = cache.find(address)
+        precondition(
+            frame >= 0 && (cache.frames[frame].state == .frozen || cache.frames[frame].state == .superseded),
+            "a page of the checkpoint in flight has left memory, or was modified")
+        return frame
     }
 
     /// Makes the frozen pages below a pointer dirty, at their addresses or at new ones. Returns the pointer's new

@@ -97,6 +97,7 @@ extension Index {
             path[level] = PathStep(page: page, position: 0)
             if level == 0 { return page }
             let position = page.childPosition(of: key)
+            precondition(position < page.count, "an inner page without children")
             path[level].position = position
             pointer = page.child(position)
             level -= 1
@@ -105,6 +106,9 @@ extension Index {
 
     /// Gives a clean or frozen page an address of this generation. The caller updates the pointer to it.
     func makeDirty(_ frame: Int) -> PagePointer {
+        precondition(
+            cache.frames[frame].state == .clean || cache.frames[frame].state == .frozen,
+            "only a page of an older generation gets a new address")
         let old = PageAddress(cache.frames[frame].address)
         let address = newAddress()
         if cache.frames[frame].state == .frozen && inFlight != nil {
@@ -145,9 +149,12 @@ extension Index {
 
     /// Takes a page out of the tree. The caller removes the pointer to it.
     func freePage(_ frame: Int) {
+        precondition(frame >= 0, "a page that is not in memory was freed")
         let address = PageAddress(cache.frames[frame].address)
         switch cache.frames[frame].state {
         case .dirty:
+            // It is free at once.
+            precondition(cache.page(frame).birth == building, "a page that a checkpoint names was freed at once")
             cache.drop(frame)
             allocator.free(address)
         case .clean:

@@ -115,6 +115,9 @@ final class Index {
     /// overwritten.
     func adopt(live: BitmapLoad, other: BitmapLoad?) throws(CorruptionReport) {
         precondition(!canWrite && live.isComplete && other?.isComplete ?? true)
+        precondition(
+            live.root.checkpoint < building && (other.map { $0.root.checkpoint < building } ?? true),
+            "the next checkpoint has the number of one that is on disk")
         for frame in 0..<cache.frameCount where cache.frames[frame].isLive {
             let address = PageAddress(cache.frames[frame].address)
             guard live.isUsed(address), !live.pages.contains(address) else {

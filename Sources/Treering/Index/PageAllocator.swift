@@ -63,6 +63,7 @@ struct PageAllocator {
     mutating func allocate() -> PageAddress {
         if run.isEmpty { run = nextRun() }
         let page = run.lowerBound
+        precondition(page > 0 && page < pageCount, "a page outside the tree's part of the file was handed out")
         run = page + 1..<run.upperBound
         cursor = page + 1
         mark(page)
@@ -79,7 +80,9 @@ struct PageAllocator {
     mutating func free(_ address: PageAddress, heldFor checkpoint: CheckpointNumber) {
         let page = Int(address.rawValue)
         unmark(page)
-        held[page >> 6] |= 1 << UInt64(page & 63)
+        let bit: UInt64 = 1 << UInt64(page & 63)
+        precondition(held[page >> 6] & bit == 0, "a page is held twice, and would be reused after the first release")
+        held[page >> 6] |= bit
         heldCount += 1
         if pending.last?.checkpoint != checkpoint { pending.append((checkpoint, [])) }
         pending[pending.count - 1].pages.append(address.rawValue)

@@ -167,6 +167,7 @@ struct PageCache: ~Copyable {
     mutating func copy(_ frame: Int, to address: PageAddress) {
         reserveFrame()
         let frozen = frames[frame]
+        precondition(frozen.state == .frozen, "a page that is not frozen was left to the checkpoint in flight")
         leave(frozen.address)
         _ = insert(frozen.base, at: PageAddress(frozen.address), .superseded)
         let base = pool.take()
@@ -178,6 +179,8 @@ struct PageCache: ~Copyable {
 
     /// Forgets a page. Its pins stay valid and hold nothing.
     mutating func drop(_ frame: Int) {
+        precondition(
+            frames[frame].state != .free && frames[frame].state != .dropped, "a buffer was given back twice")
         leave(frames[frame].address)
         pool.giveBack(frames[frame].base)
         if frames[frame].pins > 0 { setState(frame, .dropped) } else { release(frame) }
@@ -186,6 +189,8 @@ struct PageCache: ~Copyable {
     /// Takes a frozen page out of the tree and leaves it to the checkpoint in flight. Its pins stay valid and hold
     /// nothing.
     mutating func supersede(_ frame: Int) {
+        precondition(
+            frames[frame].state == .frozen, "a page that is not frozen was left to the checkpoint in flight")
         guard frames[frame].pins > 0 else { return setState(frame, .superseded) }
         reserveFrame()
         let frozen = frames[frame]

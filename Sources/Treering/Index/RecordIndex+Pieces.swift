@@ -2,40 +2,6 @@
 // so that it can be done in parts: a missing page ends a part, and so does the number of extents that one hold of the
 // lock may look at.
 
-/// Where a walk over a file's pieces has come to.
-struct PieceWalk {
-    /// Everything below was seen; in bytes of the file.
-    var cursor: UInt64
-    /// Not included.
-    let end: UInt64
-    /// Extents that this part may still look at, the hidden and the reserved ones as well.
-    var budget: Int
-    /// Reserved pieces (payload 0) are seen too.
-    var withReserved = false
-
-    /// What one hold of the lock looks at: some hundred microseconds' worth.
-    static let extentLimit = 4096
-
-    init(_ from: UInt64, _ end: UInt64, budget: Int = extentLimit, withReserved: Bool = false) {
-        (cursor, self.end, self.budget, self.withReserved) = (from, end, budget, withReserved)
-    }
-
-    var isOver: Bool { cursor >= end }
-}
-
-/// A part of a file that one extent shows.
-struct FilePiece: Equatable {
-    /// In bytes of the file.
-    var offset: UInt64
-    var byteCount: UInt64
-    /// 0: reserved.
-    var payload: PayloadID
-    var payloadOffset: UInt32
-
-    var isReserved: Bool { payload.rawValue == 0 }
-    var end: UInt64 { offset + byteCount }
-}
-
 extension RecordIndex {
     /// Calls `body` for each visible piece from the walk's cursor on, in order, until it returns false. The cursor is
     /// then behind that piece. If the budget is used up, or a page is missing, the cursor is behind what was looked at.

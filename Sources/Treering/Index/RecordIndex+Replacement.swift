@@ -30,6 +30,9 @@ extension RecordIndex {
 
     /// Puts a replacement into the tree, once the old extents are out. Its page must have been touched.
     func putReplacement(_ extent: ExtentEntry, _ inode: InodeNumber, _ range: RemovalEntry) {
+        precondition(
+            replacementCount > 0 && range.to - range.from == UInt64(extent.length),
+            "a replacement fills the range that was emptied for it")
         extent.encode(into: scratch)
         tree.put(ExtentEntry.key(inode, range.from), UnsafeRawBufferPointer(scratch.part(0, ExtentEntry.byteCount)))
         replacementCount -= 1

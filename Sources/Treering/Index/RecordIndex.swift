@@ -320,6 +320,8 @@ final class RecordIndex {
         _ record: PayloadRecord, _ segment: SegmentNumber, _ blocksSegment: SegmentNumber, _ position: UInt32,
         named: Bool
     ) {
+        // Records from disk were refused if a payload in blocks lies elsewhere.
+        precondition(record.isInline || position % UInt32(blockByteCount) == 0, "blocks of a payload begin on a block")
         let origin = Origin(sequence: RecordSequence(record.id.rawValue), segment: segment)
         let count = PayloadEntry.encode(
             record, origin: origin, blocksSegment: blocksSegment, position: position, named: named, into: scratch)
@@ -369,13 +371,22 @@ final class RecordIndex {
         }
     }
 
-    /// A payload's batch was closed, so its position is final.
-    func place(_ id: PayloadID, _ segment: SegmentNumber, _ position: UInt32) {
+    /// A payload's batch was closed, so its position is final. An inline payload whose entry names another place than
+    /// `provisional` was moved there before.
+    func place(_ id: PayloadID, _ segment: SegmentNumber, from provisional: UInt32, _ position: UInt32) {
         let key = PayloadEntry.key(id)
         // The entry was put in this generation, whose pages stay in memory. If a page is missing, the entry is gone.
         let exists: Bool
         do throws(PageMiss) { exists = try tree.contains(key) } catch { return }
-        if exists { tree.update(key) { bytes in bytes[PayloadEntry.layout.position] = position } }
+        guard exists else { return }
+        tree.update(key) { bytes in
+            let isInline = bytes[PayloadEntry.layout.storage] == PayloadStorage.inline.rawValue
+            precondition(isInline || position % UInt32(blockByteCount) == 0, "blocks of a payload begin on a block")
+            if isInline, bytes[PayloadEntry.layout.position] != provisional { return }
+            precondition(
+                bytes[PayloadEntry.layout.blocksSegment] == segment, "a payload's place is in the segment of its batch")
+            bytes[PayloadEntry.layout.position] = position
+        }
     }
 
     // MARK: Removing single entries
@@ -390,57 +401,6 @@ final class RecordIndex {
                 }
             }
         }
-    }
-
-    /// How many bytes an entry keeps live, and in which segments.
-    struct Charge {
-        /// The segment of the record that established the entry.
-        var segment: SegmentNumber
-        var byteCount: Int
-        /// The segment that holds a payload's blocks.
-        var blocksSegment = SegmentNumber(0)
-        var blocksByteCount = 0
-        var sharedByteCount: UInt64 = 0
-    }
-
-    /// What an entry is charged with: a function of the entry alone. Nil when it is malformed.
-    static func charge(_ key: IndexKey, _ value: UnsafeRawBufferPointer) -> Charge? {
-        guard value.count >= Origin.byteCount else { return nil }
-        let segment = Origin(decoding: value).segment
-        switch (key.space, key.kind) {
-        case (.tree, .inode):
-            guard let entry = InodeEntry(inode: InodeNumber(key.object), decoding: value) else { return nil }
-            return Charge(segment: segment, byteCount: entry.record.mode == 0 ? 0 : InodeEntry.charge)
-        case (.tree, .dirent):
-            return DirentEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
-        case (.tree, .xattr):
-            return XattrEntry(decoding: value).map { Charge(segment: segment, byteCount: $0.charge) }
-        case (.tree, .extent):
-            guard key.subkey <= UInt64(Int64.max), ExtentEntry(decoding: value) != nil else { return nil }
-            return Charge(segment: segment, byteCount: ExtentEntry.charge)
-        case (.payloads, .payload):
-            return PayloadEntry(decoding: value).map {
-                Charge(
-                    segment: segment, byteCount: $0.charge, blocksSegment: $0.blocksSegment,
-                    blocksByteCount: $0.blocksCharge, sharedByteCount: $0.sharedByteCount)
-            }
-        case (.orphans, .orphan): return Charge(segment: segment, byteCount: OrphanEntry.charge)
-        case (.tombstones, _):
-            return TombstoneEntry(decoding: value).map { Charge(segment: segment, byteCount: Int($0.charge)) }
-        default: return nil
-        }
-    }
-
-    func charge(_ charge: Charge) {
-        table.charge(charge.segment, charge.byteCount)
-        if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, charge.blocksByteCount) }
-        sharedByteCount? &+= charge.sharedByteCount
-    }
-
-    func discharge(_ charge: Charge) {
-        table.charge(charge.segment, -charge.byteCount)
-        if charge.blocksByteCount != 0 { table.charge(charge.blocksSegment, -charge.blocksByteCount) }
-        sharedByteCount? &-= charge.sharedByteCount
     }
 
     /// Takes an entry's charge back; false when there is no entry.

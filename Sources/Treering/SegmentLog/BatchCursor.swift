@@ -1,22 +1,23 @@
-// A place in a segment, and the batches from there on: for whoever goes through a segment.
+// Reads the batches of one segment one after another: for whoever goes through a segment.
 
-/// Goes through the batches of one segment in order.
+/// A place in a segment, where the next batch is expected.
 ///
-/// Reading does not move it: each user decides which batch is the next of the log, and what becomes of damage.
+/// Reading does not move the cursor. The user decides whether the batch is the next of the log, and what to do about
+/// damage; then the user calls `pass` or `skip`.
 struct BatchCursor<D: Device> {
     private let reader: BatchReader<D>
     private let segment: SegmentNumber
     /// Nil where batches of any incarnation are wanted.
     private let incarnation: UInt32?
     private let file: DeviceFile
-    /// No batch begins here or behind it. In bytes of the segment, like `offset`.
+    /// No batch begins at or after this offset. In bytes from the start of the segment, like `offset`.
     let end: Int
     /// Where the next batch is expected.
     private(set) var offset: Int
-    /// The batch that was passed last says that it is the last of its segment.
+    /// Whether the last batch passed says that it is the last of its segment.
     private(set) var hasEnded = false
 
-    /// - Parameter end: where the segment's header declares its end; 0 where it does not.
+    /// - Parameter end: the end that the segment's header declares, or 0.
     init(
         _ reader: BatchReader<D>, _ segmentID: SegmentID, _ file: DeviceFile,
         from offset: Int = SegmentHeader.byteCount, end: UInt32
@@ -32,10 +33,10 @@ struct BatchCursor<D: Device> {
         (offset, self.end) = (SegmentHeader.byteCount, end ?? reader.segmentByteCount)
     }
 
-    /// Whether no batch can follow.
+    /// Whether no further batch can follow in this segment.
     var isOver: Bool { offset >= end || hasEnded }
 
-    /// What is at its place.
+    /// Reads what is at `offset`.
     func read(verifyPayload: Bool = false) throws(Errno) -> BatchOutcome {
         var incarnation = incarnation
         if incarnation == nil { incarnation = try reader.claimedIncarnation(file, at: offset) }
@@ -43,7 +44,7 @@ struct BatchCursor<D: Device> {
         return try reader.batch(in: SegmentID(segment, incarnation), file, at: offset, verifyPayload: verifyPayload)
     }
 
-    /// Moves behind the batch at its place.
+    /// Moves behind the batch at `offset`, which has this header.
     mutating func pass(_ header: BatchHeader) {
         precondition(
             header.byteCount > 0 && header.byteCount <= reader.segmentByteCount - offset,

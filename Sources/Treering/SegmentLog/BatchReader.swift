@@ -1,55 +1,20 @@
-// Reads batches back from segments and verifies them whole. For recovery, the cleaner, punching, scrub, check, dump and rebuild: whatever
-// needs records again that lie in no slot of staging.
-
-/// A batch read from a segment. Its bytes are borrowed from the reader until the next one is read.
-struct FoundBatch {
-    var header: BatchHeader
-    var checksum: UInt32
-    /// Offset in the segment.
-    var offset: Int
-    /// The whole batch.
-    var bytes: UnsafeRawBufferPointer
-
-    /// Calls `body` for each record with its place.
-    func forEachRecord<Failure: Error>(_ body: (Record, RecordPlace) throws(Failure) -> Void) throws(Failure) {
-        // A reserved range holds no records, whatever its header counts; nothing in it was verified.
-        guard header.kind == .records else { return }
-        var position = BatchHeader.byteCount
-        for _ in 0..<header.recordCount {
-            let length = Int(bytes.part(position, Record.headerByteCount)[Record.layout.length])
-            let place = RecordPlace(
-                segment: header.segment, recordPosition: UInt32(offset + position),
-                payloadAreaPosition: UInt32(offset + header.payloadAreaOffset))
-            let record = Record(trusting: bytes.part(position, length))
-            if !record.isSkipped { try body(record, place) }
-            position += length
-        }
-    }
-}
-
-/// What was found where a batch was expected.
-enum BatchOutcome {
-    case batch(FoundBatch)
-    /// Nothing that could be a batch of this segment's present incarnation.
-    case nothing
-    /// A batch begins here but is not whole; why not.
-    case broken(BatchHeader, String)
-}
+// Reads batches from segments and verifies them. For whatever needs records that are not in staging any more: recovery,
+// the cleaner, punching, scrub, check, dump and rebuild.
 
 final class BatchReader<D: Device> {
     private let device: D
     let uuid: StoreUUID
     let segmentByteCount: Int
-    /// Blocks that cannot be read count as zeros, instead of ending the reading.
+    /// Whether blocks that cannot be read count as zeros. Else such a block ends the read with its error.
     var isTolerant = false
-    /// How much is read of a batch of which nothing is known yet.
+    /// How many bytes are read first of a batch whose length is not known yet.
     var firstReadByteCount = 64 << 10
-    /// Payload blocks of zeros count as verified: they may have been punched.
+    /// Whether payload blocks of zeros count as verified, since they may have been punched.
     var passesHoles = false
-    /// How many of those the last batch has.
+    /// How many such blocks the last batch has.
     private(set) var holeCount = 0
     private var buffer = AlignedBuffer(byteCount: 256 << 10)
-    /// What is read in the place of what is on disk: how a damaged log would be if it were repaired.
+    /// Bytes to be read instead of those on disk. They show a damaged log as it will be after a repair.
     var patches: [DeviceFile: [Patch]] = [:]
 
     struct Patch {
@@ -76,7 +41,7 @@ final class BatchReader<D: Device> {
         return UnsafeRawBufferPointer(target).part(0, count)
     }
 
-    /// Reads block by block; those that cannot be read become zeros.
+    /// Reads block by block. Blocks that cannot be read become zeros. Returns how many bytes were read.
     private func byBlocks(_ file: DeviceFile, _ offset: Int, _ target: UnsafeMutableRawBufferPointer) -> Int {
         var done = 0
         while done < target.count {
@@ -101,12 +66,12 @@ final class BatchReader<D: Device> {
         }
     }
 
-    /// What lies in a part of a segment, patches applied. Borrowed until the next read.
+    /// A part of a segment with patches applied, unverified. Valid until the next read.
     func bytes(_ file: DeviceFile, _ offset: Int, _ byteCount: Int) throws(Errno) -> UnsafeRawBufferPointer {
         try read(file, offset, byteCount)
     }
 
-    /// The header of a segment, nil where it was never used.
+    /// The header of a segment; nil if the segment was never used.
     func segmentHeader(_ number: SegmentNumber, _ file: DeviceFile) throws(SegmentProblem) -> SegmentHeader? {
         let bytes: UnsafeRawBufferPointer
         do { bytes = try read(file, 0, SegmentHeader.byteCount) } catch { throw .unreadable(error) }
@@ -116,7 +81,7 @@ final class BatchReader<D: Device> {
         } catch { throw .damaged(error) }
     }
 
-    /// The batch at `offset`, its records and (if asked) its payload blocks verified.
+    /// Reads the batch at `offset` and verifies its records and, if asked, its payload blocks.
     func batch(
         in segmentID: SegmentID, _ file: DeviceFile, at offset: Int, verifyPayload: Bool
     ) throws(Errno) -> BatchOutcome {
@@ -127,7 +92,7 @@ final class BatchReader<D: Device> {
             let (header, checksum) = BatchHeader.decode(
                 first, uuid: uuid, in: segmentID, room: room)
         else { return .nothing }
-        // What a repaired batch could not save of its data is told by its checksums when it is read.
+        // A salvaged batch may have lost payload blocks. Their checksums tell when the data is read.
         let verifyPayload = verifyPayload && !header.isSalvaged
         var bytes = first
         let needed = verifyPayload ? header.byteCount : header.payloadAreaOffset
@@ -151,7 +116,7 @@ final class BatchReader<D: Device> {
         BatchHeader.claimedIncarnation(try read(file, offset, blockByteCount))
     }
 
-    /// The next place after `offset` where a batch header might be; `end` when there is none.
+    /// The next offset after `offset` where a block begins with the magic of a batch; `end` if there is none.
     func candidate(_ file: DeviceFile, after offset: Int, end: Int) throws(Errno) -> Int {
         var start = offset + blockByteCount
         while start < end {
@@ -214,7 +179,7 @@ final class BatchReader<D: Device> {
     }
 }
 
-/// Why a segment's header could not be had.
+/// Why the header of a segment could not be read.
 enum SegmentProblem: Error {
     case unreadable(Errno)
     case damaged(CorruptionReport)

@@ -1,9 +1,10 @@
-// What can still be told of the inside of a damaged batch: its records one by one, and where its payload area begins.
+// Looks into a damaged batch: finds its whole records one by one, and where its payload area begins.
 
 /// The records that survive in a damaged place of a segment.
 struct BatchSurvey {
+    /// A record that is whole.
     struct Survivor {
-        /// From the start of the place.
+        /// From the start of the damaged place.
         var offset: Int
         var byteCount: Int
         var sequence: UInt64
@@ -15,13 +16,13 @@ struct BatchSurvey {
     private(set) var recordAreaByteCount: Int
     private(set) var lost: [ClosedRange<UInt64>] = []
     private(set) var nextInode = InodeNumber(0)
-    /// Payloads of survivors: where they claim to lie in the payload area, and their checksums.
+    /// The payloads of survivors: their positions in the payload area, and their checksums.
     private var payloads: [(position: Int, checksums: [UInt32])] = []
 
-    /// Records are not larger than this, so that looking for the next one ends.
+    /// How many bytes are searched at most. No record area is longer.
     private static let searchByteCountLimit = 16 << 20
 
-    /// Looks for whole records with sequences between those of the neighbours.
+    /// Looks for whole records with sequences above `lower` and through `upper`.
     init<D: Device>(
         _ reader: BatchReader<D>, _ file: DeviceFile, _ range: Range<Int>, _ header: BatchHeader?,
         _ lower: RecordSequence, _ upper: RecordSequence?
@@ -46,7 +47,7 @@ struct BatchSurvey {
             }
             let survivor = Survivor(
                 offset: position, byteCount: record.bytes.count, sequence: record.sequence.rawValue)
-            // A void record can only stand where at least a header fits.
+            // A void record will fill the gap before this one, so the gap must hold at least its header.
             let before = records.last.map { $0.offset + $0.byteCount } ?? BatchHeader.byteCount
             guard position == before || position - before >= Record.headerByteCount else {
                 position += 1
@@ -66,7 +67,7 @@ struct BatchSurvey {
     private static func record(
         _ bytes: UnsafeRawBufferPointer, above lower: UInt64, through upper: UInt64, payloadByteCount: Int
     ) -> Record? {
-        // Cheap questions first: this is asked at every byte of a damaged place.
+        // The cheap checks come first: this runs at every byte of a damaged place.
         let length = Int(bytes[Record.layout.length])
         guard length >= Record.headerByteCount, length <= bytes.count,
             bytes[Record.layout.type] == Record.operationType
@@ -104,10 +105,10 @@ struct BatchSurvey {
     var lastRecord: RecordSequence { RecordSequence(records.last?.sequence ?? 0) }
     var roundedAreaByteCount: Int { (recordAreaByteCount + blockByteCount - 1) & ~(blockByteCount - 1) }
 
-    /// Records and the void ones between them.
+    /// The number of records of the repaired batch: survivors, and void records between them.
     var pieceCount: Int { records.count + gaps.count }
 
-    /// Stretches of the record area that no survivor covers.
+    /// The ranges of the record area that no survivor covers.
     private var gaps: [Range<Int>] {
         var gaps: [Range<Int>] = []
         var end = BatchHeader.byteCount
@@ -119,7 +120,8 @@ struct BatchSurvey {
         return gaps
     }
 
-    /// Where the header is lost, finds where the payload area begins: there the survivors' checksums match.
+    /// If the header is lost, finds the payload area: it begins where a block matches the checksum of a survivor's
+    /// payload.
     mutating func findPayloads<D: Device>(_ reader: BatchReader<D>, _ file: DeviceFile) {
         guard !isAreaKnown, !payloads.isEmpty else { return }
         var start = roundedAreaByteCount
@@ -139,8 +141,8 @@ struct BatchSurvey {
         }
     }
 
-    /// What to write: the header of the batch, and those of void records. Nothing else of the place changes, so that a write that
-    /// is torn loses nothing that was whole.
+    /// What to write: the header of the batch, and the headers of void records. No other byte of the place changes. So
+    /// a torn write cannot damage a record that is whole.
     func patches<D: Device>(
         _ reader: BatchReader<D>, _ file: DeviceFile, _ header: BatchHeader
     ) throws(Errno) -> [(offset: Int, bytes: [UInt8])] {

@@ -1,7 +1,8 @@
 // How the file of a segment is made, and how its header is written.
 
 extension Device {
-    /// Creates the file of a segment, its blocks written, durable and under its name.
+    /// Makes the file of a free segment. It is written with zeros and durable before it gets its name, so a segment
+    /// file is always whole and the host need not allocate blocks for it later.
     func makeSegment(
         _ number: SegmentNumber, _ uuid: StoreUUID, _ incarnation: UInt32, _ byteCount: Int
     ) throws(Errno) -> DeviceFile {

@@ -1,9 +1,9 @@
-// Which batches are on stable storage. Pure bookkeeping over completions; SegmentLog asks it what to flush.
+// Which batches are durable. It does no I/O: SegmentLog reports completions and asks what to flush.
 
 /// Tracks batches from their submission until they are durable.
 ///
-/// A batch is durable when it was written with DSYNC, or when its write completed before the start of a sync of *its* file that
-/// completed. The log is durable through N when that holds of every batch up to N, in every file.
+/// A batch is durable if it was written with DSYNC, or if its write completed before a sync of *its* file was started
+/// and that sync completed. The log is durable through N if every batch through N is durable, in whichever file.
 struct DurabilityTracker {
     private struct Entry {
         var batch: BatchSequence
@@ -12,7 +12,7 @@ struct DurabilityTracker {
         var isInFlight = true
         var isWritten = false
         var isDurable = false
-        /// The sync in flight that covers it, or 0.
+        /// The sync in flight that will make it durable, or 0.
         var sync: UInt32 = 0
     }
 
@@ -20,14 +20,14 @@ struct DurabilityTracker {
     private var entries: [Entry] = []
     private var lastSync: UInt32 = 0
     private var syncs: [(id: UInt32, file: DeviceFile)] = []
-    /// Files of which a flush has failed. The host may have told that to one flush only and take what it lost for clean, so no other
-    /// flush of them counts, not even one that was in flight at that time.
+    /// Files of which a flush has failed. The host may report the error to one flush only, and take the lost pages for
+    /// clean. So no other flush of these files counts, not even one that was in flight then.
     private var mistrusted: [DeviceFile] = []
-    /// Everything through here is durable.
+    /// Every batch through this one is durable.
     private(set) var durable: BatchSequence
-    /// Everything through here is written (though not durable).
+    /// Every batch through this one is written, perhaps not durably.
     private(set) var written: BatchSequence
-    /// Somebody waits for durability through here.
+    /// The last batch that somebody wants to be durable.
     private(set) var wanted: BatchSequence
 
     init(through batch: BatchSequence) {
@@ -38,7 +38,7 @@ struct DurabilityTracker {
 
     var undurableCount: Int { entries.count }
     var syncsInFlightCount: Int { syncs.count }
-    /// Writes and flushes whose completion has not been told yet.
+    /// Writes and flushes whose completion was not reported yet.
     var inFlightCount: Int { entries.reduce(0) { $0 + ($1.isInFlight ? 1 : 0) } + syncs.count }
 
     mutating func submitted(_ batch: BatchSequence, _ file: DeviceFile, isDurableWrite: Bool) {
@@ -54,12 +54,12 @@ struct DurabilityTracker {
         advance()
     }
 
-    /// A write failed: its batch never becomes durable where it lies.
+    /// A write failed: its batch never becomes durable at this place.
     mutating func writeFailed(_ batch: BatchSequence) {
         entries[entries.firstIndex { $0.batch == batch }!].isInFlight = false
     }
 
-    /// A flush failed: what it covered never becomes durable where it lies.
+    /// A flush failed: the batches that it covered never become durable at their places.
     mutating func syncFailed(_ id: UInt32) {
         guard let index = syncs.firstIndex(where: { $0.id == id }) else { return }
         mistrusted.append(syncs.remove(at: index).file)
@@ -67,7 +67,8 @@ struct DurabilityTracker {
 
     mutating func want(_ batch: BatchSequence) { wanted = max(wanted, batch) }
 
-    /// The files to sync now so that what is wanted becomes durable; each gets an id to be given back to `syncCompleted`.
+    /// The files to sync now so that wanted batches become durable. Each gets an id, for `syncCompleted` or
+    /// `syncFailed`.
     mutating func syncsToSubmit() -> [(id: UInt32, file: DeviceFile)] {
         var result: [(id: UInt32, file: DeviceFile)] = []
         for index in entries.indices {
@@ -83,7 +84,7 @@ struct DurabilityTracker {
             result.append((lastSync, entry.file))
             entries[index].sync = lastSync
         }
-        // What else of these files is written already is covered as well.
+        // These syncs also cover the other batches that are already written to these files.
         for index in entries.indices
         where entries[index].isWritten && !entries[index].isDurable && entries[index].sync == 0 {
             if let started = result.first(where: { $0.file == entries[index].file }) {

@@ -1,6 +1,7 @@
-// Follows the chain of batches from a position to the end of the log, and tells an end from damage. Recovery drives it.
+// Follows the chain of batches from a position to the end of the log, and tells the tail from damage. Recovery drives
+// it.
 
-/// A segment as its header tells, for walking.
+/// The header and the file of a segment that a walk may come to.
 struct WalkSegment {
     var header: SegmentHeader
     var file: DeviceFile
@@ -10,18 +11,18 @@ struct WalkSegment {
 struct LogWalk<D: Device> {
     private let reader: BatchReader<D>
     private var segments: [SegmentNumber: WalkSegment]
-    /// Behind the last batch given.
+    /// The position behind the last batch returned.
     private(set) var position: LogPosition
-    /// The epoch of the last batch given.
+    /// The epoch of the last batch returned.
     private(set) var epoch: MountEpoch
-    /// The highest batch sequence that a verified batch called durable.
+    /// The highest batch that a verified batch says is durable.
     private(set) var durable: BatchSequence
     private var endedSegment: Bool
 
     init(reader: BatchReader<D>, segments: [SegmentNumber: WalkSegment], from position: LogPosition, epoch: MountEpoch)
     {
         self.reader = reader
-        // What the cleaner fills lies beside the chain.
+        // The cleaner's segments are not part of the chain.
         self.segments = segments.filter { $0.value.header.role == .hot }
         self.position = position
         self.epoch = epoch
@@ -30,13 +31,13 @@ struct LogWalk<D: Device> {
         endedSegment = present?.header.state != .inUse || present?.header.segmentID != position.segmentID
     }
 
-    /// A segment whose header has been made out after all.
+    /// Adds a segment whose header became known during the walk.
     mutating func add(_ segment: WalkSegment) {
         segments[segment.header.number] = segment
         tornEvidence = nil
     }
 
-    /// Where the batch after `position` must have been, for repairing; nil where no segment could hold it.
+    /// Where the batch after `position` must have been, for a repair; nil if no segment could hold it.
     func expectedPlace() -> (segment: WalkSegment, offset: Int)? {
         if let next = successor(), next.header.number != position.segment || endedSegment {
             return (next, SegmentHeader.byteCount)
@@ -45,13 +46,14 @@ struct LogWalk<D: Device> {
         return (here, Int(position.offsetInSegment))
     }
 
-    /// The first batch of the next segment of the log behind `position`, nil where there is none.
+    /// The first batch of the next segment of the log after `position`; nil if there is none.
     func nextFirstBatch() -> BatchSequence? {
         segments.values.filter { $0.header.state == .inUse && $0.header.end != UInt32(SegmentHeader.byteCount) }
             .map(\.header.firstBatch).filter { $0 > position.lastBatch.next }.min()
     }
 
-    /// The segment that a mount opened to go on right behind the last batch: the one of the highest epoch.
+    /// The segment whose first batch is the one after `position`. If several mounts opened one, that of the highest
+    /// epoch.
     private func successor() -> WalkSegment? {
         segments.values.filter {
             $0.header.state == .inUse && $0.header.firstBatch == position.lastBatch.next
@@ -60,7 +62,7 @@ struct LogWalk<D: Device> {
         .max { $0.header.epoch < $1.header.epoch }
     }
 
-    /// The next batch of the log, verified whole, or nil at its end.
+    /// The next batch of the log, fully verified; nil at the end of the log.
     mutating func next() throws(Errno) -> FoundBatch? {
         let candidate = successor()
         if let candidate, candidate.header.number != position.segment || endedSegment {
@@ -77,7 +79,7 @@ struct LogWalk<D: Device> {
         return try verified(here, at: Int(position.offsetInSegment)) != nil
     }
 
-    /// The batch at a place if it is the one that the chain asks for.
+    /// The batch at a place, if it is the next of the chain.
     private func verified(_ segment: WalkSegment, at offset: Int) throws(Errno) -> FoundBatch? {
         let header = segment.header
         if header.end != 0, offset >= Int(header.end) { return nil }
@@ -100,12 +102,15 @@ struct LogWalk<D: Device> {
         return found
     }
 
-    /// How many whole batches `evidenceOfDamage` saw beyond the end: after a power cut, or because of damage that cannot be proved.
+    /// How many whole batches `evidenceOfDamage` saw beyond the end. A power cut leaves such batches, and so does
+    /// damage that cannot be proved.
     private(set) var abandonedBatchCount = 0
 
-    /// After the end: evidence that the log went on durably beyond it, which makes the end damage; nil where it is the tail.
+    /// To be called at the end of the walk. Looks for evidence that the log went on durably beyond it: then the end is
+    /// damage. Nil: it is the tail.
     ///
-    /// `torn`: segments whose headers cannot be read. If the log ran durably into one, it is damaged and not merely unused.
+    /// `torn` are segments whose headers cannot be read. If the log went on durably in one of them, that segment is
+    /// damaged. Else it was unused.
     mutating func evidenceOfDamage(
         torn: [(number: SegmentNumber, file: DeviceFile)] = []
     ) throws(Errno) -> CorruptionReport? {
@@ -119,8 +124,10 @@ struct LogWalk<D: Device> {
         for segment in segments.values
         where segment.header.state == .inUse && segment.header.end != UInt32(SegmentHeader.byteCount) {
             let header = segment.header
-            // A mount voids what it does not take in before it opens a segment, and it says where what it took in ends. A segment
-            // of the newest mount proves nothing: that one may have written several before the power went.
+            // A mount declares the end of what it took in before it opens a segment of its own. So a segment with a
+            // declared end, or of an older mount than the newest, was taken in by a later mount, and the batches before
+            // it were there. A segment of the newest mount proves nothing: that mount may have written several before
+            // the power was cut.
             if header.firstBatch > missing, header.end != 0 || header.epoch < newest {
                 return CorruptionReport(
                     place: place,
@@ -129,7 +136,7 @@ struct LogWalk<D: Device> {
                 )
             }
             let isHere = header.number == position.segment && !endedSegment
-            // The segment of an earlier mount that was unmounted may be the one in which this mount's log went on.
+            // After a clean unmount the next mount goes on in the same segment, whose header has the older epoch.
             guard isHere || header.firstBatch >= missing && header.epoch >= epoch else { continue }
             var cursor = BatchCursor(
                 reader, header.segmentID, segment.file,
@@ -157,7 +164,7 @@ struct LogWalk<D: Device> {
         return nil
     }
 
-    /// The segment with an unreadable header by which `evidenceOfDamage` knows.
+    /// The segment with an unreadable header in which `evidenceOfDamage` found its evidence.
     private(set) var tornEvidence: SegmentNumber?
 
     private mutating func evidence(

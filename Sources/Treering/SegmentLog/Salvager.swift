@@ -1,58 +1,11 @@
-// Makes sense of damaged places of the log: what can be saved of a batch, and what would have to be written over it so that the log
-// is whole again. Changes nothing on disk by itself: `BatchReader.patches` shows the log as it would be, `check --repair` writes it.
-
-/// One damaged place of the log, and how it is repaired.
-struct Salvage {
-    var segment: SegmentNumber
-    var file: DeviceFile
-    /// Where the damaged batch (or header) begins, and where the next whole thing does.
-    var range: Range<Int>
-    var reason: String
-    /// What is to be written.
-    var patches: [(offset: Int, bytes: [UInt8])] = []
-    /// The sequences of records that are lost.
-    var lost: [ClosedRange<UInt64>] = []
-    var savedRecordCount = 0
-
-    var lostRecordCount: UInt64 { lost.reduce(0) { $0 &+ ($1.upperBound - $1.lowerBound) &+ 1 } }
-}
-
-/// What is known of the log right before a damaged place.
-struct LogContext {
-    var sequence: BatchSequence
-    var checksum: UInt32
-    var lastRecord: RecordSequence
-    var nextInode: InodeNumber
-    var epoch: MountEpoch
-    var durable: BatchSequence
-
-    init(_ found: FoundBatch) {
-        sequence = found.header.sequence
-        checksum = found.checksum
-        lastRecord = found.header.lastRecord
-        nextInode = found.header.nextInode
-        epoch = found.header.epoch
-        durable = found.header.durable
-    }
-
-    /// Before the first batch of a segment.
-    init(
-        before sequence: BatchSequence, checksum: UInt32, lastRecord: RecordSequence, nextInode: InodeNumber,
-        epoch: MountEpoch
-    ) {
-        self.sequence = BatchSequence(sequence.rawValue - 1)
-        self.checksum = checksum
-        self.lastRecord = lastRecord
-        self.nextInode = nextInode
-        self.epoch = epoch
-        durable = .zero
-    }
-}
+// Salvages damaged places of the log: finds what is left of a batch, and what must be written there so that the log is
+// whole again. It writes nothing: `BatchReader.patches` shows the log as if it were repaired, and `check --repair`
+// writes the patches.
 
 final class Salvager<D: Device> {
     private let reader: BatchReader<D>
     private(set) var salvages: [Salvage] = []
-    /// More is not a damaged store, but none.
+    /// The most places that are salvaged. A store with more of them is beyond repair.
     static var salvageLimit: Int { 100_000 }
 
     init(_ reader: BatchReader<D>) {
@@ -60,21 +13,22 @@ final class Salvager<D: Device> {
         reader.isTolerant = true
     }
 
-    /// Mends the place where the batch after `context` should begin, so that it can be read again.
+    /// Salvages the place where the batch after `context` should begin. The reader then shows a whole batch there.
     ///
     /// - Parameters:
     ///   - end: where the segment ends.
-    ///   - last: the sequence of the segment's last batch, nil where it is not known.
-    ///   - headChecksum: where the segment is the head: the checksum of the log's last batch, which ends at `end`.
-    ///   - mustExist: whether the log certainly went on here; else it ends where nothing whole follows.
-    /// - Returns: false where the log ends here.
+    ///   - last: the sequence of the segment's last batch; nil if it is unknown.
+    ///   - limit: no batch has a higher sequence.
+    ///   - headChecksum: if the segment is the head: the checksum of the log's last batch, which ends at `end`.
+    ///   - mustExist: whether the log certainly went on here. If not, and no whole batch follows, the log ends here.
+    /// - Returns: false if the log ends here.
     func salvage(
         _ segmentID: SegmentID, _ file: DeviceFile, at offset: Int, end: Int,
         after context: LogContext, last: BatchSequence?, through limit: BatchSequence, mustExist: Bool,
         headChecksum: UInt32? = nil
     ) throws(Errno) -> Bool {
         guard salvages.count < Self.salvageLimit, end - offset >= blockByteCount else { return false }
-        // Where the header can be believed it says all about the batch; else the next batch tells what is missing.
+        // If the header is whole, it tells all about the batch. Else the next whole batch tells what is missing.
         let outcome = try reader.batch(in: segmentID, file, at: offset, verifyPayload: false)
         var known: BatchHeader?
         var checksum: UInt32 = 0
@@ -121,7 +75,7 @@ final class Salvager<D: Device> {
         return true
     }
 
-    /// Notes a repair and shows it to the reader.
+    /// Adds a salvage, and shows its patches to the reader.
     func add(_ salvage: Salvage) {
         salvages.append(salvage)
         for patch in salvage.patches {
@@ -133,7 +87,7 @@ final class Salvager<D: Device> {
         BatchHeader.claimedChecksum(try reader.bytes(file, offset, BatchHeader.byteCount))
     }
 
-    /// The next batch of this incarnation after `offset` whose header can be believed.
+    /// The next batch after `offset` that is of this incarnation and has a whole header.
     private func following(
         _ segmentID: SegmentID, _ file: DeviceFile, _ offset: Int, _ end: Int,
         _ sequence: BatchSequence, _ limit: BatchSequence
@@ -142,7 +96,8 @@ final class Salvager<D: Device> {
         while true {
             try cursor.skip()
             guard !cursor.isOver else { return nil }
-            // A data block may hold a copy of an older batch of this segment, never one of a later batch.
+            // Data may contain a copy of an older batch of this segment, but not of a later one. So the sequence
+            // decides.
             switch try cursor.read() {
             case .batch(let found)
             where found.header.sequence.rawValue > sequence.rawValue + 1

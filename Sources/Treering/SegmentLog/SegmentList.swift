@@ -1,21 +1,21 @@
-// The segments of a store by number, and what is asked of all of them at once. A store may have millions: nothing that is asked under the
-// lock with each operation or each checkpoint looks at every one. Used by SegmentTable.
+// The segments of a store by number, with sums and sets over all of them. A store may have millions of segments. So no
+// question that is asked under the lock for each operation or checkpoint looks at every segment. Used by SegmentTable.
 
-/// Segments, and sums over them that are kept with each change.
+/// Segments, and sums over them that are updated with each change of a segment.
 struct SegmentList: RandomAccessCollection, MutableCollection {
     private var segments: [Segment]
     private let segmentByteCount: Int64
-    /// Bytes in sealed segments that nothing needs any more, and the part of them that lies between live bytes.
+    /// Bytes in sealed segments that are not live, and the part of them in segments that have live bytes too.
     private(set) var reclaimableByteCount: Int64 = 0
     private(set) var deadByteCount: Int64 = 0
     /// Sealed segments without a live byte.
     private(set) var dead: Set<Int> = []
-    /// Segments whose usage entry is behind, each once at least; some may have caught up.
+    /// Contains every segment whose usage entry is out of date, perhaps twice, and perhaps some others.
     private var changed: [Int] = []
-    /// The stamps of the segments of the log in use, in order unless `mustSort`.
+    /// The stamps of all hot segments in use, in order unless `mustSort`.
     private var stamps: [BatchSequence] = []
     private var mustSort = false
-    /// No segment below is absent.
+    /// No segment with a lower number is absent.
     private var firstAbsent = 0
 
     init(count: Int, segmentByteCount: Int) {
@@ -39,7 +39,7 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
     /// Adds to (or takes from) the live bytes of a segment.
     @inline(__always)
     mutating func charge(_ index: Int, _ byteCount: Int64) {
-        // A segment that is not sealed counts in no sum.
+        // A segment that is not sealed is in no sum.
         if segments[index].isChanged && !segments[index].isSealed {
             segments[index].live &+= byteCount
         } else {
@@ -47,7 +47,7 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
         }
     }
 
-    /// Goes on with so many segments; those beyond hold nothing.
+    /// Changes the number of segments. Those beyond the new number must be absent.
     mutating func resize(to count: Int) {
         if count < segments.count {
             precondition(segments[count...].allSatisfy { $0.state == .absent })
@@ -59,26 +59,26 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
         }
     }
 
-    /// The first absent segment below a number.
+    /// The lowest absent segment below `limit`.
     mutating func absentIndex(below limit: Int) -> Int? {
         while firstAbsent < limit, segments[firstAbsent].state != .absent { firstAbsent += 1 }
         return firstAbsent < limit ? firstAbsent : nil
     }
 
-    /// The segments whose usage entry is behind, in order.
+    /// The segments whose usage entry is out of date, in order.
     mutating func changedIndices() -> [Int] {
         changed = Set(changed.filter { segments[$0].isChanged }).sorted()
         return changed
     }
 
-    /// How many segments of the log in use have a stamp in a range.
+    /// How many hot segments in use have a stamp in a range.
     mutating func stampCount(from first: BatchSequence, through last: BatchSequence) -> Int {
         sortStamps()
         guard first <= last else { return 0 }
         return place(behind: last) - place(of: first)
     }
 
-    /// The greatest stamp of a segment of the log in use that is not above a batch.
+    /// The greatest stamp of a hot segment in use that is not above `batch`.
     mutating func stamp(through batch: BatchSequence) -> BatchSequence? {
         sortStamps()
         let place = place(behind: batch)
@@ -87,7 +87,7 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
 
     // MARK: Sums
 
-    /// What a segment is to the sums.
+    /// What one segment contributes to the sums and sets.
     private struct Standing {
         let reclaimable: Int64
         let isDead: Bool
@@ -110,7 +110,7 @@ struct SegmentList: RandomAccessCollection, MutableCollection {
     private mutating func account(_ index: Int, _ before: Standing) {
         let after = Standing(segments[index], segmentByteCount)
         reclaimableByteCount &+= after.reclaimable &- before.reclaimable
-        // One that holds nothing, or more than it can, has nothing dead between what is live.
+        // A segment without live bytes becomes free as a whole, so none of its bytes count here.
         deadByteCount &+= (after.isDead ? 0 : after.reclaimable) &- (before.isDead ? 0 : before.reclaimable)
         if after.isChanged && !before.isChanged { changed.append(index) }
         if after.isDead != before.isDead { setDead(index, after.isDead) }

@@ -35,7 +35,7 @@ extension SegmentLog {
             } else {
                 let bytes = area.part(offset, length)
                 image.bytes.copy(bytes, to: SegmentHeader.byteCount + end)
-                if end < offset { place(Record(trusting: bytes), of: batch, at: end) }
+                if end < offset { place(Record(trusting: bytes), of: batch, from: offset, at: end) }
                 end += length
             }
             offset += length
@@ -45,9 +45,10 @@ extension SegmentLog {
         batch.image = image
     }
 
-    private func place(_ record: Record, of batch: Batch, at offset: Int) {
+    private func place(_ record: Record, of batch: Batch, from provisional: Int, at offset: Int) {
         record.forEachInlinePayload { payload, offsetInRecord in
-            placePayload(payload, batch.segment, UInt32(batch.offset + offset + offsetInRecord))
+            let start = batch.offset + offsetInRecord
+            placePayload(payload, batch.segment, UInt32(start + provisional), UInt32(start + offset))
         }
     }
 }

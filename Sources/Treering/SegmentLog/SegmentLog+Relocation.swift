@@ -1,11 +1,12 @@
-// What follows a failed write or flush: the batches that are not durable still lie in their slots, get places in fresh segments
-// and go out again. Housekeeper+Relocation.swift drives it.
+// Relocation after a failed write or flush: the batches that are not durable get places in fresh segments and are
+// written again. Housekeeper+Relocation.swift drives it.
 //
-// Contract: a slot is used again only when its batch is durable, and batches become durable in order. So whatever was acknowledged
-// and is not durable lies in staging, and a failure loses nothing as long as any place of the store can be written.
+// Contract: a slot is used again only when its batch is durable, and batches become durable in order. So everything
+// that was acknowledged and is not durable lies in staging. A failure loses nothing as long as some place of the store
+// can be written.
 
 extension SegmentLog {
-    /// The batches to be written again, in order. The log is suspended and nothing of it is in flight.
+    /// The batches to write again, in order. The log must be suspended, with no write or flush in flight.
     var undurableBatches: [Batch] {
         precondition(suspension != nil && tracker.inFlightCount == 0)
         let batches = slots.compactMap { $0 }.filter { $0.sequence > tracker.durable }
@@ -14,7 +15,7 @@ extension SegmentLog {
         return batches
     }
 
-    /// A closed batch as it lies in its slot, with the place that it had.
+    /// A closed batch as it lies in its slot, with its present place in the log.
     func found(_ batch: Batch) -> FoundBatch {
         let area = recordArea(batch)
         guard
@@ -28,8 +29,9 @@ extension SegmentLog {
             bytes: UnsafeRawBufferPointer(area).part(0, batch.payloadAreaOffset))
     }
 
-    /// Gives a batch its next place, behind `position` or, where `beginsSegment`, at the start of `position.segment`: copies its records
-    /// to `front`, with room for a segment header before them. What staging holds stays as it is, so a successor still finds it.
+    /// Gives a batch its new place, behind `position` or, if `beginsSegment`, at the start of `position.segment`.
+    /// Copies its records to `front`, with room for a segment header before them. The slot in staging does not change,
+    /// so a successor still finds the batch.
     func move(
         _ batch: inout Batch, behind position: LogPosition, beginsSegment: Bool, durable: BatchSequence,
         to front: UnsafeMutableRawBufferPointer
@@ -50,7 +52,7 @@ extension SegmentLog {
         return found
     }
 
-    /// The records of a batch at `front` are as they shall be: writes its header there and moves `position` behind it.
+    /// Writes the header of a batch whose records at `front` are final, and moves `position` behind the batch.
     func seal(
         _ batch: Batch, _ found: FoundBatch, behind position: inout LogPosition, at front: UnsafeMutableRawBufferPointer
     ) {
@@ -62,7 +64,8 @@ extension SegmentLog {
         position.offsetInSegment = UInt32(batch.offset + batch.byteCount)
     }
 
-    /// Everything is durable at its new place: the log goes on behind `position`, in its segment unless that is full.
+    /// Ends the suspension: all batches are durable at their new places. The log goes on at `position`, in the same
+    /// segment if `continuesSegment`.
     func resume(
         _ batches: [Batch], _ table: SegmentTable, at position: LogPosition, continuesSegment: Bool,
         _: borrowing Telling

@@ -1,10 +1,11 @@
-// What of the log is still in memory, in the slots of staging: reads are answered from there without a look at the disk.
+// Reads from batches that still lie in staging, without the disk.
 
 extension SegmentLog {
-    /// The bytes at a place of the log, if the batch that holds them still lies in staging. Valid under the lock.
+    /// The bytes at a place of the log, if their batch still lies in staging. Valid while the lock is held.
     ///
-    /// They are served without a look at their checksum, so they must not be of another incarnation of the segment: a slot keeps its batch for long
-    /// after that is durable. Within one incarnation a place is written once, by one batch.
+    /// Nobody verifies the checksum of these bytes. A slot keeps its batch long after that is durable, and the segment
+    /// may have been recycled meanwhile. So the incarnation is compared. Within one incarnation each place is written
+    /// once, by one batch.
     func resident(_ segmentID: SegmentID, _ position: UInt32, _ byteCount: Int) -> UnsafeRawBufferPointer? {
         for batch in slots {
             guard let batch, batch.segmentID == segmentID, Int(position) >= batch.offset,
@@ -22,7 +23,7 @@ extension SegmentLog {
         return nil
     }
 
-    /// Whether what lies at a place, or will, is not known to be written yet.
+    /// Whether the batch at a place may not be written yet, so that it cannot be read from disk.
     func isPending(_ segmentID: SegmentID, _ position: UInt32) -> Bool {
         slots.contains { batch in
             guard let batch else { return false }

@@ -1,16 +1,7 @@
-// The head of the log: builds batches in staging, gives records their addresses, hands batches to the device. Owned by the core
-// and used under its lock; does no I/O itself: submissions go to `outbox`, completions come back by slot.
+// The head of the log: builds batches in staging and gives records their places. Owned by the core and used under the
+// volume's lock. It does no I/O: submissions go to `outbox`, and completions come back by slot.
 
-/// Where a record lies: what the index needs to establish entries from it.
-struct RecordPlace {
-    var segment: SegmentNumber
-    /// Position of the record's first byte in the segment.
-    var recordPosition: UInt32
-    /// Position in the segment of the payload area of its batch (provisional while the batch is open).
-    var payloadAreaPosition: UInt32
-}
-
-/// What a tag means to the log.
+/// The kinds of tags that the log puts on its submissions.
 enum LogTag {
     static let batch: UInt64 = 1 << 56
     static let sync: UInt64 = 2 << 56
@@ -20,7 +11,7 @@ enum LogTag {
 /// Whether an operation can be appended now.
 enum LogRoom: Equatable {
     case ready
-    /// A slot of staging or a prepared segment will be there soon.
+    /// Not now. A slot of staging or a prepared segment will come free.
     case wait
     /// The store is full.
     case full
@@ -29,7 +20,7 @@ enum LogRoom: Equatable {
 }
 
 final class SegmentLog {
-    /// A batch that is open, in flight, or still lying in its slot.
+    /// A batch that has a slot: open, in flight, or durable with its slot not used again yet.
     struct Batch {
         var sequence: BatchSequence
         var slot: Int
@@ -41,7 +32,7 @@ final class SegmentLog {
         var firstRecord: RecordSequence
         var isOpen = true
         var beginsSegment: Bool
-        /// Where the payload area will lie, from the start of the batch: provisional while open.
+        /// Where the payload area lies, from the start of the batch. Provisional while the batch is open.
         var payloadAreaOffset: Int
         /// Where records begin that are left out when the batch is closed, in bytes of the record area.
         var leftOut: [Int] = []
@@ -50,45 +41,46 @@ final class SegmentLog {
         var image: AlignedBuffer?
         var segment: SegmentNumber { segmentID.number }
         var byteCount: Int { payloadAreaOffset + payloadBlockCount * blockByteCount }
-        /// What its write transfers: the segment's header goes along with the first batch.
+        /// The bytes of its write. The first batch of a segment is written together with the segment's header.
         var writtenByteCount: Int { byteCount + (beginsSegment ? SegmentHeader.byteCount : 0) }
     }
 
     let uuid: StoreUUID
-    /// Only for the headers of segments.
+    /// The key of the name hash, only for segment headers.
     private let hashKey: StoreUUID
     let epoch: MountEpoch
-    /// Who may use how much of the store.
+    /// Decides who may use how much of the store.
     let space: SpaceAccounting
     var table: SegmentTable {
         get { space.table }
         set { space.table = newValue }
     }
     private(set) var staging: Staging
-    /// Nothing is appended while staging is being replaced.
+    /// Whether nothing may be appended because staging is being replaced.
     private(set) var isHeld = false
-    /// Told where each payload of a batch came to lie when the batch is closed. Filled in by the index.
-    var placePayload: (PayloadID, SegmentNumber, UInt32) -> Void = { _, _, _ in }
+    /// Called when a batch is closed, for each of its payloads whose place is final only now. The index fills it in.
+    var placePayload: (PayloadID, SegmentNumber, _ provisional: UInt32, _ position: UInt32) -> Void = { _, _, _, _ in }
     private(set) var nextSequence: RecordSequence
     var position: LogPosition { didSet { noteHead() } }
     var tracker: DurabilityTracker
     private(set) var failure: Errno?
-    /// Nothing is appended any more, and nothing becomes durable.
+    /// Whether the log has failed: nothing is appended any more, and nothing becomes durable.
     var isClosed: Bool { failure != nil }
-    /// A write or flush failed: nothing is appended or submitted until what staging holds is written again elsewhere
-    /// (SegmentLog+Relocation.swift). The error that it was.
+    /// The error of a write or flush that failed. While it is set, nothing is appended or submitted, until the batches
+    /// in staging are written again elsewhere (SegmentLog+Relocation.swift).
     var suspension: Errno?
-    /// Somebody asked for durability through here. Headers call no more than that durable, so that the bytes of the log do not depend
-    /// on when flushes that nobody asked for complete.
+    /// The last batch that somebody asked to be durable. Headers claim no later batch as durable. So the bytes of the
+    /// log do not depend on when early flushes complete.
     private var requested = BatchSequence.zero
     var nextInode: InodeNumber
-    /// Submissions made under the lock, to be handed to the device outside it.
+    /// Submissions made under the lock. They are handed to the device after the lock is released.
     var outbox: [Submission] = []
     private(set) var appendedByteCount: UInt64 = 0
     private(set) var batchCount: UInt64 = 0
     private(set) var syncCount: UInt64 = 0
 
-    /// A slot holds its batch until that is durable: whatever becomes of a write or flush, it can be done again.
+    /// The batch in each slot of staging. A slot keeps its batch at least until that is durable, so a failed write can
+    /// be repeated.
     var slots: [Batch?]
     private var current: Int?
     private var nextSlot = 0
@@ -105,7 +97,7 @@ final class SegmentLog {
         var payloadByteCount = 0
     }
 
-    /// Goes on behind `position`: in the same segment where `continuesSegment`, else in a fresh one.
+    /// A log that goes on at `position`: in the same segment if `continuesSegment`, else in a fresh one.
     init(
         uuid: StoreUUID, hashKey: StoreUUID, epoch: MountEpoch, table: SegmentTable, staging: Staging,
         position: LogPosition,
@@ -130,7 +122,7 @@ final class SegmentLog {
 
     var lastBatch: BatchSequence { position.lastBatch }
     var hasOpenRecords: Bool { current.map { slots[$0]!.recordCount > 0 } ?? false }
-    /// The segment of the open batch, in which the next record will lie; nil where no batch is open.
+    /// The segment of the open batch, where the next record goes; nil if no batch is open.
     var headSegment: SegmentNumber? { current.map { slots[$0]!.segment } }
     /// The slot of the open batch.
     var openSlot: Int? { current }
@@ -138,12 +130,14 @@ final class SegmentLog {
     var openBatch: (sequence: BatchSequence, firstRecord: RecordSequence)? {
         current.map { (slots[$0]!.sequence, slots[$0]!.firstRecord) }
     }
-    /// One more segment is in use: the housekeeper looks whether free ones get few, and clears this.
+    /// Whether a segment was opened since the housekeeper looked. It then checks if free segments become few, and
+    /// clears this.
     var hasOpenedHead = false
 
     private func noteHead() { space.headOffset = head == nil ? nil : Int(position.offsetInSegment) }
 
-    /// Whether an operation that found no room should try again: to find room, or to fail for good.
+    /// Whether an operation that found no room should try again now. It will find room, or it will fail and stop
+    /// waiting.
     var mayHaveRoom: Bool {
         if isHeld || suspension != nil { return false }
         if failure != nil || current != nil { return true }
@@ -156,7 +150,8 @@ final class SegmentLog {
 
     // MARK: Appending
 
-    /// Makes sure that a record of this size can be appended next, closing the open batch and opening another where needed.
+    /// Makes room for a record of this size, which may close the open batch and open another. After `.ready` the record
+    /// can be appended, under the same hold of the lock.
     func makeRoom(recordByteCount: Int, payloadByteCount: Int, _ tier: SpaceTier) -> LogRoom {
         if let failure { return .failed(failure) }
         if isHeld || suspension != nil { return .wait }
@@ -217,7 +212,8 @@ final class SegmentLog {
         return .ready
     }
 
-    /// Appends a record for which `makeRoom` has just said `.ready`: gives it its sequence and place and publishes it.
+    /// Appends a record after `makeRoom` has returned `.ready`: gives it its sequence and place, and publishes it in
+    /// staging.
     func append(_ writer: inout RecordWriter) -> (record: Record, place: RecordPlace) {
         let slot = current!
         let sequence = nextSequence
@@ -254,7 +250,7 @@ final class SegmentLog {
         appendedByteCount -= UInt64(byteCount)
     }
 
-    /// Ends the open batch, if it holds anything, and submits its write.
+    /// Closes the open batch, if it has a record, and submits its write.
     func closeBatch(durable: Bool) {
         guard let slot = current, slots[slot]!.recordCount > 0 else { return }
         current = nil
@@ -273,7 +269,7 @@ final class SegmentLog {
             batch.sequence == position.lastBatch.next && tracker.durable <= tracker.written
                 && tracker.written <= position.lastBatch,
             "batches follow each other, and are written before they are durable")
-        // In a segment that is to go nothing more is begun.
+        // A segment beyond the limit is about to go (the store shrinks): no further batch is begun in it.
         let endsSegment =
             end + staging.geometry.batchByteCountLimit > table.segmentByteCount
             || Int(batch.segment.rawValue) >= table.countLimit
@@ -297,7 +293,9 @@ final class SegmentLog {
         }
         slots[slot] = batch
         for (payload, offset) in payloadsToPlace {
-            placePayload(payload, batch.segment, UInt32(batch.offset + rounded) + offset)
+            let provisional = batch.offset + staging.geometry.recordAreaByteCount
+            placePayload(
+                payload, batch.segment, UInt32(provisional) + offset, UInt32(batch.offset + rounded) + offset)
         }
         payloadsToPlace.removeAll(keepingCapacity: true)
         guard suspension == nil else { return }
@@ -306,8 +304,8 @@ final class SegmentLog {
         outbox.append(submission(batch, table, durable: durable))
     }
 
-    /// The write of a closed batch, with its segment's header where it is the first. `front` is room for a segment header with the
-    /// record area after it: that of the batch's slot, unless it was copied.
+    /// The write of a closed batch, together with the segment's header if the batch is the first of its segment.
+    /// `front` is room for a segment header with the record area after it. Nil: it is in the slot of the batch.
     func submission(
         _ batch: Batch, _ table: SegmentTable, durable: Bool, front: UnsafeMutableRawBufferPointer? = nil
     ) -> Submission {
@@ -335,17 +333,17 @@ final class SegmentLog {
 
     // MARK: Replacing staging
 
-    /// Closes the open batch and holds back further operations, so that staging empties.
+    /// Closes the open batch and makes operations wait, so that all of staging becomes durable.
     func holdForReplacement() {
         isHeld = true
         closeBatch(durable: false)
     }
 
-    /// Everything that staging holds is durable: it can be replaced. A batch may be open, of an operation that waits for a page, as long
-    /// as it has no record.
+    /// Whether staging can be replaced: all that it holds is durable. A batch without records may be open, since an
+    /// operation can open one and then wait for a page.
     var canReplaceStaging: Bool { isHeld && !hasOpenRecords && tracker.durable == lastBatch }
 
-    /// Goes on in other staging of the same geometry; nil goes on in the present one.
+    /// Ends the hold, with other staging of the same geometry. Nil keeps the present staging.
     func replaceStaging(by other: Staging?, _: borrowing Telling) {
         precondition(canReplaceStaging || isClosed)
         if let other {
@@ -359,7 +357,8 @@ final class SegmentLog {
 
     // MARK: Durability
 
-    /// Sees to it that everything appended so far becomes durable, that is `lastBatch` and what was before it.
+    /// Starts to make durable everything that was appended so far. It is durable when `tracker.durable` reaches
+    /// `lastBatch`.
     func requestDurable() {
         closeBatch(durable: true)
         tracker.want(lastBatch)
@@ -367,7 +366,8 @@ final class SegmentLog {
         pumpSyncs()
     }
 
-    /// A flush that nobody asked for, so that slots become free before all of them wait for one.
+    /// An early flush that nobody asked for. It frees slots before all of them are taken by batches that are not
+    /// durable.
     private func syncEarly() {
         let waitingCount = lastBatch.rawValue - tracker.durable.rawValue
         if tracker.syncsInFlightCount == 0, waitingCount * 2 >= slots.count { tracker.want(tracker.written) }
@@ -381,7 +381,7 @@ final class SegmentLog {
         }
     }
 
-    /// A submission with one of the log's tags has completed.
+    /// Takes the completion of a write or flush of the log.
     func completed(_ completion: Completion, _: borrowing Telling) {
         let number = completion.tag & ~LogTag.kindMask
         if completion.tag & LogTag.kindMask == LogTag.batch {
@@ -400,19 +400,20 @@ final class SegmentLog {
         pumpSyncs()
     }
 
-    /// What failed is never asked again as if nothing had happened: it is written again elsewhere, or the log is closed.
+    /// A failed write or flush is never simply repeated: the host may have dropped the data and report success. The
+    /// batches are written again elsewhere, or the log is closed.
     private func suspend(_ error: Errno) {
         guard failure == nil, suspension == nil else { return }
         suspension = error
         closeBatch(durable: true)
-        // A batch that was opened and got no record is not one: its place will be void.
+        // An open batch without records is given up: nothing was written at its place.
         guard let slot = current else { return }
         current = nil
         slots[slot] = nil
         nextSlot = slot
     }
 
-    /// Closes the log for this mount.
+    /// Closes the log for the rest of this mount.
     func fail(_ error: Errno, _: borrowing Telling) {
         failure = failure ?? error
         suspension = nil

@@ -1,64 +1,5 @@
-// What the log knows of each segment, in memory: state, place in the order, live bytes. Owned by the core; the index
-// stores a copy at each checkpoint.
-
-/// One segment of the store.
-struct Segment {
-    enum State {
-        /// There is no file.
-        case absent
-        /// A file whose blocks were written before and which holds nothing: ready to become the head.
-        case prepared
-        /// In use: the head, or full.
-        case inUse
-    }
-
-    var state = State.absent
-    var role = SegmentHeader.Role.hot
-    var incarnation: UInt32 = 0
-    var epoch = MountEpoch(0)
-    /// The segment's stamp: sequence of its first batch.
-    var firstBatch = BatchSequence.zero
-    /// 0 while it is the head.
-    var lastBatch = BatchSequence.zero
-    /// Where recovery declared its end, else 0.
-    var end: UInt32 = 0
-    /// Bytes that index entries charge to it.
-    var live: Int64 = 0
-    var file: DeviceFile?
-    /// Reads in flight; it is not recycled meanwhile.
-    var readerCount = 0
-    /// Its header is being written anew: nobody may begin to read it.
-    var isBeingReset = false
-    /// The first checkpoint that froze it with no live byte.
-    var emptySince: CheckpointNumber?
-    /// Whether the index's usage entry is behind.
-    var isChanged = false
-    /// It could not be emptied, because something in it cannot be read: the cleaner leaves it alone.
-    var isStuck = false
-    /// How much lived in it when it was looked through for dead blocks last.
-    var liveWhenSearched: Int64?
-
-    /// A segment that holds nothing, in its next incarnation: what was known of the one before is gone but for what its usage entry tells.
-    func recycled(to incarnation: UInt32) -> Segment {
-        var next = Segment()
-        next.state = .prepared
-        next.role = role
-        next.incarnation = incarnation
-        next.epoch = epoch
-        next.file = file
-        next.isChanged = true
-        return next
-    }
-
-    var isSealed: Bool { state == .inUse && lastBatch != .zero }
-
-    var usage: UsageEntry {
-        UsageEntry(
-            firstBatch: firstBatch, lastBatch: lastBatch, epoch: epoch, live: live, incarnation: incarnation,
-            end: end,
-            state: state == .inUse ? .inUse : .free, role: role)
-    }
-}
+// The segments of the store in memory: state, stamp, live bytes. Owned by the core and used under the volume's lock.
+// The index stores a copy of it at each checkpoint (usage entries).
 
 /// All segments by number, and the pool of prepared ones.
 final class SegmentTable {
@@ -68,7 +9,8 @@ final class SegmentTable {
     private(set) var pool: [SegmentNumber] = []
     private(set) var inUseCount = 0
     private(set) var liveByteCount: Int64 = 0
-    /// What cannot be true of the entries that were charged or discharged, to be reported by whoever changes them.
+    /// Why the charges of entries cannot be true, if they cannot: the index is damaged. The operation that changes
+    /// entries reports it.
     var impossible: CorruptionReport?
 
     init(segmentByteCount: Int, countLimit: Int) {
@@ -82,31 +24,31 @@ final class SegmentTable {
         _modify { yield &segments[Int(number.rawValue)] }
     }
 
-    /// How many segments there may be. While the store shrinks, some beyond may still be in use.
+    /// How many segments the store may have. While it shrinks, segments beyond the limit may still be in use.
     private(set) var countLimit: Int
 
     func contains(_ number: SegmentNumber) -> Bool { Int(number.rawValue) < segments.count }
 
-    /// The incarnation that a segment is in.
+    /// A segment with its present incarnation.
     @inline(__always)
     func id(of number: SegmentNumber) -> SegmentID {
         SegmentID(number, segments[Int(number.rawValue)].incarnation)
     }
 
-    /// Whether a segment is in use, in this incarnation of it.
+    /// Whether a segment is in use and still in this incarnation.
     func isInUse(_ segmentID: SegmentID) -> Bool {
         contains(segmentID.number) && self[segmentID.number].state == .inUse
             && self.id(of: segmentID.number) == segmentID
     }
 
-    /// Whether a batch of the log lies in this incarnation of a segment, as far as sequences tell.
+    /// Whether a batch of the log can lie in this incarnation of a segment, by its sequence.
     func includes(_ batch: BatchSequence, in segmentID: SegmentID) -> Bool {
         guard isInUse(segmentID) else { return false }
         let segment = self[segmentID.number]
         return segment.role == .hot && batch >= segment.firstBatch && (!segment.isSealed || batch <= segment.lastBatch)
     }
 
-    /// Somebody reads from a segment: it stays in its incarnation until they let go of it.
+    /// Notes `count` reads of a segment. It is not recycled until each has called `letGo`.
     @inline(__always)
     func hold(_ segmentID: SegmentID, count: Int = 1) {
         precondition(self.id(of: segmentID.number) == segmentID, "an incarnation that is over cannot be read")
@@ -121,25 +63,26 @@ final class SegmentTable {
         self[segmentID.number].readerCount -= 1
     }
 
-    /// Segments that could still be opened: prepared or not yet there.
+    /// How many segments are not in use: prepared or absent.
     var freeCount: Int { max(0, countLimit - inUseCount) }
 
-    /// Segments that have a file.
+    /// How many segments have a file.
     var fileCount: Int { inUseCount + pool.count }
 
-    /// Whether a segment holds nothing any more and only waits to be recycled.
+    /// Whether some sealed segment has no live byte and waits to be recycled.
     var hasDeadSegment: Bool { !segments.dead.isEmpty }
 
-    /// How many of those there are.
+    /// How many sealed segments have no live byte.
     var deadSegmentCount: Int { segments.dead.count }
 
-    /// Bytes in sealed segments that nothing needs any more.
+    /// Bytes in sealed segments that are not live.
     var reclaimableByteCount: Int64 { segments.reclaimableByteCount }
 
-    /// The part of that which lies between live bytes, so that only moving those brings it back.
+    /// The part of `reclaimableByteCount` in segments that also have live bytes. Only the cleaner can reclaim it, by
+    /// moving those.
     var deadByteCount: Int64 { segments.deadByteCount }
 
-    /// The segments whose usage entry is behind, and another one, in order.
+    /// The segments whose usage entry is out of date, in order, with `other` among them.
     func changedNumbers(and other: SegmentNumber? = nil) -> [SegmentNumber] {
         var indices = segments.changedIndices()
         if let other, !self[other].isChanged {
@@ -154,14 +97,14 @@ final class SegmentTable {
         segments.indices.filter { segments[$0].readerCount > 0 }.map { id(of: SegmentNumber(UInt32($0))) }
     }
 
-    /// Nothing more is written to a segment.
+    /// Seals a segment: nothing more is appended to it.
     func seal(_ number: SegmentNumber, lastBatch: BatchSequence) {
         precondition(self[number].state == .inUse && lastBatch != .zero)
         self[number].lastBatch = lastBatch
         self[number].isChanged = true
     }
 
-    /// Notes that the accounting of the index cannot be true, which only damage can have done; the first time counts.
+    /// Notes that the accounting of the index cannot be true, which only damage can cause. The first reason is kept.
     func noteImpossible(_ reason: String) {
         impossible = impossible ?? CorruptionReport(place: "the index", reason: "\(reason), which cannot be")
     }
@@ -175,7 +118,7 @@ final class SegmentTable {
         liveByteCount &+= Int64(byteCount)
     }
 
-    /// Puts a segment in use again as the index or its header tells.
+    /// Sets a segment to what its usage entry or its header says.
     func restore(_ number: SegmentNumber, _ usage: UsageEntry) {
         let index = Int(number.rawValue)
         precondition(segments[index].state != .inUse)
@@ -204,18 +147,18 @@ final class SegmentTable {
         pool.append(number)
     }
 
-    /// Remembers the file and the last known incarnation of a segment that is not in use.
+    /// Notes the file and the incarnation of a segment, without a change of its state. The highest incarnation is kept.
     func note(_ number: SegmentNumber, file: DeviceFile?, incarnation: UInt32) {
         self[number].file = file
         self[number].incarnation = max(self[number].incarnation, incarnation)
     }
 
-    /// Has the pool give these away last: writing to them has failed.
+    /// Makes the pool give out these segments last, because writing to them has failed.
     func preferOthers(than failed: Set<SegmentNumber>) {
         pool = pool.filter { failed.contains($0) } + pool.filter { !failed.contains($0) }
     }
 
-    /// Takes a prepared segment as the new head of the log, or of what the cleaner moves; nil when the pool is empty.
+    /// Opens a prepared segment as the head of the log or of the cleaner's blocks; nil if the pool is empty.
     func openHead(
         _ role: SegmentHeader.Role = .hot, firstBatch: BatchSequence, epoch: MountEpoch
     ) -> SegmentNumber? {
@@ -237,7 +180,7 @@ final class SegmentTable {
         return number
     }
 
-    /// A dead segment has been reset on disk to its next incarnation.
+    /// Puts a dead segment into the pool. Its header on disk already has the next incarnation.
     func recycle(_ number: SegmentNumber, incarnation: UInt32) {
         let index = Int(number.rawValue)
         precondition(segments[index].isSealed && segments[index].live == 0 && segments[index].readerCount == 0)
@@ -247,7 +190,7 @@ final class SegmentTable {
         pool.append(number)
     }
 
-    /// Takes a prepared segment out of the pool: its file is gone. Its incarnation is remembered.
+    /// Takes a prepared segment, whose file is gone, out of the pool. Its incarnation is remembered.
     func remove(_ number: SegmentNumber) {
         precondition(self[number].state == .prepared)
         pool.removeAll { $0 == number }
@@ -255,12 +198,13 @@ final class SegmentTable {
         self[number].file = nil
     }
 
-    /// A segment's file is gone, whatever state the segment is in.
+    /// Notes that the file of a segment is gone, in whichever state the segment is.
     func dropFile(_ number: SegmentNumber) {
         if self[number].state == .prepared { remove(number) } else { self[number].file = nil }
     }
 
-    /// Whether a segment in use other than `own` has a stamp in `since...until`: what keeps a tombstone alive.
+    /// Whether a hot segment in use, other than `own`, has a stamp in `since...until`. Then a tombstone is still
+    /// needed.
     func holdsAnything(since: BatchSequence, until: BatchSequence, besides own: SegmentNumber) -> Bool {
         var count = segments.stampCount(from: since, through: until)
         if contains(own) {
@@ -271,15 +215,17 @@ final class SegmentTable {
         return count > 0
     }
 
-    /// The stamp of the segment of the log that a batch lies in, or of one before it where that is gone; nil where there is none.
+    /// The stamp of the hot segment that holds a batch or, if that is gone, of the last one before it; nil if there is
+    /// none.
     func stamp(through batch: BatchSequence) -> BatchSequence? { segments.stamp(through: batch) }
 
-    /// Marks sealed segments without a live byte as seen empty by a checkpoint.
+    /// Notes for each dead segment that this checkpoint saw it without a live byte, unless an earlier one did.
     func noteEmpty(at checkpoint: CheckpointNumber) {
         for index in segments.dead where segments[index].emptySince == nil { segments[index].emptySince = checkpoint }
     }
 
-    /// Sealed, empty segments that no superblock slot needs any more, given the older of the two slots' checkpoints.
+    /// The dead segments that neither superblock slot needs any more. `checkpoint` is the older of the slots' two
+    /// checkpoints.
     func recyclable(through checkpoint: CheckpointNumber) -> [SegmentNumber] {
         segments.dead.sorted().compactMap { index in
             let segment = segments[index]
@@ -290,25 +236,25 @@ final class SegmentTable {
         }
     }
 
-    /// A number without a file, for the next segment to prepare.
+    /// The number for the next segment to prepare; nil if every number has a file.
     func absentNumber() -> SegmentNumber? {
         segments.absentIndex(below: countLimit).map { SegmentNumber(UInt32($0)) }
     }
 
     // MARK: Another number of segments
 
-    /// Opens no more segments beyond a number, or does so again.
+    /// Sets how many segments may be opened. It can be lowered, to shrink the store, and raised again.
     func limit(to count: Int) {
         precondition(count <= segments.count)
         countLimit = count
     }
 
-    /// Those beyond the limit in a state.
+    /// The segments beyond the limit that are in this state.
     func beyondLimit(_ state: Segment.State) -> [SegmentNumber] {
         segments.indices.dropFirst(countLimit).filter { segments[$0].state == state }.map { SegmentNumber(UInt32($0)) }
     }
 
-    /// Goes on with so many segments; those beyond hold nothing and have no file.
+    /// Changes the number of segments. Those beyond it must be absent.
     func resize(to count: Int) {
         segments.resize(to: count)
         countLimit = count

@@ -1,19 +1,21 @@
-// The tail that a dead mount left in staging: published records by sequence, read from a private copy of its memory.
+// Staged records: what a killed mount left in staging. Its published records by sequence, read from a private copy of
+// its memory.
 
-/// Records that a dead mount had acknowledged, some of them not on disk. Read-only; owns its copy.
+/// Records that a killed mount had acknowledged. Some of them are not on disk. Owns a copy of the staging and never
+/// changes it.
 final class StagedRecords {
     let header: StagingHeader
     private let memory: AlignedBuffer
 
     private struct Item {
         var record: Record
-        /// The payload area of its slot.
+        /// The payload area of the record's slot.
         var payloadArea: UnsafeRawBufferPointer
     }
 
     private var items: [RecordSequence: Item] = [:]
 
-    /// Copies a dead mount's staging. Nil where it has no whole header.
+    /// Copies the staging of a killed mount. Nil if its header is not whole.
     init?(copying bytes: UnsafeRawBufferPointer) {
         guard let header = StagingHeader(decoding: bytes) else { return nil }
         self.header = header
@@ -43,7 +45,8 @@ final class StagedRecords {
         }
     }
 
-    /// The record with a sequence, and the bytes of its payload if that lies in blocks. Nil where it is not here whole.
+    /// The record with this sequence, and the bytes of its payload if that lies in blocks. Nil unless both are here and
+    /// whole.
     func record(_ sequence: RecordSequence) -> (record: Record, payload: UnsafeRawBufferPointer?)? {
         guard let item = items[sequence] else { return nil }
         var payload: UnsafeRawBufferPointer?
@@ -67,7 +70,7 @@ final class StagedRecords {
         return isWhole ? (item.record, payload) : nil
     }
 
-    /// Whether its operations go on where a log ends whose next record gets this sequence, or all lie before.
+    /// Whether its records continue a log whose next record gets this sequence, or are all in that log already.
     func continues(_ next: RecordSequence) -> Bool { highestSequence < next || items[next] != nil }
 
     var recordCount: Int { items.count }

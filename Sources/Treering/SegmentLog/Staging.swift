@@ -1,13 +1,13 @@
-// The memory in which batches are built: slots, each one batch. Used by SegmentLog alone; lies in shared memory that
-// outlives the process, or in plain memory in tests.
+// The memory in which batches are built: slots, one for each batch. Only SegmentLog uses the slots. It is shared memory
+// that outlives the process; for tests and offline tools it is plain memory.
 
 import Synchronization
 
-/// The slots of staging. One batch is built in each; its slot is free again when that batch and all before it are
-/// durable, so that what a failed write or flush loses can be written again.
+/// The slots of staging. One batch is built in each. A slot is free again when its batch and all batches before it are
+/// durable. So a batch whose write or flush fails can be written again.
 final class Staging {
     let geometry: StagingGeometry
-    /// The whole area. Belongs to `owner`, which unmaps or frees it.
+    /// All of staging. `owner` unmaps or frees it.
     private let memory: UnsafeMutableRawBufferPointer
     private let owner: AnyObject
 
@@ -33,7 +33,7 @@ final class Staging {
         slot(index).part(blockByteCount, geometry.recordAreaByteCount)
     }
 
-    /// Room for a segment header, and the record area right after it.
+    /// Room for a segment header with the record area right after it: one contiguous write.
     func front(_ index: Int) -> UnsafeMutableRawBufferPointer {
         slot(index).part(0, blockByteCount + geometry.recordAreaByteCount)
     }
@@ -50,7 +50,7 @@ final class Staging {
         descriptor(index).part(field).baseAddress!.assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
-    /// A slot begins to hold a new batch: nothing of it is published.
+    /// Starts a new batch in a slot. Nothing of it is published yet.
     func begin(_ index: Int, batch: BatchSequence, segment: SegmentNumber) {
         word(index, StagingLayout.descriptor.published).pointee.store(0, ordering: .releasing)
         descriptor(index)[StagingLayout.descriptor.segment] = segment
@@ -58,7 +58,8 @@ final class Staging {
         word(index, StagingLayout.descriptor.batch).pointee.store(batch.rawValue, ordering: .releasing)
     }
 
-    /// The records in the first `recordByteCount` bytes of the record area are whole, with their payload blocks.
+    /// Publishes the first `recordByteCount` bytes of the record area: their records and payload blocks are whole. A
+    /// successor replays published records only.
     func publish(_ index: Int, recordByteCount: Int, payloadBlockCount: Int) {
         descriptor(index)[StagingLayout.descriptor.payloadBlockCount] = UInt32(payloadBlockCount)
         word(index, StagingLayout.descriptor.published).pointee.store(UInt64(recordByteCount), ordering: .releasing)

@@ -1,6 +1,7 @@
-// Which of the staging that killed mounts left is replayed: what continues the log, and nothing else. Asked by mount, check and export.
+// Decides which staging of killed mounts is replayed: only staging that continues the log. Used by mount, check and
+// export.
 
-/// What was found, told apart.
+/// The staged records that were found, divided into those to replay and the rest.
 struct StagingChoice {
     /// To be replayed.
     private(set) var taken: [StagedRecords] = []
@@ -16,7 +17,7 @@ struct StagingChoice {
         for tail in allStaged {
             let header = tail.header
             guard tail.recordCount > 0 else {
-                // That mount died before it took anything in.
+                // That mount was killed before its first operation.
                 taken.append(tail)
                 continue
             }
@@ -32,7 +33,8 @@ struct StagingChoice {
                 }
             }
         }
-        // Each of those went on from the same place on its own: at most one can be history, and only where nothing else is.
+        // Each of these continues the log from the same sequence. So at most one can be replayed, and only if no other
+        // staging is.
         passed.sort { $0.header.epoch < $1.header.epoch }
         if firstEpoch == nil, let newest = passed.popLast() { taken.append(newest) }
         left += passed.map { ($0, Self.void) }
@@ -48,13 +50,13 @@ struct StagingChoice {
         return header.epoch == superblock.epoch && isAnothers ? "it is not the last mount's" : nil
     }
 
-    /// The first of the mounts whose operations are replayed.
+    /// The lowest epoch of the mounts whose records are replayed; nil if there are none.
     var firstEpoch: MountEpoch? { taken.filter { $0.recordCount > 0 }.map(\.header.epoch).min() }
 
-    /// Above every epoch that staging is of, whatever becomes of it.
+    /// The highest epoch of all staging that was found, replayed or not.
     var highestEpoch: MountEpoch { (taken + left.map(\.tail)).map(\.header.epoch).max() ?? MountEpoch(0) }
 
-    /// Whether the last mount was killed in this boot and its staging is not here: a mount goes on without it.
+    /// Whether the last mount was killed in this boot and its staging was not found. A mount then goes on without it.
     func misses(_ superblock: Superblock, bootID: StoreUUID) -> Bool {
         !superblock.isClean && superblock.bootID == bootID && superblock.stagingIdentity != 0
             && !taken.contains { $0.header.identity == superblock.stagingIdentity }

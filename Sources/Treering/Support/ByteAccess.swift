@@ -1,4 +1,4 @@
-// Little-endian loads and stores in raw memory: the only way layouts of Format/ touch bytes.
+// Little-endian loads and stores in raw memory, and parts of it. All of them trap outside the buffer.
 
 import Glibc
 

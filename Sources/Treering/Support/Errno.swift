@@ -1,4 +1,4 @@
-// POSIX error numbers as a typed, unboxed Swift error. Used by every layer; knows nothing of any.
+// POSIX error numbers as a typed, unboxed Swift error. Every layer uses it.
 
 import Glibc
 
@@ -16,10 +16,11 @@ public struct Errno: Error, Equatable, Hashable, Sendable, CustomStringConvertib
     /// What the last failed call of this thread left in `errno`.
     static var last: Errno { Errno(ofHost: errno) }
 
-    /// A user's quota that is used up is a full disk: it passes, and must not be taken for a device that fails.
+    /// An error of the host. EDQUOT (a quota is used up) becomes ENOSPC: both pass, and neither is a device that fails.
     init(ofHost number: Int32) { self.init(number == EDQUOT ? ENOSPC : number) }
 
-    /// Something is used up that comes free again: room, descriptors, memory. It is tried again later and is no sign of a device that fails.
+    /// Whether the host lacks room, descriptors or memory. These may come free again, so the caller tries again later.
+    /// The device has not failed.
     var isShortage: Bool {
         switch rawValue {
         case ENOSPC, EMFILE, ENFILE, ENOMEM: true

@@ -1,4 +1,4 @@
-// State that can be reached only under its lock. Used where a whole object graph shares one lock (a volume's core).
+// State that is reached under its lock. Used where many objects share one lock (the core of a volume).
 
 #if TREERING_TSAN
     import Glibc
@@ -6,18 +6,20 @@
     import Synchronization
 #endif
 
-/// Shows that whoever waits for the state is told of the change that is being made. Only `Guarded.change` makes one, so what asks for one
+/// A proof that the waiting threads and operations will be told of a change.
+///
+/// Only `Guarded.change` makes one. A function that changes what somebody waits for takes one as an argument; so it
 /// cannot be called where nobody would be told.
 struct Telling: ~Copyable {
     fileprivate init() {}
 }
 
-/// A class instance that is reachable only while its lock is held.
+/// A class instance and the lock that guards it.
 ///
-/// The instance must not leak out of `withLock`; that is what makes the unchecked conformance true.
+/// The instance must not leave `withLock`. The conformance to Sendable is unchecked and relies on this.
 final class Guarded<State: AnyObject>: @unchecked Sendable {
     #if TREERING_TSAN
-        // The thread sanitizer knows no other lock.
+        // The thread sanitizer understands no other lock.
         private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     #else
         private let mutex = Mutex<Void>(())
@@ -31,7 +33,7 @@ final class Guarded<State: AnyObject>: @unchecked Sendable {
         #endif
     }
 
-    /// The state, for code that runs inside `withLock` of the same guard and was not handed it.
+    /// The state, for code that runs inside `withLock` of the same guard but did not get the state as an argument.
     var heldState: State { state }
 
     /// Runs `body` with the lock held. Never wait for I/O nor reply to a request inside.
@@ -47,7 +49,7 @@ final class Guarded<State: AnyObject>: @unchecked Sendable {
         return try body(state)
     }
 
-    /// Changes what somebody may wait for; `tell` runs afterwards, without the lock.
+    /// Runs `body` with the lock held, to change what somebody may wait for. `tell` runs after the lock is released.
     @inline(__always)
     func change<Result>(_ body: (State, borrowing Telling) -> Result, tell: () -> Void) -> Result {
         defer { tell() }

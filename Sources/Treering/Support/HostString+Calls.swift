@@ -1,14 +1,14 @@
-// The host's calls that take a path: nothing else in the sources calls them (a test of the sources holds to that), so that no path goes
-// through a Swift String on its way to the kernel.
+// The host's calls that take a path. Only this file calls them (TidyTests checks it), so no path passes through a Swift
+// String on its way to the kernel.
 
 import CLinux
 import Glibc
 
 extension HostString {
-    /// open(2): a descriptor that a program started by this one does not get, or -1 with errno.
+    /// open(2) with O_CLOEXEC: programs that this process starts do not get the descriptor. -1 with errno on failure.
     func open(_ flags: Int32, _ mode: mode_t = 0) -> Int32 { openForPrograms(flags | O_CLOEXEC, mode) }
 
-    /// open(2): a descriptor that a program started by this one gets too, or -1 with errno.
+    /// open(2): programs that this process starts get the descriptor too. -1 with errno on failure.
     func openForPrograms(_ flags: Int32, _ mode: mode_t = 0) -> Int32 {
         withCString { Glibc.open($0, flags, mode) }
     }
@@ -16,14 +16,14 @@ extension HostString {
     /// A descriptor of a directory, or -1 with errno.
     func openDirectory() -> Int32 { open(O_RDONLY | O_DIRECTORY) }
 
-    /// stat(2): of what links lead to.
+    /// stat(2): follows symbolic links.
     func status() throws(Errno) -> stat {
         var status = stat()
         guard withCString({ stat($0, &status) }) == 0 else { throw .last }
         return status
     }
 
-    /// lstat(2): of the name itself.
+    /// lstat(2): of a symbolic link itself.
     func linkStatus() throws(Errno) -> stat {
         var status = stat()
         guard withCString({ lstat($0, &status) }) == 0 else { throw .last }
@@ -53,15 +53,15 @@ extension HostString {
         guard withCString({ rmdir($0) }) == 0 else { throw .last }
     }
 
-    /// mkdtemp(3): a new directory whose name begins with this one; nil with errno where none can be made.
+    /// mkdtemp(3): makes a directory whose name begins with this path. Nil with errno on failure.
     func makeUniqueDirectory() -> HostString? {
         (self + "XXXXXX").withCString { name in
-            // What is made is written over the X's.
+            // mkdtemp writes the name over the X's.
             mkdtemp(UnsafeMutablePointer(mutating: name)).map { HostString(cString: $0) }
         }
     }
 
-    /// What a symbolic link says; nil where there is none.
+    /// The target of a symbolic link; nil where there is no link.
     func linkTarget() -> HostString? {
         var bytes = [UInt8](repeating: 0, count: Int(PATH_MAX))
         let count = withCString { path in
@@ -72,7 +72,7 @@ extension HostString {
         return count > 0 ? HostString(bytes: bytes.prefix(count)) : nil
     }
 
-    /// The path without links and dots; throws where it does not lead anywhere.
+    /// realpath(3): the path without symbolic links and dots. Throws if nothing is there.
     func realPath() throws(Errno) -> HostString {
         guard let resolved = withCString({ realpath($0, nil) }) else { throw .last }
         defer { free(resolved) }
@@ -85,7 +85,8 @@ extension HostString {
         return try Self.entries(closing: stream).map(\.name).sorted()
     }
 
-    /// The names in an open directory, which is closed then, each with its type: DT_REG and so on, DT_UNKNOWN where the host does not say.
+    /// The names in an open directory, each with its type (DT_REG and so on; DT_UNKNOWN where the host does not say).
+    /// Closes the directory.
     static func entries(closing stream: OpaquePointer) throws(Errno) -> [(name: HostString, type: UInt8)] {
         defer { closedir(stream) }
         var found: [(HostString, UInt8)] = []
@@ -101,7 +102,7 @@ extension HostString {
         }
     }
 
-    /// All that a small file holds, nil where it cannot be read.
+    /// The contents of a small file; nil where it cannot be read.
     func contents() -> [UInt8]? {
         let descriptor = open(O_RDONLY)
         guard descriptor >= 0 else { return nil }
@@ -120,7 +121,7 @@ extension HostString {
     /// The same as text.
     func text() -> String? { contents().map { String(decoding: $0, as: UTF8.self) } }
 
-    /// Writes all of a short text to a file that is there; false where that fails.
+    /// Writes a short text to an existing file; false where not all of it was written.
     @discardableResult
     func overwrite(_ text: String) -> Bool {
         let descriptor = open(O_WRONLY)
@@ -129,9 +130,9 @@ extension HostString {
         return write(descriptor, text, text.utf8.count) == text.utf8.count
     }
 
-    /// The value of an extended attribute of what the path leads to.
+    /// The value of an extended attribute. Symbolic links are followed.
     func attribute(_ name: String) throws(Errno) -> [UInt8] {
-        // The value may grow between asking for its length and asking for itself.
+        // The value may grow between the call that asks for its length and the call that reads it.
         for _ in 0..<8 {
             let count = withCString { getxattr($0, name, nil, 0) }
             guard count >= 0 else { throw .last }
@@ -145,7 +146,7 @@ extension HostString {
         throw .range
     }
 
-    /// mount(2) with MS_REMOUNT: other flags for what is mounted at this path.
+    /// mount(2) with MS_REMOUNT: changes the flags of the mount at this path.
     func remount(_ source: HostString?, _ type: String?, _ flags: UInt) throws(Errno) {
         let result = withCString { path in
             (source ?? "none").withCString { mount($0, path, type, flags | UInt(MS_REMOUNT), nil) }
@@ -158,7 +159,7 @@ extension HostString {
         guard withCString({ umount2($0, Int32(flags)) }) == 0 else { throw .last }
     }
 
-    /// Runs the program at this path to its end; whether it succeeded.
+    /// Runs the program at this path and waits until it ends. True if its exit code is 0.
     @discardableResult
     func run(_ arguments: [HostString], title: HostString? = nil) -> Bool {
         guard let child = start(arguments, title: title) else { return false }
@@ -167,7 +168,8 @@ extension HostString {
         return status == 0
     }
 
-    /// The same; `givesUp` is asked again and again while it runs. Whoever is given up is killed, and goes when the kernel lets it.
+    /// The same, but asks `givesUp` again and again meanwhile; `givesUp` must pause. If it says true, the program is
+    /// killed and not waited for.
     func run(_ arguments: [HostString], unless givesUp: () -> Bool) -> Bool {
         guard let child = start(arguments) else { return false }
         var status: Int32 = 0
@@ -182,7 +184,8 @@ extension HostString {
         }
     }
 
-    /// Starts the program at this path, by the name of `title` where there is one; nil where that cannot be.
+    /// Starts the program at this path. Its first argument is `title`, or else the path. Nil where it cannot be
+    /// started.
     func start(
         _ arguments: [HostString], title: HostString? = nil, _ actions: UnsafePointer<posix_spawn_file_actions_t>? = nil
     ) -> pid_t? {

@@ -1,16 +1,16 @@
-// What the host gives and takes as bytes: paths, names, arguments, values of the environment. Linux knows no encoding for them, so no
-// Swift String may stand in between: it replaces what is not UTF-8, and takes different bytes for equal.
+// Paths, names, arguments and environment values, as the bytes that the host gives and takes. Linux has no encoding for
+// them. A Swift String would replace bytes that are not UTF-8, and would take different bytes for equal.
 
 import Glibc
 
-/// Bytes without a zero, as a path or an argument has them. Equal only to the same bytes.
+/// The bytes of a path or an argument, without a zero byte. Equal only to the same bytes.
 ///
-/// Literals and interpolations keep the bytes of what is put into them: `"\(directory)/lock"`. A String made from it
-/// (`"\(path)"` in a message) is for people: there, bytes that are no text are written as `\xNN`.
+/// Literals and interpolations keep the bytes of their parts: `"\(directory)/lock"`. A String made from one
+/// (`"\(path)"` in a message) is for people: bytes that are not text become `\xNN`.
 struct HostString: Hashable, Sendable {
     let bytes: [UInt8]
 
-    /// The bytes up to the first zero: more the host does not see.
+    /// The bytes up to the first zero. The host would not see the rest.
     init(bytes: some Sequence<UInt8>) { self.bytes = Array(bytes.prefix { $0 != 0 }) }
 
     init(cString: UnsafePointer<CChar>) {
@@ -29,7 +29,7 @@ struct HostString: Hashable, Sendable {
             .map { HostString(bytes: $0) }
     }
 
-    /// Calls `body` with the bytes and a zero after them.
+    /// Calls `body` with the bytes, terminated by a zero. The pointer is valid only inside `body`.
     func withCString<Result, Failure: Error>(
         _ body: (UnsafePointer<CChar>) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -38,7 +38,7 @@ struct HostString: Hashable, Sendable {
         return try terminated.withUnsafeBufferPointer { (buffer) throws(Failure) in try body(buffer.baseAddress!) }
     }
 
-    /// A copy of its own for C, to be freed.
+    /// A zero-terminated copy for C. The caller frees it.
     var copy: UnsafeMutablePointer<CChar>? { withCString { strdup($0) } }
 }
 
@@ -49,7 +49,7 @@ extension HostString: Comparable {
 }
 
 extension HostString: CustomStringConvertible {
-    /// For people. What is no UTF-8, and what would move a terminal's cursor, is written as `\xNN`.
+    /// For people. Bytes that are not UTF-8, and control characters, become `\xNN`.
     var description: String {
         var text = ""
         var parser = Unicode.UTF8.ForwardParser()
@@ -76,7 +76,7 @@ extension HostString: ExpressibleByStringInterpolation {
     init(stringLiteral text: String) { self.init(text) }
     init(stringInterpolation parts: StringInterpolation) { self.init(bytes: parts.bytes) }
 
-    /// Takes what has one way only to be written as bytes.
+    /// Accepts only values that have exactly one form as bytes.
     struct StringInterpolation: StringInterpolationProtocol {
         fileprivate var bytes: [UInt8] = []
 

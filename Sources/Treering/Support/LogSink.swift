@@ -1,4 +1,4 @@
-// Where messages for a person go. Every layer may log; Command decides whether that is stderr or syslog.
+// Messages for a person. Every layer may log; Command decides whether the lines go to stderr or to syslog.
 
 /// A place for log lines. Cheap to copy; may be called from any thread.
 struct LogSink: Sendable {

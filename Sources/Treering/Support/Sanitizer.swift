@@ -1,5 +1,5 @@
-// What the thread sanitizer must be told or shown: it sees neither what the kernel hands from thread to thread nor the locks of
-// Synchronization. Built only with TREERING_TSAN (Tests/Long/sanitize.sh).
+// Help for the thread sanitizer. It does not see memory that passes from thread to thread through the kernel, nor the
+// locks of Synchronization. Does nothing unless TREERING_TSAN is defined (Tests/Long/sanitize.sh).
 
 #if TREERING_TSAN
     import Glibc
@@ -7,7 +7,7 @@
     @_silgen_name("__tsan_release") private func sanitizerRelease(_ address: UnsafeRawPointer)
     @_silgen_name("__tsan_acquire") private func sanitizerAcquire(_ address: UnsafeRawPointer)
 
-    /// Takes the place of `Synchronization.Mutex`.
+    /// Replaces `Synchronization.Mutex`.
     struct Mutex<Value>: ~Copyable, @unchecked Sendable {
         private final class Box {
             var value: Value
@@ -32,9 +32,9 @@
     }
 #endif
 
-/// What the kernel carries from one thread to another.
+/// Marks memory that passes from one thread to another through the kernel.
 enum Sanitizer {
-    /// Before the kernel is given what lies at this address.
+    /// Call before the kernel gets the memory at this address.
     @inline(__always)
     static func handOver(_ address: UnsafeRawPointer) {
         #if TREERING_TSAN
@@ -42,7 +42,7 @@ enum Sanitizer {
         #endif
     }
 
-    /// After it came back, on whichever thread.
+    /// Call after the kernel has given it back, on any thread.
     @inline(__always)
     static func takeBack(_ address: UnsafeRawPointer) {
         #if TREERING_TSAN

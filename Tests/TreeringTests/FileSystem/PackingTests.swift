@@ -72,7 +72,7 @@ import Testing
             if number == 200 { try store.volume.syncAndWait() }
         }
         try store.volume.syncAndWait()
-        for inode in inodes { #expect(try pieces(store, inode).count < 100) }
+        for inode in inodes { #expect(try pieces(store, inode).count < 40) }
         try verify(store, Array(zip(inodes, expected)))
     }
 

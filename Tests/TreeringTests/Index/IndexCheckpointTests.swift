@@ -185,4 +185,12 @@ import Testing
         #expect(harness.index.counters.evictionCount > 0)
         #expect(!harness.index.needsCheckpoint)
     }
+
+    @Test func pagesDoNotComeFreeBeforeTheCheckpointIsDurable() async {
+        await #expect(processExitsWith: .failure) {
+            let index = Index(uuid: IndexHarness.uuid, cacheLimitByteCount: 1 << 20)
+            let root = index.freeze()
+            index.release(through: root.checkpoint)
+        }
+    }
 }

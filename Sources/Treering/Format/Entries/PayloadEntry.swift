@@ -1,6 +1,7 @@
-// The index entry of a payload, and the bitmap of those of its blocks that are stored.
+// The index entry of a payload, and the bitmap that says which blocks of a payload are stored.
 
-/// Which blocks of a payload are stored, where the cleaner left out those that nothing names. One bit each, in words of eight bytes.
+/// Which blocks of a payload are stored: the cleaner leaves dead blocks out when it moves a payload. One bit for each
+/// block, in words of eight bytes.
 struct BlockBitmap {
     private let bytes: UnsafeRawBufferPointer
 
@@ -27,7 +28,7 @@ struct BlockBitmap {
         return count
     }
 
-    /// Whether it fits a payload of this length of which so many blocks are stored.
+    /// Whether the bitmap is possible for a payload of this length with `storedCount` stored blocks.
     func isValid(_ length: UInt32, storedCount: Int) -> Bool {
         let count = PayloadRecord.blockCount(length)
         guard bytes.count == PayloadRecord.bitmapByteCount(length) else { return false }
@@ -36,9 +37,11 @@ struct BlockBitmap {
     }
 }
 
-/// Where a payload lies and which of its bytes are named. Key: (payloads, payload id, payload, 0).
+/// Where a payload lies, and how many bytes of each block are named by extents or attributes. Key: (payloads, payload
+/// id, payload, 0).
 ///
-/// An inline payload counts as one block. A block is live while its count is not 0.
+/// A byte that is named twice counts twice. An inline payload counts as one block. A block is live while its count is
+/// not 0.
 struct PayloadEntry {
     struct Layout: DiskLayout {
         let origin = Field<Origin>(0, "origin")
@@ -62,14 +65,14 @@ struct PayloadEntry {
 
     static let layout = Layout()
     static let headerByteCount = Layout.byteCount
-    /// Of each count, where there are any.
+    /// The length of one count, where the entry has counts.
     private static let countByteCount = UInt32.storedByteCount
     static let byteCountLimit = headerByteCount + 8 * (PayloadRecord.byteCountLimit / blockByteCount) + 32
 
-    /// Beyond the end of every segment, and few enough that a block further can be counted.
+    /// Beyond the end of every segment, and so low that adding the length of a payload does not overflow.
     static let positionLimit = UInt32(4 * SegmentHeader.byteCountLimit)
 
-    /// The whole value; only its header and counts are ever changed.
+    /// The whole value. Changes of an entry touch its header and counts only, unless it is moved.
     let bytes: UnsafeRawBufferPointer
 
     static func key(_ payload: PayloadID) -> IndexKey {
@@ -90,13 +93,13 @@ struct PayloadEntry {
     }
 
     var origin: Origin { bytes[Self.layout.origin] }
-    /// The segment that holds the stored bytes; the origin's is the one that holds the description.
+    /// The segment that holds the stored bytes. The segment of `origin` holds the record that describes them.
     var blocksSegment: SegmentNumber { bytes[Self.layout.blocksSegment] }
     var position: UInt32 { bytes[Self.layout.position] }
     var length: UInt32 { bytes[Self.layout.length] }
     var isInline: Bool { bytes[Self.layout.storage] == PayloadStorage.inline.rawValue }
     private var isPartial: Bool { bytes[Self.layout.storage] == PayloadStorage.someBlocks.rawValue }
-    /// The blocks that are stored.
+    /// How many blocks are stored.
     var storedCount: Int { Int(bytes[Self.layout.storedCount]) }
     private var width: Int { Int(bytes[Self.layout.countWidth]) }
     private var bitmapByteCount: Int { isPartial ? PayloadRecord.bitmapByteCount(length) : 0 }
@@ -104,14 +107,14 @@ struct PayloadEntry {
     private var bitmap: BlockBitmap { BlockBitmap(bytes.part(bitmapOffset, bitmapByteCount)) }
     private var counts: Tail<UInt32> { Tail(bitmapOffset + bitmapByteCount, "counts") }
 
-    /// Where a block of the payload stands among the stored ones; nil when it is not stored.
+    /// The index of a block of the payload among the stored blocks; nil if it is not stored.
     func storedIndex(ofBlock block: Int) -> Int? {
         guard isPartial else { return block < storedCount ? block : nil }
         guard block < PayloadRecord.blockCount(length), bitmap.contains(block) else { return nil }
         return bitmap.rank(block)
     }
 
-    /// The stored blocks as block numbers of the payload, in order.
+    /// The numbers (in the payload) of the stored blocks, in order.
     var storedBlocks: [Int] {
         isPartial ? (0..<PayloadRecord.blockCount(length)).filter { bitmap.contains($0) } : Array(0..<storedCount)
     }
@@ -124,7 +127,8 @@ struct PayloadEntry {
     /// Where a stored block lies in its segment.
     func position(ofStored index: Int) -> UInt32 { position + UInt32(index * blockByteCount) }
 
-    /// Where a byte of the payload lies in its segment; nil unless it and everything through `last` is stored there in one piece.
+    /// Where a byte of the payload lies in its segment. Nil unless all bytes from `offset` through `last` are stored
+    /// there one after another.
     func position(ofByte offset: UInt32, through last: UInt32) -> UInt32? {
         guard isPartial else { return position + offset }
         let block = UInt32(blockByteCount)
@@ -134,7 +138,7 @@ struct PayloadEntry {
         return position(ofStored: first) + offset % block
     }
 
-    /// The bytes of a block that hold data, all but the last being full.
+    /// How many bytes of a block hold data. All blocks but the last are full.
     private func fullCount(ofBlock block: Int) -> UInt32 {
         if isInline { return length }
         return min(UInt32(blockByteCount), length - UInt32(block * blockByteCount))
@@ -146,7 +150,8 @@ struct PayloadEntry {
         return bytes[counts[index]]
     }
 
-    /// Calls `body` for each stored block: its place among them, its number in the payload, how many of its bytes are named.
+    /// Calls `body` for each stored block with its index among the stored blocks, its number in the payload, and its
+    /// count of named bytes.
     func forEachStored(_ body: (_ index: Int, _ block: Int, _ named: UInt32) -> Void) {
         if !isPartial {
             for index in 0..<storedCount { body(index, index, referenceCount(ofStored: index, block: index)) }
@@ -157,7 +162,7 @@ struct PayloadEntry {
         }
     }
 
-    /// Whether many more may name bytes of the payload: the counts do not run over within one record.
+    /// Whether this range of the payload may be named once more. No count can overflow within one record then.
     func canBeShared(_ offset: UInt32, _ byteCount: UInt32) -> Bool {
         let first = isInline ? 0 : Int(offset) / blockByteCount
         let last = isInline ? 0 : Int(offset + byteCount - 1) / blockByteCount
@@ -167,17 +172,17 @@ struct PayloadEntry {
         }
     }
 
-    /// Half of what a count can say: about half a million names for each whole block.
+    /// Half of the highest count: about half a million names for each whole block.
     private static let referenceCountLimit: UInt32 = 1 << 31
 
-    /// Named bytes of all blocks.
+    /// The sum of the counts of all blocks.
     var referencedByteCount: UInt64 {
         var sum: UInt64 = 0
         forEachStored { _, _, named in sum += UInt64(named) }
         return sum
     }
 
-    /// Named bytes beyond those that are stored for them: what sharing saves.
+    /// Named bytes beyond the stored ones: what sharing saves.
     var sharedByteCount: UInt64 {
         if width == 0 { return 0 }
         var sum: UInt64 = 0
@@ -188,7 +193,7 @@ struct PayloadEntry {
         return sum
     }
 
-    /// Blocks of which something is named.
+    /// How many blocks are live.
     var liveBlockCount: Int {
         if isInline { return 0 }
         if width == 0 { return storedCount }
@@ -198,16 +203,16 @@ struct PayloadEntry {
         return live
     }
 
-    /// Bytes of the log that the payload's description keeps alive, where its origin says.
+    /// The bytes that the description of the payload keeps live in the segment of `origin`.
     var charge: Int {
         Change.moveOverheadByteCount + PayloadChange.layout.checksums[storedCount].offset + bitmapByteCount
             + (isInline ? Int(length) : 0)
     }
 
-    /// Bytes that its blocks keep alive in `blocksSegment`.
+    /// The bytes that its blocks keep live in `blocksSegment`.
     var blocksCharge: Int { liveBlockCount * blockByteCount }
 
-    /// Writes a new entry with every byte named once (`named`) or none.
+    /// Writes a new entry, with every byte named once if `named`, else with none. Returns the length of the entry.
     static func encode(
         _ record: PayloadRecord, origin: Origin, blocksSegment: SegmentNumber, position: UInt32, named: Bool,
         into bytes: UnsafeMutableRawBufferPointer
@@ -232,7 +237,8 @@ struct PayloadEntry {
         return countsOffset + count * width
     }
 
-    /// Writes whether there are counts in an entry, the first byte of which would lie at `counts`; gives the length of the entry.
+    /// Leaves the counts out of an entry if every stored byte is named once (`isFull`). Returns the length of the
+    /// entry. `counts` is where the counts lie.
     private static func finish(
         _ bytes: UnsafeMutableRawBufferPointer, _ counts: Tail<UInt32>, _ storedCount: Int, isFull: Bool
     ) -> Int {
@@ -240,9 +246,11 @@ struct PayloadEntry {
         return isFull ? counts.offset : counts[storedCount].offset
     }
 
-    /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`; gives its
-    /// length, or 0 when nothing is named any more (unless `keepsDead`), or nil where the counts cannot be true. Blocks that are not
-    /// stored are passed over: only an index that is being rebuilt names such.
+    /// Writes the entry with `byteCount` bytes from `offset` named once more (or once less) into `target`.
+    ///
+    /// Returns the length of the entry; 0 if nothing is named any more (unless `keepsDead`); nil if a count would go
+    /// beyond its range, which only damage can cause. Blocks that are not stored are passed over: they are named only
+    /// while an index is being rebuilt.
     func encodeNaming(
         _ offset: UInt32, _ byteCount: UInt32, more: Bool, keepsDead: Bool, into target: UnsafeMutableRawBufferPointer
     ) -> Int? {
@@ -269,7 +277,8 @@ struct PayloadEntry {
         return Self.finish(target, counts, storedCount, isFull: isFull)
     }
 
-    /// Writes the entry as a move leaves it into `target`: described and placed as `record` tells, named as before.
+    /// Writes the entry into `target` as it is after a move: described and placed as `record` says, with the counts
+    /// that it has now.
     func encodeMoved(
         _ record: PayloadRecord, origin: Origin, blocksSegment: SegmentNumber, position: UInt32,
         into target: UnsafeMutableRawBufferPointer
