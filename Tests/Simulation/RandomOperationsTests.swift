@@ -16,6 +16,7 @@ import Testing
         options.store.capacityByteCount = [16, 32, 64][Int(seed % 3)] << 20
         options.store.sectorByteCount = seed % 5 == 0 ? 4096 : 512
         options.store.options.cleaning = seed % 2 == 0 ? .eager : .auto
+        options.store.options.defragmenting = seed % 3 == 1 ? .auto : .eager
         if seed % 4 < 2 {
             options.store.options.stagingByteCount = 16 << 20
             options.store.capacityByteCount = 64 << 20
@@ -73,6 +74,7 @@ import Testing
             let simulation = try Self.told("scrubs", options, seed)
             #expect(simulation.counts["scrub", default: 0] > 3)
             #expect(simulation.counts["packed", default: 0] > 10)
+            #expect(simulation.counts["joined", default: 0] > 10)
         }
     }
 }

@@ -63,6 +63,9 @@ struct MountOptions: Sendable {
             CommandOption(
                 "clean", .choice(CleaningPolicy.allCases.map(\.rawValue)), "auto",
                 "when segments are cleaned: as needed, only when full, whenever something is dead"),
+            CommandOption(
+                "defrag", .choice(DefragmentPolicy.allCases.map(\.rawValue)), "auto",
+                "when pieces of files are joined: in the background, on request, at once"),
             CommandOption("supervise", .flag, "", "start the serving process again should it die"),
             CommandOption("capacity", .size(64 << 20...1 << 50), "", "size of the store, if it is formatted now"),
             CommandOption("segment_size", .size(1 << 20...64 << 20), "", "size of a segment, if it is formatted now"),
@@ -213,6 +216,7 @@ struct MountOptions: Sendable {
         case "direct": device.direct = DirectMode(rawValue: text)!
         case "ack": volume.acknowledgement = VolumeOptions.Acknowledgement(rawValue: text)!
         case "clean": volume.cleaning = CleaningPolicy(rawValue: text)!
+        case "defrag": volume.defragmenting = DefragmentPolicy(rawValue: text)!
         case "open": fuse.open = OpenMode(rawValue: text)!
         case "writeback_cache": fuse.writebackCache = text == "on"
         case "async_direct": fuse.asyncDirect = text == "on"

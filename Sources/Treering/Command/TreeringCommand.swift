@@ -41,6 +41,9 @@ public enum TreeringCommand {
             name: "clean", summary: "give free space back to the host", usage: CleanCommand.usage, options: [],
             run: CleanCommand.run),
         Subcommand(
+            name: "defrag", summary: "join the pieces of files", usage: DefragCommand.usage, options: [],
+            run: DefragCommand.run),
+        Subcommand(
             name: "resize", summary: "make a store larger or smaller", usage: ResizeCommand.usage, options: [],
             run: ResizeCommand.run),
         Subcommand(

@@ -26,6 +26,7 @@ extension Core {
             writer.inode(inode)
         }
         noteSmallWrite(number, offset, bytes.count)
+        fragmented.noteWrite(number, offset, bytes.count)
         return hasKilled
     }
 
@@ -76,6 +77,8 @@ extension Core {
         }
         if isDamaged { throw .failed(.ioError) }
         precondition(plan.filled <= plan.byteCount, "a read fills more than was asked for")
+        fragmented.noteRead(
+            plan.inode, plan.offset + UInt64(start), plan.filled - start, pieceCount: plan.partPieceCount)
         plan.allotScratch(&readBuffers)
     }
 

@@ -46,6 +46,10 @@ final class Core {
     /// What is known so far of the ranges that writers on a full store are about to write (see
     /// `reservedByteCount(of:)`).
     var knownReservations: [WrittenRange: KnownReservation] = [:]
+    /// Files with many pieces, for joining in the background.
+    var fragmented = FragmentedFiles()
+    /// What was joined since the mount: the bytes of the log that this took, and how many pieces there were before.
+    var joined: (byteCount: UInt64, pieceCount: UInt64) = (0, 0)
     /// The crowded file that was joined last, if joining it freed nothing. Its next writer gets ENOSPC.
     var joinedInVain: InodeNumber?
     /// The last attempt to go on with a removal failed.

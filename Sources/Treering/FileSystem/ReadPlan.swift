@@ -74,6 +74,8 @@ final class ReadPlan: @unchecked Sendable {
     var isWhole: Bool { filled == byteCount }
     /// Whether it is to be carried out: something is to be read, or to be planned.
     var needsIO: Bool { !reads.isEmpty || !isWhole }
+    /// Pieces of this part so far.
+    var partPieceCount: Int { pieceCount }
     /// This part takes no more.
     var isFull: Bool { pieceCount >= bounds.pieceCount || reads.count >= bounds.readCount }
 

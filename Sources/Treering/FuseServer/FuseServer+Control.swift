@@ -21,6 +21,9 @@ enum Control {
     /// impossible, as text; nothing if it was done. EBUSY if the store would show something else then, so that it must
     /// be mounted anew. EROFS if a failure has made the mount read-only.
     static let becomeWritable: UInt32 = 0x8200_E707
+    /// `_IOWR(0xE7, 8, u64[3])`, our own, of a regular file. In: an offset. Out: where to go on (all ones at the end of
+    /// the file), how many pieces were joined, and how many bytes of the log that took.
+    static let defragment: UInt32 = 0xC018_E708
     /// _IOR('X', 125, u32), as on ext4 and XFS. By its number it takes no argument, so the kernel does not send it
     /// along: it is read from the caller's memory.
     static let shutDown: UInt32 = 0x8004_587D
@@ -80,6 +83,34 @@ private struct SetFlagsOperation: CoreOperation {
     }
 }
 
+/// Asks whether the file may be defragmented, and has it done.
+private struct DefragmentOperation: CoreOperation {
+    let inode: InodeNumber
+    let from: UInt64
+    /// Who must own the file; nil: it does not matter.
+    let user: UInt32?
+
+    func run(_ core: Core, _ context: RequestContext) throws(Stop) {
+        let record = try core.inode(inode).record
+        guard record.isRegular else { throw .failed(record.isDirectory ? .isDirectory : .invalid) }
+        guard user == nil || user == record.uid else { throw .failed(.notPermitted) }
+        if core.isReadOnly { throw .failed(.readOnly) }
+    }
+
+    func finish(_ answer: Void, _ reply: consuming Reply, _ server: FuseServer) {
+        let parked = ParkedReply(reply)
+        server.volume.housekeeper.defragment(inode, from: from) { answer in
+            parked.answer { reply in
+                switch answer {
+                case .done(let next, let pieceCount, let byteCount):
+                    reply.control([next ?? .max, pieceCount, byteCount])
+                case .failed(let errno): reply.error(errno)
+                }
+            }
+        }
+    }
+}
+
 extension FuseServer {
     static func addControlCallbacks(_ table: inout fuse_lowlevel_ops) {
         table.ioctl = { request, inode, command, argument, _, _, bytes, byteCount, _ in
@@ -105,6 +136,7 @@ extension FuseServer {
         case Control.trim where bytes.count >= 24: trim(bytes, reply)
         case Control.resize where bytes.count >= 16: resize(bytes, reply)
         case Control.becomeWritable: becomeWritable(reply)
+        case Control.defragment where bytes.count >= 24: defragment(inode, from: bytes.load(0), reply)
         case Control.shutDown: shutDown(argument, reply)
         default: scrubControl(command, bytes, reply)
         }
@@ -140,6 +172,16 @@ extension FuseServer {
                 case .failed(let errno): reply.error(errno)
                 }
             }
+        }
+    }
+
+    /// For administrators, for the user who serves the mount, and for the file's owner.
+    private func defragment(_ inode: InodeNumber, from: UInt64, _ reply: consuming Reply) {
+        let requester = reply.requester
+        if !requester.identity.isAdministrator, !requester.isServer {
+            perform(DefragmentOperation(inode: inode, from: from, user: requester.user ?? .max), reply)
+        } else {
+            perform(DefragmentOperation(inode: inode, from: from, user: nil), reply)
         }
     }
 

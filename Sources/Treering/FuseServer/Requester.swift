@@ -37,11 +37,14 @@ struct Requester {
     }
 
     /// Whether it runs as the user who serves the mount.
-    var isServer: Bool {
-        guard pid > 0, let text = HostString("/proc/\(pid)/status").text() else { return false }
+    var isServer: Bool { user == geteuid() }
+
+    /// The user that counts for files; nil where it cannot be seen.
+    var user: UInt32? {
+        guard pid > 0, let text = HostString("/proc/\(pid)/status").text() else { return nil }
         let line = text.split(separator: "\n").first { $0.hasPrefix("Uid:") }
         let words = line?.split(whereSeparator: { $0 == "\t" || $0 == " " }) ?? []
-        return words.count > 4 && UInt32(words[4]) == geteuid()
+        return words.count > 4 ? UInt32(words[4]) : nil
     }
 
     /// Reads a number from the thread's memory: the argument of an ioctl whose number says that it has none to give.

@@ -371,6 +371,14 @@ final class RecordIndex {
         }
     }
 
+    /// Whether more than one extent shows some byte of a payload.
+    func isShared(_ id: PayloadID) throws(PageMiss) -> Bool {
+        guard id.rawValue != 0 else { return false }
+        return try tree.withValue(of: PayloadEntry.key(id)) { bytes in
+            bytes.flatMap { PayloadEntry(decoding: $0) }.map { $0.sharedByteCount > 0 } ?? false
+        }
+    }
+
     /// A payload's batch was closed, so its position is final. An inline payload whose entry names another place than
     /// `provisional` was moved there before.
     func place(_ id: PayloadID, _ segment: SegmentNumber, from provisional: UInt32, _ position: UInt32) {

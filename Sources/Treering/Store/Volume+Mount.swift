@@ -145,6 +145,7 @@ extension Volume {
         core.accessTimes = options.accessTimes
         core.bounds = options.bounds
         core.keepsAccessLists = options.keepsAccessLists
+        if options.defragmenting == .eager { core.fragmented.leastCount = 4 }
         let superblockFile: DeviceFile
         do throws(Errno) { superblockFile = try device.open(.superblock, create: false) } catch {
             throw MountError("the superblock cannot be opened", error)

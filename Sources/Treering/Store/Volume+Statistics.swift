@@ -76,7 +76,7 @@ extension Volume {
 
     private func writtenFigures(_ state: VolumeState) -> [Figure] {
         let log = state.core.log
-        let sinceMount = writtenSinceMount(log)
+        let sinceMount = writtenSinceMount(state.core)
         let sinceFormat = state.writtenBefore + sinceMount
         return [
             Figure(
@@ -85,6 +85,14 @@ extension Volume {
             Figure(
                 name: "packed_writes", help: "Small writes that became part of larger pieces before they were written",
                 value: log.leftOutCount),
+            Figure(
+                name: "fragmented_files", help: "Files with many small pieces, as far as this mount knows",
+                value: UInt64(state.core.fragmented.worthwhileCount)),
+            Figure(
+                name: "joined_pieces", help: "Pieces of files that were joined to larger ones since the mount",
+                value: state.core.joined.pieceCount),
+            Figure(
+                name: "joined_bytes", help: "Bytes of the log written for that", value: state.core.joined.byteCount),
             Figure(
                 name: "cleaned_segments", help: "Segments emptied by the cleaner since the mount",
                 value: UInt64(housekeeper.cleaner.cleanedSegmentCount)),
@@ -140,9 +148,11 @@ extension Volume {
         ]
     }
 
-    /// The cleaner's records of moves count among the appended bytes; the blocks that it copies do not.
-    func writtenSinceMount(_ log: SegmentLog) -> WrittenByteCounts {
-        let repeated = min(housekeeper.cleaner.movedRecordByteCount, log.appendedByteCount)
+    /// The cleaner's records of moves and what was joined count among the appended bytes; the blocks that the cleaner
+    /// copies do not.
+    func writtenSinceMount(_ core: Core) -> WrittenByteCounts {
+        let log = core.log
+        let repeated = min(housekeeper.cleaner.movedRecordByteCount + core.joined.byteCount, log.appendedByteCount)
         return WrittenByteCounts(
             asked: log.appendedByteCount - repeated, moved: repeated + housekeeper.cleaner.movedBlockByteCount)
     }

@@ -29,6 +29,9 @@ struct VolumeOptions: Sendable {
     /// Whether POSIX access control lists are supported.
     var keepsAccessLists = true
     var cleaning = CleaningPolicy.auto
+    var defragmenting = DefragmentPolicy.auto
+    /// How many bytes of the log joining may write in an idle mount beyond what programs have written.
+    var defragmentFreeByteCount: UInt64 = 256 << 20
     /// What a successor takes over if this process is killed. Nil where there is no supervisor.
     var connection: ConnectionState?
     /// Shorter pieces of dead data are not punched out of a segment.

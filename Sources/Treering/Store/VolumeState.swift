@@ -100,6 +100,8 @@ final class VolumeState {
     var punchedByteCount: UInt64 = 0
     /// The change of capacity that is under way.
     var resize: Resize?
+    /// What somebody wants to have joined, the oldest first.
+    var defragmentRequests: [DefragmentRequest] = []
     /// The trim that is under way.
     var trim: Trim?
     /// `scrub`: the running scrub, or else the last one. `lastScrub`: the one before, while one runs.

@@ -249,6 +249,7 @@ final class RandomSimulation {
 
     private func countRelocated() {
         counts["relocated", default: 0] += store.volume.state.withLock { $0.relocationCount }
+        counts["joined", default: 0] += Int(store.volume.state.withLock { $0.core.joined.pieceCount })
         counts["packed", default: 0] += Int(store.volume.state.withLock { $0.core.log.leftOutCount })
     }
 

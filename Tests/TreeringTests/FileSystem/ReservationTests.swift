@@ -9,6 +9,9 @@ import Testing
         var options = VolumeOptions()
         options.stagingByteCount = 1 << 20
         options.indexCacheByteCount = 4 << 20
+        // Pieces are joined where a reservation asks for it, and not before.
+        options.defragmenting = .off
+        options.bounds.packedPieceCount = 1
         return options
     }
 

@@ -125,7 +125,7 @@ extension Housekeeper {
             superblock.highestSequence = RecordSequence(core.log.nextSequence.rawValue - 1)
             superblock.inodeCount = core.index.inodeCount
             superblock.reservedByteCount = core.index.reservedByteCount
-            superblock.written = state.writtenBefore + volume.writtenSinceMount(core.log)
+            superblock.written = state.writtenBefore + volume.writtenSinceMount(core)
             superblock.sharedByteCount = core.index.sharedByteCount
             superblock.isClean = isClean
             return Frozen(

@@ -1,5 +1,5 @@
-// Joining the pieces of crowded files. Writes in many small pieces can make a reserved range need more space than its
-// reservation. The housekeeper then reads neighbouring pieces and writes them as one, while the writers wait.
+// Joining the pieces of a file (Core+Joining.swift): the housekeeper reads them and writes them as one. Here while writers wait for it: writes
+// in many small pieces can make a reserved range need more space than its reservation.
 
 extension Housekeeper {
     /// Joins the pieces of the crowded files that writers wait for.
@@ -15,6 +15,7 @@ extension Housekeeper {
                 let core = state.core
                 core.crowded.removeAll { $0 == inode }
                 core.joinedInVain = core.takenByteCount < before ? nil : inode
+                _ = core.fragmented.take(inode)
             }
         }
     }
@@ -22,25 +23,28 @@ extension Housekeeper {
     private func joinPieces(of inode: InodeNumber) throws(Errno) {
         var cursor: UInt64? = 0
         while let from = cursor {
-            let (found, next) = try runWaiting { (core) throws(Stop) in try core.nextJoinable(inode, from: from) }
-            cursor = next
-            guard let found else { continue }
-            let byteCount = Int(found.to - found.from)
-            let (size, isOver) = try runWaiting { (core) throws(Stop) in
-                (try core.inode(inode).record.size, core.isOver)
-            }
-            if isOver { return }
-            let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
-            guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { continue }
-            // The last block holds zeros behind the end of the file.
-            let whole = AlignedBuffer(byteCount: byteCount)
-            whole.bytes.zero(0, byteCount)
-            whole.bytes.copyBytes(from: read)
-            _ = try runWaiting { (core) throws(Stop) in
-                try core.join(inode, found, UnsafeRawBufferPointer(whole.bytes))
-            }
+            cursor = try joinNext(of: inode, from: from)
             housekeepInBetween()
         }
+    }
+
+    /// Joins the next pieces of a file that are worth it. Returns where to go on; nil at the end of the file, or of the mount.
+    func joinNext(of inode: InodeNumber, from: UInt64) throws(Errno) -> UInt64? {
+        let (found, next) = try runWaiting { (core) throws(Stop) in try core.nextJoinable(inode, from: from) }
+        guard let found else { return next }
+        let byteCount = Int(found.to - found.from)
+        let (size, isOver) = try runWaiting { (core) throws(Stop) in (try core.inode(inode).record.size, core.isOver) }
+        if isOver { return nil }
+        let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
+        guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { return next }
+        // The last block holds zeros behind the end of the file.
+        let whole = AlignedBuffer(byteCount: byteCount)
+        whole.bytes.zero(0, byteCount)
+        whole.bytes.copyBytes(from: read)
+        _ = try runWaiting { (core) throws(Stop) in
+            try core.join(inode, found, UnsafeRawBufferPointer(whole.bytes).part(0, byteCount))
+        }
+        return next
     }
 }
 

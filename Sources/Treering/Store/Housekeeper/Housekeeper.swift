@@ -122,6 +122,7 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         precondition(isOwnThread, "the housekeeper's work is done by its thread alone")
         guard !volume.isOver else {
             endTrim()
+            endDefragmenting()
             endResize(.failed(.ioError))
             volume.wakeRoomWaiters()
             return
@@ -152,7 +153,8 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
         let trimsOn = continueTrim()
         let punchesOn = !cleansOn && !trimsOn && punchInBackground(isIdle: isIdle)
         let resizesOn = continueResize()
-        if cleansOn || trimsOn || punchesOn || resizesOn { kick() }
+        let joinsOn = continueDefragmenting() || !cleansOn && defragmentInBackground(isIdle: isIdle)
+        if cleansOn || trimsOn || punchesOn || resizesOn || joinsOn { kick() }
         setPace()
         volume.wakeRoomWaiters()
     }
@@ -187,7 +189,8 @@ final class Housekeeper<D: Device>: @unchecked Sendable {
 
     /// Whether nothing was appended for a second; without a thread, since the last round.
     private func isIdleSinceLastRound() -> Bool {
-        let appended = state.withLock { $0.core.log.appendedByteCount }
+        // What this thread joins is nobody's.
+        let appended = state.withLock { $0.core.log.appendedByteCount - $0.core.joined.byteCount }
         let now = monotonicNanoseconds()
         guard appended == lastAppend.byteCount else {
             lastAppend = (appended, now)

@@ -1,0 +1,160 @@
+// Pieces of a file that were written apart are joined in the background and on request, within bounds; what is shared stays shared.
+
+import Testing
+
+@testable import Treering
+
+@Suite struct JoiningTests {
+    private func store(
+        capacity: UInt64 = 64 << 20, free: UInt64 = 256 << 20, _ policy: DefragmentPolicy = .auto
+    ) throws -> TestStore {
+        var options = VolumeOptions()
+        options.defragmenting = policy
+        options.defragmentFreeByteCount = free
+        return try TestStore(capacity: capacity, options: options)
+    }
+
+    private func pieceCount(_ store: TestStore, _ inode: InodeNumber) throws -> Int {
+        var count = 0
+        try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in
+                count = 0
+                try core.index.forEachPiece(inode, 0, 1 << 40) { _ in
+                    count += 1
+                    return true
+                }
+            }
+        }
+        return count
+    }
+
+    private func joined(_ store: TestStore) -> (byteCount: UInt64, pieceCount: UInt64) {
+        store.volume.state.withLock { $0.core.joined }
+    }
+
+    /// Rounds until one joins nothing.
+    private func housekeep(_ store: TestStore) {
+        var before = UInt64.max
+        while joined(store).pieceCount != before {
+            before = joined(store).pieceCount
+            for _ in 0..<3 { store.volume.housekeeper.housekeep() }
+        }
+    }
+
+    private func verify(_ store: TestStore, _ files: [(InodeNumber, [UInt8])]) throws {
+        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+        try store.device.unlink(.index)
+        _ = try IndexRebuild.rebuild(store.device) { _ in }
+        #expect(try Checker.check(store.device, readsData: true).problems == [])
+        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
+        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
+    }
+
+    /// Writes lines and syncs each, so that nothing can be packed.
+    private func lines(_ store: TestStore, _ inode: InodeNumber, _ count: Int, _ expected: inout [UInt8]) throws {
+        for number in 0..<count {
+            let line = (0..<80).map { UInt8(truncatingIfNeeded: number &* 11 &+ $0) }
+            try store.write(inode, UInt64(expected.count), line)
+            try store.volume.syncAndWait()
+            expected += line
+        }
+    }
+
+    @Test func linesThatWereSyncedOneByOne() throws {
+        let store = try store()
+        let inode = try store.make("log").inode
+        var expected: [UInt8] = []
+        try lines(store, inode, 300, &expected)
+        #expect(try pieceCount(store, inode) == 300)
+        housekeep(store)
+        // The last block of the file as well, which is not whole.
+        #expect(try pieceCount(store, inode) <= 2)
+        try lines(store, inode, 100, &expected)
+        housekeep(store)
+        #expect(try pieceCount(store, inode) < 3)
+        try verify(store, [(inode, expected)])
+    }
+
+    @Test func blocksThatWereOverwrittenHereAndThere() throws {
+        let store = try store()
+        let inode = try store.make("database").inode
+        var expected = [UInt8](repeating: 1, count: 1 << 20)
+        try store.write(inode, 0, expected)
+        for number in 0..<200 {
+            let start = number * 73 % 256 * 4096
+            let block = [UInt8](repeating: UInt8(number), count: 4096)
+            try store.write(inode, UInt64(start), block)
+            expected.replaceSubrange(start..<start + 4096, with: block)
+        }
+        #expect(try pieceCount(store, inode) > 150)
+        housekeep(store)
+        #expect(try pieceCount(store, inode) < 60)
+        try verify(store, [(inode, expected)])
+    }
+
+    @Test func holesAndSharedPiecesStay() throws {
+        let store = try store()
+        let inode = try store.make("log").inode
+        let copy = try store.make("copy").inode
+        var expected: [UInt8] = []
+        try lines(store, inode, 100, &expected)
+        _ = try store.volume.perform { (core) throws(Stop) in
+            try core.copyRange(inode, at: 0, copy, at: 0, 8000, TestStore.context)
+        }
+        let copied = expected
+        try lines(store, inode, 100, &expected)
+        // Far behind, with a hole between.
+        try store.write(inode, 100_000, [9])
+        expected += [UInt8](repeating: 0, count: 100_000 - expected.count) + [9]
+        let stored = try store.lookup("log").storedByteCount
+        housekeep(store)
+        #expect(store.volume.state.withLock { $0.core.index.sharedByteCount } == 8000)
+        #expect(try pieceCount(store, copy) == 100)
+        #expect(try pieceCount(store, inode) < 120)
+        #expect(try store.lookup("log").storedByteCount == stored)
+        try verify(store, [(inode, expected), (copy, copied)])
+    }
+
+    /// What joining writes is bounded by what programs write, also where all is idle.
+    @Test func aFileThatIsOverwrittenForEver() throws {
+        let store = try store(free: 0)
+        let inode = try store.make("database").inode
+        try store.write(inode, 0, [UInt8](repeating: 1, count: 4 << 20))
+        for round in 0..<30 {
+            for number in 0..<40 {
+                // Seven small pieces in each of a few windows: joining them costs many times what they took.
+                let window = (round * 7 + number / 7) % 64
+                let offset = UInt64(window << 16 + number % 7 * 8192)
+                try store.write(inode, offset, [UInt8](repeating: UInt8(round), count: 100))
+            }
+            for _ in 0..<20 { store.volume.housekeeper.housekeep() }
+            let asked = store.volume.state.withLock { store.volume.writtenSinceMount($0.core).asked }
+            #expect(joined(store).byteCount <= asked + 70_000)
+        }
+        #expect(joined(store).pieceCount > 0)
+    }
+
+    @Test func switchedOffAndOnRequest() throws {
+        let store = try store(.off)
+        let inode = try store.make("log").inode
+        var expected: [UInt8] = []
+        try lines(store, inode, 300, &expected)
+        housekeep(store)
+        #expect(try pieceCount(store, inode) == 300)
+        final class Box: @unchecked Sendable { var answers: [DefragmentAnswer] = [] }
+        let box = Box()
+        store.volume.housekeeper.defragment(inode, from: 0) { box.answers.append($0) }
+        store.volume.housekeeper.defragment(InodeNumber(999), from: 0) { box.answers.append($0) }
+        for _ in 0..<3 { store.volume.housekeeper.housekeep() }
+        guard box.answers.count == 2, case .done(nil, 300, let byteCount) = box.answers[0], byteCount < 30_000,
+            case .done(nil, 0, 0) = box.answers[1]
+        else {
+            Issue.record("\(box.answers)")
+            return
+        }
+        #expect(try pieceCount(store, inode) <= 2)
+        try verify(store, [(inode, expected)])
+    }
+}
