@@ -18,10 +18,10 @@ bounded() {
     now=$(memory)
     if [ "$now" -le $((16 + cache + fixed)) ]; then pass; else fail "$1: the serving process has $now MiB in memory"; fi
 }
-cold() { again "$S" "$M" "index_cache=${cache}M" && echo 3 >/proc/sys/vm/drop_caches 2>/dev/null; }
+cold() { again "$S" "$M" "index_cache=${cache}M,defrag=off" && echo 3 >/proc/sys/vm/drop_caches 2>/dev/null; }
 
 "$TREERING" format "$S" --capacity "$((1 + count / 250000 * 2))G" >/dev/null
-start_mount "$S" "$M" "index_cache=${cache}M"
+start_mount "$S" "$M" "index_cache=${cache}M,defrag=off"
 say "    $count pieces of one byte, $others attributes, $others removals"
 check "making them" python3 "$HERE/bounds.py" make "$M" "$count" "$others"
 bounded "after making them"
