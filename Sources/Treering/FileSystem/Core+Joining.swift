@@ -116,20 +116,23 @@ extension Core {
         }
     }
 
-    /// Writes the blocks again as one piece. Returns false, and changes nothing, if somebody has changed them since.
+    /// Writes the bytes again as one piece. Returns false, and changes nothing, if somebody has changed them since, or
+    /// shares them now.
     func join(_ number: InodeNumber, _ joinable: Joinable, _ bytes: UnsafeRawBufferPointer) throws(Stop) -> Bool {
         precondition(
             UInt64(bytes.count) == joinable.to - joinable.from, "what is written again covers what it replaces")
         let inode = try self.inode(number).record
         var pieces: [FilePiece] = []
+        var isShared = false
         try find { () throws(PageMiss) in
             pieces.removeAll()
-            try index.forEachPiece(number, joinable.from, joinable.to, withReserved: true) { piece in
+            try index.forEachPiece(number, joinable.from, joinable.to, withReserved: true) { piece throws(PageMiss) in
                 pieces.append(piece)
-                return true
+                isShared = try index.isShared(piece.payload)
+                return !isShared
             }
         }
-        guard pieces == joinable.pieces else { return false }
+        guard pieces == joinable.pieces, !isShared else { return false }
         let byteCount = try commit(.write, claiming: .joining, .nobody) { writer in
             writer.payload(bytes)
             writer.extent(inode: number, offset: joinable.from, byteCount: UInt32(bytes.count))

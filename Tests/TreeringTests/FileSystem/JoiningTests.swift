@@ -117,6 +117,46 @@ import Testing
         try verify(store, [(inode, expected), (copy, copied)])
     }
 
+    /// Somebody changes the file between the reading of its pieces and their joining: then nothing is joined.
+    @Test func whatHasChangedMeanwhileIsNotJoined() throws {
+        for round in 0..<4 {
+            let store = try store(.off)
+            let inode = try store.make("log").inode
+            let other = try store.make("other").inode
+            var expected: [UInt8] = []
+            try lines(store, inode, 100, &expected)
+            let found = try store.volume.perform { (core) throws(Stop) in try core.nextJoinable(inode, from: 0).found }
+            let joinable = try #require(found)
+            let bytes = AlignedBuffer(byteCount: expected.count)
+            bytes.bytes.copyBytes(from: expected)
+            switch round {
+            case 0:
+                try store.volume.perform { (core) throws(Stop) in
+                    _ = try core.setAttributes(inode, AttributeChanges(byteCount: 4000), TestStore.context)
+                }
+                expected = Array(expected.prefix(4000))
+            case 1:
+                try store.write(inode, 500, [1, 2, 3])
+                expected.replaceSubrange(500..<503, with: [1, 2, 3])
+            case 2:
+                _ = try store.volume.perform { (core) throws(Stop) in
+                    try core.copyRange(inode, at: 0, inode, at: 4000, 800, TestStore.context)
+                }
+                expected.replaceSubrange(4000..<4800, with: expected[0..<800])
+            default:
+                // The pieces are as they were, and another file shows them too.
+                _ = try store.volume.perform { (core) throws(Stop) in
+                    try core.copyRange(inode, at: 0, other, at: 0, 8000, TestStore.context)
+                }
+            }
+            let isJoined = try store.volume.perform { (core) throws(Stop) in
+                try core.join(inode, joinable, UnsafeRawBufferPointer(bytes.bytes).part(0, 8000))
+            }
+            #expect(!isJoined)
+            try verify(store, [(inode, expected)])
+        }
+    }
+
     /// What joining writes is bounded by what programs write, also where all is idle.
     @Test func aFileThatIsOverwrittenForEver() throws {
         let store = try store(free: 0)

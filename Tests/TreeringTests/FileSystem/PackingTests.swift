@@ -101,6 +101,19 @@ import Testing
         try verify(store, [(inode, [UInt8](repeating: 0, count: 300) + line(3))])
     }
 
+    /// A test of the tests: a record that is left out although something of it is live is found by a check.
+    @Test func aLiveRecordThatIsLeftOutIsFound() throws {
+        let store = try TestStore()
+        let inode = try store.make("log").inode
+        for number in 0..<3 { try store.write(inode, UInt64(number * 200), line(number)) }
+        store.volume.state.withLock { state in
+            let log = state.core.log
+            log.leaveOut(recordAt: state.core.smallWrites.list[1].recordOffset)
+        }
+        try store.volume.unmount()
+        #expect(try Checker.check(store.device, readsData: true).problems != [])
+    }
+
     /// What an instant copy shows stays shared, and its record is written.
     @Test func copiedLinesStayShared() throws {
         let store = try TestStore()
