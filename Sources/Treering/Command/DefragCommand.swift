@@ -62,6 +62,8 @@ enum DefragCommand {
         repeat {
             var numbers: (next: UInt64, pieceCount: UInt64, byteCount: UInt64) = (from, 0, 0)
             guard ioctl(descriptor, UInt(Control.defragment), &numbers) == 0 else { throw .last }
+            // The mount has more urgent work.
+            if numbers.next == from { usleep(100_000) }
             from = numbers.next
             sum.pieceCount += numbers.pieceCount
             sum.byteCount += numbers.byteCount

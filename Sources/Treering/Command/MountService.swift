@@ -14,6 +14,8 @@ final class MountService {
     private let reopen: Reopen
     typealias Reopen = (_ isReadOnly: Bool) throws(CommandError) -> HostVolume
     private var isReady = false
+    /// The volume was closed, and no other has taken its place.
+    private var isClosed = false
     /// The connection that this process takes over, or hands to its supervisor once it exists.
     private let handover: (connection: HeldConnection, sender: HandoverSender)?
     private var isUnmounting = false
@@ -61,7 +63,7 @@ final class MountService {
             failure = error
         }
         var code: Int32 = 0
-        do throws(Errno) { try volume.unmount() } catch {
+        do throws(Errno) { if !isClosed { try volume.unmount() } } catch {
             log.error("\(mountPoint): the store could not be brought to rest: \(error); the next mount recovers it")
             code = 1
         }
@@ -121,6 +123,7 @@ final class MountService {
         // What the kernel knows stays as it is. Under a supervisor the counts are in the connection's memory.
         let (next, lookups) = volume.state.withLock { ($0.core.log.nextSequence, $0.core.lookups) }
         handover?.connection.state.isInherited = true
+        isClosed = true
         do throws(Errno) { try volume.unmount() } catch {
             log.warning("\(mountPoint): the read-only store could not be closed: \(error)")
         }
@@ -133,6 +136,7 @@ final class MountService {
             log.error("\(mountPoint): cannot become writable: \(reason)")
             volume = try reopen(true)
         }
+        isClosed = false
         let recovered = volume.state.withLock { state in
             if handover == nil { state.core.lookups = lookups }
             return state.recoveredSequence

@@ -112,7 +112,7 @@ extension Core {
             let skipped = piece.isReserved ? 0 : UInt32(low - piece.offset)
             return FilePiece(
                 offset: low, byteCount: high - low, payload: piece.payload,
-                payloadOffset: piece.payloadOffset + skipped)
+                payloadOffset: piece.payloadOffset + skipped, record: piece.record)
         }
     }
 

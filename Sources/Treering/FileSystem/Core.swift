@@ -213,7 +213,8 @@ final class Core {
         try settleConflict(of: writer.preview(sequence: log.nextSequence))
         let payloadByteCount = writer.payloadBlocks?.count ?? 0
         try requireRoom(for: writer.byteCount + payloadByteCount, tier, claim)
-        if log.openBatch != nil,
+        // What the record names may not be packed under its hands.
+        if log.openBatch != nil, !writer.namesOlderPayloads,
             !log.hasRoom(recordByteCount: writer.byteCount, payloadByteCount: payloadByteCount)
         {
             packOpenBatch()

@@ -47,7 +47,11 @@ struct RecordWriter: ~Copyable {
         payloadIDOffsets = (0, 0)
         payloadBlocks = nil
         isImpossible = false
+        namesOlderPayloads = false
     }
+
+    /// The record names payloads of older records, which must stay as they were found until it is appended.
+    private(set) var namesOlderPayloads = false
 
     /// The record so far, its header not yet filled in.
     var bytes: UnsafeMutableRawBufferPointer { memory.part(0, byteCount) }
@@ -241,6 +245,7 @@ struct RecordWriter: ~Copyable {
         let (start, change) = begin(.move, MoveChange.byteCount)
         change[MoveChange.layout.sequence] = sequence
         change[MoveChange.layout.word] = word
+        namesOlderPayloads = true
         body(&self)
         change[ChangeHeader.layout.length] = UInt32(byteCount - start)
         changeCount -= 1
@@ -257,6 +262,7 @@ struct RecordWriter: ~Copyable {
     ) {
         _ = extent(inode, fileOffset, payload, payloadOffset, byteCount)
         payloadIDOffsets.1 = 0
+        namesOlderPayloads = true
     }
 
     /// Sets an attribute whose value is an older payload.

@@ -8,6 +8,8 @@ struct FilePiece: Equatable {
     /// 0: reserved.
     var payload: PayloadID
     var payloadOffset: UInt32
+    /// The record that made the extent. Two pieces that are equal with this show the same bytes, reserved ones as well.
+    var record = RecordSequence.zero
 
     var isReserved: Bool { payload.rawValue == 0 }
     var end: UInt64 { offset + byteCount }

@@ -72,7 +72,7 @@ extension RecordIndex {
                 let skipped = extent.isReserved ? 0 : UInt32(low - offset)
                 let piece = FilePiece(
                     offset: low, byteCount: high - low, payload: extent.payload,
-                    payloadOffset: extent.payloadOffset + skipped)
+                    payloadOffset: extent.payloadOffset + skipped, record: extent.origin.sequence)
                 let goesOn = try body(piece)
                 walk.cursor = high
                 if !goesOn { return false }

@@ -338,9 +338,16 @@ final class RecordIndex {
         put(record, segment, blocksSegment, position, named: false)
     }
 
-    /// A payload that is not there is ignored: in a rebuild its record may be lost.
+    /// A payload that is not there is ignored in a rebuild, where its record may be lost.
     private func changeNaming(_ id: PayloadID, _ offset: UInt32, _ byteCount: UInt32, more: Bool) {
+        var isThere = false
+        defer {
+            if !isThere, more, pass == .live {
+                table.noteImpossible("payload \(id.rawValue) is named and is not there")
+            }
+        }
         replacePayload(id) { entry in
+            isThere = true
             let count = entry.encodeNaming(
                 offset, byteCount, more: more, keepsDead: self.pass != .live, into: self.scratch)
             if count == nil { self.table.noteImpossible("payload \(id.rawValue) is named more often than it says") }

@@ -128,13 +128,20 @@ final class RebuiltIndex<D: Device> {
         table[source.number].lastBatch = last
     }
 
-    /// A repaired batch tells for ever what it has lost: the records between its first and its last that are not there.
+    /// A repaired batch tells for ever what it has lost: void records stand there, in the place of those whose sequences
+    /// are missing. Sequences that are missing between two records without that were left out when it was closed.
     private func noteLost(_ batch: FoundBatch, isFirst: Bool) {
         var next = batch.header.firstRecord.rawValue
         var count = 0
         let before = lost.count
-        batch.forEachRecord { record, _ in
-            if record.sequence.rawValue > next { lost.append(next...record.sequence.rawValue - 1) }
+        var isVoidBefore = false
+        batch.forEachRecord(withSkipped: true) { record, _ in
+            if record.isSkipped {
+                isVoidBefore = true
+                return
+            }
+            if isVoidBefore, record.sequence.rawValue > next { lost.append(next...record.sequence.rawValue - 1) }
+            isVoidBefore = false
             next = max(next, record.sequence.rawValue &+ 1)
             count += 1
         }

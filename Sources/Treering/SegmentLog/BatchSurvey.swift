@@ -54,7 +54,8 @@ struct BatchSurvey {
                 continue
             }
             note(record)
-            if survivor.sequence > sequence + 1 { lost.append(sequence + 1...survivor.sequence - 1) }
+            // Where nothing lies between two records, what is missing between them was left out when the batch was closed.
+            if position > before, survivor.sequence > sequence + 1 { lost.append(sequence + 1...survivor.sequence - 1) }
             records.append(survivor)
             sequence = survivor.sequence
             position += survivor.byteCount

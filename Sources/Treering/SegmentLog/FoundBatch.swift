@@ -9,8 +9,10 @@ struct FoundBatch {
     /// The batch from its header on; without its payload blocks unless those were verified.
     var bytes: UnsafeRawBufferPointer
 
-    /// Calls `body` for each record with its place. Records that are to be skipped are left out.
-    func forEachRecord<Failure: Error>(_ body: (Record, RecordPlace) throws(Failure) -> Void) throws(Failure) {
+    /// Calls `body` for each record with its place. Records that are to be skipped are passed over, unless `withSkipped`.
+    func forEachRecord<Failure: Error>(
+        withSkipped: Bool = false, _ body: (Record, RecordPlace) throws(Failure) -> Void
+    ) throws(Failure) {
         // A reserved range holds no records, whatever its header says, and nothing in it was verified.
         guard header.kind == .records else { return }
         var position = BatchHeader.byteCount
@@ -20,7 +22,7 @@ struct FoundBatch {
                 segment: header.segment, recordPosition: UInt32(offset + position),
                 payloadAreaPosition: UInt32(offset + header.payloadAreaOffset))
             let record = Record(trusting: bytes.part(position, length))
-            if !record.isSkipped { try body(record, place) }
+            if withSkipped || !record.isSkipped { try body(record, place) }
             position += length
         }
     }

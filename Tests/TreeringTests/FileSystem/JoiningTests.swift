@@ -37,7 +37,10 @@ import Testing
         var before = UInt64.max
         while joined(store).pieceCount != before {
             before = joined(store).pieceCount
-            for _ in 0..<3 { store.volume.housekeeper.housekeep() }
+            for _ in 0..<10 {
+                store.volume.housekeeper.housekeep()
+                try? store.volume.syncAndWait()
+            }
         }
     }
 
@@ -157,6 +160,36 @@ import Testing
         }
     }
 
+    /// A reserved part is written, read for joining, and reserved again before the pieces are compared.
+    @Test func whatWasReservedAgainIsNotJoined() throws {
+        let store = try store(.off)
+        let inode = try store.make("f").inode
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.allocate(inode, [], at: 0, 65536, TestStore.context, AllocationWalk())
+        }
+        for block in 0..<16 {
+            try store.write(inode, UInt64(block * 4096), [UInt8](repeating: UInt8(block), count: 80))
+            try store.volume.syncAndWait()
+        }
+        let found = try store.volume.perform { (core) throws(Stop) in try core.nextJoinable(inode, from: 0).found }
+        let joinable = try #require(found)
+        let reserved = try #require(joinable.pieces.first { $0.isReserved })
+        try store.write(inode, reserved.offset, [UInt8](repeating: 0xAA, count: Int(reserved.byteCount)))
+        let bytes = try store.read(inode, joinable.from, Int(joinable.to - joinable.from))
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.allocate(
+                inode, .zeroes, at: reserved.offset, reserved.byteCount, TestStore.context, AllocationWalk())
+        }
+        let isJoined = try store.volume.perform { (core) throws(Stop) in
+            let buffer = AlignedBuffer(byteCount: bytes.count)
+            buffer.bytes.copyBytes(from: bytes)
+            return try core.join(inode, joinable, UnsafeRawBufferPointer(buffer.bytes).part(0, bytes.count))
+        }
+        #expect(!isJoined)
+        let now = try store.read(inode, reserved.offset, Int(reserved.byteCount))
+        #expect(now.allSatisfy { $0 == 0 })
+    }
+
     /// What joining writes is bounded by what programs write, also where all is idle.
     @Test func aFileThatIsOverwrittenForEver() throws {
         let store = try store(free: 0)
@@ -196,5 +229,38 @@ import Testing
         }
         #expect(try pieceCount(store, inode) <= 2)
         try verify(store, [(inode, expected)])
+    }
+
+    /// A round that joins on a full host ends: it does not wait for room that only it could make.
+    @Test func defragmentOnAFullHost() throws {
+        var options = VolumeOptions()
+        options.defragmenting = .off
+        let store = try TestStore(capacity: 64 << 20, options: options)
+        let inode = try store.make("f").inode
+        let block = [UInt8](repeating: 7, count: 3200)
+        for number in 0..<5000 { try store.write(inode, UInt64(number * 3200), block) }
+        try store.volume.syncAndWait()
+        store.volume.housekeeper.housekeep()
+        let space = store.device.hostSpace()
+        store.device.limitHost(toByteCount: space.totalByteCount - space.availableByteCount)
+        store.volume.housekeeper.housekeep()
+        let sparse = try store.make("sparse").inode
+        try store.volume.perform { (core) throws(Stop) in
+            _ = try core.setAttributes(sparse, AttributeChanges(byteCount: 1 << 20), TestStore.context)
+        }
+        var count = 0
+        while store.volume.state.withLock({ $0.core.table.pool.count > 0 }), count < 5000 {
+            count += 1
+            try store.volume.perform { (core) throws(Stop) in
+                _ = try core.allocate(
+                    sparse, [.punchesHole, .keepsSize], at: 0, 4096, TestStore.context, AllocationWalk())
+            }
+            try store.volume.syncAndWait()
+        }
+        let again = store.device.hostSpace()
+        store.device.limitHost(toByteCount: again.totalByteCount - again.availableByteCount)
+        store.volume.state.withLock { $0.core.log.space.isHostFull = true }
+        store.volume.housekeeper.defragment(inode, from: 0) { _ in }
+        store.volume.housekeeper.housekeep()
     }
 }

@@ -132,6 +132,62 @@ import Testing
         try verify(store, [(inode, expected), (copy, copied)])
     }
 
+    /// The record of a copy closes the batch whose lines it names: they were packed, and the copy named what was not there any more.
+    @Test func aCopyThatClosesTheBatch() throws {
+        let store = try TestStore()
+        var files: [(InodeNumber, [UInt8])] = []
+        for round in 0..<150 {
+            let source = try store.make("s\(round)").inode
+            let copy = try store.make("c\(round)").inode
+            var expected: [UInt8] = []
+            for number in 0..<90 {
+                try store.write(source, UInt64(expected.count), line(number + round))
+                expected += line(number + round)
+            }
+            _ = try store.volume.perform { (core) throws(Stop) in
+                try core.copyRange(source, at: 0, copy, at: 0, UInt64(expected.count), TestStore.context)
+            }
+            files.append((source, expected))
+            files.append((copy, expected))
+        }
+        try store.volume.syncAndWait()
+        try verify(store, files)
+    }
+
+    /// What was left out of a damaged batch is no loss, neither before its repair nor after.
+    @Test func aDamagedBatchThatWasPacked() throws {
+        let store = try TestStore()
+        let inode = try store.make("log").inode
+        var expected: [UInt8] = []
+        try append(store, inode, 0..<150, to: &expected)
+        try store.volume.syncAndWait()
+        let (segment, position) = try store.volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in
+                var payload = PayloadID(0)
+                try core.index.forEachPiece(inode, 0, 1 << 40) { piece in
+                    payload = piece.payload
+                    return false
+                }
+                return try core.index.tree.withValue(of: PayloadEntry.key(payload)) { value in
+                    let entry = PayloadEntry(decoding: value!)!
+                    return (entry.blocksSegment, entry.position)
+                }
+            }
+        }
+        try store.volume.unmount()
+        store.device.damage(.segment(segment), at: UInt64(position) + 100)
+        let problems = try Checker.check(store.device, readsData: true).problems
+        #expect(!problems.isEmpty && !"\(problems)".contains("are lost"), "\(problems)")
+        let device = store.device
+        _ = try Repairer.repair(log: { _ in }) {
+            device
+        } mount: { (device, options) throws(MountError) in
+            try Volume.mount(device, options, now: TestStore.now) { _ in }
+        }
+        let rest = try Checker.check(store.device, readsData: true).problems
+        #expect(!"\(rest)".contains("are lost"), "\(rest)")
+    }
+
     /// A large write leaves no room for packing in the batch that it closes: the lines stay as they are, or are packed before.
     @Test func largeWritesBetweenLines() throws {
         let store = try TestStore()

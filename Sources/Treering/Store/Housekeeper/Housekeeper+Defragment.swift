@@ -63,7 +63,7 @@ extension Housekeeper {
         }
         do throws(Errno) {
             while left.from < end, mayDefragment(isIdle: isIdle), !isNeededElsewhere {
-                guard let next = try joinNext(of: inode, from: left.from) else {
+                guard let next = try joinNext(of: inode, from: left.from, makesRoom: false) else {
                     left.from = end
                     break
                 }
@@ -72,7 +72,11 @@ extension Housekeeper {
                 housekeepInBetween()
             }
         } catch {
-            // Removed meanwhile, or damaged, which the read has reported.
+            // Later there may be room. Else the file was removed, or is damaged, which the read has reported.
+            if error == .noSpace {
+                state.withLock { $0.core.fragmented.putBack(inode, left) }
+                if thread != nil { rest(nanoseconds: 5_000_000) }
+            }
             return true
         }
         let hasJoined = joinedPieceCount > before
@@ -94,8 +98,8 @@ extension Housekeeper {
     private func mayDefragment(isIdle: Bool) -> Bool {
         state.withLock { state in
             let core = state.core
-            guard !core.isVainToWait, core.log.suspension == nil, !core.log.space.isRoomLow, !state.hasRoomWaiters,
-                !core.isDirtyLimitReached
+            guard !core.isVainToWait, core.log.suspension == nil, !core.log.space.isRoomLow, !core.log.space.isHostFull,
+                !state.hasRoomWaiters, !core.isDirtyLimitReached
             else { return false }
             if options.defragmenting == .eager { return true }
             let asked = volume.writtenSinceMount(core).asked
@@ -134,7 +138,7 @@ extension Housekeeper {
         var next: UInt64? = request.from
         do throws(Errno) {
             while let from = next, monotonicNanoseconds() - start < 5 * Self.roundNanoseconds, !isNeededElsewhere {
-                next = try joinNext(of: request.inode, from: from)
+                next = try joinNext(of: request.inode, from: from, makesRoom: false)
                 housekeepInBetween()
             }
         } catch {

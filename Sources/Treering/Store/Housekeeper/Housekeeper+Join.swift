@@ -23,25 +23,28 @@ extension Housekeeper {
     private func joinPieces(of inode: InodeNumber) throws(Errno) {
         var cursor: UInt64? = 0
         while let from = cursor {
-            cursor = try joinNext(of: inode, from: from)
+            cursor = try joinNext(of: inode, from: from, makesRoom: true)
             housekeepInBetween()
         }
     }
 
-    /// Joins the next pieces of a file that are worth it. Returns where to go on; nil at the end of the file, or of the mount.
-    func joinNext(of inode: InodeNumber, from: UInt64) throws(Errno) -> UInt64? {
-        let (found, next) = try runWaiting { (core) throws(Stop) in try core.nextJoinable(inode, from: from) }
+    /// Joins the next pieces of a file that are worth it. Returns where to go on; nil at the end of the file. Where there
+    /// is no room, it makes some if `makesRoom`, else fails with ENOSPC.
+    func joinNext(of inode: InodeNumber, from: UInt64, makesRoom: Bool) throws(Errno) -> UInt64? {
+        let (found, next) = try runWaiting(makesRoom: makesRoom) { (core) throws(Stop) in
+            if core.isVainToWait { throw .failed(core.endError) }
+            return try core.nextJoinable(inode, from: from)
+        }
         guard let found else { return next }
         let byteCount = Int(found.to - found.from)
-        let (size, isOver) = try runWaiting { (core) throws(Stop) in (try core.inode(inode).record.size, core.isOver) }
-        if isOver { return nil }
+        let size = try runWaiting(makesRoom: makesRoom) { (core) throws(Stop) in try core.inode(inode).record.size }
         let read = try volume.bytes { (core) throws(Stop) in try core.planRead(inode, at: found.from, byteCount) }
         guard read.count == min(byteCount, Int(clamping: size - min(size, found.from))) else { return next }
         // The last block holds zeros behind the end of the file.
         let whole = AlignedBuffer(byteCount: byteCount)
         whole.bytes.zero(0, byteCount)
         whole.bytes.copyBytes(from: read)
-        _ = try runWaiting { (core) throws(Stop) in
+        _ = try runWaiting(makesRoom: makesRoom) { (core) throws(Stop) in
             try core.join(inode, found, UnsafeRawBufferPointer(whole.bytes).part(0, byteCount))
         }
         return next

@@ -3,8 +3,10 @@
 
 extension Housekeeper {
     /// Runs an operation that is no request, again and again until it has what it needs. Throws what the operation
-    /// fails with.
-    func runWaiting<Result>(_ operation: (Core) throws(Stop) -> Result) throws(Errno) -> Result {
+    /// fails with; without `makesRoom` also ENOSPC, where it would have to wait for room.
+    func runWaiting<Result>(
+        makesRoom: Bool = true, _ operation: (Core) throws(Stop) -> Result
+    ) throws(Errno) -> Result {
         var pages: [HeldPage] = []
         defer { state.withLock { _ in pages.letGo(butLast: 0) } }
         while true {
@@ -16,7 +18,9 @@ extension Housekeeper {
                     fetch(miss, &pages)
                     state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
                 case .blocked(.turn): state.withLock { _ in pages.letGo(butLast: Attempt.aheadPageCount) }
-                case .blocked(.room): try provideRoom()
+                case .blocked(.room):
+                    guard makesRoom else { throw .noSpace }
+                    try provideRoom()
                 case .blocked(.identity): preconditionFailure("an operation without a process was given no identity")
                 }
             }
