@@ -15,17 +15,7 @@ import Testing
     }
 
     private func pieceCount(_ store: TestStore, _ inode: InodeNumber) throws -> Int {
-        var count = 0
-        try store.volume.perform { (core) throws(Stop) in
-            try core.find { () throws(PageMiss) in
-                count = 0
-                try core.index.forEachPiece(inode, 0, 1 << 40) { _ in
-                    count += 1
-                    return true
-                }
-            }
-        }
-        return count
+        try store.pieces(of: inode).count
     }
 
     private func joined(_ store: TestStore) -> (byteCount: UInt64, pieceCount: UInt64) {
@@ -42,17 +32,6 @@ import Testing
                 try? store.volume.syncAndWait()
             }
         }
-    }
-
-    private func verify(_ store: TestStore, _ files: [(InodeNumber, [UInt8])]) throws {
-        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
-        try store.volume.unmount()
-        #expect(try Checker.check(store.device, readsData: true).problems == [])
-        try store.device.unlink(.index)
-        _ = try IndexRebuild.rebuild(store.device) { _ in }
-        #expect(try Checker.check(store.device, readsData: true).problems == [])
-        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
-        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
     }
 
     /// Writes lines and syncs each, so that nothing can be packed.
@@ -77,7 +56,7 @@ import Testing
         try lines(store, inode, 100, &expected)
         housekeep(store)
         #expect(try pieceCount(store, inode) < 3)
-        try verify(store, [(inode, expected)])
+        try store.verify([(inode, expected)])
     }
 
     @Test func blocksThatWereOverwrittenHereAndThere() throws {
@@ -94,7 +73,7 @@ import Testing
         #expect(try pieceCount(store, inode) > 150)
         housekeep(store)
         #expect(try pieceCount(store, inode) < 60)
-        try verify(store, [(inode, expected)])
+        try store.verify([(inode, expected)])
     }
 
     @Test func holesAndSharedPiecesStay() throws {
@@ -117,7 +96,7 @@ import Testing
         #expect(try pieceCount(store, copy) == 100)
         #expect(try pieceCount(store, inode) < 120)
         #expect(try store.lookup("log").storedByteCount == stored)
-        try verify(store, [(inode, expected), (copy, copied)])
+        try store.verify([(inode, expected), (copy, copied)])
     }
 
     /// Somebody changes the file between the reading of its pieces and their joining: then nothing is joined.
@@ -156,7 +135,7 @@ import Testing
                 try core.join(inode, joinable, UnsafeRawBufferPointer(bytes.bytes).part(0, 8000))
             }
             #expect(!isJoined)
-            try verify(store, [(inode, expected)])
+            try store.verify([(inode, expected)])
         }
     }
 
@@ -228,7 +207,7 @@ import Testing
             return
         }
         #expect(try pieceCount(store, inode) <= 2)
-        try verify(store, [(inode, expected)])
+        try store.verify([(inode, expected)])
     }
 
     /// A round that joins on a full host ends: it does not wait for room that only it could make.

@@ -16,33 +16,7 @@ import Testing
         }
     }
 
-    private func pieces(_ store: TestStore, _ inode: InodeNumber) throws -> [FilePiece] {
-        var pieces: [FilePiece] = []
-        try store.volume.perform { (core) throws(Stop) in
-            try core.find { () throws(PageMiss) in
-                pieces.removeAll()
-                try core.index.forEachPiece(inode, 0, 1 << 40) { piece in
-                    pieces.append(piece)
-                    return true
-                }
-            }
-        }
-        return pieces
-    }
-
     private func leftOutCount(_ store: TestStore) -> UInt64 { store.volume.state.withLock { $0.core.log.leftOutCount } }
-
-    /// The store checks, and an index that is made anew from the log is as good as the present one.
-    private func verify(_ store: TestStore, _ files: [(InodeNumber, [UInt8])]) throws {
-        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
-        try store.volume.unmount()
-        #expect(try Checker.check(store.device, readsData: true).problems == [])
-        try store.device.unlink(.index)
-        _ = try IndexRebuild.rebuild(store.device) { _ in }
-        #expect(try Checker.check(store.device, readsData: true).problems == [])
-        store.volume = try Volume.mount(store.device, VolumeOptions(), now: TestStore.now) { _ in }
-        for (inode, expected) in files { #expect(try store.read(inode, 0, expected.count + 1) == expected) }
-    }
 
     @Test func linesOfALogBecomeFewPieces() throws {
         let store = try TestStore()
@@ -50,11 +24,11 @@ import Testing
         var expected: [UInt8] = []
         try append(store, inode, 0..<5000, to: &expected)
         try store.volume.syncAndWait()
-        #expect(try pieces(store, inode).count < 60)
+        #expect(try store.pieces(of: inode).count < 60)
         #expect(leftOutCount(store) == 5000)
         let live = store.volume.state.withLock { $0.core.table.liveByteCount }
         #expect(live < Int64(expected.count) * 13 / 10)
-        try verify(store, [(inode, expected)])
+        try store.verify([(inode, expected)])
     }
 
     /// Also where another write comes between any two of them, and where what was written is written again.
@@ -72,8 +46,8 @@ import Testing
             if number == 200 { try store.volume.syncAndWait() }
         }
         try store.volume.syncAndWait()
-        for inode in inodes { #expect(try pieces(store, inode).count < 40) }
-        try verify(store, Array(zip(inodes, expected)))
+        for inode in inodes { #expect(try store.pieces(of: inode).count < 40) }
+        try store.verify(Array(zip(inodes, expected)))
     }
 
     /// Nothing is kept of a byte that was written a thousand times.
@@ -84,7 +58,7 @@ import Testing
         for number in 0..<1000 { try store.write(inode, 0, line(number)) }
         try store.volume.syncAndWait()
         #expect(store.volume.state.withLock { $0.core.log.appendedByteCount } - before < 10_000)
-        try verify(store, [(inode, line(999))])
+        try store.verify([(inode, line(999))])
     }
 
     /// A record that brings the newest size and times of its inode is written, even if its bytes are gone.
@@ -98,7 +72,7 @@ import Testing
         }
         try store.write(inode, 300, line(3))
         try store.volume.syncAndWait()
-        try verify(store, [(inode, [UInt8](repeating: 0, count: 300) + line(3))])
+        try store.verify([(inode, [UInt8](repeating: 0, count: 300) + line(3))])
     }
 
     /// A test of the tests: a record that is left out although something of it is live is found by a check.
@@ -128,8 +102,8 @@ import Testing
         try append(store, inode, 100..<300, to: &expected)
         try store.volume.syncAndWait()
         #expect(store.volume.state.withLock { $0.core.index.sharedByteCount } == 8000)
-        #expect(try pieces(store, inode).count < 110)
-        try verify(store, [(inode, expected), (copy, copied)])
+        #expect(try store.pieces(of: inode).count < 110)
+        try store.verify([(inode, expected), (copy, copied)])
     }
 
     /// The record of a copy closes the batch whose lines it names: they were packed, and the copy named what was not there any more.
@@ -151,7 +125,7 @@ import Testing
             files.append((copy, expected))
         }
         try store.volume.syncAndWait()
-        try verify(store, files)
+        try store.verify(files)
     }
 
     /// What was left out of a damaged batch is no loss, neither before its repair nor after.
@@ -201,8 +175,8 @@ import Testing
             try store.write(large, 0, block)
         }
         try store.volume.syncAndWait()
-        #expect(try pieces(store, inode).count < 200)
-        try verify(store, [(inode, expected), (large, block)])
+        #expect(try store.pieces(of: inode).count < 200)
+        try store.verify([(inode, expected), (large, block)])
     }
 
     /// A killed process has packed some batches, and not the last: nothing that it acknowledged is lost.
@@ -223,5 +197,34 @@ import Testing
             try volume.unmount()
             #expect(try Checker.check(crashed, readsData: true).problems == [])
         }
+    }
+}
+
+extension TestStore {
+    /// All pieces of a file.
+    func pieces(of inode: InodeNumber) throws -> [FilePiece] {
+        var pieces: [FilePiece] = []
+        try volume.perform { (core) throws(Stop) in
+            try core.find { () throws(PageMiss) in
+                pieces.removeAll()
+                try core.index.forEachPiece(inode, 0, 1 << 40) { piece in
+                    pieces.append(piece)
+                    return true
+                }
+            }
+        }
+        return pieces
+    }
+
+    /// The store checks, and an index that is made anew from the log is as good as the present one.
+    func verify(_ files: [(InodeNumber, [UInt8])]) throws {
+        for (inode, expected) in files { #expect(try read(inode, 0, expected.count + 1) == expected) }
+        try volume.unmount()
+        #expect(try Checker.check(device, readsData: true).problems == [])
+        try device.unlink(.index)
+        _ = try IndexRebuild.rebuild(device) { _ in }
+        #expect(try Checker.check(device, readsData: true).problems == [])
+        volume = try Volume.mount(device, VolumeOptions(), now: TestStore.now) { _ in }
+        for (inode, expected) in files { #expect(try read(inode, 0, expected.count + 1) == expected) }
     }
 }
