@@ -148,6 +148,16 @@ check "started again" test -e "$M/round1"
 DAEMONS+=("$(daemon_of "$S")")
 check "umount" umount "$M"
 wait_gone "$(daemon_of "$S")" 20
+# The store has gone meanwhile, so it cannot be opened at all: the mount ends with a word, and the store is as it was.
+check "mount read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,ro"
+pid=$(daemon_of "$S")
+DAEMONS+=("$pid")
+mv "$S" "$S.away"
+refuse "remount,rw of a store that has gone" timeout 20 mount -o remount,rw "$M"
+wait_gone "$pid" 20 || fail "a process that can serve nobody stays"
+if is_mounted "$M"; then fail "a mount that nobody serves stays"; else pass; fi
+mv "$S.away" "$S"
+check_store "$S"
 # A successor of a mount that has become writable is writable.
 check "supervised, read-only" mount -t treering "$S" "$M" -o "engine=$ENGINE,supervise,ro"
 exec 7<"$M"

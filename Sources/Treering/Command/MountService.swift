@@ -86,10 +86,16 @@ final class MountService {
             server.stop()
             transport.stop()
             transport.join()
-            let reason = try becomeWritable()
-            server.use(volume)
-            transport = try start(server, session)
-            session.answer(request, reason)
+            do throws(CommandError) {
+                let reason = try becomeWritable()
+                server.use(volume)
+                transport = try start(server, session)
+                session.answer(request, reason)
+            } catch {
+                // Nothing can be served any more. Whoever asked gets an error when the connection ends.
+                failure = error
+                break
+            }
         }
         // Operations that wait for room would hold their memory for ever. Their replies need the session, even if
         // nobody hears them.

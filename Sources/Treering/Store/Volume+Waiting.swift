@@ -53,6 +53,7 @@ extension Volume {
         change { state, telling in state.core.endRequests(telling) }
         housekeeper.endTrim()
         housekeeper.endResize(.failed(.ioError))
+        housekeeper.endDefragmenting()
         wait { !$0.hasWaiters }
     }
 

@@ -210,6 +210,20 @@ import Testing
         try store.verify([(inode, expected)])
     }
 
+    /// Whoever waits for joining is answered when the mount ends, although no round comes any more.
+    @Test func requestsAreAnsweredAtTheEnd() throws {
+        let store = try store(.off)
+        let inode = try store.make("log").inode
+        try store.write(inode, 0, [1])
+        final class Box: @unchecked Sendable { var answers: [DefragmentAnswer] = [] }
+        let box = Box()
+        store.volume.housekeeper.defragment(inode, from: 0) { box.answers.append($0) }
+        store.volume.finishRequests()
+        store.volume.housekeeper.defragment(inode, from: 0) { box.answers.append($0) }
+        #expect(box.answers.count == 2)
+        try store.volume.unmount()
+    }
+
     /// A round that joins on a full host ends: it does not wait for room that only it could make.
     @Test func defragmentOnAFullHost() throws {
         var options = VolumeOptions()
